@@ -1,0 +1,70 @@
+"""``kaltura-etl check``."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import ExitStack
+
+import click
+
+from etl.cli.options import json_option, log_options, pass_runtime, setting_options
+from etl.cli.runtime import Runtime
+from etl.settings import SETTINGS, Reading
+
+
+@click.command()
+@setting_options("partner_id", "service_url", "schema")
+@json_option
+@log_options
+@pass_runtime
+def check(runtime: Runtime) -> None:
+    """Prove settings, service, session and warehouse; write nothing.
+
+    Each setting is shown with its source, secrets as ***.  The exit code is that of the first
+    part that failed.
+    """
+    from etl.check import check_parts, first_exit_code
+    from etl.cli.database import embedded_server_exists, open_warehouse
+    from etl.cli.tables import rows_table
+
+    reading = runtime.read()
+    runtime.stop.install()
+    with ExitStack() as held:
+
+        def open_database() -> str | None:
+            settings = reading.settings
+            if settings.database_url is None and not embedded_server_exists(settings):
+                return None
+            return held.enter_context(open_warehouse(settings, create=False)).database_url
+
+        findings = list(check_parts(reading, open_database, runtime.stop))
+    settings = _settings_rows(reading)
+    code = first_exit_code(findings)
+    parts: list[dict[str, object]] = [dataclasses.asdict(finding) for finding in findings]
+    shown = [{key: part[key] for key in ("part", "state", "detail")} for part in parts]
+    runtime.print_result(
+        {
+            "status": "failed" if code else "succeeded",
+            "exit_code": code,
+            "settings": settings,
+            "parts": parts,
+        },
+        rows_table("Settings", settings, shown=len(settings)),
+        rows_table("Parts", shown, shown=len(shown)),
+    )
+    click.get_current_context().exit(code)
+
+
+def _settings_rows(reading: Reading) -> list[dict[str, object]]:
+    """Every setting as a person may see it, and where it came from."""
+    wrong = {problem.fields.get("setting") for problem in reading.problems}
+    return [
+        {
+            "name": setting.name,
+            "value": "(wrong, see below)"
+            if setting.name in wrong
+            else setting.text(getattr(reading.settings, name)),
+            "source": reading.settings.sources.get(name, "default"),
+        }
+        for name, setting in SETTINGS.items()
+    ]

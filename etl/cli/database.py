@@ -1,0 +1,62 @@
+"""The warehouse of a command: DATABASE_URL, else the embedded Postgres."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from etl.errors import ConfigurationError
+from etl.settings import Settings
+
+log = logging.getLogger("etl.cli")
+
+
+@contextmanager
+def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
+    """Yield the settings with ``database_url`` filled in; the embedded server runs meanwhile.
+
+    ``create``: make the embedded server if there is none yet; else that is a
+    ConfigurationError, because a command that only reads must not leave a database behind.
+    """
+    if settings.database_url is not None:
+        yield settings
+        return
+    from etl.warehouse.local import local_postgres
+
+    if not create and not embedded_server_exists(settings):
+        raise ConfigurationError(
+            "There is no warehouse yet: run kaltura-etl sync, or set DATABASE_URL.",
+            setting="DATABASE_URL",
+        )
+    with local_postgres(settings.data_dir) as url:
+        yield dataclasses.replace(settings, database_url=url)
+
+
+def embedded_server_exists(settings: Settings) -> bool:
+    """Whether the embedded server was ever made; looks, and starts nothing."""
+    from etl.warehouse.local import default_data_dir
+
+    folder = settings.data_dir or default_data_dir()
+    try:
+        return (folder / "server" / "data" / "PG_VERSION").is_file()
+    except OSError:
+        return False
+
+
+def migrate_embedded(settings: Settings) -> None:
+    """Bring the embedded warehouse to this program's version, so that sync works at once.
+
+    Only the embedded one: the schema of a shared database is changed when its owner says so.
+    """
+    from etl.warehouse.schema import migrate, schema_state
+
+    url = str(settings.database_url)
+    state = schema_state(url, settings.schema)
+    if state.current != state.head:
+        migrate(url, settings.schema)
+        log.info(
+            "embedded warehouse migrated",
+            extra={"from_revision": state.current, "to_revision": state.head},
+        )

@@ -1,0 +1,32 @@
+"""The one table of exit codes: what an orchestrator may rely on."""
+
+from __future__ import annotations
+
+import signal
+
+from etl.errors import EtlError
+
+EXIT_CODES: dict[int, str] = {
+    0: "published, or nothing to do",
+    1: "a bug",
+    2: "wrong use of the command line",
+    65: "refused by the audit or by a check",
+    69: "the service failed after all retries",
+    74: "the warehouse failed or is not reachable",
+    75: "another run holds the lease",
+    77: "credentials or privileges refused",
+    78: "a setting or the schema version is wrong",
+    129: "interrupted by SIGHUP",
+    130: "interrupted by SIGINT",
+    143: "interrupted by SIGTERM",
+}
+WORTH_ANOTHER_TRY = frozenset({69, 74, 75})
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code for whatever ended the program.  What nobody foresaw is a bug."""
+    if isinstance(error, EtlError):
+        return error.exit_code if error.exit_code in EXIT_CODES else EtlError.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    return EtlError.exit_code

@@ -1,0 +1,202 @@
+"""The group of commands.  Each is imported when it is called, so that ``--help`` is quick.
+
+This is the only place that catches every exception: it turns them into one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from etl.cli.exit_codes import EXIT_CODES, exit_code_of
+from etl.cli.runtime import Runtime, write_output
+from etl.errors import EtlError, Interrupted
+from etl.log import (
+    StandardErrorHandler,
+    abandon_stream,
+    exception_places,
+    json_text,
+    printable,
+    scrub,
+    setup_logging,
+)
+
+log = logging.getLogger("etl.cli")
+
+# The help texts stand here so that the group's --help imports no command; a test compares them.
+COMMANDS: dict[str, str] = {
+    "check": "Prove settings, service, session and warehouse; write nothing.",
+    "migrate": "Bring the warehouse's schema to this program's version.",
+    "sync": "Read the account's upload tokens and publish what changed.",
+    "status": "Show the last runs, how fresh the data are, and counts by status.",
+    "verify": "Check the invariants and re-derive the certificates of completeness.",
+    "demo": "Let a simulated account live through a week of nights.",
+    "simulate": "Serve a stand-in for Kaltura on the loopback interface until interrupted.",
+}
+
+
+class LazyGroup(click.Group):
+    """Imports ``etl.cli.NAME`` when NAME is called, and ends the process with our exit codes."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(f"etl.cli.{cmd_name}"), cmd_name)
+        return command if isinstance(command, click.Command) else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Exit codes"):
+            formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        **extra: Any,
+    ) -> Any:
+        if not standalone_mode:
+            return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
+        for stream in (sys.stdout, sys.stderr):
+            # A terminal that knows no such character must not end a run.
+            with contextlib.suppress(Exception):
+                stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+        runtime = Runtime()
+        arguments = list(sys.argv[1:] if args is None else args)
+        name = prog_name or "kaltura-etl"
+        try:
+            # Not click's own main: it ends silently with 1 on any broken pipe, a socket's too.
+            self._main_shell_completion(extra, name, complete_var)
+            with self.make_context(name, arguments, obj=runtime, **extra) as context:
+                self.invoke(context)
+            code = 0
+        except click.exceptions.Exit as end:
+            code = end.exit_code
+        except BaseException as error:
+            if isinstance(error, SystemExit):
+                raise
+            code = _tell(error, runtime)
+        # At the interpreter's end a closed pipe would change the exit code to 120.
+        if _output_is_broken():
+            abandon_stream(sys.stdout)
+        runtime.stop.end()
+        sys.exit(code)
+
+
+def _tell(error: BaseException, runtime: Runtime) -> int:
+    """Say in one line what ended the program, and return its exit code."""
+    if isinstance(error, BrokenPipeError) and _output_is_broken():
+        # The reader of --help or of a listing went away: what --help | head means.
+        abandon_stream(sys.stdout)
+        return 0
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        click.echo(error.format_message(), err=True)
+        return error.exit_code
+    if isinstance(error, click.ClickException):
+        kind, code, message = "usage", error.exit_code, error.format_message()
+        if isinstance(error, click.UsageError) and error.ctx is not None:
+            message += f" Try '{error.ctx.command_path} --help'."
+    elif isinstance(error, click.Abort):
+        code = exit_code_of(KeyboardInterrupt())
+        kind, message = Interrupted.kind, "Interrupted."
+    elif isinstance(error, EtlError):
+        kind, code, message = error.kind, exit_code_of(error), error.message
+    else:
+        kind, code = EtlError.kind, exit_code_of(error)
+        places = exception_places(error)
+        # The exception's own text may hold a row or a statement: --verbose shows what is safe.
+        message = (
+            f"This is a bug: {type(error).__name__} at {places[-1] if places else 'start'}. "
+            "Run the command again with --verbose and report what it says."
+        )
+    if isinstance(error, KeyboardInterrupt):
+        kind, message = Interrupted.kind, "Interrupted."
+    message = printable(scrub(message))
+    run_id = error.fields.get("run_id") if isinstance(error, EtlError) else None
+    _log_error(error, message, kind, code)
+    if runtime.json and not runtime.result_printed:
+        write_output(
+            json_text(
+                {
+                    "status": "failed",
+                    "error_kind": kind,
+                    "error_message": message,
+                    "exit_code": code,
+                    "run_id": run_id,
+                }
+            )
+            + "\n"
+        )
+    return code
+
+
+def _log_error(error: BaseException, message: str, kind: str, code: int) -> None:
+    """As a log event where logs are JSON, else as every other program says it."""
+    handlers = logging.getLogger().handlers
+    if not any(isinstance(each, StandardErrorHandler) for each in handlers):
+        # The command line was wrong before the settings were read.
+        log_format = os.environ.get("ETL_LOG_FORMAT", "auto").strip().lower()
+        setup_logging(log_format=log_format if log_format in ("auto", "text", "json") else "auto")
+    fields: dict[str, object] = {"error_kind": kind, "exit_code": code}
+    if isinstance(error, EtlError):
+        # logging refuses extra keys that are its own, such as "name" and "message".
+        reserved = {*vars(logging.makeLogRecord({})), "message", "asctime"}
+        facts = {key: value for key, value in error.fields.items() if key not in reserved}
+        fields |= {key: value for key, value in facts.items() if value is not None}
+    log.error("%s", message, extra=fields)
+    log.debug("where it happened", exc_info=error)
+
+
+def _output_is_broken() -> bool:
+    """Flush standard output and say whether that failed."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        return True
+    return False
+
+
+def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+    del parameter
+    if value and not context.resilient_parsing:
+        from etl.version import program_version
+
+        click.echo(f"kaltura-etl {program_version()}")
+        context.exit()
+
+
+@click.command(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version and exit.",
+)
+def main() -> None:
+    """Keep the complete history of a Kaltura account's upload tokens in Postgres.
+
+    Settings come from a command's options, else the environment, else the file that VARIABLE_FILE
+    names; kaltura-etl check shows each with its source.
+    """

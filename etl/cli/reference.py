@@ -1,0 +1,81 @@
+"""Writes the parts of docs/reference that follow from the program: help texts and tables.
+
+``python -m etl.cli.reference docs/reference`` writes them between their markers; a test compares.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from etl.cli.exit_codes import EXIT_CODES, WORTH_ANOTHER_TRY
+from etl.cli.group import COMMANDS, main
+from etl.settings import SETTINGS
+
+HELP_WIDTH = 78
+"""What click takes on a terminal of 80 columns or more."""
+
+
+def help_texts() -> str:
+    """The group's help and each command's, as ``--help`` prints them."""
+    group = click.Context(
+        main, info_name="kaltura-etl", terminal_width=HELP_WIDTH, **main.context_settings
+    )
+    parts = [f"```\n{main.get_help(group)}\n```"]
+    for name in COMMANDS:
+        command = main.get_command(group, name)
+        if command is None:
+            raise LookupError(f"etl.cli.{name} has no command {name}")
+        context = click.Context(command, group, name, terminal_width=HELP_WIDTH)
+        parts.append(f"## {name}\n\n```\n{command.get_help(context)}\n```")
+    return "\n\n".join(parts)
+
+
+def exit_codes_table() -> str:
+    lines = ["| Exit code | Meaning | Worth another try |", "|---|---|---|"]
+    lines += [
+        f"| {code} | {meaning} | {'yes' if code in WORTH_ANOTHER_TRY else ''} |"
+        for code, meaning in EXIT_CODES.items()
+    ]
+    return "\n".join(lines)
+
+
+def settings_table() -> str:
+    lines = ["| Setting | Default | What it is |", "|---|---|---|"]
+    for setting in SETTINGS.values():
+        default = setting.text(setting.default)
+        notes = "".join(
+            (
+                " Secret." if setting.secret else "",
+                "" if setting.used else " Not used by this version.",
+            )
+        )
+        shown = f"`{default}`" if default else ""
+        lines.append(f"| `{setting.name}` | {shown} | {setting.purpose}{notes} |")
+    return "\n".join(lines)
+
+
+PARTS = {
+    "cli.md": {"exit codes": exit_codes_table, "help": help_texts},
+    "settings.md": {"settings": settings_table},
+}
+
+
+def with_parts(file_name: str, text: str) -> str:
+    """``text`` with everything between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` new."""
+    for name, render in PARTS[file_name].items():
+        markers = re.compile(rf"(<!-- begin {name} -->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
+        body = render()
+        text, found = markers.subn(lambda match, body=body: match[1] + body + match[2], text)  # type: ignore[misc]
+        if found != 1:
+            raise LookupError(f"{file_name} must hold the markers of {name} once")
+    return text
+
+
+if __name__ == "__main__":
+    for each in PARTS:
+        path = Path(sys.argv[1]) / each
+        path.write_text(with_parts(each, path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,0 +1,116 @@
+"""What every command needs: its settings, logs on standard error, results on standard output."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from etl.errors import UsageError
+from etl.log import StandardErrorHandler, abandon_stream, json_text, setup_logging, wants_json
+from etl.settings import Reading, Settings, read_settings
+from etl.stop import Stop
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from etl.progress import Progress
+
+log = logging.getLogger("etl.cli")
+
+PIPE_WIDTH = 160
+"""Columns of a table that does not go to a terminal: enough not to break lines."""
+
+
+class Runtime:
+    """One call of the program.  The options fill it, the command uses it."""
+
+    def __init__(self) -> None:
+        self.flags: dict[str, str] = {}
+        """Text given to options that are settings, by name of the field."""
+        self.json = False
+        self.verbose = False
+        self.quiet = False
+        self.result_printed = False
+        self.stop = Stop()
+        self._handler: StandardErrorHandler | None = None
+        self._json_log = False
+
+    def read(self) -> Reading:
+        """Read the settings as far as they go, and begin to log as they say."""
+        reading = read_settings(self.flags)
+        settings = reading.settings
+        level = settings.log_level
+        if self.verbose and self.quiet:
+            raise UsageError("--verbose and --quiet contradict each other; give one.")
+        if self.verbose:
+            level = "DEBUG"
+        elif self.quiet and level in ("DEBUG", "INFO"):
+            level = "WARNING"
+        self._handler = setup_logging(
+            level=level, log_format=settings.log_format, secrets=reading.secrets
+        )
+        self._json_log = wants_json(settings.log_format, sys.stderr)
+        return reading
+
+    def start(self) -> Settings:
+        """The settings; the first wrong one is raised."""
+        reading = self.read()
+        for warning in reading.warnings:
+            log.warning(warning)
+        if reading.problems:
+            raise reading.problems[0]
+        return reading.settings
+
+    @contextmanager
+    def progress(self) -> Iterator[Progress]:
+        from etl.progress import NoProgress, open_progress, wants_bar
+
+        if self._handler is None:
+            with nullcontext(NoProgress()) as progress:
+                yield progress
+            return
+        bar = wants_bar(self._json_log)
+        with open_progress(self._handler, bar=bar, quiet=self.quiet) as progress:
+            yield progress
+
+    def print_result(self, result: Mapping[str, object], *tables: RenderableType) -> None:
+        """Print one JSON object, or the tables, on standard output."""
+        self.result_printed = True
+        if self.json:
+            write_output(json_text(result, length_limit=None) + "\n")
+            return
+        from rich.console import Console
+
+        on_terminal = sys.stdout is not None and sys.stdout.isatty()
+        body = io.StringIO()
+        console = Console(
+            file=body,
+            width=None if on_terminal else PIPE_WIDTH,
+            force_terminal=on_terminal,
+            highlight=False,
+            emoji=False,
+            markup=False,
+        )
+        for table in tables:
+            console.print(table)
+        # Rich fills every line up to the table's width.
+        lines = [line.rstrip() for line in body.getvalue().splitlines()]
+        write_output("\n".join(lines).strip("\n") + "\n")
+
+
+def write_output(text: str) -> None:
+    """Write a result.  When nobody reads it any more, what was done stays done: no error."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        abandon_stream(sys.stdout)
+    except (OSError, ValueError, AttributeError) as exc:
+        # A full disk, or a standard output that was closed before we began.
+        abandon_stream(sys.stdout)
+        reason = getattr(exc, "strerror", None) or "it is closed"
+        log.error("The result could not be written to standard output: %s.", reason)

@@ -1,0 +1,270 @@
+"""The ways to get a session: app token, admin secret, ready KS.  All must end with an admin.
+
+A session that is not of admin type is refused before the first page: the service would answer it
+with that user's tokens only, without an error, and the rest would look deleted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from etl.errors import ConfigurationError, CredentialsRefused, EtlError, ServiceUnavailable
+from etl.kaltura.calls import Calls
+from etl.kaltura.ks import ADMIN_TYPE, make_ks, read_ks
+
+START_WIDGET_PATH = "session/action/startWidgetSession"
+START_APP_TOKEN_PATH = "appToken/action/startSession"  # noqa: S105 - an address
+GET_SESSION_PATH = "session/action/get"
+
+# Kaltura's default is SHA1; a token may be made with any of these, and only its owner knows which.
+HASH_TYPES = ("SHA1", "SHA256", "SHA512", "MD5")
+ADMIN_SESSION_SECONDS = 86_400
+
+RENEW_AT_SHARE = 0.5
+"""A session is renewed when this share of its life is over."""
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Who to be: one of app token (id and token), admin secret, or a ready KS."""
+
+    partner_id: int
+    app_token_id: str | None = None
+    app_token: str | None = field(default=None, repr=False)
+    admin_secret: str | None = field(default=None, repr=False)
+    ks: str | None = field(default=None, repr=False)
+
+
+@dataclass(slots=True)
+class Session:
+    """One session.  Times are monotonic seconds; ``lifetime_seconds`` None if not known."""
+
+    ks: str = field(repr=False)
+    started: float
+    lifetime_seconds: float | None
+    generation: int = 0
+    has_answered: bool = False
+    renew_after: float = float("inf")
+
+    def __post_init__(self) -> None:
+        if self.lifetime_seconds is not None:
+            self.renew_after = self.started + RENEW_AT_SHARE * self.lifetime_seconds
+
+    def seconds_left(self, now: float) -> float | None:
+        if self.lifetime_seconds is None:
+            return None
+        return self.started + self.lifetime_seconds - now
+
+
+class Login(Protocol):
+    """A way to get a session."""
+
+    partner_id: int
+    kind: str
+    can_renew: bool
+
+    def open(self, calls: Calls) -> Session:
+        """A new session, known to be of admin type and of the configured partner."""
+
+
+@dataclass(slots=True)
+class AppTokenLogin:
+    """startWidgetSession, then appToken.startSession with a hash of that session and the token."""
+
+    partner_id: int
+    app_token_id: str
+    app_token: str = field(repr=False)
+    hash_type: str | None = None
+    kind: str = "app token"
+    can_renew: bool = True
+
+    def open(self, calls: Calls) -> Session:
+        widget = calls.object(START_WIDGET_PATH, {"widgetId": f"_{self.partner_id}"})
+        widget_ks = _text_of(widget, "ks")
+        calls.client.secrets.add(widget_ks)
+        candidates = [self.hash_type] if self.hash_type else list(HASH_TYPES)
+        while True:
+            hash_type = candidates.pop(0)
+            digest = hashlib.new(
+                hash_type.lower(), (widget_ks + self.app_token).encode(), usedforsecurity=False
+            ).hexdigest()
+            calls.client.secrets.add(digest)
+            started = calls.monotonic()
+            try:
+                info = calls.object(
+                    START_APP_TOKEN_PATH,
+                    {
+                        "ks": widget_ks,
+                        "id": self.app_token_id,
+                        "tokenHash": digest,
+                        "type": ADMIN_TYPE,
+                    },
+                )
+            except CredentialsRefused as refused:
+                if refused.fields.get("code") != "INVALID_APP_TOKEN_HASH" or not candidates:
+                    raise
+                continue
+            break
+        self.hash_type = hash_type
+        ks = _text_of(info, "ks")
+        calls.client.secrets.add(ks)
+        _check_session(info, self.partner_id)
+        return Session(ks, started, _lifetime(info, calls))
+
+
+@dataclass(slots=True)
+class AdminSecretLogin:
+    """A KS v2 made here; the first one is shown to the service before it is used."""
+
+    partner_id: int
+    admin_secret: str = field(repr=False)
+    session_seconds: int = ADMIN_SESSION_SECONDS
+    user_id: str = ""
+    privileges: str = ""
+    kind: str = "admin secret"
+    can_renew: bool = True
+    _proved: bool = False
+
+    def open(self, calls: Calls) -> Session:
+        started = calls.monotonic()
+        ks = make_ks(
+            partner_id=self.partner_id,
+            admin_secret=self.admin_secret,
+            expires_at=int(calls.server_now()) + self.session_seconds,
+            user_id=self.user_id,
+            privileges=self.privileges,
+        )
+        calls.client.secrets.add(ks)
+        if not self._proved:
+            try:
+                _check_session(calls.object(GET_SESSION_PATH, {"ks": ks}), self.partner_id)
+            except EtlError as refused:
+                # Refused by the privileges that we gave it: its type is known all the same.
+                if not (self.privileges and _refused_by_restriction(refused)):
+                    raise
+            self._proved = True
+        return Session(ks, started, float(self.session_seconds))
+
+
+@dataclass(slots=True)
+class ReadyLogin:
+    """A KS made by somebody else, which we cannot renew."""
+
+    partner_id: int
+    ks: str = field(repr=False)
+    kind: str = "ready KS"
+    can_renew: bool = False
+
+    def open(self, calls: Calls) -> Session:
+        readable = read_ks(self.ks)
+        if readable is None:
+            raise CredentialsRefused(
+                "KALTURA_KS is not a Kaltura session string", setting="KALTURA_KS"
+            )
+        _check_partner(readable.partner_id, self.partner_id)
+        started = calls.monotonic()
+        try:
+            info = calls.object(GET_SESSION_PATH, {"ks": self.ks})
+        except EtlError as refused:
+            if not _refused_by_restriction(refused):
+                raise
+            if readable.session_type is None:
+                raise CredentialsRefused(
+                    "KALTURA_KS may not ask session.get what type it is, and a version 2 session "
+                    "cannot be read without its secret: allow /api_v3/service/session/action/get* "
+                    "in its urirestrict, or use an app token",
+                    setting="KALTURA_KS",
+                ) from None
+            info = {"sessionType": readable.session_type, "expiry": readable.expires_at}
+        _check_session(info, self.partner_id)
+        return Session(self.ks, started, _lifetime(info, calls))
+
+
+def choose_login(
+    credentials: Credentials,
+    *,
+    app_token_hash: str | None,
+    session_seconds: int,
+    session_user_id: str,
+    session_privileges: str,
+) -> Login:
+    """The way in that the credentials allow; ConfigurationError if none or several."""
+    given = credentials
+    app_token = given.app_token_id is not None or given.app_token is not None
+    if app_token + (given.admin_secret is not None) + (given.ks is not None) != 1:
+        raise ConfigurationError(
+            "give exactly one of KALTURA_APP_TOKEN_ID with KALTURA_APP_TOKEN, "
+            "KALTURA_ADMIN_SECRET, or KALTURA_KS"
+        )
+    if given.ks is not None:
+        return ReadyLogin(given.partner_id, given.ks)
+    if given.admin_secret is not None:
+        return AdminSecretLogin(
+            given.partner_id,
+            given.admin_secret,
+            session_seconds=session_seconds,
+            user_id=session_user_id,
+            privileges=session_privileges,
+        )
+    if not given.app_token_id or not given.app_token:
+        raise ConfigurationError("KALTURA_APP_TOKEN_ID and KALTURA_APP_TOKEN belong together")
+    if app_token_hash is not None and app_token_hash not in HASH_TYPES:
+        raise ConfigurationError(f"the app token's hash must be one of {', '.join(HASH_TYPES)}")
+    return AppTokenLogin(
+        given.partner_id, given.app_token_id, given.app_token, hash_type=app_token_hash
+    )
+
+
+def _check_session(info: dict[str, Any], partner_id: int) -> None:
+    session_type = _int_of(info.get("sessionType"))
+    if session_type != ADMIN_TYPE:
+        raise CredentialsRefused(
+            f"the session is of type {session_type}, not admin ({ADMIN_TYPE}): it would see the "
+            "tokens of one user only. Make the app token or session with sessionType 2",
+            reason="session_type",
+            session_type=session_type,
+        )
+    if "partnerId" in info:
+        _check_partner(_int_of(info["partnerId"]), partner_id)
+
+
+def _check_partner(found: int | None, expected: int) -> None:
+    if found != expected:
+        raise CredentialsRefused(
+            f"the session belongs to partner {found}, KALTURA_PARTNER_ID is {expected}",
+            reason="partner_id",
+        )
+
+
+def _lifetime(info: dict[str, Any], calls: Calls) -> float | None:
+    """Seconds of life from now: the absolute expiry against the server's own clock."""
+    expiry = _int_of(info.get("expiry"))
+    return None if expiry is None else max(0.0, expiry - calls.server_now())
+
+
+def _refused_by_restriction(refused: EtlError) -> bool:
+    """The session is good, but its privileges or role do not allow session.get."""
+    code = refused.fields.get("code")
+    if code == "INVALID_KS":
+        return isinstance(refused, ConfigurationError)
+    return code == "SERVICE_FORBIDDEN"
+
+
+def _text_of(info: dict[str, Any], key: str) -> str:
+    value = info.get(key)
+    if isinstance(value, str) and value:
+        return value
+    raise ServiceUnavailable(f"the service's reply to the login has no {key}", reason="login_reply")
+
+
+def _int_of(value: object) -> int | None:
+    """session.get sends numbers as strings, startSession as numbers."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, int):
+        return value
+    if isinstance(value, str) and value.isascii() and value.lstrip("-").isdigit():
+        return int(value)
+    return None

@@ -1,0 +1,301 @@
+"""What counts as a reply, and what to do about each error of the service.
+
+Kaltura answers HTTP 200 to nearly everything: an error is a JSON object with a ``code``.  The
+table below is the whole of our judgement about codes; a code that it does not name is permanent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+import msgspec
+
+from etl.errors import ConfigurationError, CredentialsRefused, DataRefused, EtlError
+from etl.kaltura.redaction import Secrets
+from etl.kaltura.retry import PassingFailure
+
+# The window of Kaltura's rate limit (``_expiry``), which it does not tell us in a Retry-After.
+RATE_LIMIT_WAIT_SECONDS = 10.0
+
+
+class Action(Enum):
+    """What the program does about an error."""
+
+    RETRY = "tries again"
+    RETRY_SLOWLY = "tries again after at least 10 s"
+    RENEW = "makes a new session once, then tries again"
+    CREDENTIALS = "stops, exit 77"
+    CONFIGURATION = "stops, exit 78"
+    REFUSE = "stops, exit 65"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    action: Action
+    advice: str
+
+
+_TROUBLE = Rule(Action.RETRY, "the service is in trouble")
+_OUR_REQUEST = Rule(
+    Action.CONFIGURATION,
+    "this service does not take the program's request: check the version and KALTURA_SERVICE_URL",
+)
+_PARTNER = Rule(
+    Action.CREDENTIALS, "the account is blocked, deleted or unknown: check KALTURA_PARTNER_ID"
+)
+_APP_TOKEN = "check KALTURA_APP_TOKEN_ID and KALTURA_APP_TOKEN"  # noqa: S105 - names, no secret
+
+ERROR_TABLE: Mapping[str, Rule] = {
+    "INTERNAL_SERVERL_ERROR": _TROUBLE,  # sic, in the service
+    "INTERNAL_SERVER_ERROR": _TROUBLE,
+    "INTERNAL_DATABASE_ERROR": _TROUBLE,
+    "LOCK_TIMED_OUT": _TROUBLE,
+    "ACTION_BLOCKED": Rule(Action.RETRY_SLOWLY, "the service limits our rate"),
+    "SERVICE_FORBIDDEN": Rule(
+        Action.CREDENTIALS,
+        "the session may not list upload tokens: check the role or privileges of the app token, "
+        "and KALTURA_PARTNER_ID",
+    ),
+    "SERVICE_FORBIDDEN_CONTENT_BLOCKED": _PARTNER,
+    "INVALID_PARTNER_ID": _PARTNER,
+    "INVALID_WIDGET_ID": _PARTNER,
+    "MISSING_KS": _PARTNER,
+    "START_SESSION_ERROR": Rule(
+        Action.CREDENTIALS, "wrong secret: check KALTURA_ADMIN_SECRET and KALTURA_PARTNER_ID"
+    ),
+    "APP_TOKEN_ID_NOT_FOUND": Rule(Action.CREDENTIALS, f"no such app token: {_APP_TOKEN}"),
+    "APP_TOKEN_NOT_ACTIVE": Rule(Action.CREDENTIALS, f"the app token is disabled: {_APP_TOKEN}"),
+    "APP_TOKEN_EXPIRED": Rule(Action.CREDENTIALS, f"the app token has expired: {_APP_TOKEN}"),
+    "INVALID_APP_TOKEN_HASH": Rule(Action.CREDENTIALS, f"wrong app token: {_APP_TOKEN}"),
+    "SERVICE_ACCESS_CONTROL_RESTRICTED": Rule(
+        Action.CONFIGURATION,
+        "the account's API access control refuses this client: check its rules and use https",
+    ),
+    "INVALID_OBJECT_ID": Rule(
+        Action.CONFIGURATION, "the role in the session's setrole privilege does not exist"
+    ),
+    "SERVICE_DOES_NOT_EXISTS": _OUR_REQUEST,
+    "ACTION_DOES_NOT_EXISTS": _OUR_REQUEST,
+    "SERVICE_NOT_SPECIFIED": _OUR_REQUEST,
+    "ACTION_NOT_SPECIFIED": _OUR_REQUEST,
+    "INVALID_ENUM_VALUE": _OUR_REQUEST,
+    "PROPERTY_VALIDATION_WRONG_FORMAT": _OUR_REQUEST,
+    "MISSING_MANDATORY_PARAMETER": _OUR_REQUEST,
+    "MANDATORY_PARAMETER_MISSING": _OUR_REQUEST,
+    "INVALID_PARAMETER_CHAR": _OUR_REQUEST,
+    "UNKNOWN_RESPONSE_FORMAT": _OUR_REQUEST,
+}
+
+INVALID_KS_TABLE: Mapping[str, Rule] = {
+    "EXPIRED": Rule(Action.RENEW, "the session has expired"),
+    "LOGOUT": Rule(Action.RENEW, "the session was ended"),
+    "EXCEEDED_ACTIONS_LIMIT": Rule(Action.RENEW, "the session's actionslimit is used up"),
+    "EXCEEDED_RESTRICTED_IP": Rule(
+        Action.CONFIGURATION, "the session's iprestrict privilege names another address"
+    ),
+    "EXCEEDED_RESTRICTED_URI": Rule(
+        Action.CONFIGURATION,
+        "the session's urirestrict privilege does not allow this address: it is case sensitive "
+        "and must be /api_v3/service/uploadtoken/action/list*",
+    ),
+}
+"""By ``args.KSID``: in every INVALID_KS it, and nothing else, tells the reason."""
+
+INVALID_KS_OTHER = Rule(
+    Action.CREDENTIALS, "the session string is not valid: check the secret and KALTURA_PARTNER_ID"
+)
+UNKNOWN_CODE = Rule(Action.REFUSE, "an error that this program does not know")
+
+# Facts of an error that may be shown: names of services and parameters, never values.
+_SHOWN_ARGS = ("SERVICE", "SERVICE_NAME", "ACTION_NAME", "SRV_NAME", "PARAM_NAME", "PROP_NAME")
+
+
+class SessionEnded(CredentialsRefused):
+    """The session is over (EXPIRED, LOGOUT, EXCEEDED_ACTIONS_LIMIT); another may be made."""
+
+    def __init__(self, message: str, *, reason: str, **fields: object) -> None:
+        super().__init__(message, reason=reason, **fields)
+        self.reason = reason
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One complete HTTP 200 answer, not yet read."""
+
+    body: bytes
+    requested_at: datetime
+    received_at: datetime
+    kaltura_session: str | None
+    """The service's own id of the request, for Kaltura's support."""
+    server_time: float | None
+    """The server's clock (Unix seconds) when it answered, if it said."""
+    cached: bool
+    error_header: str | None
+    """Code in ``X-Kaltura: error-…``: the only sign of some errors, whose body is empty."""
+
+
+class ListEnvelope(msgspec.Struct):
+    """The body of ``uploadToken.list``.  Key order is not a contract; unknown keys are ignored."""
+
+    objects: list[msgspec.Raw]
+    object_type: str = msgspec.field(name="objectType")
+    total_count: msgspec.Raw = msgspec.field(name="totalCount", default=msgspec.Raw(b"null"))
+
+
+class _ErrorEnvelope(msgspec.Struct):
+    code: str | int
+    object_type: str = msgspec.field(name="objectType", default="")
+    args: msgspec.Raw = msgspec.Raw(b"[]")
+
+
+_LIST = msgspec.json.Decoder(ListEnvelope)
+_ERROR = msgspec.json.Decoder(_ErrorEnvelope)
+_ANY = msgspec.json.Decoder()
+_BOM = b"\xef\xbb\xbf"
+_BRACE = ord("{")
+_BROKEN = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+LIST_TYPE = "KalturaUploadTokenListResponse"
+
+
+def parse_list(body: bytes) -> ListEnvelope | None:
+    """The list in ``body``, or None if it is not a complete one.  A BOM is tolerated."""
+    try:
+        envelope = _LIST.decode(body.removeprefix(_BOM))
+    except _BROKEN:
+        return None
+    if envelope.object_type != LIST_TYPE:
+        return None
+    # The decoder does not look into a raw value; it may be anything, an object begins with a brace.
+    if {memoryview(row)[0] for row in envelope.objects} - {_BRACE}:
+        return None
+    return envelope
+
+
+def read_list(reply: Reply, secrets: Secrets) -> ListEnvelope:
+    """The list in a reply.  Raises PassingFailure, or what the table says about the error."""
+    envelope = parse_list(reply.body)
+    if envelope is not None and not reply.cached:
+        return envelope
+    if envelope is not None:
+        # ``nocache`` should make this impossible: an old page would prove absences that are not.
+        raise PassingFailure("the service answered from a cache", reason="cached_reply")
+    raise read_failure(reply, secrets)
+
+
+def read_object(reply: Reply, secrets: Secrets) -> dict[str, Any]:
+    """The object in a reply of a session service.  Raises like ``read_list``.
+
+    A success from the service's cache is taken: widget sessions may be served so, and a session
+    is proved by use.
+    """
+    try:
+        value = _ANY.decode(reply.body.removeprefix(_BOM))
+    except _BROKEN:
+        value = None
+    if isinstance(value, dict) and "code" not in value and "objectType" in value:
+        return value
+    raise read_failure(reply, secrets)
+
+
+def total_count_of(envelope: ListEnvelope) -> int | None:
+    """``totalCount`` as an integer or digits, else None: it is a hint and may be nonsense."""
+    text = bytes(envelope.total_count).strip(b'"')
+    return int(text) if text.isdigit() and len(text) <= 15 else None
+
+
+def read_failure(reply: Reply, secrets: Secrets) -> EtlError:
+    """The error for a reply that is not what was asked for."""
+    facts: dict[str, Any] = {"kaltura_session": reply.kaltura_session}
+    body = reply.body.removeprefix(_BOM).strip()
+    if not body:
+        if reply.error_header:
+            return error_for_code(reply.error_header, {}, secrets, facts)
+        return PassingFailure("the service sent an empty reply", reason="empty_reply", **facts)
+    if body[:1] == b"<":
+        # A login page, a captive portal, a firewall, or XML: seldom gone a moment later.
+        return PassingFailure(
+            "the service sent a page of HTML or XML instead of JSON",
+            reason="markup_reply",
+            attempts_at_most=2,
+            verdict=DataRefused(
+                "the service sent a page of HTML or XML instead of JSON, twice: check "
+                "KALTURA_SERVICE_URL, and for a proxy or login page in between",
+                reason="markup_reply",
+                **facts,
+            ),
+            **facts,
+        )
+    try:
+        envelope = _ERROR.decode(body)
+    except _BROKEN:
+        return PassingFailure(
+            "the service sent a broken or unexpected reply", reason="malformed_reply", **facts
+        )
+    if reply.cached:
+        # Errors about unreadable sessions are cached under a key without the session: this one
+        # may be the answer to somebody else.
+        return PassingFailure(
+            "the service answered with an error from a cache", reason="cached_reply", **facts
+        )
+    return error_for_code(str(envelope.code), _args_of(envelope), secrets, facts)
+
+
+def rule_for(code: str, args: Mapping[str, object]) -> Rule:
+    """What to do about an error of the service."""
+    if code == "INVALID_KS":
+        return INVALID_KS_TABLE.get(str(args.get("KSID")), INVALID_KS_OTHER)
+    return ERROR_TABLE.get(code, UNKNOWN_CODE)
+
+
+def error_for_code(
+    code: str, args: Mapping[str, object], secrets: Secrets, facts: dict[str, object]
+) -> EtlError:
+    """The error to raise.  Its text has the code and our own words, nothing of the message."""
+    rule = rule_for(code, args)
+    shown = secrets.code_text(code)
+    if code == "INVALID_KS" and str(args.get("KSID")) in INVALID_KS_TABLE:
+        shown = f"{shown} {args['KSID']}"
+    where = [secrets.word_text(str(args[name])) for name in _SHOWN_ARGS if name in args]
+    named = ", ".join(word for word in where if word)
+    message = f"Kaltura answered {shown}{f' ({named})' if named else ''}: {rule.advice}"
+    facts = facts | {"code": secrets.code_text(code)}
+    return _BUILDERS[rule.action](message, args, facts)
+
+
+def _args_of(envelope: _ErrorEnvelope) -> dict[str, object]:
+    # ``args`` is ``[]`` when there are none and an object when there are some.
+    try:
+        value = _ANY.decode(envelope.args)
+    except _BROKEN:
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _retry(message: str, _args: Mapping[str, object], facts: dict[str, Any]) -> EtlError:
+    return PassingFailure(message, **facts)
+
+
+def _retry_slowly(message: str, _args: Mapping[str, object], facts: dict[str, Any]) -> EtlError:
+    return PassingFailure(message, least_wait_seconds=RATE_LIMIT_WAIT_SECONDS, **facts)
+
+
+def _renew(message: str, args: Mapping[str, object], facts: dict[str, Any]) -> EtlError:
+    return SessionEnded(message, reason=str(args.get("KSID")), **facts)
+
+
+def _refuse(message: str, _args: Mapping[str, object], facts: dict[str, Any]) -> EtlError:
+    return DataRefused(message, reason="unknown_error_code", **facts)
+
+
+_BUILDERS: Mapping[Action, Callable[[str, Mapping[str, object], dict[str, Any]], EtlError]] = {
+    Action.RETRY: _retry,
+    Action.RETRY_SLOWLY: _retry_slowly,
+    Action.RENEW: _renew,
+    Action.CREDENTIALS: lambda message, _args, facts: CredentialsRefused(message, **facts),
+    Action.CONFIGURATION: lambda message, _args, facts: ConfigurationError(message, **facts),
+    Action.REFUSE: _refuse,
+}

@@ -1,0 +1,80 @@
+"""The way in: settings of the client, and ``open_service``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from etl.kaltura.calls import Calls
+from etl.kaltura.client import KalturaClient, utc_now
+from etl.kaltura.login import ADMIN_SESSION_SECONDS, Credentials, choose_login
+from etl.kaltura.redaction import Secrets
+from etl.kaltura.retry import RetryLimits, RetryPolicy, Stop
+from etl.kaltura.session import Sessions
+from etl.kaltura.upload_token import Probe, UploadTokens
+
+__all__ = ["Credentials", "Probe", "RetryLimits", "ServiceSettings", "UploadTokens", "open_service"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceSettings:
+    """Everything about the client that may be set; the defaults are the product's."""
+
+    retry: RetryLimits = field(default_factory=RetryLimits)
+    use_environment_proxies: bool = False
+    ca_file: Path | None = None
+    """A PEM file of authorities to trust instead of the system's."""
+    app_token_hash: str | None = None
+    """SHA1, SHA256, SHA512 or MD5; None tries them in that order at the first login."""
+    session_seconds: int = ADMIN_SESSION_SECONDS
+    """Life of a session made from the admin secret."""
+    session_user_id: str = ""
+    session_privileges: str = ""
+
+
+def open_service(
+    service_url: str,
+    credentials: Credentials,
+    *,
+    stop: Stop,
+    clock: Callable[[], datetime] = utc_now,
+    settings: ServiceSettings | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] | None = None,
+) -> UploadTokens:
+    """Log in and give the reader of upload tokens; its session is proved to be of admin type.
+
+    ``clock`` gives aware UTC times.  ``sleep`` and ``monotonic`` are for tests; without ``sleep``
+    waits are waits on ``stop``.  Raises ConfigurationError, CredentialsRefused, ServiceUnavailable
+    or Interrupted.
+    """
+    settings = settings or ServiceSettings()
+    login = choose_login(
+        credentials,
+        app_token_hash=settings.app_token_hash,
+        session_seconds=settings.session_seconds,
+        session_user_id=settings.session_user_id,
+        session_privileges=settings.session_privileges,
+    )
+    secrets = Secrets()
+    secrets.add(credentials.app_token, credentials.admin_secret, credentials.ks)
+    client = KalturaClient(
+        service_url,
+        clock=clock,
+        stop=stop,
+        secrets=secrets,
+        ca_file=settings.ca_file,
+        use_environment_proxies=settings.use_environment_proxies,
+    )
+    policy = RetryPolicy(settings.retry, stop, sleep=sleep, monotonic=monotonic)
+    calls = Calls(client, policy, monotonic)
+    sessions = Sessions(calls, login)
+    try:
+        sessions.current()
+    except BaseException:
+        client.close()
+        raise
+    return UploadTokens(sessions, calls)

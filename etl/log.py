@@ -1,0 +1,261 @@
+"""Logs: text on a terminal, else one JSON object a line, on standard error, without secrets.
+
+Modules log with ``logging.getLogger(__name__)`` and give facts in ``extra=``; what was put there
+becomes keys of the JSON object, or ``key=value`` in text.  Only ``etl`` is heard below WARNING:
+the libraries' own DEBUG lines show headers and statements.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import datetime
+import json
+import logging
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable
+from typing import TextIO
+from urllib.parse import quote, quote_plus
+
+REMOVED = "***"
+TEXT_LENGTH_LIMIT = 8_000
+_SHORT_SECRET_LENGTH = 12
+_LEAST_SECRET_LENGTH = 3
+_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+# A KS that nobody told us about: v2 begins with base64 of "v2|", v1 is base64 of
+# "sha1-in-hexadecimal|partner;…".
+_KS_V2 = re.compile(r"djJ8[\w\-+/=%]{8,}", re.ASCII)
+_LONG_BASE64 = re.compile(r"[A-Za-z0-9+/]{56,}={0,2}")
+_KS_V1_DECODED = re.compile(rb"[0-9a-f]{40}\|")
+# Format characters (bidi overrides, zero width) reorder or hide text on a terminal.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class Scrubber:
+    """Replaces secrets by ***: known ones in every form in which they travel, and sessions."""
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._secrets: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self.add(*secrets)
+
+    def add(self, *secrets: str) -> None:
+        self._secrets.update(each for each in secrets if len(each) >= _LEAST_SECRET_LENGTH)
+        # A short secret ("etl", "postgres") is replaced only where it stands alone, or it would
+        # tear ordinary words apart.
+        short = {each for each in self._secrets if len(each) < _SHORT_SECRET_LENGTH}
+        forms = {form for each in self._secrets - short for form in _forms(each)}
+        # Longest first: a secret inside another one would leave the rest of it readable.
+        patterns = [re.escape(form) for form in sorted(forms, key=len, reverse=True)]
+        patterns += [
+            rf"(?<![A-Za-z0-9]){re.escape(form)}(?![A-Za-z0-9])"
+            for form in sorted((form for each in short for form in _forms(each)), key=len)[::-1]
+        ]
+        self._pattern = re.compile("|".join(patterns)) if patterns else None
+
+    def __call__(self, text: str) -> str:
+        if self._pattern is not None:
+            text = self._pattern.sub(REMOVED, text)
+        return _LONG_BASE64.sub(_without_ks_v1, _KS_V2.sub(REMOVED, text))
+
+
+def _without_ks_v1(match: re.Match[str]) -> str:
+    start = match[0][:56]
+    return REMOVED if _KS_V1_DECODED.match(base64.b64decode(start)) else match[0]
+
+
+def _forms(secret: str) -> set[str]:
+    raw = secret.encode("utf-8", "surrogatepass")
+    forms = {
+        secret,
+        quote(raw, safe=""),
+        quote_plus(raw),
+        json.dumps(secret)[1:-1],
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        repr(secret)[1:-1],
+        raw.hex(),
+    }
+    # Base64 of a text that holds the secret somewhere inside: three alignments, without the
+    # characters that depend on the neighbours.
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + raw).decode()
+        middle = encoded[(0, 2, 3)[shift] : (shift + len(raw)) * 8 // 6]
+        if len(middle) >= 8:
+            forms |= {middle, middle.replace("+", "-").replace("/", "_")}
+    return forms
+
+
+scrub = Scrubber()
+"""The process's own scrubber; ``setup_logging`` teaches it the secrets of the settings."""
+
+
+def printable(text: str) -> str:
+    """``text`` on one line, bounded, without anything that steers a terminal."""
+    text = text if len(text) <= TEXT_LENGTH_LIMIT else text[:TEXT_LENGTH_LIMIT] + "…"
+    text = _SURROGATE.sub("\ufffd", text)
+    return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
+
+
+def exception_text(exc: BaseException) -> str:
+    """Type and first line of the message: the lines after it hold a statement or a row's values
+    when the exception is a database driver's."""
+    first_line = str(exc).strip().partition("\n")[0][:500]
+    name = type(exc).__name__
+    return scrub(f"{name}: {first_line}" if first_line else name)
+
+
+def exception_places(exc: BaseException) -> list[str]:
+    """``module:line function`` for each frame, outermost first.  No source text, no locals."""
+    places: list[str] = []
+    traceback = exc.__traceback__
+    while traceback is not None and len(places) < 50:
+        code = traceback.tb_frame.f_code
+        module = traceback.tb_frame.f_globals.get("__name__", "?")
+        places.append(f"{module}:{traceback.tb_lineno} {code.co_name}")
+        traceback = traceback.tb_next
+    return places
+
+
+def _message_of(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # a wrong % in a log call must not end a run, and must not hide the line
+        return f"{record.msg} (its arguments do not fit)"
+
+
+def _fields_of(record: logging.LogRecord) -> dict[str, object]:
+    fields = {
+        key: value
+        for key, value in vars(record).items()
+        if key not in _STANDARD_FIELDS and not key.startswith("_")
+    }
+    if record.exc_info and record.exc_info[1] is not None:
+        fields["exception"] = exception_text(record.exc_info[1])
+        fields["places"] = exception_places(record.exc_info[1])
+    return fields
+
+
+def _json_value(value: object, length_limit: int | None) -> object:
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float):
+        # NaN and the infinities are no JSON.
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, dict):
+        return {scrub(str(key)): _json_value(each, length_limit) for key, each in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_json_value(each, length_limit) for each in value]
+    if isinstance(value, datetime.datetime):
+        return value.isoformat()
+    return _SURROGATE.sub("\ufffd", scrub(str(value))[:length_limit])
+
+
+def json_text(value: object, *, length_limit: int | None = TEXT_LENGTH_LIMIT) -> str:
+    """One line of JSON of anything, scrubbed; what JSON does not know becomes text.
+
+    ``length_limit``: characters of each text in it; None for no limit.
+    """
+    return json.dumps(_json_value(value, length_limit), ensure_ascii=False)
+
+
+class JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        event: dict[str, object] = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": _message_of(record),
+        }
+        for key, value in _fields_of(record).items():
+            event[key if key not in event else f"{key}_"] = value
+        return json_text(event)
+
+
+class TextFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        at = datetime.datetime.fromtimestamp(record.created).astimezone()
+        parts = [f"{at:%H:%M:%S} {record.levelname.lower():<7} {_message_of(record)}"]
+        for key, value in _fields_of(record).items():
+            if key == "places":
+                continue
+            text = value if isinstance(value, str) else json_text(value)
+            bare = text != "" and " " not in text and '"' not in text
+            parts.append(f"{key}={text if bare or not isinstance(value, str) else repr(text)}")
+        return printable(scrub("  ".join(parts)))
+
+
+class StandardErrorHandler(logging.Handler):
+    """Writes lines to standard error; one that is closed or full never ends the program."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self.write_line: Callable[[str], None] = self.write_to_stream
+        """Replaced while a progress bar owns the last line of the terminal."""
+
+    def write_to_stream(self, line: str) -> None:
+        if self._stream is not None:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        # Everything: a pipe closed by the orchestrator, a full disk, an ASCII-only terminal.
+        try:
+            self.write_line(self.format(record))
+        except UnicodeError:
+            with contextlib.suppress(Exception):
+                self.write_line(self.format(record).encode("ascii", "backslashreplace").decode())
+        except Exception:
+            self.write_line = self._discard
+            abandon_stream(self._stream)
+
+    @staticmethod
+    def _discard(line: str) -> None:
+        """There is nobody to tell."""
+
+
+def abandon_stream(stream: TextIO | None) -> None:
+    """Point a broken standard stream to nowhere, so that the interpreter's last flush succeeds."""
+    with contextlib.suppress(Exception):
+        if stream is not None:
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+def wants_json(log_format: str, stream: TextIO | None) -> bool:
+    """Whether ``auto``, ``text`` or ``json`` means JSON on this stream."""
+    if log_format != "auto":
+        return log_format == "json"
+    try:
+        return stream is None or not stream.isatty()
+    except ValueError:  # closed
+        return True
+
+
+def setup_logging(
+    *, level: str = "INFO", log_format: str = "auto", secrets: Iterable[str] = ()
+) -> StandardErrorHandler:
+    """Send the logs of the process to standard error.  May be called again: the last call rules.
+
+    ``level`` holds for ``etl``; everything else is heard from WARNING.
+    """
+    scrub.add(*secrets)
+    logging.raiseExceptions = False
+    handler = StandardErrorHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if wants_json(log_format, sys.stderr) else TextFormatter())
+    root, ours = logging.getLogger(), logging.getLogger("etl")
+    for logger in (root, ours):
+        for old in [each for each in logger.handlers if isinstance(each, StandardErrorHandler)]:
+            logger.removeHandler(old)
+    root.addHandler(handler)
+    root.setLevel(logging.WARNING)
+    ours.setLevel(level)
+    logging.captureWarnings(True)
+    return handler

@@ -1,0 +1,88 @@
+"""The shapes that a decoded page is made of, and the limits that every row must keep.
+
+A leaf: it holds no logic, so that the fast reader (``records``) and the careful one
+(``records_careful``) can share it without importing each other.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final, NamedTuple
+
+CREATED_SECOND_MIN: Final = 631_152_000
+"""1990-01-01T00:00:00Z in Unix seconds: the first second a time may have."""
+CREATED_SECOND_END: Final = 4_102_444_800
+"""2100-01-01T00:00:00Z: the first second a time may no longer have."""
+ZERO_DATE_FIRST: Final = -62_170_070_400
+ZERO_DATE_LAST: Final = -62_135_510_400
+"""What MySQL's 0000-00-00 becomes: -62169984000 (PHP's 30 November of the year -1), give or take
+the server's zone.  Both ends are included."""
+
+CLOCK_SKEW_SECONDS: Final = 300
+"""How far ahead of our clock a time may be before it is counted."""
+FUTURE_SECONDS_MAX: Final = 366 * 86_400
+"""How far ahead of our clock a time may be before its row is rejected."""
+
+TOKEN_ID_BYTES_MAX: Final = 1_024
+TEXT_BYTES_MAX: Final = 65_536
+EXTRA_BYTES_MAX: Final = 65_536
+EXTRA_KEYS_MAX: Final = 100
+EXTRA_DEPTH_MAX: Final = 64
+EXTRA_NUMBER_DIGITS_MAX: Final = 1_000
+"""Digits before or after the decimal point.  jsonb takes more, but the page must not explode."""
+ROW_BYTES_MAX: Final = 8 * 1024 * 1024
+
+
+class Token(NamedTuple):
+    """One upload token as it goes to the warehouse: every value can be written by COPY BINARY.
+
+    Times are aware UTC.  ``extra`` is the text of a JSON object, valid for jsonb, or None.
+    """
+
+    token_id: str
+    user_id: str | None
+    status: int | None
+    file_name: str | None
+    file_size_bytes: int | None
+    uploaded_size_bytes: int | None
+    created_at: datetime
+    updated_at: datetime | None
+    attached_object_type: str | None
+    attached_object_id: str | None
+    auto_finalize: bool | None
+    upload_url: str | None
+    extra: bytes | None
+
+
+TOKEN_COLUMNS: Final[tuple[str, ...]] = Token._fields
+"""Column names of ``upload_token`` in the order of a ``Token``, for COPY."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A row that is not loaded.  ``payload`` is what was sent, byte for byte.
+
+    ``token_id`` is its id, or ``sha256:`` and the hash of ``payload`` where the id itself cannot be
+    stored.  ``created_second`` is its floor on the createdAt line (Unix seconds), None if unknown.
+    """
+
+    token_id: str | None
+    reason: str
+    payload: bytes
+    created_second: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedRows:
+    """A page, row by row: each row is in ``tokens`` or in ``rejected``, both in page order.
+
+    ``positions`` has one entry a row: createdAt in Unix seconds, or None if the row cannot be
+    placed.  ``coercions`` counts values that were not loaded exactly as sent, by kind.
+    """
+
+    tokens: list[Token]
+    rejected: list[Rejected]
+    positions: list[float | int | None]
+    coercions: Counter[str]

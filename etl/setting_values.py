@@ -1,0 +1,245 @@
+"""Parsers of settings: one function a kind of value, text in, value out.
+
+A parser raises ``ValueError`` with the *end* of a sentence ("must be a whole number from 1 to
+32"); the caller puts the setting's name and its source before it.  No parser repeats the text it
+was given when that text may hold a secret.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from urllib.parse import SplitResult, unquote, urlsplit
+
+_DURATION_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)", re.ASCII)
+_TRUE = frozenset({"1", "true", "yes", "on"})
+_FALSE = frozenset({"0", "false", "no", "off"})
+_POSTGRES_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+_SECRET_QUERY_KEYS = frozenset({"password", "sslpassword"})
+_TLS_MODES_THAT_PROVE_THE_SERVER = frozenset({"verify-full"})
+
+
+def shown(text: str) -> str:
+    """Quote a wrong value for a message: bounded, printable, on one line."""
+    return repr(text if len(text) <= 60 else text[:57] + "...")
+
+
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        # int() alone would take "1_000", " 4" and Arabic digits.
+        if not re.fullmatch(r"-?[0-9]{1,18}", text) or not least <= int(text) <= most:
+            raise ValueError(f"must be a whole number from {least} to {most}, not {shown(text)}")
+        return int(text)
+
+    return parse
+
+
+def duration(least_seconds: float, most_seconds: float) -> Callable[[str], timedelta]:
+    """``90s``, ``15m``, ``6h``, ``7d``, ``1.5h``; a plain number is seconds."""
+
+    def parse(text: str) -> timedelta:
+        match = _DURATION.fullmatch(text)
+        if match is None:
+            raise ValueError(
+                f"must be a duration such as 90s, 15m, 6h or 7d (a plain number is seconds), "
+                f"not {shown(text)}"
+            )
+        seconds = float(match[1]) * _DURATION_UNITS[match[2]]
+        if not least_seconds <= seconds <= most_seconds:
+            raise ValueError(
+                f"must be from {duration_text(least_seconds)} to {duration_text(most_seconds)}, "
+                f"not {shown(text)}"
+            )
+        return timedelta(seconds=seconds)
+
+    return parse
+
+
+def seconds(least_seconds: float, most_seconds: float) -> Callable[[str], float]:
+    """A duration, as a number of seconds."""
+    parse_duration = duration(least_seconds, most_seconds)
+
+    def parse(text: str) -> float:
+        return parse_duration(text).total_seconds()
+
+    return parse
+
+
+def duration_text(value: timedelta | float) -> str:
+    """The shortest text that ``duration`` reads back: 21600 s is ``6h``."""
+    total = value.total_seconds() if isinstance(value, timedelta) else float(value)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        if total and total % size == 0:
+            return f"{int(total // size)}{unit}"
+    return f"{total:g}s"
+
+
+def one_of(*choices: str) -> Callable[[str], str]:
+    def parse(text: str) -> str:
+        by_lower = {choice.lower(): choice for choice in choices}
+        if text.lower() not in by_lower:
+            raise ValueError(f"must be one of {', '.join(choices)}, not {shown(text)}")
+        return by_lower[text.lower()]
+
+    return parse
+
+
+def yes_or_no(text: str) -> bool:
+    if text.lower() in _TRUE:
+        return True
+    if text.lower() in _FALSE:
+        return False
+    raise ValueError(f"must be yes or no (also true/false, on/off, 1/0), not {shown(text)}")
+
+
+def plain_text(text: str) -> str:
+    return text
+
+
+def secret(text: str) -> str:
+    if any(character.isspace() or not character.isprintable() for character in text):
+        raise ValueError(
+            "holds white space or a control character inside; copy the secret again (its value "
+            "is not shown here)"
+        )
+    return text
+
+
+def file_path(text: str) -> Path:
+    return Path(text).expanduser() if text.startswith("~") else Path(text)
+
+
+def schema_name(text: str) -> str:
+    if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", text):
+        raise ValueError(
+            "must be a schema name of small letters, digits and underscores that does not begin "
+            f"with a digit, at most 63 characters, not {shown(text)}"
+        )
+    if text.startswith("pg_") or text == "information_schema":
+        raise ValueError(f"must not be {shown(text)}: Postgres keeps that schema for itself")
+    return text
+
+
+def service_url(text: str) -> str:
+    """An ``https://`` base address; ``http://`` only to this machine."""
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    # The address is not repeated: somebody may have put a session or a password into it.
+    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise ValueError("must be an address such as https://www.kaltura.com")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not hold a user name or password")
+    if parts.query or parts.fragment:
+        raise ValueError("must not hold a '?' or '#': give the base address only")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError("must begin with https:// (http:// is allowed only to this machine)")
+    return text.rstrip("/").removesuffix("/api_v3")
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def database_url(text: str) -> str:
+    """Check a Postgres address and write its scheme as ``postgresql://``.
+
+    No message holds any part of the text: where the password begins and ends in a malformed
+    address is anybody's guess.
+    """
+    wanted = "must be an address such as postgresql://user:password@host:5432/database"
+    scheme, separator, rest = text.partition("://")
+    if not separator or scheme.lower() not in _POSTGRES_SCHEMES:
+        raise ValueError(wanted)
+    if re.search(r"[\s\x00-\x1f\x7f]", rest):
+        raise ValueError(
+            f"{wanted}: it holds a space or a control character (write a space as %20)"
+        )
+    if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
+        raise ValueError(
+            f"{wanted}: it holds a '%' that begins no %xx code (write a '%' in a password as %25)"
+        )
+    normal = f"postgresql://{rest}"
+    try:
+        parts = urlsplit(normal)
+    except ValueError:
+        raise ValueError(wanted) from None
+    outside = parts.path + parts.query + parts.fragment
+    if parts.fragment or "#" in rest or "@" in outside or parts.netloc.count("@") > 1:
+        raise ValueError(
+            f"{wanted}: write the characters @ / ? # : % of a user name or password as %xx codes "
+            "(%40 %2F %3F %23 %3A %25)"
+        )
+    if not all(_is_host_and_port(part) for part in _host_part(parts).split(",")):
+        raise ValueError(
+            f"{wanted}: what stands after the host's ':' is not a port number (if it belongs to "
+            "the password, write / ? # : as %2F %3F %23 %3A)"
+        )
+    return normal
+
+
+def _host_part(parts: SplitResult) -> str:
+    return parts.netloc.rpartition("@")[2]
+
+
+def _is_host_and_port(text: str) -> bool:
+    match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::(\d{0,5}))?", text, re.ASCII)
+    return match is not None and int(match[1] or 1) in range(1, 65536)
+
+
+def masked_database_url(url: str) -> str:
+    """The address with *** for every password; *** alone when it does not parse."""
+    try:
+        parts = urlsplit(database_url(url))
+    except ValueError:
+        return "***"
+    user_info, at, host = parts.netloc.rpartition("@")
+    user, colon, _ = user_info.partition(":")
+    query = "&".join(
+        f"{key}=***" if unquote(key).lower() in _SECRET_QUERY_KEYS else f"{key}{equals}{value}"
+        for key, equals, value in (pair.partition("=") for pair in parts.query.split("&"))
+    )
+    path = parts.path + (f"?{query}" if query else "")
+    return f"postgresql://{user}{colon and ':***'}{at}{host}{path}"
+
+
+def database_passwords(url: str) -> tuple[str, ...]:
+    """Every password inside the address, as written and decoded, for the log's scrubber."""
+    try:
+        parts = urlsplit(database_url(url))
+    except ValueError:
+        return (url,)
+    found = [parts.netloc.rpartition("@")[0].partition(":")[2]]
+    for pair in parts.query.split("&"):
+        key, _, value = pair.partition("=")
+        if unquote(key).lower() in _SECRET_QUERY_KEYS:
+            found.append(value)
+    return tuple(dict.fromkeys(text for raw in found if raw for text in (raw, unquote(raw))))
+
+
+def database_url_warning(url: str) -> str | None:
+    """A sentence when the connection leaves this machine without proof of who answers."""
+    parts = urlsplit(url)
+    query = {
+        unquote(key): unquote(value)
+        for key, _, value in (pair.partition("=") for pair in parts.query.split("&"))
+    }
+    hosts = [query["host"]] if query.get("host") else _host_part(parts).split(",")
+    for host in hosts:
+        name = host.rpartition(":")[0] if re.search(r"[^:]:\d*$", host) else host
+        local = not name or name.startswith("/") or _is_loopback(name.strip("[]"))
+        if not local and query.get("sslmode") not in _TLS_MODES_THAT_PROVE_THE_SERVER:
+            return (
+                "DATABASE_URL leaves this machine without sslmode=verify-full, so nothing proves "
+                "that the right server answers; add ?sslmode=verify-full&sslrootcert=system"
+            )
+    return None

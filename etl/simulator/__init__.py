@@ -1,0 +1,38 @@
+"""A stand-in for the Kaltura service: the same requests, the same replies, over real HTTP.
+
+It behaves as the recorded replies of a live server do (``tests/conformance``), and adds what a
+test needs and the real service cannot give: churn, faults, and the truth about which tokens were
+listed when.  It imports nothing of the rest of the program.
+
+    >>> from etl.simulator import SimulatorServer, generate_account
+    >>> with SimulatorServer(generate_account(20_000, seed=1)) as server:
+    ...     server.url
+    'http://127.0.0.1:40213'
+"""
+
+from __future__ import annotations
+
+from etl.simulator.account import Account
+from etl.simulator.churn import Churn
+from etl.simulator.client import SimulatorClient
+from etl.simulator.directory import DEFAULT_ADMIN_SECRET, Directory, Partner
+from etl.simulator.faults import FAULT_KINDS, Fault, Faults
+from etl.simulator.generate import account_from_file, generate_account
+from etl.simulator.life import Life
+from etl.simulator.server import SimulatorServer
+
+__all__ = [
+    "DEFAULT_ADMIN_SECRET",
+    "FAULT_KINDS",
+    "Account",
+    "Churn",
+    "Directory",
+    "Fault",
+    "Faults",
+    "Life",
+    "Partner",
+    "SimulatorClient",
+    "SimulatorServer",
+    "account_from_file",
+    "generate_account",
+]

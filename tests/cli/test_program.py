@@ -1,0 +1,300 @@
+"""The program as an orchestrator sees it: exit codes, standard output, standard error."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from etl.cli.group import COMMANDS
+
+Run = Callable[..., "subprocess.CompletedProcess[str]"]
+
+HEAVY = {
+    "alembic",
+    "cryptography",
+    "httpx2",
+    "importlib.metadata",
+    "msgspec",
+    "prometheus_client",
+    "psycopg",
+    "rich",
+    "sqlalchemy",
+    "tenacity",
+}
+
+
+def last_event(log: str) -> dict[str, object]:
+    event = json.loads(log.splitlines()[-1])
+    assert isinstance(event, dict)
+    return event
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_that_is_slow(command: str, clean_environment: dict[str, str]) -> None:
+    arguments = [command, "--help"] if command else ["--help"]
+    program = (
+        "import sys\nfrom etl.cli import main\n"
+        f"try: main({arguments!r})\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        f"print(sorted(set(sys.modules) & {HEAVY!r}), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    assert done.stderr == "[]\n"
+    assert done.stdout.startswith("Usage: ")
+
+
+def test_version(run: Run) -> None:
+    done = run("--version")
+
+    assert done.returncode == 0
+    assert done.stdout.startswith("kaltura-etl ")
+
+
+def test_without_a_command_it_shows_its_help_and_is_wrong_usage(run: Run) -> None:
+    done = run()
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("Usage: kaltura-etl")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "code", "names"),
+    [
+        (["nonsense"], {}, 2, "nonsense"),
+        (["sync", "--nonsense"], {}, 2, "--nonsense"),
+        (["sync", "surplus"], {}, 2, "surplus"),
+        (["sync", "--page-size", "0"], {}, 2, "--page-size"),
+        (["sync", "--page-size", ""], {}, 2, "--page-size"),
+        (["sync", "--mode", "some"], {}, 2, "--mode"),
+        (["sync", "--accept-absences", "-1"], {}, 2, "--accept-absences"),
+        (["sync", "--admin-secret", "x"], {}, 2, "--admin-secret"),
+        (["sync", "--database-url", "x"], {}, 2, "--database-url"),
+        (["sync", "-v", "-q"], {}, 2, "--verbose and --quiet"),
+        (["sync"], {}, 78, "No credential is set"),
+        (["sync"], {"KALTURA_KS": "x"}, 78, "KALTURA_PARTNER_ID is not set"),
+        (["sync"], {"ETL_PAGE_SIZE": "0"}, 78, "ETL_PAGE_SIZE"),
+        (["sync"], {"VARIABLE_FILE": "/nowhere"}, 78, "VARIABLE_FILE"),
+        (["sync"], {"DATABASE_URL": "nonsense"}, 78, "DATABASE_URL"),
+        (["migrate"], {"ETL_SCHEMA": "No"}, 78, "ETL_SCHEMA"),
+    ],
+)
+def test_a_wrong_call_gets_one_line_and_its_exit_code(
+    run: Run, arguments: list[str], variables: dict[str, str], code: int, names: str
+) -> None:
+    done = run(*arguments, **variables)
+
+    assert done.returncode == code
+    assert done.stdout == ""
+    event = last_event(done.stderr)
+    assert names in str(event["event"])
+    assert (event["level"], event["exit_code"]) == ("error", code)
+    assert "Traceback" not in done.stderr
+
+    text = run(*arguments, **(variables | {"ETL_LOG_FORMAT": "text"})).stderr.splitlines()
+    assert len(text) == 1
+    assert names in text[0]
+
+
+def test_a_failure_with_json_is_one_object_on_standard_output(run: Run) -> None:
+    done = run("sync", "--json", KALTURA_PARTNER_ID="102")
+
+    assert done.returncode == 78
+    assert json.loads(done.stdout) == {
+        "status": "failed",
+        "error_kind": "configuration",
+        "error_message": last_event(done.stderr)["event"],
+        "exit_code": 78,
+        "run_id": None,
+    }
+
+
+BUG = """
+import sys, types, click
+from etl.cli import group
+@click.command()
+@click.option("--verbose", is_flag=True)
+def check(verbose):
+    from etl.log import setup_logging
+    setup_logging(level="DEBUG" if verbose else "INFO", secrets=["canary-1234567"])
+    row = "a-row's-value"
+    raise {error}
+sys.modules["etl.cli.check"] = types.SimpleNamespace(check=check)
+group.main()
+"""
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        'ValueError("canary-1234567 failed\\nDETAIL: " + row)',
+        'KeyError("canary-1234567\\n" + row)',
+        "RecursionError()",
+        "MemoryError()",
+        "BrokenPipeError()",  # a socket's: standard output is well
+        'ExceptionGroup("canary-1234567", [ValueError(row)])',
+    ],
+)
+@pytest.mark.parametrize("verbose", [True, False])
+def test_a_bug_is_one_line_without_values(
+    error: str, verbose: bool, clean_environment: dict[str, str]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUG.format(error=error), "check", *["--verbose"][: int(verbose)]],
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "This is a bug: " in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "canary" not in done.stderr
+    if not error.startswith("KeyError"):  # its text is a repr, on one line
+        assert "a-row" not in done.stderr
+    assert len(done.stderr.splitlines()) == (2 if verbose else 1)
+
+
+def test_ctrl_c_before_the_run_listens_ends_with_130(clean_environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BUG.format(error="KeyboardInterrupt"), "check"],
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 130
+    assert last_event(done.stderr)["error_kind"] == "interrupted"
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        "{program} check | true; exit ${{PIPESTATUS[0]}}",
+        "{program} check >&-",
+        "{program} check 2>&-",
+        "{program} check <&- >&- 2>&-",
+        "{program} check 2> >(true)",
+        "{program} check > /dev/full",
+        "{program} check > /dev/full 2>&1",
+        "PYTHONIOENCODING=ascii {program} check",
+        "LC_ALL=C TZ=Odd/Zone {program} check",
+        "env -i PATH=/bin ETL_DATA_DIR=/nowhere PYTHONPATH=$PYTHONPATH {program} check",
+        "ulimit -n 32; {program} check",
+        "umask 777; {program} check",
+    ],
+)
+def test_standard_streams_and_surroundings_do_not_change_the_exit_code(
+    shell: str, clean_environment: dict[str, str]
+) -> None:
+    program = f"{sys.executable} -m etl"
+    done = subprocess.run(
+        ["bash", "-c", shell.format(program=program)],
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 78, done  # no credential is set
+    assert "Traceback" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+def test_help_into_a_closed_pipe_is_no_error(clean_environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m etl --help | true; exit ${{PIPESTATUS[0]}}"],
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_readers_do_not_make_a_warehouse(run: Run, clean_environment: dict[str, str]) -> None:
+    for command in ("status", "verify", "check"):
+        assert run(command).returncode == 78
+    assert not Path(clean_environment["ETL_DATA_DIR"]).exists()
+
+
+PROGRESS = """
+import logging, time
+from etl.log import setup_logging
+from etl.progress import open_progress, wants_bar
+handler = setup_logging()
+with open_progress(handler, bar=wants_bar(json_log=False), quiet=False) as progress:
+    for step in range(1, 6):
+        progress.update(step * 500, 2_000, step)
+        if step == 3:
+            logging.getLogger("etl.test").info("a line [red] above the bar")
+        time.sleep(0.25)
+    progress.update(3_000, None, 6)
+logging.getLogger("etl.test").info("after")
+"""
+
+
+def test_a_terminal_gets_a_bar_and_text_above_it(clean_environment: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRESS],
+        env=clean_environment | {"TERM": "xterm", "COLUMNS": "120"},
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:  # Linux: the other end is closed
+            pass
+        os.close(ours)
+
+    assert process.returncode == 0
+    text = shown.decode()
+    assert "1,500 tokens in 3 pages" in text
+    assert "info    a line [red] above the bar" in text
+    assert text.rstrip().endswith("info    after")
+
+
+def test_a_pipe_gets_no_bar(clean_environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRESS],
+        env=clean_environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
+    assert events == ["a line [red] above the bar", "after"]
+
+
+def test_progress_is_logged_every_30_seconds(caplog: pytest.LogCaptureFixture) -> None:
+    from etl.progress import LogProgress
+
+    caplog.set_level("INFO", logger="etl.progress")
+    now = 0.0
+    progress = LogProgress(monotonic=lambda: now)
+    for second in range(0, 95, 5):
+        now = float(second)
+        progress.update(second * 100, 10_000, second)
+
+    assert [vars(each)["tokens"] for each in caplog.records] == [3_000, 6_000, 9_000]
+    assert vars(caplog.records[-1])["seconds_left"] == 10

@@ -1,0 +1,253 @@
+"""One real Postgres for the whole test run, and a migrated database of its own for each test.
+
+Fixtures (all databases are on a server with fsync off, gone after the run):
+
+``database_url``        a migrated database (schema ``kaltura``), a copy of a template: 20 ms
+``empty_database_url``  a database with nothing in it
+``postgres_url``        the server itself, for tests that create roles or databases of their own
+``pgbouncer_program``   the path of PgBouncer (mark the test ``pgbouncer``)
+
+Servers: tests run on the embedded Postgres.  A test marked ``postgres15`` runs twice, on the
+embedded one and on Debian's PostgreSQL 15; ``ETL_TEST_POSTGRES=15`` runs all of them on that one.
+Where PostgreSQL 15 or PgBouncer is not installed, the tests that need it are left out, and a line
+says so; with ``ETL_TEST_SERVERS=all`` (CI) it is an error instead.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+SCHEMA = "kaltura"
+TEMPLATE = "template_kaltura"
+POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
+NEEDS_POSTGRES_15 = "PostgreSQL 15 (Debian: postgresql-15)"
+NEEDS_PGBOUNCER = "PgBouncer (Debian: pgbouncer)"
+RUN_DIR = "ETL_TEST_RUN_DIR"  # set by the first process, read by xdist's workers
+SCRUBBED_PREFIXES = ("KALTURA_", "ETL_", "PG")
+SCRUBBED_NAMES = ("DATABASE_URL", "VARIABLE_FILE", "XDG_DATA_HOME")
+LEFT_OUT: pytest.StashKey[dict[str, int]] = pytest.StashKey()
+
+
+def _scrub_environment() -> None:
+    """A developer's settings must not change a test, and a test must not reach what they name."""
+    for name in list(os.environ):
+        of_the_program = name.startswith(SCRUBBED_PREFIXES) or name in SCRUBBED_NAMES
+        if of_the_program and not name.startswith("ETL_TEST_"):
+            del os.environ[name]
+
+
+def _chosen_postgres() -> str:
+    return os.environ.get("ETL_TEST_POSTGRES", "embedded")
+
+
+def _pgbouncer() -> str | None:
+    return shutil.which("pgbouncer", path=os.environ.get("PATH", "") + ":/usr/sbin")
+
+
+def _missing_servers() -> list[str]:
+    missing = [] if (POSTGRES_15 / "postgres").exists() else [NEEDS_POSTGRES_15]
+    return missing if _pgbouncer() else [*missing, NEEDS_PGBOUNCER]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "postgres15: runs on Debian's PostgreSQL 15 as well")
+    config.addinivalue_line("markers", "pgbouncer: needs PgBouncer")
+    config.stash[LEFT_OUT] = {}
+    _scrub_environment()
+    if _is_worker(config):
+        return
+    if os.environ.get("ETL_TEST_SERVERS") == "all" and (missing := _missing_servers()):
+        raise pytest.UsageError(f"ETL_TEST_SERVERS=all, but not installed: {', '.join(missing)}")
+    # As root the server runs as another user, who cannot pass through pytest's own folders.
+    os.environ[RUN_DIR] = tempfile.mkdtemp(prefix="kaltura-etl-tests-")
+    Path(os.environ[RUN_DIR]).chmod(0o711)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not _is_worker(config) and RUN_DIR in os.environ:
+        folder = Path(os.environ.pop(RUN_DIR))
+        deadline = time.monotonic() + 20  # the servers stop a moment after their last user
+        while list(folder.glob("*/server/data/postmaster.pid")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    return hasattr(config, "workerinput")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "postgres_major" in metafunc.fixturenames:
+        chosen = _chosen_postgres()
+        majors = [chosen]
+        if metafunc.definition.get_closest_marker("postgres15") and chosen == "embedded":
+            majors.append("15")
+        metafunc.parametrize("postgres_major", majors, scope="session", indirect=True)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the tests whose server is not installed; the summary says so."""
+    missing = _missing_servers()
+    kept, left_out = [], []
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        on_15 = callspec is not None and callspec.params.get("postgres_major") == "15"
+        needs = [NEEDS_POSTGRES_15] if on_15 else []
+        needs += [NEEDS_PGBOUNCER] if item.get_closest_marker("pgbouncer") else []
+        unmet = [need for need in needs if need in missing]
+        if unmet:
+            left_out.append(item)
+            counts = config.stash[LEFT_OUT]
+            counts[unmet[0]] = counts.get(unmet[0], 0) + 1
+        else:
+            kept.append(item)
+    if left_out:
+        items[:] = kept
+        config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _is_worker(session.config):
+        session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what a worker left out; each worker collects all tests, so each says the same."""
+    node.config.stash[LEFT_OUT].update(getattr(node, "workeroutput", {}).get("left_out", {}))
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for need, count in config.stash[LEFT_OUT].items():
+        terminalreporter.write_line(f"left out: {count} tests, which need {need}")
+
+
+@pytest.fixture(scope="session")
+def postgres_major(request: pytest.FixtureRequest) -> str:
+    """``embedded``, or ``15`` for Debian's."""
+    major: str = request.param
+    return major
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_major: str) -> Iterator[str]:
+    """The URL of the run's server: one for all workers, as the program itself would share it."""
+    from etl.warehouse.local import local_postgres
+
+    folder = Path(os.environ[RUN_DIR]) / postgres_major
+    with pytest.MonkeyPatch.context() as patch:
+        if postgres_major == "15":
+            patch.setenv("PG_BIN", str(POSTGRES_15))
+        running = local_postgres(folder, fast=True)
+        url = running.__enter__()
+    try:
+        yield url
+    finally:
+        running.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres_url: str, postgres_major: str) -> str:
+    """The name of a migrated database that nobody connects to, made once in the whole run."""
+    from etl.warehouse.schema import migrate
+
+    with open(Path(os.environ[RUN_DIR]) / f"template-{postgres_major}.lock", "w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        with _connect(postgres_url) as connection:
+            found = connection.execute(
+                "select 1 from pg_database where datname = %s", [TEMPLATE]
+            ).fetchone()
+            if found is None:
+                # Renamed when it is whole: a migration that failed must not pass for a template.
+                _create_database(connection, f"{TEMPLATE}_new")
+                try:
+                    migrate(with_database(postgres_url, f"{TEMPLATE}_new"), SCHEMA)
+                    connection.execute(
+                        sql.SQL("alter database {} rename to {}").format(
+                            sql.Identifier(f"{TEMPLATE}_new"), sql.Identifier(TEMPLATE)
+                        )
+                    )
+                except BaseException:
+                    _drop_database(connection, f"{TEMPLATE}_new")
+                    raise
+    return TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres_url: str, template_database: str) -> Iterator[str]:
+    """The URL of a migrated database of this test's own; dropped afterwards."""
+    yield from _own_database(postgres_url, template_database)
+
+
+@pytest.fixture
+def empty_database_url(postgres_url: str) -> Iterator[str]:
+    """The URL of an empty database of this test's own; dropped afterwards."""
+    yield from _own_database(postgres_url, "template1")
+
+
+@pytest.fixture
+def private_folder() -> Iterator[Path]:
+    """A folder that the server's user can reach also when the tests run as root."""
+    folder = Path(tempfile.mkdtemp(prefix="kaltura-etl-test-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def pgbouncer_program() -> str:
+    """The path of PgBouncer; tests that use it are marked ``pgbouncer``."""
+    program = _pgbouncer()
+    assert program is not None, "mark the test with pgbouncer: it is left out where there is none"
+    return program
+
+
+def with_database(url: str, database: str) -> str:
+    """Return ``url`` with another database's name."""
+    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+
+
+def _connect(url: str) -> closing[psycopg.Connection[tuple[object, ...]]]:
+    return closing(psycopg.connect(url, autocommit=True))
+
+
+def _own_database(server_url: str, template: str) -> Iterator[str]:
+    name = f"test_{secrets.token_hex(6)}"
+    with _connect(server_url) as connection:
+        _create_database(connection, name, template)
+    yield with_database(server_url, name)
+    with _connect(server_url) as connection:
+        _drop_database(connection, name)
+
+
+def _create_database(
+    connection: psycopg.Connection[tuple[object, ...]], name: str, template: str = "template1"
+) -> None:
+    connection.execute(
+        sql.SQL("create database {} template {}").format(
+            sql.Identifier(name), sql.Identifier(template)
+        )
+    )
+
+
+def _drop_database(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:
+    # A test may leave connections behind, of processes that it killed for one.
+    connection.execute(
+        sql.SQL("drop database if exists {} with (force)").format(sql.Identifier(name))
+    )

@@ -1,0 +1,306 @@
+"""The retry policy by a clock of the test's own: attempts, total, budget, waits, interruption."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from etl.errors import DataRefused, Interrupted, ServiceFailure, ServiceUnavailable
+from etl.kaltura.retry import PassingFailure, RetryLimits, RetryPolicy
+
+
+class StopEvent(threading.Event):
+    signal_number: int | None = None
+
+
+class Clock:
+    """Monotonic seconds that pass only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+class Policy(RetryPolicy):
+    def __init__(self, limits: RetryLimits | None = None, share: float = 1.0) -> None:
+        """``share`` of the jitter's range is what the jitter always is."""
+        self.clock = Clock()
+        self.stop_event = StopEvent()
+        super().__init__(
+            limits or RetryLimits(),
+            self.stop_event,
+            sleep=self.clock.sleep,
+            monotonic=self.clock,
+            uniform=lambda low, high: low + share * (high - low),
+        )
+
+
+def failing(times: int, make: Callable[[], Exception]) -> Callable[[float], str]:
+    """An attempt that fails so many times and then gives ``done``."""
+    left = [times]
+
+    def attempt(_deadline_seconds: float) -> str:
+        if left[0]:
+            left[0] -= 1
+            raise make()
+        return "done"
+
+    return attempt
+
+
+def passing() -> Exception:
+    return PassingFailure("trouble", code="INTERNAL_DATABASE_ERROR")
+
+
+@pytest.mark.parametrize("times", [0, 1, 5])
+def test_a_passing_failure_is_mended_within_six_attempts(times: int) -> None:
+    policy = Policy()
+
+    assert policy.call(failing(times, passing)) == "done"
+    assert policy.counters.requests == times + 1
+    assert policy.counters.retries == times
+
+
+def test_the_sixth_failure_is_final_and_keeps_code_and_facts() -> None:
+    policy = Policy()
+    with pytest.raises(ServiceFailure) as caught:
+        policy.call(failing(99, passing), facts={"page_index": 7})
+
+    assert policy.counters.requests == 6
+    assert caught.value.code == "INTERNAL_DATABASE_ERROR"
+    assert caught.value.fields["page_index"] == 7
+    assert "6 attempt(s)" in caught.value.message
+    assert caught.value.__cause__ is None
+    assert caught.value.__context__ is None
+
+
+def test_a_permanent_error_causes_exactly_one_request() -> None:
+    for error in (DataRefused("no"), ServiceUnavailable("redirect"), RuntimeError("a bug")):
+        policy = Policy()
+        with pytest.raises(type(error)):
+            policy.call(failing(99, lambda error=error: error))  # type: ignore[misc]
+
+        assert policy.counters.requests == 1
+        assert policy.clock.slept == []
+
+
+def test_a_call_may_have_its_own_number_of_attempts() -> None:
+    policy = Policy()
+    with pytest.raises(ServiceFailure):
+        policy.call(failing(99, passing), attempts=2)
+
+    assert policy.counters.requests == 2
+
+
+def test_a_kind_that_is_worth_two_attempts_ends_in_its_verdict() -> None:
+    policy = Policy()
+
+    def html() -> Exception:
+        return PassingFailure(
+            "html", attempts_at_most=2, verdict=DataRefused("html twice", reason="markup_reply")
+        )
+
+    with pytest.raises(DataRefused) as caught:
+        policy.call(failing(99, html), facts={"page_index": 3})
+
+    assert policy.counters.requests == 2
+    assert caught.value.fields["page_index"] == 3
+
+
+def test_waits_double_and_are_capped_and_jitter_is_full() -> None:
+    limits = RetryLimits(attempts=9, total_seconds=1e6, wait_cap_seconds=20.0)
+    longest, shortest = Policy(limits, share=1.0), Policy(limits, share=0.0)
+    for policy in (longest, shortest):
+        with pytest.raises(ServiceFailure):
+            policy.call(failing(99, passing))
+
+    assert longest.clock.slept == [1, 2, 4, 8, 16, 20, 20, 20]
+    assert shortest.clock.slept == [0] * 8
+
+
+def test_real_jitter_differs_between_clients() -> None:
+    waits = []
+    for _ in range(20):
+        clock = Clock()
+        policy = RetryPolicy(RetryLimits(), StopEvent(), sleep=clock.sleep, monotonic=clock)
+        policy.call(failing(1, passing))
+        waits += clock.slept
+
+    assert len(set(waits)) == 20
+    assert all(0 <= wait <= 1 for wait in waits)
+
+
+def test_retry_after_is_obeyed_to_the_full_even_over_the_cap() -> None:
+    policy = Policy(share=0.5)
+
+    policy.call(failing(1, lambda: PassingFailure("429", retry_after_seconds=120.0)))
+
+    assert policy.clock.slept == [120.5]
+
+
+def test_retry_after_beyond_the_total_ends_the_call_without_a_wait() -> None:
+    policy = Policy()
+    with pytest.raises(ServiceFailure) as caught:
+        policy.call(failing(9, lambda: PassingFailure("429", retry_after_seconds=3600.0)))
+
+    assert policy.clock.slept == []
+    assert policy.counters.requests == 1
+    assert caught.value.retry_after_seconds == 3600.0
+
+
+def test_what_the_service_asks_of_one_thread_holds_for_all() -> None:
+    policy = Policy()
+    asked = failing(1, lambda: PassingFailure("429", retry_after_seconds=50.0))
+    sent: list[float] = []
+
+    def first(deadline_seconds: float) -> str:
+        sent.append(policy.clock.now)
+        return asked(deadline_seconds)
+
+    sleeping = policy.clock.sleep
+
+    def sleep(seconds: float) -> None:
+        # Meanwhile another thread begins a call of its own; it waits as long.
+        policy._sleep = sleeping
+        policy.call(lambda _: sent.append(policy.clock.now))
+        sleeping(max(0.0, seconds - 50.0))
+
+    policy._sleep = sleep
+    policy.call(first)
+
+    assert sent[1] - sent[0] >= 50
+    assert sent[2] - sent[0] >= 50
+
+
+def test_a_pause_that_no_call_can_wait_for_fails_other_calls_at_once() -> None:
+    policy = Policy()
+    with pytest.raises(ServiceFailure):
+        policy.call(failing(9, lambda: PassingFailure("503", retry_after_seconds=3600.0)))
+    with pytest.raises(ServiceFailure) as caught:
+        policy.call(failing(0, passing))
+
+    assert "asked for a pause" in caught.value.message
+    assert policy.counters.requests == 1
+    assert policy.clock.slept == []
+
+
+def test_the_rate_limit_waits_at_least_ten_seconds() -> None:
+    policy = Policy(share=0.0)
+    policy.call(failing(2, lambda: PassingFailure("blocked", least_wait_seconds=10.0)))
+
+    assert policy.clock.slept == [10.0, 10.0]
+
+
+def test_total_seconds_bound_the_call_and_the_last_request() -> None:
+    limits = RetryLimits(attempts=50, total_seconds=100.0, request_seconds=60.0)
+    policy = Policy(limits)
+    deadlines: list[float] = []
+
+    def slow(deadline_seconds: float) -> None:
+        deadlines.append(deadline_seconds)
+        policy.clock.now += deadline_seconds
+        raise PassingFailure("timeout")
+
+    with pytest.raises(ServiceFailure) as caught:
+        policy.call(slow)
+
+    assert deadlines == [60.0, pytest.approx(39.0)]
+    assert policy.clock.now == pytest.approx(1100.0)
+    assert "later than 100 s" in caught.value.message
+
+
+def test_the_runs_budget_bounds_retries_to_a_fifth_and_ten() -> None:
+    policy = Policy(RetryLimits(attempts=6))
+    for _ in range(100):
+        policy.call(failing(0, passing))
+    refusals: list[str] = []
+    for _ in range(400):
+        try:
+            policy.call(failing(1, passing))
+        except ServiceFailure as error:
+            refusals.append(error.message)
+
+    first_requests = policy.counters.requests - policy.counters.retries
+    assert first_requests == 500
+    assert policy.counters.retries == 110
+    assert len(refusals) == 290
+    assert all("budget" in message for message in refusals)
+
+
+def test_the_runs_first_request_may_be_spread_over_time() -> None:
+    policy = Policy(RetryLimits(first_request_jitter_seconds=30.0), share=0.5)
+    policy.call(failing(0, passing))
+    policy.call(failing(0, passing))
+
+    assert policy.clock.slept == [15.0]
+
+
+def test_each_retry_is_one_log_event_with_its_facts(caplog: pytest.LogCaptureFixture) -> None:
+    policy = Policy()
+    with caplog.at_level(logging.DEBUG, logger="etl.kaltura"):
+        policy.call(failing(2, passing), facts={"page_index": 4})
+
+    events = [record for record in caplog.records if record.__dict__.get("event")]
+    assert [e.__dict__["attempt"] for e in events] == [1, 2]
+    assert [e.__dict__["wait_seconds"] for e in events] == [1, 2]
+    assert {e.__dict__["code"] for e in events} == {"INTERNAL_DATABASE_ERROR"}
+    assert {e.__dict__["page_index"] for e in events} == {4}
+    assert {e.__dict__["event"] for e in events} == {"service_retry"}
+
+
+def test_a_stop_ends_a_wait_within_a_second() -> None:
+    stop = StopEvent()
+    policy = RetryPolicy(RetryLimits(), stop)
+    asks = failing(9, lambda: PassingFailure("429", retry_after_seconds=60.0))
+
+    def interrupt() -> None:
+        stop.signal_number = 15
+        stop.set()
+
+    timer = threading.Timer(0.2, interrupt)
+    timer.start()
+    began = time.monotonic()
+    with pytest.raises(Interrupted) as caught:
+        policy.call(asks)
+
+    assert time.monotonic() - began < 2  # a second, and room for a busy machine
+    assert caught.value.exit_code == 143
+
+
+def test_after_a_stop_no_request_is_sent() -> None:
+    policy = Policy()
+    policy.stop_event.signal_number = 2
+    policy.stop_event.set()
+    with pytest.raises(Interrupted) as caught:
+        policy.call(failing(0, passing))
+
+    assert policy.counters.requests == 0
+    assert caught.value.exit_code == 130
+
+
+def test_counters_add_up_under_threads() -> None:
+    policy = RetryPolicy(RetryLimits(budget_extra=10_000), StopEvent(), sleep=lambda _: None)
+
+    def work() -> None:
+        for _ in range(200):
+            policy.call(failing(1, passing))
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert policy.counters.requests == 8 * 200 * 2
+    assert policy.counters.retries == 8 * 200

@@ -1,0 +1,112 @@
+"""DATABASE_URL: what is accepted, and that no message holds a piece of the password."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from etl.setting_values import (
+    database_passwords,
+    database_url,
+    database_url_warning,
+    masked_database_url,
+)
+
+
+@pytest.mark.parametrize(
+    ("given_url", "normal"),
+    [
+        ("postgresql://h/d", "postgresql://h/d"),
+        ("postgres://u:p@h:5432/d", "postgresql://u:p@h:5432/d"),
+        ("postgresql+psycopg://u@h/d", "postgresql://u@h/d"),
+        ("POSTGRES://u@h/d", "postgresql://u@h/d"),
+        ("postgresql:///d?host=/run/pg", "postgresql:///d?host=/run/pg"),
+        ("postgresql://u:p%40ss%2F@[::1]:5433/d", "postgresql://u:p%40ss%2F@[::1]:5433/d"),
+        ("postgresql://a:1,b:2/d", "postgresql://a:1,b:2/d"),
+        ("postgresql://%2Frun%2Fpg/d", "postgresql://%2Frun%2Fpg/d"),
+    ],
+)
+def test_accepts_every_form_of_a_postgres_address(given_url: str, normal: str) -> None:
+    assert database_url(given_url) == normal
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "canary",
+        "mysql://u:canary@h/d",
+        "postgresql+asyncpg://u:canary@h/d",
+        "host=h password=canary",
+        "postgresql://u:ca@nary@h/d",
+        "postgresql://u:canary/canary@h/d",
+        "postgresql://u:12/canary@h/d",
+        "postgresql://u:canary?canary@h/d",
+        "postgresql://u:canary#canary@h/d",
+        "postgresql://u:canary%zcanary@h/d",
+        "postgresql://u:canary canary@h/d",
+        "postgresql://u:canary\n@h/d",
+        "postgresql://u:[canary@h/d",
+        "postgresql://u:p@h:canary/d",
+        "postgresql://u:p@h:99999/d?password=canary",
+    ],
+)
+def test_refuses_without_a_fragment_of_the_password(url: str) -> None:
+    with pytest.raises(ValueError, match="must be an address such as") as caught:
+        database_url(url)
+
+    assert "canary" not in str(caught.value)
+    assert caught.value.__cause__ is None
+    assert masked_database_url(url) == "***"
+    assert database_passwords(url) == (url,), "the scrubber must know all of it"
+
+
+@given(st.text(min_size=1), st.sampled_from(["postgresql://u:{}@h/d", "postgresql://{}", "{}"]))
+def test_no_text_breaks_the_parser(text: str, form: str) -> None:
+    try:
+        normal = database_url(form.format(text))
+    except ValueError:
+        return
+
+    assert database_url(normal) == normal
+    masked_database_url(normal)
+    database_passwords(normal)
+    database_url_warning(normal)
+
+
+def test_masks_every_password() -> None:
+    url = "postgres://u:canary@h:5432/d?sslmode=require&password=canary&sslpassword=canary"
+
+    assert masked_database_url(url) == (
+        "postgresql://u:***@h:5432/d?sslmode=require&password=***&sslpassword=***"
+    )
+    assert masked_database_url("postgresql://u@h/d") == "postgresql://u@h/d"
+
+
+def test_passwords_are_known_as_written_and_decoded() -> None:
+    assert set(database_passwords("postgresql://u:p%40ss@h/d")) == {"p%40ss", "p@ss"}
+    assert database_passwords("postgresql://u@h/d") == ()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://localhost/d",
+        "postgresql:///d",
+        "postgresql:///d?host=/run/pg",
+        "postgresql://127.0.0.1:5432/d",
+        "postgresql://[::1]:5432/d",
+        "postgresql://db.example/d?sslmode=verify-full",
+    ],
+)
+def test_an_address_that_is_safe_gives_no_warning(url: str) -> None:
+    assert database_url_warning(url) is None
+
+
+@pytest.mark.parametrize("query", ["", "?sslmode=prefer", "?sslmode=require", "?sslmode=verify-ca"])
+def test_a_distant_server_that_is_not_proved_gives_a_warning(query: str) -> None:
+    warning = database_url_warning(f"postgresql://u:canary@db.example:5432/d{query}")
+
+    assert warning is not None
+    assert "verify-full" in warning
+    assert "canary" not in warning
