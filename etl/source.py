@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
+from etl.kaltura.client import utc_now
 from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
 from etl.settings import Settings
 from etl.stop import Stop
@@ -12,7 +15,9 @@ if TYPE_CHECKING:
     from etl.kaltura.upload_token import UploadTokens
 
 
-def open_upload_tokens(settings: Settings, stop: Stop) -> UploadTokens:
+def open_upload_tokens(
+    settings: Settings, stop: Stop, *, clock: Callable[[], datetime] = utc_now
+) -> UploadTokens:
     """Log in; raises ConfigurationError, CredentialsRefused, ServiceUnavailable, Interrupted."""
     credential = settings.credential()
     return open_service(
@@ -24,6 +29,7 @@ def open_upload_tokens(settings: Settings, stop: Stop) -> UploadTokens:
             **{credential.kind: credential.secret},
         ),
         stop=stop,
+        clock=clock,
         settings=ServiceSettings(
             retry=RetryLimits(
                 attempts=settings.retry_attempts,

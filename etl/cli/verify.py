@@ -32,13 +32,18 @@ def verify(runtime: Runtime) -> None:
     with open_warehouse(settings, create=False) as opened:
         from etl.verify import verify as verify_warehouse
 
-        results = verify_warehouse(opened, stop=runtime.stop)
+        results = verify_warehouse(
+            str(opened.database_url),
+            opened.schema,
+            partner_id=opened.partner_id,
+            stop=runtime.stop,
+        )
     failed = [each for each in results if not each.ok]
     overview = [
         {
             "check": each.name,
             "result": "ok" if each.ok else "FAILED",
-            "rows": len(each.rows),
+            "rows": each.total,
             "purpose": each.purpose,
         }
         for each in results

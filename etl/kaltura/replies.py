@@ -6,6 +6,7 @@ table below is the whole of our judgement about codes; a code that it does not n
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -163,9 +164,12 @@ LIST_TYPE = "KalturaUploadTokenListResponse"
 
 def parse_list(body: bytes) -> ListEnvelope | None:
     """The list in ``body``, or None if it is not a complete one.  A BOM is tolerated."""
+    text = body.removeprefix(_BOM)
     try:
-        envelope = _LIST.decode(body.removeprefix(_BOM))
+        envelope = _LIST.decode(text)
     except _BROKEN:
+        envelope = _parse_with_lone_surrogates(text)
+    if envelope is None:
         return None
     if envelope.object_type != LIST_TYPE:
         return None
@@ -173,6 +177,39 @@ def parse_list(body: bytes) -> ListEnvelope | None:
     if {memoryview(row)[0] for row in envelope.objects} - {_BRACE}:
         return None
     return envelope
+
+
+_SURROGATE_OR_ESCAPE = re.compile(
+    rb"(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"  # a pair: one character
+    rb"|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"  # half of one
+    rb"|\\."
+)
+
+
+def _parse_with_lone_surrogates(text: bytes) -> ListEnvelope | None:
+    """The list, although a name holds half a character, which the decoder refuses for the page.
+
+    The halves are masked by an escape of equal length, the page is cut into its rows, and the rows
+    are given back as they were sent: what becomes of such a name is for the decoding of rows.
+    """
+    masked = _SURROGATE_OR_ESCAPE.sub(
+        lambda match: b"\\ufffd" if match.group(2) else match.group(), text
+    )
+    if masked == text:
+        return None
+    try:
+        envelope = _LIST.decode(masked)
+    except _BROKEN:
+        return None
+    rows = []
+    cursor = 0
+    for row in envelope.objects:
+        begin = masked.index(bytes(row), cursor)
+        cursor = begin + len(bytes(row))
+        rows.append(msgspec.Raw(text[begin:cursor]))
+    return ListEnvelope(
+        object_type=envelope.object_type, objects=rows, total_count=envelope.total_count
+    )
 
 
 def read_list(reply: Reply, secrets: Secrets) -> ListEnvelope:

@@ -1,0 +1,75 @@
+"""The audit: what must hold before a walk may become visible.
+
+Pure: it looks at counts and coverage, and refuses with a reason or lets pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from etl.coverage import Coverage, Span
+from etl.errors import DataRefused
+from etl.walk import Hole
+
+if TYPE_CHECKING:
+    from etl.warehouse.runs import AuditCounts
+
+ABSENCES_ALWAYS_ALLOWED: Final = 10
+ABSENCE_BRAKE: Final = 0.20
+"""Share of the tokens listed before that may vanish in one run."""
+REJECTED_ALWAYS_ALLOWED: Final = 10
+REJECTED_SHARE: Final = 0.001
+
+
+def audit(
+    counts: AuditCounts,
+    *,
+    target: Span,
+    coverage: Coverage,
+    holes: Sequence[Hole],
+    max_unreadable: int,
+    accept_absences: int | None,
+) -> None:
+    """Refuse to publish what may not be published.
+
+    Raises:
+        DataRefused: ``fields['reason']`` is ``incomplete``, ``unreadable``, ``rejected`` or
+            ``absence_brake``.
+    """
+    unreadable = [hole for hole in holes if hole.reason == "unreadable"]
+    open_seconds = coverage.union(hole.span for hole in unreadable).holes(target)
+    if open_seconds:
+        raise DataRefused(
+            f"The list was not read completely: createdAt {open_seconds[0].to_sql()} is missing"
+            + _more(len(open_seconds))
+            + ". Nothing was published; the next run goes on from here.",
+            reason="incomplete",
+            holes=[span.to_sql() for span in open_seconds[:20]],
+        )
+    tokens = sum(hole.tokens for hole in unreadable)
+    if tokens > max_unreadable:
+        raise DataRefused(
+            f"{tokens} tokens cannot be read, more than the {max_unreadable} allowed "
+            "(--max-unreadable). Nothing was published.",
+            reason="unreadable",
+        )
+    allowed = max(REJECTED_ALWAYS_ALLOWED, int(REJECTED_SHARE * counts.tokens_read))
+    if counts.rejected > allowed:
+        raise DataRefused(
+            f"{counts.rejected} rows were rejected, more than the {allowed} allowed; the rows and "
+            "the reasons are in rejected_row. Nothing was published.",
+            reason="rejected",
+        )
+    brake = max(ABSENCES_ALWAYS_ALLOWED, int(ABSENCE_BRAKE * counts.listed_before))
+    if counts.absent > max(brake, accept_absences or 0):
+        raise DataRefused(
+            f"{counts.absent} of {counts.listed_before} tokens would be declared absent, more than "
+            f"the brake of {brake} allows. If that is right, run once with --accept-absences "
+            f"{counts.absent}. Nothing was published.",
+            reason="absence_brake",
+        )
+
+
+def _more(holes: int) -> str:
+    return f", and {holes - 1} more" if holes > 1 else ""

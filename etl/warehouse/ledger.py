@@ -1,0 +1,411 @@
+"""The ledger: the lease of a run, its heartbeat and fence, its end, and what a later run resumes.
+
+The row of ``sync_run`` with status ``running`` is the lease; a partial unique index allows one a
+partner.  Every transaction of a run updates that row (``fence``) before it writes anything else:
+if another run has taken the lease over, no row is touched and nothing is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from etl.coverage import Coverage
+from etl.errors import EtlError, LeaseHeld, WarehouseUnavailable
+from etl.version import program_version
+from etl.warehouse.engine import transaction
+from etl.warehouse.runs import Database, OpenRun
+
+LOG = logging.getLogger(__name__)
+DRY_RUN: Final = "dry_run"
+"""``error_kind`` of a run that was not meant to publish."""
+_MESSAGE_LIMIT = 2_000
+_PRUNE_RUNS_MAX = 100
+_UNIQUE_VIOLATION = "23505"
+_LOCK_NOT_AVAILABLE = "55P03"
+
+
+def open_run(
+    database: Database,
+    *,
+    partner_id: int,
+    mode: str,
+    range_from: datetime | None,
+    range_to: datetime | None,
+    lease_seconds: float,
+    resume_window: timedelta | None,
+    dry_run: bool,
+) -> OpenRun:
+    """Take the lease; see ``Warehouse.open_run``."""
+    sync_run = database.tables.sync_run
+    try:
+        with transaction(database.engine) as connection:
+            _abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
+            opened = connection.execute(
+                sa.insert(sync_run)
+                .values(
+                    partner_id=partner_id,
+                    mode=mode,
+                    range_from=range_from,
+                    range_to=range_to,
+                    status="running",
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    program_version=program_version(),
+                    overrides={DRY_RUN: True} if dry_run else {},
+                )
+                .returning(sync_run.c.run_id, sync_run.c.started_at)
+            ).one()
+            run = OpenRun(
+                run_id=opened.run_id,
+                walk_id=opened.run_id,
+                partner_id=partner_id,
+                mode=mode,
+                started_at=opened.started_at,
+            )
+            if resume_window is not None:
+                _resume(connection, database, run, range_from, range_to, resume_window)
+            # No other run of the partner is alive, so what is not of our walk is of nobody's.
+            staging = database.tables.upload_token_staging
+            connection.execute(
+                sa.delete(staging).where(
+                    staging.c.partner_id == partner_id, staging.c.walk_id != run.walk_id
+                )
+            )
+            fence(connection, database, run, walk_id=run.walk_id, **_inherited(run))
+            _look_around(connection, database, run)
+            run.clock = _database_clock(connection)
+    except EtlError as error:
+        if error.fields.get("sqlstate") in {_UNIQUE_VIOLATION, _LOCK_NOT_AVAILABLE}:
+            raise _lease_held(database, partner_id) from None
+        raise
+    return run
+
+
+def fence(connection: sa.Connection, database: Database, run: OpenRun, **values: Any) -> None:
+    """Show a sign of life and save ``values``; raises LeaseHeld if the run is no longer running.
+
+    The row stays locked until the transaction ends, so nobody takes the lease over meanwhile.
+    """
+    sync_run = database.tables.sync_run
+    alive = connection.execute(
+        sa.update(sync_run)
+        .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
+        .values(heartbeat_at=sa.func.clock_timestamp(), **values)
+        .returning(sync_run.c.run_id)
+    ).one_or_none()
+    if alive is None:
+        raise LeaseHeld(
+            f"Run {run.run_id} no longer holds the lease of partner {run.partner_id}: it was taken "
+            "over or ended from outside. Nothing more was written.",
+            run_id=run.run_id,
+        )
+
+
+def heartbeat(database: Database, run: OpenRun) -> None:
+    """A sign of life between batches, for a run that waits."""
+    with transaction(database.engine) as connection:
+        fence(connection, database, run)
+
+
+def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
+    """Mark the run failed.  Never raises: the error that ended the run is what counts."""
+    message = "".join(character if character.isprintable() else " " for character in error.message)
+    try:
+        _finish(database, run, error_kind=error.kind, error_message=message[:_MESSAGE_LIMIT])
+    except Exception as second:
+        # The next run marks it abandoned when its heartbeat is old.
+        LOG.warning(
+            "the ledger could not be told of the failure",
+            extra={"run_id": run.run_id, "error": type(second).__name__},
+        )
+
+
+def finish_dry_run(database: Database, run: OpenRun) -> None:
+    """End a run that was not to publish: failed with kind ``dry_run``, its staging deleted."""
+    staging = database.tables.upload_token_staging
+    _finish(
+        database,
+        run,
+        delete=sa.delete(staging).where(staging.c.walk_id == run.walk_id),
+        error_kind=DRY_RUN,
+        error_message="A dry run does not publish.",
+    )
+
+
+def restart_walk(database: Database, run: OpenRun) -> None:
+    """Forget what the walk has read, because staging lost it: the walk starts over in this run."""
+    tables = database.tables
+    with transaction(database.engine) as connection:
+        old_walk_id, run.walk_id = run.walk_id, run.run_id
+        run.coverage, run.holes = Coverage(), []
+        run.pages = run.rows_read = run.staged = run.rejected = run.next_seq = 0
+        run.total_count_first = run.total_count_last = None
+        fence(connection, database, run, walk_id=run.walk_id, **_inherited(run))
+        for table in (tables.sync_page, tables.rejected_row):
+            connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
+        staging = tables.upload_token_staging
+        connection.execute(
+            sa.delete(staging).where(staging.c.walk_id.in_((old_walk_id, run.walk_id)))
+        )
+
+
+def prune(database: Database, keep_pages_days: float) -> int:
+    """Delete pages and rejected rows of ended runs that began longer ago; returns rows deleted.
+
+    A bounded number of runs a call, oldest first, each in its own transaction.
+    """
+    tables, sync_run = database.tables, database.tables.sync_run
+    deleted = 0
+    with transaction(database.engine) as connection:
+        old = connection.scalars(
+            sa.select(sync_run.c.run_id)
+            .where(
+                sync_run.c.status != "running",
+                sync_run.c.started_at < sa.func.clock_timestamp() - timedelta(days=keep_pages_days),
+                sa.or_(
+                    *[
+                        sa.exists().where(table.c.run_id == sync_run.c.run_id)
+                        for table in (tables.sync_page, tables.rejected_row)
+                    ]
+                ),
+            )
+            .order_by(sync_run.c.run_id)
+            .limit(_PRUNE_RUNS_MAX)
+        ).all()
+    for run_id in old:
+        with transaction(database.engine) as connection:
+            for table in (tables.sync_page, tables.rejected_row):
+                deleted += connection.execute(
+                    sa.delete(table).where(table.c.run_id == run_id)
+                ).rowcount
+    return deleted
+
+
+def status_of(database: Database, run_id: int) -> str | None:
+    """The status of a run as the ledger has it now."""
+    sync_run = database.tables.sync_run
+    with transaction(database.engine) as connection:
+        return connection.scalar(sa.select(sync_run.c.status).where(sync_run.c.run_id == run_id))
+
+
+def settle_commit(
+    database: Database, run: OpenRun, *, tries: int = 5, wait_seconds: float = 1
+) -> bool:
+    """Whether the publishing transaction committed, although its reply was lost.
+
+    The UPDATE waits for a commit that is still under way, and makes sure that none comes later.
+    """
+    sync_run = database.tables.sync_run
+    for attempt in range(tries):
+        try:
+            with transaction(database.engine) as connection:
+                connection.execute(
+                    sa.update(sync_run)
+                    .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
+                    .values(
+                        status="failed",
+                        finished_at=sa.func.clock_timestamp(),
+                        error_kind=WarehouseUnavailable.kind,
+                        error_message="The connection was lost before the commit.",
+                    )
+                )
+            return status_of(database, run.run_id) == "succeeded"
+        except WarehouseUnavailable:
+            if attempt + 1 < tries:
+                time.sleep(wait_seconds)
+    raise WarehouseUnavailable(
+        f"The connection was lost while run {run.run_id} was being committed, and Postgres cannot "
+        "be reached to ask. Its row in sync_run says whether it has published.",
+        run_id=run.run_id,
+    )
+
+
+def _finish(
+    database: Database, run: OpenRun, *, delete: sa.Delete | None = None, **values: Any
+) -> None:
+    sync_run = database.tables.sync_run
+    with transaction(database.engine) as connection:
+        ended = connection.execute(
+            sa.update(sync_run)
+            .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
+            .values(status="failed", finished_at=sa.func.clock_timestamp(), **values)
+            .returning(sync_run.c.run_id)
+        ).one_or_none()
+        if delete is not None and ended is not None:
+            connection.execute(delete)
+
+
+def _abandon_dead_runs(
+    connection: sa.Connection, sync_run: sa.Table, partner_id: int, lease_seconds: float
+) -> None:
+    abandoned = connection.scalars(
+        sa.update(sync_run)
+        .where(
+            sync_run.c.partner_id == partner_id,
+            sync_run.c.status == "running",
+            sync_run.c.heartbeat_at < sa.func.clock_timestamp() - timedelta(seconds=lease_seconds),
+        )
+        .values(
+            status="abandoned",
+            finished_at=sa.func.clock_timestamp(),
+            error_kind="abandoned",
+            error_message="The run gave no sign of life for longer than its lease.",
+        )
+        .returning(sync_run.c.run_id)
+    ).all()
+    for run_id in abandoned:
+        LOG.warning("an abandoned run was ended", extra={"run_id": run_id})
+
+
+def _resume(
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    range_from: datetime | None,
+    range_to: datetime | None,
+    window: timedelta,
+) -> None:
+    """Take over the walk of the newest run that ended without publishing, if it can be trusted."""
+    tables = database.tables
+    sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
+    published, staging = tables.sync_run.alias("published"), tables.upload_token_staging
+    found = connection.execute(
+        sa.select(
+            sync_run.c.run_id,
+            sync_run.c.walk_id,
+            sa.cast(sync_run.c.coverage, sa.Text).label("coverage"),
+            *[sync_run.c[name] for name in ("holes", *_COUNTERS)],
+            (
+                (first.c.started_at >= sa.func.clock_timestamp() - window)
+                & sa.not_(
+                    sa.exists().where(
+                        published.c.partner_id == run.partner_id,
+                        published.c.published_at >= first.c.started_at,
+                    )
+                )
+                & sync_run.c.error_kind.is_distinct_from(DRY_RUN)
+            ).label("usable"),
+        )
+        .join(first, first.c.run_id == sync_run.c.walk_id)
+        .where(
+            sync_run.c.partner_id == run.partner_id,
+            sync_run.c.mode == run.mode,
+            sync_run.c.range_from.is_not_distinct_from(range_from),
+            sync_run.c.range_to.is_not_distinct_from(range_to),
+            sync_run.c.status.in_(("failed", "abandoned")),
+        )
+        .order_by(sync_run.c.run_id.desc())
+        .limit(1)
+    ).one_or_none()
+    if found is None or not found.usable or found.pages == 0:
+        return
+    staged_now = connection.scalar(
+        sa.select(sa.func.count()).where(staging.c.walk_id == found.walk_id)
+    )
+    if staged_now != found.staged:
+        LOG.warning(
+            "a crash of the server emptied the staging table: the walk starts over",
+            extra={"run_id": found.run_id, "staged": found.staged, "found": staged_now},
+        )
+        return
+    run.resumed_from, run.walk_id = found.run_id, found.walk_id
+    run.coverage, run.holes = Coverage.from_sql(found.coverage), list(found.holes)
+    for name in _COUNTERS:
+        setattr(run, name, getattr(found, name))
+    for table in (tables.sync_page, tables.rejected_row):
+        copied = [column for column in table.c if column.name != "run_id"]
+        connection.execute(
+            sa.insert(table).from_select(
+                ["run_id", *[column.name for column in copied]],
+                sa.select(sa.literal(run.run_id), *copied).where(table.c.run_id == found.run_id),
+            )
+        )
+    page = tables.sync_page
+    last = connection.scalar(sa.select(sa.func.max(page.c.seq)).where(page.c.run_id == run.run_id))
+    run.next_seq = 0 if last is None else last + 1
+
+
+_COUNTERS: Final = (
+    "pages",
+    "rows_read",
+    "staged",
+    "rejected",
+    "total_count_first",
+    "total_count_last",
+)
+
+
+def _inherited(run: OpenRun) -> dict[str, Any]:
+    return {
+        "resumed_from": run.resumed_from,
+        "coverage": run.coverage.to_sql(),
+        "holes": run.holes,
+        **{name: getattr(run, name) for name in _COUNTERS},
+    }
+
+
+def _look_around(connection: sa.Connection, database: Database, run: OpenRun) -> None:
+    """What is known of the partner before the run; counted from the index of listed tokens."""
+    token, sync_run = database.tables.upload_token, database.tables.sync_run
+    of_partner = token.c.partner_id == run.partner_id
+    run.listed_before = (
+        connection.scalar(sa.select(sa.func.count()).where(of_partner, token.c.is_listed)) or 0
+    )
+    known = connection.scalar(sa.select(sa.exists().where(of_partner)))
+    run.known_before = max(run.listed_before, int(bool(known)))
+    run.last_published_run_id = connection.scalar(
+        last_published(database, run.partner_id).with_only_columns(sync_run.c.run_id)
+    )
+
+
+def last_published(database: Database, partner_id: int) -> sa.Select[Any]:
+    """The newest published run of a partner: run_id and published_at."""
+    sync_run = database.tables.sync_run
+    return (
+        sa.select(sync_run.c.run_id, sync_run.c.published_at)
+        .where(sync_run.c.partner_id == partner_id, sync_run.c.published_at.is_not(None))
+        .order_by(sync_run.c.published_at.desc())
+        .limit(1)
+    )
+
+
+def _database_clock(connection: sa.Connection) -> Callable[[], datetime]:
+    opened: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    started = time.monotonic()
+    return lambda: opened + timedelta(seconds=time.monotonic() - started)
+
+
+def _lease_held(database: Database, partner_id: int) -> LeaseHeld:
+    sync_run = database.tables.sync_run
+    with transaction(database.engine) as connection:
+        holder = connection.execute(
+            sa.select(
+                sync_run.c.run_id,
+                sync_run.c.host,
+                sync_run.c.pid,
+                sync_run.c.started_at,
+                sa.extract("epoch", sa.func.clock_timestamp() - sync_run.c.heartbeat_at).label(
+                    "silent_seconds"
+                ),
+            ).where(sync_run.c.partner_id == partner_id, sync_run.c.status == "running")
+        ).one_or_none()
+    if holder is None:
+        return LeaseHeld(f"Another run of partner {partner_id} was at work just now: try again")
+    return LeaseHeld(
+        f"Run {holder.run_id} of partner {partner_id} is at work on {holder.host} (process "
+        f"{holder.pid}) since {holder.started_at:%Y-%m-%d %H:%M:%S} UTC; its last sign of life was "
+        f"{float(holder.silent_seconds):.0f} s ago. Try again when it has ended.",
+        run_id=holder.run_id,
+        host=holder.host,
+        pid=holder.pid,
+        started_at=holder.started_at.isoformat(),
+        heartbeat_age_seconds=float(holder.silent_seconds),
+    )

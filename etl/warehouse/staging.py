@@ -1,0 +1,441 @@
+"""Staging: what the pages and look-ups of a walk said that differs from what is known.
+
+One transaction a batch: compare, then save the coverage, the pages, the rejected rows and the
+differences together.  The comparison comes before the fence, so that the ledger row is updated
+once, with all counters; nothing that outlives the transaction is written before the fence, and a
+run that has lost its lease gets no further.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from psycopg import sql
+from sqlalchemy.dialects.postgresql import insert
+
+from etl.coverage import Coverage, Span
+from etl.records import TOKEN_COLUMNS, Rejected, Token
+from etl.warehouse.compare import SQL_TYPES, Differences, compare_batch, json_of
+from etl.warehouse.engine import copy_rows, transaction
+from etl.warehouse.ledger import fence
+from etl.warehouse.runs import (
+    DUPLICATE_ID,
+    BatchResult,
+    Database,
+    OpenRun,
+    StagedPage,
+    time_of_page_end,
+)
+
+_STAGING_COLUMNS: Final = [
+    ("walk_id", "int8"),
+    ("partner_id", "int4"),
+    *[(name, SQL_TYPES.get(name, "text")) for name in TOKEN_COLUMNS],
+    ("kind", "text"),
+    ("from_lookup", "bool"),
+    ("observed_at", "timestamptz"),
+]
+_INSERT_ROWS_MAX = 1_000
+
+
+class _Seen(NamedTuple):
+    token: Token
+    observed_at: datetime
+    raw: bytes
+
+
+def stage_batch(
+    database: Database,
+    run: OpenRun,
+    pages: Sequence[StagedPage],
+    *,
+    coverage: Coverage,
+    holes: list[dict[str, Any]],
+    requests: int,
+    retries: int,
+) -> BatchResult:
+    """Save what the pages said; see ``Warehouse.stage_batch``."""
+    seen, rejected = _newest_of_each(pages)
+    spans = Coverage(page.span for page in pages if page.span is not None)
+    with transaction(database.engine) as connection:
+        if run.known_before == 0:
+            found = Differences(list(range(len(seen))), [], [])
+        else:
+            found = compare_batch(
+                connection,
+                database,
+                run,
+                [each.token for each in seen],
+                seconds=Coverage(_seconds_of(page) for page in pages if page.tokens),
+                spans=spans,
+                rejected_ids=[each.token_id for each in rejected if each.token_id is not None],
+            )
+        rejected += [_duplicate(seen[ordinal]) for ordinal in found.older]
+        rows = [
+            _present(run, seen[ordinal].token, seen[ordinal].observed_at, from_lookup=False)
+            for ordinal in found.differing
+        ]
+        if found.missing:
+            observed_at = min(page.received_at for page in pages)
+            rows += [
+                _gone(run, token_id, created_at, "missing", observed_at)
+                for token_id, created_at in found.missing
+            ]
+        result = BatchResult(len(found.differing), len(found.missing), len(rejected))
+        _save(
+            connection,
+            database,
+            run,
+            pages,
+            rows,
+            rejected,
+            coverage=coverage.to_sql(),
+            holes=holes,
+            requests=requests,
+            retries=retries,
+        )
+    _count(run, pages, rows, rejected)
+    run.coverage, run.holes = coverage, holes
+    return result
+
+
+def stage_lookup(
+    database: Database,
+    run: OpenRun,
+    asked: Sequence[str],
+    page: StagedPage,
+    *,
+    absence_grace: timedelta,
+) -> None:
+    """Save the answer to a look-up by id; see ``Warehouse.stage_lookup``."""
+    run.absence_grace = absence_grace
+    seen, rejected = _newest_of_each([page])
+    answered = {each.token.token_id for each in seen} | {each.token_id for each in rejected}
+    silent = [token_id for token_id in asked if token_id not in answered]
+    with transaction(database.engine) as connection:
+        rows = [_present(run, each.token, each.observed_at, from_lookup=True) for each in seen]
+        rows += [
+            _gone(run, token_id, created_at, "absent", page.received_at, from_lookup=True)
+            for token_id, created_at in _listed_among(connection, database, run, silent)
+            # A replica that lags may not have a young token yet.
+            if created_at <= page.received_at - absence_grace
+        ]
+        _save(connection, database, run, [page], rows, rejected)
+        _acquit(connection, database, run, seen)
+    _count(run, [page], rows, rejected)
+
+
+def missing_tokens(
+    database: Database, run: OpenRun, *, after: str | None, limit: int
+) -> list[tuple[str, datetime]]:
+    """Tokens that a look-up must settle; see ``Warehouse.missing_tokens``."""
+    staging, token = database.tables.upload_token_staging, database.tables.upload_token
+    rejected = database.tables.rejected_row
+    present = sa.and_(staging.c.kind == "present", ~staging.c.from_lookup)
+    missing = staging.c.kind == "missing"
+
+    def newest(value: Any, condition: Any) -> Any:
+        return sa.func.max(value).filter(condition)
+
+    tokens = (
+        sa.select(
+            staging.c.token_id,
+            sa.func.min(staging.c.created_at).label("created_at"),
+            sa.func.bool_or(staging.c.from_lookup).label("looked_up"),
+            newest(staging.c.observed_at, missing).label("missing_at"),
+            newest(staging.c.observed_at, present).label("present_at"),
+            sa.func.min(staging.c.created_at).filter(present).label("oldest"),
+            newest(staging.c.created_at, present).label("newest"),
+        )
+        .where(staging.c.walk_id == run.walk_id)
+        .group_by(staging.c.token_id)
+        .subquery()
+    )
+    twins = tokens.c.oldest != tokens.c.newest
+    moved = sa.and_(
+        token.c.created_at != tokens.c.newest,
+        token.c.token_id.is_not(None),
+    )
+    gone = sa.and_(
+        tokens.c.missing_at.is_not(None),
+        sa.or_(tokens.c.present_at.is_(None), tokens.c.present_at <= tokens.c.missing_at),
+    )
+    # Tokens with a rejected twin, of which nothing else was staged, too.
+    looked_up = staging.alias("looked_up")
+    duplicates = (
+        sa.select(
+            rejected.c.token_id,
+            sa.func.to_timestamp(sa.func.min(rejected.c.created_second)).label("created_at"),
+        )
+        .where(
+            rejected.c.run_id == run.run_id,
+            rejected.c.reason == DUPLICATE_ID,
+            rejected.c.token_id.is_not(None),
+            sa.not_(
+                sa.exists().where(
+                    looked_up.c.walk_id == run.walk_id,
+                    looked_up.c.token_id == rejected.c.token_id,
+                    looked_up.c.from_lookup,
+                )
+            ),
+        )
+        .group_by(rejected.c.token_id)
+    )
+    union = sa.union_all(
+        sa.select(tokens.c.token_id, tokens.c.created_at)
+        .select_from(
+            tokens.outerjoin(
+                token,
+                sa.and_(
+                    token.c.partner_id == run.partner_id, token.c.token_id == tokens.c.token_id
+                ),
+            )
+        )
+        .where(~tokens.c.looked_up, sa.or_(gone, twins, moved)),
+        duplicates,
+    ).subquery()
+    wanted = (
+        sa.select(union.c.token_id, sa.func.min(union.c.created_at))
+        .group_by(union.c.token_id)
+        .order_by(union.c.token_id)
+        .limit(limit)
+    )
+    if after is not None:
+        wanted = wanted.where(union.c.token_id > after)
+    with transaction(database.engine) as connection:
+        return [(token_id, created_at) for token_id, created_at in connection.execute(wanted)]
+
+
+def _newest_of_each(pages: Sequence[StagedPage]) -> tuple[list[_Seen], list[Rejected]]:
+    """One row for each id: the newest createdAt, then the newest observation; twins are rejected.
+
+    The order of pages and rows does not matter.
+    """
+    newest: dict[str, _Seen] = {}
+    rejected = [each for page in pages for each in page.rejected]
+    for page in pages:
+        observed_at = page.received_at
+        for token, raw in zip(page.tokens, page.raw, strict=True):
+            here = _Seen(token, observed_at, raw)
+            other = newest.setdefault(token.token_id, here)
+            if other is here:
+                continue
+            if token.created_at != other.token.created_at:
+                rejected.append(_duplicate(min(here, other, key=_created_at)))
+            elif observed_at != other.observed_at:
+                newest[token.token_id] = max(here, other, key=_observed_at)
+                continue
+            newest[token.token_id] = max(here, other, key=_rank)
+    return list(newest.values()), rejected
+
+
+def _created_at(seen: _Seen) -> datetime:
+    return seen.token.created_at
+
+
+def _observed_at(seen: _Seen) -> datetime:
+    return seen.observed_at
+
+
+def _seconds_of(page: StagedPage) -> Span:
+    """From the first to the last createdAt of a page's tokens, in whole seconds."""
+    # A page in descending order, or of a look-up, is taken as well.
+    times = [token.created_at for token in page.tokens]
+    return Span(math.floor(min(times).timestamp()), math.floor(max(times).timestamp()) + 1)
+
+
+def _rank(seen: _Seen) -> tuple[Any, ...]:
+    """The same order as ``publish.resolved`` has: it makes the outcome free of batches' edges."""
+    token = seen.token
+    return (
+        token.created_at,
+        seen.observed_at,
+        *[
+            (value is not None, value)
+            for value in (
+                token.updated_at,
+                token.status,
+                token.uploaded_size_bytes,
+                token.file_size_bytes,
+                token.file_name,
+                token.user_id,
+                token.attached_object_id,
+                token.attached_object_type,
+                token.upload_url,
+                token.auto_finalize,
+            )
+            # None and a value must not be compared with each other.
+        ],
+    )
+
+
+def _duplicate(seen: _Seen) -> Rejected:
+    return Rejected(
+        seen.token.token_id,
+        DUPLICATE_ID,
+        bytes(seen.raw),
+        int(seen.token.created_at.timestamp()),
+    )
+
+
+def _present(
+    run: OpenRun, token: Token, observed_at: datetime, *, from_lookup: bool
+) -> tuple[object, ...]:
+    return (
+        run.walk_id,
+        run.partner_id,
+        *token[:12],
+        json_of(token.extra),
+        "present",
+        from_lookup,
+        observed_at,
+    )
+
+
+def _gone(
+    run: OpenRun,
+    token_id: str,
+    created_at: datetime,
+    kind: str,
+    observed_at: datetime,
+    *,
+    from_lookup: bool = False,
+) -> tuple[object, ...]:
+    nothing = Token(token_id, *[None] * 5, created_at, *[None] * 6)  # type: ignore[arg-type]
+    return (run.walk_id, run.partner_id, *nothing, kind, from_lookup, observed_at)
+
+
+def _save(
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    pages: Sequence[StagedPage],
+    rows: list[tuple[object, ...]],
+    rejected: Sequence[Rejected],
+    **values: Any,
+) -> None:
+    """Everything that outlives the transaction, the fence first."""
+    tables = database.tables
+    numbered = [page for page in pages if page.seq is not None]
+    first, last = _total_counts(run, pages)
+    fence(
+        connection,
+        database,
+        run,
+        pages=run.pages + len(numbered),
+        rows_read=run.rows_read + sum(page.rows for page in numbered),
+        staged=run.staged + len(rows),
+        rejected=run.rejected + len(rejected),
+        total_count_first=first,
+        total_count_last=last,
+        **values,
+    )
+    if numbered:
+        connection.execute(
+            sa.insert(tables.sync_page).values([_page_row(run, page) for page in numbered])
+        )
+    for begin in range(0, len(rejected), _INSERT_ROWS_MAX):
+        connection.execute(
+            insert(tables.rejected_row)
+            .values(
+                [
+                    {
+                        "run_id": run.run_id,
+                        "token_id": each.token_id,
+                        "reason": each.reason,
+                        "payload": bytes(each.payload),
+                        "created_second": each.created_second,
+                    }
+                    for each in rejected[begin : begin + _INSERT_ROWS_MAX]
+                ]
+            )
+            # Pages overlap: the same row may come again.
+            .on_conflict_do_nothing()
+        )
+    if rows:
+        staging = tables.upload_token_staging
+        copy_rows(connection, sql.Identifier(database.schema, staging.name), _STAGING_COLUMNS, rows)
+
+
+def _count(
+    run: OpenRun,
+    pages: Sequence[StagedPage],
+    rows: Sequence[object],
+    rejected: Sequence[Rejected],
+) -> None:
+    """The counters of the ledger, after the commit."""
+    numbered = [page for page in pages if page.seq is not None]
+    run.total_count_first, run.total_count_last = _total_counts(run, pages)
+    run.pages += len(numbered)
+    run.rows_read += sum(page.rows for page in numbered)
+    run.staged += len(rows)
+    run.rejected += len(rejected)
+    run.next_seq = max(
+        run.next_seq, *[page.seq + 1 for page in numbered if page.seq is not None], 0
+    )
+
+
+def _total_counts(run: OpenRun, pages: Iterable[StagedPage]) -> tuple[int | None, int | None]:
+    """The first and the last totalCount of the walk's pages; a look-up's says nothing of it."""
+    told = [
+        page.total_count for page in pages if page.total_count is not None and page.span is not None
+    ]
+    if not told:
+        return run.total_count_first, run.total_count_last
+    first = told[0] if run.total_count_first is None else run.total_count_first
+    return first, told[-1]
+
+
+def _page_row(run: OpenRun, page: StagedPage) -> dict[str, Any]:
+    return {
+        "run_id": run.run_id,
+        "seq": page.seq,
+        "page_index": page.page_index,
+        "page_size": page.page_size,
+        "filter": page.filter,
+        "requested_at": page.requested_at,
+        "received_at": page.received_at,
+        "rows": page.rows,
+        "total_count": page.total_count,
+        "first_created_at": time_of_page_end(page.first_created_at),
+        "last_created_at": time_of_page_end(page.last_created_at),
+        "span": None if page.span is None else page.span.to_sql(),
+        "body_sha256": page.body_sha256,
+    }
+
+
+def _listed_among(
+    connection: sa.Connection, database: Database, run: OpenRun, token_ids: Sequence[str]
+) -> list[tuple[str, datetime]]:
+    """Those of ``token_ids`` that are known and listed, with their createdAt."""
+    if not token_ids:
+        return []
+    token = database.tables.upload_token
+    found = connection.execute(
+        sa.select(token.c.token_id, token.c.created_at).where(
+            token.c.partner_id == run.partner_id,
+            token.c.is_listed,
+            token.c.token_id.in_(token_ids),
+        )
+    )
+    return [(token_id, created_at) for token_id, created_at in found]
+
+
+def _acquit(
+    connection: sa.Connection, database: Database, run: OpenRun, seen: Sequence[_Seen]
+) -> None:
+    """Take back rejections as a twin of rows that a look-up showed to be the token itself."""
+    rejected = database.tables.rejected_row
+    winners = [(each.token.token_id, int(each.token.created_at.timestamp())) for each in seen]
+    if winners:
+        connection.execute(
+            sa.delete(rejected).where(
+                rejected.c.run_id == run.run_id,
+                rejected.c.reason == DUPLICATE_ID,
+                sa.tuple_(rejected.c.token_id, rejected.c.created_second).in_(winners),
+            )
+        )

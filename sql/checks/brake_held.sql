@@ -1,0 +1,16 @@
+-- No run took more tokens away than the brake lets pass, unless an operator said so.
+select
+    partner_id,
+    run_id,
+    listed_before,
+    absent,
+    overrides
+from sync_run
+where
+    status = 'succeeded'
+    and absent > greatest(
+        10,
+        0.2 * listed_before,
+        cast(overrides ->> 'accept_absences' as numeric)
+    )
+    and not overrides ? 'absence_brake'

@@ -1,0 +1,21 @@
+-- The spans of a published run's pages add up to the coverage that it claims (until pruned).
+select
+    run.partner_id,
+    run.run_id,
+    cast(run.coverage as text) as claimed,
+    cast(proved.coverage as text) as proved
+from sync_run as run
+join (
+    select
+        run_id,
+        coalesce(
+            -- A page of a filtered list says nothing about the whole one.
+            range_agg(span) filter (
+                where not cast(filter as jsonb) ?| array['idIn', 'statusIn']
+            ),
+            '{}'
+        ) as coverage
+    from sync_page
+    group by run_id
+) as proved on proved.run_id = run.run_id
+where run.status = 'succeeded' and run.coverage <> proved.coverage

@@ -1,0 +1,62 @@
+-- The constraints and indexes that make other breaches impossible are there, and valid.
+select
+    cast(null as integer) as partner_id,
+    guard.name as missing_or_invalid
+from (
+    values
+        ('ck_sync_page_body_sha256'),
+        ('ck_sync_page_numbers'),
+        ('ck_sync_run_json'),
+        ('ck_sync_run_mode'),
+        ('ck_sync_run_status'),
+        ('ck_upload_token_absence'),
+        ('ck_upload_token_change_kind'),
+        ('ck_upload_token_changed_columns'),
+        ('ck_upload_token_created_at'),
+        ('ck_upload_token_is_listed'),
+        ('ck_upload_token_staging_kind'),
+        ('ck_upload_token_status_outcome_group'),
+        ('ck_upload_token_superseded_absence'),
+        ('ck_upload_token_superseded_change_kind'),
+        ('ck_upload_token_superseded_changed_columns'),
+        ('ck_upload_token_superseded_created_at'),
+        ('ck_upload_token_superseded_is_listed'),
+        ('ck_upload_token_superseded_updated_at'),
+        ('ck_upload_token_superseded_valid_from'),
+        ('ck_upload_token_superseded_valid_to'),
+        ('ck_upload_token_superseded_version'),
+        ('ck_upload_token_updated_at'),
+        ('ck_upload_token_valid_from'),
+        ('ck_upload_token_version'),
+        ('fk_rejected_row_run_id'),
+        ('fk_sync_page_run_id'),
+        ('fk_sync_run_resumed_from'),
+        ('ix_sync_run_partner'),
+        ('ix_upload_token_listed'),
+        ('ix_upload_token_open'),
+        ('pk_sync_page'),
+        ('pk_sync_run'),
+        ('pk_upload_token'),
+        ('pk_upload_token_status'),
+        ('pk_upload_token_superseded'),
+        ('uq_rejected_row_payload'),
+        ('uq_sync_run_running'),
+        ('uq_upload_token_status_name')
+) as guard (name)
+where
+    not exists (
+        select 1 from pg_constraint as found
+        where
+            found.conname = guard.name
+            and found.connamespace = to_regnamespace(quote_ident(current_schema()))
+            and found.convalidated
+    )
+    and not exists (
+        select 1
+        from pg_class as found
+        join pg_index as index_of on index_of.indexrelid = found.oid
+        where
+            found.relname = guard.name
+            and found.relnamespace = to_regnamespace(quote_ident(current_schema()))
+            and index_of.indisvalid
+    )

@@ -1,0 +1,21 @@
+-- A resumed run goes on with the walk of an unpublished run of the same account, mode and range.
+select
+    run.partner_id,
+    run.run_id,
+    run.resumed_from,
+    run.walk_id,
+    origin.status as resumed_status,
+    origin.walk_id as resumed_walk_id
+from sync_run as run
+left join sync_run as origin on origin.run_id = run.resumed_from
+where
+    run.walk_id is distinct from run.run_id
+    and (
+        run.walk_id is null
+        or origin.run_id is null
+        or origin.run_id >= run.run_id
+        or origin.status not in ('failed', 'abandoned')
+        or origin.walk_id is distinct from run.walk_id
+        or (origin.partner_id, origin.mode, origin.range_from, origin.range_to)
+        is distinct from (run.partner_id, run.mode, run.range_from, run.range_to)
+    )

@@ -1,0 +1,332 @@
+"""The migrations make the schema that the code expects, however often and by whomever started."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from etl.errors import ConfigurationError, LeaseHeld
+from etl.resources import migrations_directory, sql_directory
+from etl.warehouse.engine import connect
+from etl.warehouse.migration import migration_lock
+from etl.warehouse.privileges import LOADER_PRIVILEGES
+from etl.warehouse.schema import (
+    HEAD_REVISION,
+    migrate,
+    missing_privileges,
+    open_connection,
+    require_current,
+    schema_state,
+)
+from etl.warehouse.tables import build_tables
+
+REPOSITORY = Path(__file__).parents[2]
+OBJECTS = """
+    select relation.relname, relation.relkind::text, relation.relpersistence::text,
+        attribute.attname, format_type(attribute.atttypid, attribute.atttypmod),
+        attribute.attnotnull, obj_description(relation.oid, 'pg_class'),
+        col_description(relation.oid, attribute.attnum),
+        pg_get_expr(ad.adbin, ad.adrelid)
+    from pg_class as relation
+    join pg_attribute as attribute on attribute.attrelid = relation.oid and attribute.attnum > 0
+    left join pg_attrdef as ad on ad.adrelid = relation.oid and ad.adnum = attribute.attnum
+    where relation.relnamespace = %s::regnamespace and relation.relkind in ('r', 'v', 'i')
+    order by 1, attribute.attnum
+"""
+
+
+def rows(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        return connection.execute(query.encode(), values or None).fetchall()
+
+
+def run(url: str, *statements: str) -> None:
+    with closing(psycopg.connect(url, autocommit=True)) as connection:
+        for statement in statements:
+            connection.execute(statement.encode())
+
+
+def alembic(url: str, *words: str, schema: str = "kaltura") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "alembic", "-c", str(REPOSITORY / "alembic.ini"), *words],
+        env={**os.environ, "DATABASE_URL": url, "ETL_SCHEMA": schema},
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.fixture
+def head() -> str:
+    config = Config()
+    config.set_main_option("script_location", str(migrations_directory()))
+    config.set_main_option("path_separator", "os")
+    found = ScriptDirectory.from_config(config).get_current_head()
+    assert found is not None
+    return found
+
+
+def test_the_constant_names_the_newest_revision(head: str) -> None:
+    assert head == HEAD_REVISION
+
+
+@pytest.mark.postgres15
+def test_the_migrated_schema_is_what_the_tables_say(database_url: str) -> None:
+    with open_connection(database_url) as connection:
+        context = MigrationContext.configure(
+            connection,
+            opts={
+                "version_table_schema": "kaltura",
+                "include_schemas": True,
+                "include_name": lambda name, kind, _: kind != "schema" or name == "kaltura",
+                "compare_server_default": True,
+            },
+        )
+        assert compare_metadata(context, build_tables().metadata) == []
+
+
+@pytest.mark.postgres15
+def test_the_migrated_schema_has_the_checks_and_indexes_that_the_tables_make(
+    database_url: str, empty_database_url: str
+) -> None:
+    # compare_metadata looks at no CHECK, no UNLOGGED and no expression of an index.
+    run(empty_database_url, "create schema kaltura")
+    with open_connection(empty_database_url) as connection:
+        build_tables().metadata.create_all(connection)
+        connection.commit()
+    query = """
+        select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
+        where connamespace = 'kaltura'::regnamespace and conname not like 'alembic_version%'
+        union all
+        select tablename, indexname, indexdef from pg_indexes
+        where schemaname = 'kaltura' and indexname not like 'alembic_version%'
+        union all
+        select relname, 'persistence', relpersistence::text from pg_class
+        where relnamespace = 'kaltura'::regnamespace and relkind = 'r'
+            and relname <> 'alembic_version'
+        order by 1, 2
+    """
+    assert rows(database_url, query) == rows(empty_database_url, query)
+
+
+def test_migrating_from_nothing_and_again(empty_database_url: str) -> None:
+    assert schema_state(empty_database_url).current is None
+    assert migrate(empty_database_url) == (None, HEAD_REVISION)
+    before = rows(empty_database_url, OBJECTS, "kaltura")
+    assert migrate(empty_database_url) == (HEAD_REVISION, HEAD_REVISION)
+    assert rows(empty_database_url, OBJECTS, "kaltura") == before
+    state = schema_state(empty_database_url)
+    assert (state.current, state.head) == (HEAD_REVISION, HEAD_REVISION)
+
+
+def test_two_schemas_with_any_name_live_side_by_side(empty_database_url: str) -> None:
+    strange = 'Two Words"; drop'
+    migrate(empty_database_url)
+    assert migrate(empty_database_url, strange) == (None, HEAD_REVISION)
+    quoted = '"' + strange.replace('"', '""') + '"'
+    ours = rows(empty_database_url, OBJECTS, quoted)
+    theirs = rows(empty_database_url, OBJECTS, "kaltura")
+    # Names of sequences and tables carry their schema, so the defaults are left out.
+    assert [row[:8] for row in ours] == [row[:8] for row in theirs]
+    with open_connection(empty_database_url) as connection:
+        require_current(connection, strange)
+        assert missing_privileges(connection, strange) == []
+    assert rows(empty_database_url, "select count(*) from pg_class where relname = 'sync_run'") == [
+        (2,)
+    ]
+
+
+def test_migrators_started_at_once_all_succeed_and_one_works(empty_database_url: str) -> None:
+    code = "import sys\nfrom etl.warehouse.schema import migrate\nprint(migrate(sys.argv[1])[0])"
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", code, empty_database_url],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=REPOSITORY,
+        )
+        for _ in range(4)
+    ]
+    said = [process.communicate(timeout=60) for process in started]
+    assert [process.returncode for process in started] == [0] * 4, said
+    assert sorted(out.strip() for out, _ in said) == [HEAD_REVISION] * 3 + ["None"]
+
+
+def test_a_migrator_does_not_wait_for_ever(empty_database_url: str) -> None:
+    engine = connect(empty_database_url)
+    other = connect(empty_database_url)
+    slept: list[float] = []
+    try:
+        with (
+            migration_lock(engine, "kaltura"),
+            migration_lock(other, "another schema"),
+            pytest.raises(LeaseHeld, match="Another migration of schema kaltura"),
+            migration_lock(other, "kaltura", wait_seconds=0.3, sleep=slept.append),
+        ):
+            pass
+        with migration_lock(other, "kaltura", wait_seconds=0):
+            pass
+    finally:
+        engine.dispose()
+        other.dispose()
+    assert slept
+
+
+def test_a_migration_gives_up_rather_than_wait_for_a_lock(empty_database_url: str) -> None:
+    settings: list[tuple[Any, ...]] = []
+    run(
+        empty_database_url,
+        "create table seen (name text, value text)",
+        """create function note() returns event_trigger language plpgsql as $$
+        begin insert into public.seen select name, setting from pg_settings
+              where name in ('lock_timeout', 'statement_timeout'); end $$""",
+        "create event trigger note on ddl_command_end when tag in ('CREATE VIEW') "
+        "execute function note()",
+    )
+    migrate(empty_database_url)
+    settings = rows(empty_database_url, "select distinct * from seen order by 1")
+    assert settings == [("lock_timeout", "5000"), ("statement_timeout", "0")]
+
+
+def test_a_migration_that_was_killed_can_be_started_again(empty_database_url: str) -> None:
+    run(
+        empty_database_url,
+        """create function fail() returns event_trigger language plpgsql as
+        $$ begin raise exception 'killed'; end $$""",
+        "create event trigger fail on ddl_command_start when tag in ('CREATE VIEW') "
+        "execute function fail()",
+    )
+    with pytest.raises(Exception, match="Postgres"):
+        migrate(empty_database_url)
+    assert schema_state(empty_database_url).current is None
+    run(empty_database_url, "drop event trigger fail")
+    assert migrate(empty_database_url) == (None, HEAD_REVISION)
+
+
+def test_every_table_view_and_column_has_a_comment(database_url: str) -> None:
+    silent = [
+        (row[0], row[3])
+        for row in rows(database_url, OBJECTS, "kaltura")
+        if row[1] in ("r", "v") and not (row[6] and row[7])
+    ]
+    assert silent == []
+
+
+def test_the_statuses_are_there(database_url: str) -> None:
+    found = rows(
+        database_url, "select code, outcome_group from kaltura.upload_token_status order by code"
+    )
+    groups = ["open", "open", "open", "succeeded", "failed", "failed", "failed"]
+    assert found == list(enumerate(groups))
+
+
+def test_every_sql_file_is_one_statement_and_says_what_it_is_for() -> None:
+    for path in sorted(sql_directory().rglob("*.sql")):
+        text = path.read_text(encoding="utf-8")
+        first, _, statement = text.partition("\n")
+        assert first.startswith("-- "), path
+        assert first.endswith("."), path
+        assert len(first) <= 120, path
+        code = "\n".join(line.partition("--")[0] for line in statement.splitlines())
+        assert ";" not in code.rstrip().removesuffix(";"), path
+
+
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("drop schema kaltura cascade", "no tables .* run kaltura-etl migrate"),
+        ("delete from kaltura.alembic_version", "no tables .* run kaltura-etl migrate"),
+        ("update kaltura.alembic_version set version_num = '0000'", "run kaltura-etl migrate"),
+        ("update kaltura.alembic_version set version_num = '9999'", "does not know"),
+        ("insert into kaltura.alembic_version values ('0000')", "several revisions"),
+    ],
+)
+def test_a_schema_of_another_version_is_refused(
+    database_url: str, statement: str, said: str
+) -> None:
+    run(database_url, statement)
+    with (
+        open_connection(database_url) as connection,
+        pytest.raises(ConfigurationError, match=said) as caught,
+    ):
+        require_current(connection)
+    assert caught.value.exit_code == 78
+
+
+def test_an_old_program_does_not_touch_a_newer_schema(database_url: str) -> None:
+    run(database_url, "update kaltura.alembic_version set version_num = '9999'")
+    with pytest.raises(ConfigurationError, match="does not know"):
+        migrate(database_url)
+    assert schema_state(database_url).current == "9999"
+
+
+def test_a_schema_of_this_version_is_accepted(database_url: str) -> None:
+    with open_connection(database_url) as connection:
+        require_current(connection)
+
+
+def test_the_printed_statements_make_the_same_schema(
+    database_url: str, empty_database_url: str
+) -> None:
+    printed = alembic(database_url, "upgrade", "head", "--sql")
+    assert printed.returncode == 0, printed.stderr
+    run(empty_database_url, printed.stdout)
+    assert rows(empty_database_url, OBJECTS, "kaltura") == rows(database_url, OBJECTS, "kaltura")
+    assert schema_state(empty_database_url).current == HEAD_REVISION
+
+
+def test_alembic_by_hand(empty_database_url: str) -> None:
+    done = alembic(empty_database_url, "upgrade", "head", schema="by_hand")
+    assert done.returncode == 0, done.stderr
+    assert schema_state(empty_database_url, "by_hand").current == HEAD_REVISION
+    assert alembic(empty_database_url, "check", schema="by_hand").returncode == 0
+
+
+def test_a_downgrade_that_loses_data_wants_a_word(database_url: str) -> None:
+    refused = alembic(database_url, "downgrade", "base")
+    assert refused.returncode != 0
+    assert "force=yes" in refused.stderr
+    assert schema_state(database_url).current == HEAD_REVISION
+    done = alembic(database_url, "-x", "force=yes", "downgrade", "base")
+    assert done.returncode == 0, done.stderr
+    assert schema_state(database_url).current is None
+    assert migrate(database_url) == (None, HEAD_REVISION)
+
+
+def test_what_a_loader_lacks_is_named(database_url: str) -> None:
+    role = f"loader_{threading.get_ident()}_{os.getpid()}"
+    run(database_url, f"create role {role} login")
+    try:
+        as_role = f"select set_config('role', '{role}', false)"
+        with open_connection(database_url) as connection:
+            driver = connection.connection.driver_connection
+            assert driver is not None
+            driver.execute(as_role)
+            assert missing_privileges(connection) == ["USAGE on schema kaltura"]
+            driver.execute("reset role")
+            driver.execute(f"grant usage on schema kaltura to {role}")
+            for table, privileges in LOADER_PRIVILEGES.items():
+                if table != "sync_page":
+                    driver.execute(f"grant {', '.join(privileges)} on kaltura.{table} to {role}")
+            driver.execute(as_role)
+            assert missing_privileges(connection) == [
+                "SELECT on kaltura.sync_page",
+                "INSERT on kaltura.sync_page",
+                "DELETE on kaltura.sync_page",
+            ]
+    finally:
+        run(database_url, f"drop owned by {role}", f"drop role {role}")
