@@ -125,8 +125,6 @@ class Fetcher:
             return self._page(request, attempts)
         except ServiceFailure as failure:
             if failure.code not in ROW_FAILURES:
-                if request.probe:
-                    raise
                 return self._page(request, FIRST_ATTEMPTS)
         if not self._without_auto_finalize and not request.probe:
             # A cache outage on the service's side looks the same, and this avoids the cache.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from etl.audit import audit
 from etl.coverage import EVERYTHING, Coverage, Span
 from etl.errors import DataRefused, EtlError, ServiceUnavailable
-from etl.fetch import FetchedPage, Fetched, Fetcher, Undeliverable
+from etl.fetch import Fetched, FetchedPage, Fetcher, Undeliverable
 from etl.source import open_upload_tokens
 from etl.walk import Hole, Lookup, PageRequest, Request, Walk, WalkStuck
 from etl.warehouse.engine import connect
@@ -301,9 +301,7 @@ class _Sync:
         after: str | None = None
         while True:
             self._stop.check()
-            missing = self._warehouse.missing_tokens(
-                self._run, after=after, limit=LOOKUP_IDS * 20
-            )
+            missing = self._warehouse.missing_tokens(self._run, after=after, limit=LOOKUP_IDS * 20)
             if not missing:
                 return
             after = missing[-1][0]
@@ -328,7 +326,7 @@ class _Sync:
         return {"accept_absences": self._options.accept_absences}
 
     def _prune(self) -> None:
-        """Old pages and rejected rows go; that they could not is no reason to call the run failed."""
+        """Old pages and rejected rows go; the run has published, so a failure is a warning."""
         try:
             self._warehouse.prune(self._settings.keep_pages_days)
         except EtlError as error:
@@ -400,8 +398,7 @@ def _refusal(stuck: WalkStuck) -> EtlError:
 
 def _holes_for_ledger(holes: list[Hole]) -> list[dict[str, Any]]:
     return [
-        {"span": hole.span.to_sql(), "reason": hole.reason, "tokens": hole.tokens}
-        for hole in holes
+        {"span": hole.span.to_sql(), "reason": hole.reason, "tokens": hole.tokens} for hole in holes
     ]
 
 

@@ -166,7 +166,7 @@ def parse_list(body: bytes) -> ListEnvelope | None:
     """The list in ``body``, or None if it is not a complete one.  A BOM is tolerated."""
     text = body.removeprefix(_BOM)
     try:
-        envelope = _LIST.decode(text)
+        envelope: ListEnvelope | None = _LIST.decode(text)
     except _BROKEN:
         envelope = _parse_with_lone_surrogates(text)
     if envelope is None:

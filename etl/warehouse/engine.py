@@ -56,12 +56,15 @@ def normalise_url(url: str) -> str:
         )
     normal = _SCHEME.sub("postgresql://", url, count=1)
     try:
-        conninfo_to_dict(normal)
+        ports = str(conninfo_to_dict(normal).get("port", "")).split(",")
     except (psycopg.Error, UnicodeError):
+        ports = ["?"]
+    # libpq would find a wrong port only when it connects.
+    if not all(port == "" or (port.isascii() and port.isdigit()) for port in ports):
         raise ConfigurationError(
             "DATABASE_URL cannot be read: check it, and percent-encode special characters in "
             "the user, the password and the folder of a socket"
-        ) from None
+        )
     return normal
 
 

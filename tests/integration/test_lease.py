@@ -205,7 +205,20 @@ class CommitProxy:
         self.listener = socket.socket(socket.AF_UNIX)
         self.listener.bind(str(folder / ".s.PGSQL.5432"))
         self.listener.listen()
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.sockets = [self.listener]
+        self.threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    def close(self) -> None:
+        _shut(*self.sockets)
+        for thread in self.threads:
+            thread.join(10)
+        for each in self.sockets:
+            each.close()
+
+    def _start(self, work: Callable[..., None], *sockets: socket.socket) -> None:
+        self.threads.append(threading.Thread(target=work, args=sockets, daemon=True))
+        self.threads[-1].start()
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -213,17 +226,18 @@ class CommitProxy:
                 client, _ = self.listener.accept()
                 server = socket.socket(socket.AF_UNIX)
                 server.connect(self.server)
-                threading.Thread(target=self._to_server, args=(client, server), daemon=True).start()
-                threading.Thread(target=self._to_client, args=(client, server), daemon=True).start()
+                self.sockets += [client, server]
+                self._start(self._to_server, client, server)
+                self._start(self._to_client, client, server)
 
     def _to_server(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
             while data := client.recv(65_536):
-                if b"COMMIT" in data and self.cut == "request":
+                if b"COMMIT\0" in data and self.cut == "request":
                     self.cut = ""
                     break
                 server.sendall(data)
-        _close(client, server)
+        _shut(client, server)
 
     def _to_client(self, client: socket.socket, server: socket.socket) -> None:
         with suppress(OSError):
@@ -232,10 +246,10 @@ class CommitProxy:
                     self.cut = ""
                     break
                 client.sendall(data)
-        _close(client, server)
+        _shut(client, server)
 
 
-def _close(*sockets: socket.socket) -> None:
+def _shut(*sockets: socket.socket) -> None:
     for each in sockets:
         with suppress(OSError):
             each.shutdown(socket.SHUT_RDWR)
@@ -252,7 +266,7 @@ def commit_proxy(folder: Path, url: str) -> Iterator[tuple[CommitProxy, str]]:
     try:
         yield proxy, through.geturl()
     finally:
-        proxy.listener.close()
+        proxy.close()
 
 
 def test_run_whose_commit_was_not_answered_has_published(

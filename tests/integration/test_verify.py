@@ -157,7 +157,7 @@ def build_healthy(connection: psycopg.Connection[Any]) -> None:
         listed_before=3,
         unreadable=1,
         coverage=f"{{(,{CREATED + 700}),[{CREATED + 701},)}}",
-        holes=f'[{{"span": "[{CREATED + 700},{CREATED + 701})", "reason": "unreadable", "tokens": 1}}]',
+        holes=f'[{{"span": "[{CREATED + 700},{CREATED + 701})", "reason": "unreadable"}}]',
     )
     build.page(4, 0, f"(,{CREATED + 700})", 3)
     build.page(4, 1, f"[{CREATED + 701},)", 2)

@@ -258,3 +258,23 @@ def test_a_login_from_the_services_cache_counts_but_an_error_from_it_does_not() 
 
 def test_a_reply_of_neither_kind_is_malformed() -> None:
     assert read_failure(a_reply(b'{"a":1}'), Secrets()).fields["reason"] == "malformed_reply"
+
+
+def test_a_lone_surrogate_costs_no_page_and_rows_are_kept_as_sent() -> None:
+    rows = [
+        rb'{"id":"a","fileName":"half \ud83d here"}',
+        rb'{"id":"b","fileName":"a backslash \\ud83d, a pair \ud83d\ude00"}',
+        rb'{"id":"c","fileName":"\udc00\ud83d"}',
+    ]
+    body = b'{"totalCount":3,"objects":[%s],"objectType":"KalturaUploadTokenListResponse"}'
+
+    envelope = parse_list(body % b",".join(rows))
+
+    assert envelope is not None
+    assert [bytes(row) for row in envelope.objects] == rows
+
+
+def test_a_lone_surrogate_excuses_nothing_else() -> None:
+    body = b'{"totalCount":1,"objects":[{"id":"a","n":"\\ud83d"},],"objectType":"x"}'
+
+    assert parse_list(body) is None

@@ -1,0 +1,98 @@
+"""The audit refuses what may not be published, for the reason that holds."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from etl.audit import audit
+from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
+from etl.errors import DataRefused
+from etl.walk import Hole
+from etl.warehouse.runs import AuditCounts
+
+COUNTS = AuditCounts(
+    inserted=0,
+    changed=0,
+    absent=0,
+    relisted=0,
+    pending=0,
+    rejected=0,
+    rejected_known=0,
+    not_covered=0,
+    unchanged=1_000,
+    listed_before=1_000,
+    staged_now=0,
+    staged_expected=0,
+)
+WITH_HOLE = Coverage([Span(NEGATIVE_INFINITY, 100), Span(105, POSITIVE_INFINITY)])
+
+
+def refused(counts: AuditCounts = COUNTS, **changes: object) -> str | None:
+    arguments: dict[str, object] = {
+        "target": EVERYTHING,
+        "coverage": Coverage([EVERYTHING]),
+        "holes": [],
+        "max_unreadable": 10,
+        "accept_absences": None,
+    }
+    try:
+        audit(counts, **(arguments | changes))  # type: ignore[arg-type]
+    except DataRefused as error:
+        assert error.exit_code == 65
+        return str(error.fields["reason"])
+    return None
+
+
+def test_a_complete_quiet_walk_passes() -> None:
+    assert refused() is None
+
+
+def test_an_uncovered_second_is_refused() -> None:
+    assert refused(coverage=WITH_HOLE) == "incomplete"
+
+
+def test_a_hole_around_unreadable_rows_passes_up_to_the_limit() -> None:
+    hole = Hole(Span(100, 105), "unreadable", 10)
+
+    assert refused(coverage=WITH_HOLE, holes=[hole]) is None
+    assert refused(coverage=WITH_HOLE, holes=[hole._replace(tokens=11)]) == "unreadable"
+    assert refused(coverage=WITH_HOLE, holes=[hole], max_unreadable=9) == "unreadable"
+
+
+def test_a_hole_smaller_than_what_is_missing_does_not_excuse_it() -> None:
+    assert refused(coverage=WITH_HOLE, holes=[Hole(Span(100, 104), "unreadable", 1)]) == "incomplete"
+
+
+def test_a_tie_that_would_not_keep_still_is_no_excuse() -> None:
+    assert refused(coverage=WITH_HOLE, holes=[Hole(Span(100, 105), "tie_group", 1)]) == "incomplete"
+
+
+@pytest.mark.parametrize(("absent", "outcome"), [(200, None), (201, "absence_brake")])
+def test_the_brake_holds_at_a_fifth_of_the_tokens(absent: int, outcome: str | None) -> None:
+    assert refused(replace(COUNTS, absent=absent)) == outcome
+
+
+@pytest.mark.parametrize(("absent", "outcome"), [(10, None), (11, "absence_brake")])
+def test_ten_absences_are_always_allowed(absent: int, outcome: str | None) -> None:
+    assert refused(replace(COUNTS, absent=absent, listed_before=12, unchanged=1)) == outcome
+
+
+@pytest.mark.parametrize(("accepted", "outcome"), [(500, None), (499, "absence_brake")])
+def test_accepted_absences_override_the_brake(accepted: int, outcome: str | None) -> None:
+    assert refused(replace(COUNTS, absent=500), accept_absences=accepted) == outcome
+
+
+def test_accepting_few_absences_does_not_tighten_the_brake() -> None:
+    assert refused(replace(COUNTS, absent=150), accept_absences=0) is None
+
+
+@pytest.mark.parametrize(
+    ("rejected", "unchanged", "outcome"),
+    [(10, 0, None), (11, 0, "rejected"), (100, 99_900, None), (101, 99_899, "rejected")],
+)
+def test_rejected_rows_are_limited_to_ten_or_a_thousandth(
+    rejected: int, unchanged: int, outcome: str | None
+) -> None:
+    assert refused(replace(COUNTS, rejected=rejected, unchanged=unchanged)) == outcome
