@@ -103,7 +103,7 @@ def _check_service(settings: Settings, stop: Stop, wrong: set[object]) -> Iterat
         service,
         OK,
         f"{probe.service_url}, one token in {probe.latency_seconds * 1000:.0f} ms, clock "
-        f"{probe.server_clock_ahead_seconds:+.0f} s from ours",
+        f"{round(probe.server_clock_ahead_seconds):+d} s from ours",
     )
     left = probe.session_seconds_left
     life = "of unknown life" if left is None else f"valid for {left / 3600:.1f} h"

@@ -172,7 +172,10 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "event": _message_of(record),
         }
-        for key, value in _fields_of(record).items():
+        fields = _fields_of(record)
+        if "event" in fields:  # the event's name for machines; its sentence stays readable
+            event["message"], event["event"] = event["event"], fields.pop("event")
+        for key, value in fields.items():
             event[key if key not in event else f"{key}_"] = value
         return json_text(event)
 
@@ -182,7 +185,7 @@ class TextFormatter(logging.Formatter):
         at = datetime.datetime.fromtimestamp(record.created).astimezone()
         parts = [f"{at:%H:%M:%S} {record.levelname.lower():<7} {_message_of(record)}"]
         for key, value in _fields_of(record).items():
-            if key == "places":
+            if key in ("places", "event"):
                 continue
             text = value if isinstance(value, str) else json_text(value)
             bare = text != "" and " " not in text and '"' not in text

@@ -52,6 +52,7 @@ class _CleanRow(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename="ca
     auto_finalize: bool | None = None
 
 
+_PARTS: Final = 8
 _CLEAN_ROW_BYTES_MAX: Final = 16_384
 _CLEAN_ID_CHARACTERS_MAX: Final = TOKEN_ID_BYTES_MAX // 4
 # Five keys are required, so four commas are sure; two of their values are texts.
@@ -79,26 +80,36 @@ def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) 
     if clean is not None:
         return DecodedRows(clean[0], [], clean[1], Counter())
 
-    tokens: list[Token] = []
-    rejected: list[Rejected] = []
-    positions: list[float | int | None] = []
-    coercions: Counter[str] = Counter()
-    for index, raw in enumerate(rows):
-        clean = _read_clean((raw,), partner_id, soon)
+    page = DecodedRows([], [], [], Counter())
+    # Parts of the page still to read, the next one last: a part that is not clean is cut in
+    # eight, so that one odd row costs a second reading of its page and not five hundred small ones.
+    parts = _cut(0, len(rows))
+    while parts:
+        begin, end = parts.pop()
+        some = rows[begin:end]
+        clean = _read_clean(some, partner_id, soon)
         if clean is not None:
-            tokens += clean[0]
-            positions += clean[1]
-            continue
-        outcome, position, coerced = read_row(
-            bytes(raw), row_index=index, partner_id=partner_id, now_second=now_second
-        )
-        positions.append(position)
-        coercions.update(coerced)
-        if isinstance(outcome, Token):
-            tokens.append(outcome)
+            page.tokens.extend(clean[0])
+            page.positions.extend(clean[1])
+        elif end - begin > 1:
+            parts += _cut(begin, end)
         else:
-            rejected.append(outcome)
-    return DecodedRows(tokens, rejected, positions, coercions)
+            outcome, position, coerced = read_row(
+                bytes(some[0]), row_index=begin, partner_id=partner_id, now_second=now_second
+            )
+            page.positions.append(position)
+            page.coercions.update(coerced)
+            if isinstance(outcome, Token):
+                page.tokens.append(outcome)
+            else:
+                page.rejected.append(outcome)
+    return page
+
+
+def _cut(begin: int, end: int) -> list[tuple[int, int]]:
+    """``[begin, end)`` in at most eight parts, the last one first."""
+    step = -(-(end - begin) // _PARTS)
+    return [(start, min(start + step, end)) for start in range(begin, end, step)][::-1]
 
 
 def _read_clean(

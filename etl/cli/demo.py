@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from etl.cli.options import log_options, pass_runtime
-from etl.cli.runtime import Runtime
+from etl.cli.options import json_option, log_options, pass_runtime
+from etl.cli.runtime import Runtime, write_output
 
-DEMO_SCHEMA = "kaltura_demo"
+if TYPE_CHECKING:
+    from etl.demo import Answer, Night
+
+NIGHT_LINE = "{:>3}  {:<14} {:>7} {:>6} {:>8} {:>7} {:>9} {:>9} {:>8}  {}"
+ROWS_SHOWN = 8
 
 
 @click.command()
@@ -26,6 +32,7 @@ DEMO_SCHEMA = "kaltura_demo"
 @click.option(
     "--seed", type=int, default=1, show_default=True, help="Another seed, another account."
 )
+@json_option
 @log_options
 @pass_runtime
 def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
@@ -34,21 +41,127 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
     Each night is synced into the embedded Postgres, schema kaltura_demo, whatever DATABASE_URL
     says; then a few questions of analysts are answered on screen.
     """
-    settings = runtime.start()
+    if not runtime.verbose:
+        runtime.quiet = True  # the lines of the nights say it already
+    data_dir = runtime.start().data_dir
     runtime.stop.install()
-    from rich.console import Console
-
     from etl.cli.database import open_warehouse
-    from etl.demo import run_demo
+    from etl.demo import SCHEMA, Night, run_demo
+    from etl.settings import Settings
 
-    # A demonstration must never write into a real warehouse, nor be mixed with real data.
-    own = dataclasses.replace(settings, database_url=None, schema=DEMO_SCHEMA)
+    # Nothing else of the settings: a demonstration must never write into a real warehouse or
+    # read from a real account.
+    own = Settings(data_dir=data_dir, schema=SCHEMA)
+    lived: list[Night] = []
+    answers: list[Answer] = []
     with open_warehouse(own, create=True) as opened:
-        run_demo(
-            opened,
-            nights=nights,
-            tokens=tokens,
-            seed=seed,
-            stop=runtime.stop,
-            console=Console(highlight=False, emoji=False),
+        for event in run_demo(opened, nights=nights, tokens=tokens, seed=seed, stop=runtime.stop):
+            if isinstance(event, Night):
+                _show(runtime, *(() if lived else _heading(tokens)), _night_line(event))
+                lived.append(event)
+            else:
+                answers.append(event)
+                _show(runtime, *_answer(event), before="\n")
+    if runtime.json:
+        runtime.print_result(
+            {
+                "status": "succeeded",
+                "schema": SCHEMA,
+                "nights": [dataclasses.asdict(night) for night in lived],
+                "answers": [dataclasses.asdict(answer) for answer in answers],
+            }
         )
+    else:
+        _show(runtime, *_what_next(SCHEMA, answers), before="\n")
+
+
+def _show(runtime: Runtime, *parts: Any, before: str = "") -> None:
+    if not runtime.json:
+        if before:
+            write_output(before)
+        runtime.print_result({}, *parts)
+
+
+def _heading(tokens: int) -> list[Any]:
+    return [
+        f"A simulated account of {tokens:,} tokens lives on; each night it is read over HTTP and "
+        "published.\nThe syncs run now, one after the other: times of tokens are of those nights, "
+        "times of the\nwarehouse are of now.\n",
+        NIGHT_LINE.format(
+            "run",
+            "night",
+            "tokens",
+            "new",
+            "changed",
+            "absent",
+            "relisted",
+            "requests",
+            "seconds",
+            "coverage",
+        ),
+    ]
+
+
+def _night_line(night: Night) -> str:
+    what = f"{night.at:%a %d %b}" + ("" if night.night else " *")
+    line = NIGHT_LINE.format(
+        night.run_id,
+        what,
+        f"{night.tokens:,}",
+        f"{night.new:,}",
+        f"{night.changed:,}",
+        f"{night.absent:,}",
+        f"{night.relisted:,}",
+        f"{night.requests:,}",
+        f"{night.seconds:.1f}",
+        night.coverage + (" = everything" if night.coverage == "{(,)}" else ""),
+    )
+    return line if night.night else f"{line}\n     * the first load"
+
+
+def _answer(answer: Answer) -> list[Any]:
+    from rich.text import Text
+
+    from etl.cli.tables import rows_table
+    from etl.log import printable
+
+    query = "\n".join("    " + printable(line) for line in answer.sql.splitlines())
+    table = rows_table("", answer.rows[:ROWS_SHOWN])
+    more = len(answer.rows) - ROWS_SHOWN
+    parts: list[Any] = [
+        Text(f"-- {answer.question}", style="bold"),
+        Text(f"   sql/queries/{answer.file}", style="dim"),
+        Text(query, style="dim"),
+        table if answer.rows else "    (no rows)",
+    ]
+    if more > 0:
+        parts.append(f"and {more} more")
+    if answer.note and answer.rows:
+        parts.append(answer.note)
+    return parts
+
+
+def _what_next(schema: str, answers: list[Answer]) -> list[Any]:
+    import etl
+
+    checkout = (Path(etl.__file__).resolve().parents[1] / "dev").is_file()
+    program = "./dev run" if checkout else "kaltura-etl"
+    lines = [f"The warehouse stays, in schema {schema}; another demo makes it anew. Next:", ""]
+    if checkout:
+        psql = f"PGOPTIONS='-c search_path={schema}' ./dev psql"
+        lines += [f"    {psql}", "        \\d+ upload_token_history"]
+        for answer in answers:
+            if answer.variables:
+                given = " ".join(f"-v {name}={value}" for name, value in answer.variables.items())
+                lines.append(f"    {psql} {given} -f sql/queries/{answer.file}")
+                break
+    lines += [
+        f"    {program} status --schema {schema}     the runs, and tokens by status",
+        f"    {program} verify --schema {schema}     the invariants and the certificates",
+        "",
+        "A real account (README.md says what goes into the file):",
+        "",
+        f"    VARIABLE_FILE=account.env {program} check",
+        f"    VARIABLE_FILE=account.env {program} sync",
+    ]
+    return ["\n".join(lines)]

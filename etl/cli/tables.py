@@ -6,6 +6,7 @@ import datetime
 from collections.abc import Iterable, Mapping, Sequence
 
 from rich import box
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,7 +27,7 @@ def cell(value: object) -> Text:
     elif isinstance(value, float):
         text = f"{value:,.1f}"
     elif isinstance(value, datetime.datetime):
-        text = value.isoformat(sep=" ", timespec="seconds")
+        text = f"{value.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%SZ}"
     elif isinstance(value, str):
         text = value
     else:
@@ -36,39 +37,42 @@ def cell(value: object) -> Text:
     return Text(printable(text))
 
 
-def facts_table(title: str, facts: Mapping[str, object]) -> Table:
+def facts_table(title: str, facts: Mapping[str, object]) -> RenderableType:
     """Two columns: what, and how much."""
-    table = _table(title)
+    table = _table()
     table.show_header = False
     table.add_column("what")
     table.add_column("value", overflow="fold")
     for name, value in facts.items():
-        table.add_row(Text(name.replace("_", " ")), cell(value))
-    return table
+        table.add_row(Text(name.replace("_", " ")), _cell_of(name, value))
+    return _titled(title, table)
 
 
 def rows_table(
     title: str, rows: Sequence[Mapping[str, object]], *, shown: int = ROWS_SHOWN
-) -> Table:
-    """One line a row, at most ``shown``; columns as the rows name them."""
-    table = _table(title)
-    names = list(dict.fromkeys(name for row in rows for name in row))
+) -> RenderableType:
+    """One line a row, at most ``shown``; columns as the rows name them, empty ones left out."""
+    table = _table()
+    names = list(dict.fromkeys(name for row in rows for name in row if row[name] not in (None, "")))
     for name in names:
-        numbers = all(
-            isinstance(row.get(name), int | float) and not isinstance(row.get(name), bool)
-            for row in rows
-        )
+        values = [row.get(name) for row in rows]
+        numbers = all(isinstance(value, int | float) or value is None for value in values)
+        times = any(isinstance(value, datetime.datetime) for value in values)
         table.add_column(
-            Text(name.replace("_", " ")), justify="right" if numbers else "left", overflow="fold"
+            Text(name.replace("_", " ")),
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=numbers or times,
         )
     for row in rows[:shown]:
-        table.add_row(*(cell(row.get(name)) for name in names))
+        table.add_row(*(_cell_of(name, row.get(name)) for name in names))
     if len(rows) > shown:
-        table.caption = f"and {len(rows) - shown:,} more; --json shows all"
-    return table
+        more = Text(f"and {len(rows) - shown:,} more; --json shows all")
+        return Group(_titled(title, table), more)
+    return _titled(title, table)
 
 
-def tables_of(summary: Mapping[str, object]) -> Iterable[Table]:
+def tables_of(summary: Mapping[str, object]) -> Iterable[RenderableType]:
     """A table for each list of rows and each group of facts in ``summary``."""
     single = {key: value for key, value in summary.items() if not isinstance(value, Mapping | list)}
     if single:
@@ -80,11 +84,18 @@ def tables_of(summary: Mapping[str, object]) -> Iterable[Table]:
             yield rows_table(key, [row for row in value if isinstance(row, Mapping)])
 
 
-def _table(title: str) -> Table:
-    return Table(
-        title=Text(title.replace("_", " "), style="bold") if title else None,
-        title_justify="left",
-        caption_justify="left",
-        box=box.SIMPLE_HEAD,
-        pad_edge=False,
-    )
+def _cell_of(name: str, value: object) -> Text:
+    # A number that names something is not a quantity: partner_id 1234567 gets no separators.
+    if name in ("pid", "seq") or name.endswith("_id"):
+        return cell(None if value is None else str(value))
+    return cell(value)
+
+
+def _titled(title: str, table: Table) -> RenderableType:
+    # Not the table's own title: that is broken to the width of the columns.
+    heading = Text(printable(title.replace("_", " ")), style="bold")
+    return Group(Text(""), heading, Text(""), table) if title else table
+
+
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)

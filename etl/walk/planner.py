@@ -43,6 +43,9 @@ class Lookup:
     token_ids: tuple[str, ...]
 
 
+Request = PageRequest | Lookup
+
+
 class PageRows(NamedTuple):
     """What a page said, in the order of the request.
 
@@ -60,49 +63,71 @@ def page_reaching_furthest(
 ) -> PageRequest | None:
     """The page that begins at or before ``wanted_start`` and ends as late as possible.
 
-    ``barriers`` are positions that no page may hold.  Sizes below 80 % of ``largest`` are tried only
-    where none of the others ends after ``beyond``.  None if no page does.
+    ``barriers`` are positions that no page may hold.  Sizes below 80 % of ``largest`` are tried
+    only where none of the others ends after ``beyond``.  None if no page does.
     """
+    wanted_start = max(wanted_start, 0)
     usual = range(max(1, largest * 4 // 5), largest + 1)
     for sizes in (usual, range(1, usual.start)):
-        best: PageRequest | None = None
+        furthest, best = beyond, 0
         for size in sizes:
-            page = PageRequest(max(wanted_start, 0) // size + 1, size)
-            if page.end <= beyond or (best is not None and page.end < best.end):
-                continue
-            if not any(page.start <= barrier < page.end for barrier in barriers):
-                best = page
-        if best is not None:
-            return best
+            start = wanted_start - wanted_start % size
+            end = start + size
+            if end > beyond and end >= furthest and is_clear(start, end, barriers):
+                furthest, best = end, size
+        if best:
+            return PageRequest(wanted_start // best + 1, best)
     return None
 
 
-def page_from_the_end(
-    wanted_start: int, beyond: int, largest: int, total_count: int
+def page_holding(
+    first: int,
+    last: int,
+    largest: int,
+    *,
+    barriers: Collection[int] = (),
+    total_count: int | None = None,
+    centred: bool = False,
 ) -> PageRequest | None:
-    """A page in descending order that holds the ascending positions ``wanted_start`` to ``beyond``.
+    """A page that holds all positions ``first`` to ``last``, or None if every page cuts them.
 
-    Its cuts lie elsewhere, because they are counted from the other end: a second chance where
-    every multiple of every size would cut a tie in two.
+    It ends as late as possible; or, when ``centred``, leaves as much room on both sides as
+    possible, against a list that keeps moving.  Where ``total_count`` is known, pages in descending
+    order are tried too: their cuts lie elsewhere, because they are counted from the other end.
     """
-    best: tuple[int, PageRequest] | None = None
-    for size in range(1, largest + 1):
-        index = -(-(total_count - max(wanted_start, 0)) // size)
-        end = total_count - (index - 1) * size
-        if index >= 1 and end > beyond and (best is None or end > best[0]):
-            best = end, PageRequest(index, size, descending=True)
+    best: tuple[tuple[int, int], PageRequest] | None = None
+    for size in range(last - first + 1, largest + 1):
+        starts = [(first - first % size, False)]
+        if total_count is not None and total_count > last:
+            starts.append((total_count - (total_count - first + size - 1) // size * size, True))
+        for start, descending in starts:
+            end = start + size
+            if end <= last or not is_clear(start, end, barriers):
+                continue
+            room = min(first - start if start > 0 else size, end - 1 - last)
+            rank = (room, end) if centred else (-descending, end)
+            if best is None or rank > best[0]:
+                index = ((total_count or 0) - start if descending else end) // size
+                best = rank, PageRequest(index, size, descending=descending)
     return best[1] if best else None
 
 
-def page_beginning_soonest(not_before: int, largest: int, barriers: Collection[int]) -> PageRequest:
-    """The page that begins as soon as possible at or after ``not_before``, of at least half the
-    largest size where the barriers allow it."""
-    candidates = []
-    for size in range(1, largest + 1):
-        page = PageRequest(-(-not_before // size) + 1, size)
-        if not any(page.start <= barrier < page.end for barrier in barriers):
-            candidates.append((size < largest // 2, page.start, -size, page))
-    return min(candidates, key=lambda candidate: candidate[:3])[3]
+def page_beginning_soonest(
+    not_before: int, largest: int, barriers: Collection[int] = ()
+) -> PageRequest:
+    """The page of some size that begins as soon as possible at or after ``not_before``; the
+    largest of those, and a small one only where the barriers stand too close together."""
+    for sizes in (range(min(16, largest), largest + 1), range(1, 16)):
+        best: PageRequest | None = None
+        for size in sizes:
+            page = PageRequest(-(-not_before // size) + 1, size)
+            sooner = best is None or page.start <= best.start
+            if sooner and is_clear(page.start, page.end, barriers):
+                best = page
+        if best is not None:
+            return best
+    last = max([not_before, *(barrier + 1 for barrier in barriers)])
+    return PageRequest(last + 1, 1)
 
 
 def aligned_blocks(start: int, end: int, largest: int) -> list[PageRequest]:
@@ -116,3 +141,8 @@ def aligned_blocks(start: int, end: int, largest: int) -> list[PageRequest]:
         blocks.append(PageRequest(position // size + 1, size, probe=True))
         position += size
     return blocks
+
+
+def is_clear(start: int, end: int, barriers: Collection[int]) -> bool:
+    """Whether none of the barriers lies in ``[start, end)``."""
+    return not any(start <= barrier < end for barrier in barriers)

@@ -146,13 +146,11 @@ def differs(new: Any, known: Any) -> sa.ColumnElement[bool]:
 
 def changed_columns(new: Any, known: Any) -> sa.ColumnElement[Any]:
     """The array of the compared columns that differ, in the order of the table."""
-    return sa.func.array_remove(
-        array(
-            [sa.case((_column_differs(name, new, known), sa.literal(name))) for name in COMPARED],
-            type_=sa.Text,
-        ),
-        sa.null(),
-    )
+    names: list[sa.ColumnElement[Any]] = [
+        sa.case((_column_differs(name, new, known), sa.literal(name))) for name in COMPARED
+    ]
+    all_names: array[Any] = array(names, type_=sa.Text)
+    return sa.func.array_remove(all_names, sa.null())
 
 
 def _column_differs(name: str, new: Any, known: Any) -> sa.ColumnElement[bool]:

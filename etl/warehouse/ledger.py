@@ -13,7 +13,7 @@ import socket
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any
 
 import sqlalchemy as sa
 
@@ -21,11 +21,10 @@ from etl.coverage import Coverage
 from etl.errors import EtlError, LeaseHeld, WarehouseUnavailable
 from etl.version import program_version
 from etl.warehouse.engine import transaction
+from etl.warehouse.resume import DRY_RUN, inherited, resume_walk
 from etl.warehouse.runs import Database, OpenRun
 
 LOG = logging.getLogger(__name__)
-DRY_RUN: Final = "dry_run"
-"""``error_kind`` of a run that was not meant to publish."""
 _MESSAGE_LIMIT = 2_000
 _PRUNE_RUNS_MAX = 100
 _UNIQUE_VIOLATION = "23505"
@@ -71,7 +70,14 @@ def open_run(
                 started_at=opened.started_at,
             )
             if resume_window is not None:
-                _resume(connection, database, run, range_from, range_to, resume_window)
+                resume_walk(
+                    connection,
+                    database,
+                    run,
+                    range_from=range_from,
+                    range_to=range_to,
+                    window=resume_window,
+                )
             # No other run of the partner is alive, so what is not of our walk is of nobody's.
             staging = database.tables.upload_token_staging
             connection.execute(
@@ -79,7 +85,7 @@ def open_run(
                     staging.c.partner_id == partner_id, staging.c.walk_id != run.walk_id
                 )
             )
-            fence(connection, database, run, walk_id=run.walk_id, **_inherited(run))
+            fence(connection, database, run, walk_id=run.walk_id, **inherited(run))
             _look_around(connection, database, run)
             run.clock = _database_clock(connection)
     except EtlError as error:
@@ -118,8 +124,14 @@ def heartbeat(database: Database, run: OpenRun) -> None:
 def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
     """Mark the run failed.  Never raises: the error that ended the run is what counts."""
     message = "".join(character if character.isprintable() else " " for character in error.message)
+    values: dict[str, Any] = {"error_kind": error.kind, "error_message": message[:_MESSAGE_LIMIT]}
     try:
-        _finish(database, run, error_kind=error.kind, error_message=message[:_MESSAGE_LIMIT])
+        try:
+            _finish(database, run, **values)
+        except WarehouseUnavailable:
+            # What ended the run may have been the loss of this connection.
+            database.engine.dispose()
+            _finish(database, run, **values)
     except Exception as second:
         # The next run marks it abandoned when its heartbeat is old.
         LOG.warning(
@@ -148,7 +160,7 @@ def restart_walk(database: Database, run: OpenRun) -> None:
         run.coverage, run.holes = Coverage(), []
         run.pages = run.rows_read = run.staged = run.rejected = run.next_seq = 0
         run.total_count_first = run.total_count_last = None
-        fence(connection, database, run, walk_id=run.walk_id, **_inherited(run))
+        fence(connection, database, run, walk_id=run.walk_id, **inherited(run))
         for table in (tables.sync_page, tables.rejected_row):
             connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
         staging = tables.upload_token_staging
@@ -263,93 +275,6 @@ def _abandon_dead_runs(
     ).all()
     for run_id in abandoned:
         LOG.warning("an abandoned run was ended", extra={"run_id": run_id})
-
-
-def _resume(
-    connection: sa.Connection,
-    database: Database,
-    run: OpenRun,
-    range_from: datetime | None,
-    range_to: datetime | None,
-    window: timedelta,
-) -> None:
-    """Take over the walk of the newest run that ended without publishing, if it can be trusted."""
-    tables = database.tables
-    sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
-    published, staging = tables.sync_run.alias("published"), tables.upload_token_staging
-    found = connection.execute(
-        sa.select(
-            sync_run.c.run_id,
-            sync_run.c.walk_id,
-            sa.cast(sync_run.c.coverage, sa.Text).label("coverage"),
-            *[sync_run.c[name] for name in ("holes", *_COUNTERS)],
-            (
-                (first.c.started_at >= sa.func.clock_timestamp() - window)
-                & sa.not_(
-                    sa.exists().where(
-                        published.c.partner_id == run.partner_id,
-                        published.c.published_at >= first.c.started_at,
-                    )
-                )
-                & sync_run.c.error_kind.is_distinct_from(DRY_RUN)
-            ).label("usable"),
-        )
-        .join(first, first.c.run_id == sync_run.c.walk_id)
-        .where(
-            sync_run.c.partner_id == run.partner_id,
-            sync_run.c.mode == run.mode,
-            sync_run.c.range_from.is_not_distinct_from(range_from),
-            sync_run.c.range_to.is_not_distinct_from(range_to),
-            sync_run.c.status.in_(("failed", "abandoned")),
-        )
-        .order_by(sync_run.c.run_id.desc())
-        .limit(1)
-    ).one_or_none()
-    if found is None or not found.usable or found.pages == 0:
-        return
-    staged_now = connection.scalar(
-        sa.select(sa.func.count()).where(staging.c.walk_id == found.walk_id)
-    )
-    if staged_now != found.staged:
-        LOG.warning(
-            "a crash of the server emptied the staging table: the walk starts over",
-            extra={"run_id": found.run_id, "staged": found.staged, "found": staged_now},
-        )
-        return
-    run.resumed_from, run.walk_id = found.run_id, found.walk_id
-    run.coverage, run.holes = Coverage.from_sql(found.coverage), list(found.holes)
-    for name in _COUNTERS:
-        setattr(run, name, getattr(found, name))
-    for table in (tables.sync_page, tables.rejected_row):
-        copied = [column for column in table.c if column.name != "run_id"]
-        connection.execute(
-            sa.insert(table).from_select(
-                ["run_id", *[column.name for column in copied]],
-                sa.select(sa.literal(run.run_id), *copied).where(table.c.run_id == found.run_id),
-            )
-        )
-    page = tables.sync_page
-    last = connection.scalar(sa.select(sa.func.max(page.c.seq)).where(page.c.run_id == run.run_id))
-    run.next_seq = 0 if last is None else last + 1
-
-
-_COUNTERS: Final = (
-    "pages",
-    "rows_read",
-    "staged",
-    "rejected",
-    "total_count_first",
-    "total_count_last",
-)
-
-
-def _inherited(run: OpenRun) -> dict[str, Any]:
-    return {
-        "resumed_from": run.resumed_from,
-        "coverage": run.coverage.to_sql(),
-        "holes": run.holes,
-        **{name: getattr(run, name) for name in _COUNTERS},
-    }
 
 
 def _look_around(connection: sa.Connection, database: Database, run: OpenRun) -> None:

@@ -29,7 +29,7 @@ VERSION_COLUMNS: Final = (
     "absence_confirmed_at",
 )
 """What ``outcomes`` gives: a version without its stamp and its run."""
-# Where createdAt and the time of the observation are equal; ``staging._rank`` has the same order.
+# Where createdAt and the observation's time are equal; ``observations._rank`` has the same order.
 _TIES: Final = (
     "updated_at",
     "status",
@@ -85,7 +85,7 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
             given = sa.func.coalesce(given, known.c[name])
         return sa.case((is_absent, known.c[name]), else_=given).label(name)
 
-    is_listed_changed = array([sa.literal("is_listed")], type_=sa.Text)
+    is_listed_changed: array[Any] = array([sa.literal("is_listed")], type_=sa.Text)
     columns: dict[str, Any] = {
         "partner_id": new.c.partner_id,
         "token_id": new.c.token_id,

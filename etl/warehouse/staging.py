@@ -8,20 +8,20 @@ run that has lost its lease gets no further.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import insert
 
-from etl.coverage import Coverage, Span
+from etl.coverage import Coverage
 from etl.records import TOKEN_COLUMNS, Rejected, Token
 from etl.warehouse.compare import SQL_TYPES, Differences, compare_batch, json_of
 from etl.warehouse.engine import copy_rows, transaction
 from etl.warehouse.ledger import fence
+from etl.warehouse.observations import Seen, duplicate, newest_of_each, seconds_of
 from etl.warehouse.runs import (
     DUPLICATE_ID,
     BatchResult,
@@ -42,12 +42,6 @@ _STAGING_COLUMNS: Final = [
 _INSERT_ROWS_MAX = 1_000
 
 
-class _Seen(NamedTuple):
-    token: Token
-    observed_at: datetime
-    raw: bytes
-
-
 def stage_batch(
     database: Database,
     run: OpenRun,
@@ -59,7 +53,7 @@ def stage_batch(
     retries: int,
 ) -> BatchResult:
     """Save what the pages said; see ``Warehouse.stage_batch``."""
-    seen, rejected = _newest_of_each(pages)
+    seen, rejected = newest_of_each(pages)
     spans = Coverage(page.span for page in pages if page.span is not None)
     with transaction(database.engine) as connection:
         if run.known_before == 0:
@@ -70,11 +64,11 @@ def stage_batch(
                 database,
                 run,
                 [each.token for each in seen],
-                seconds=Coverage(_seconds_of(page) for page in pages if page.tokens),
+                seconds=Coverage(seconds_of(page) for page in pages if page.tokens),
                 spans=spans,
                 rejected_ids=[each.token_id for each in rejected if each.token_id is not None],
             )
-        rejected += [_duplicate(seen[ordinal]) for ordinal in found.older]
+        rejected += [duplicate(seen[ordinal]) for ordinal in found.older]
         rows = [
             _present(run, seen[ordinal].token, seen[ordinal].observed_at, from_lookup=False)
             for ordinal in found.differing
@@ -91,8 +85,8 @@ def stage_batch(
             database,
             run,
             pages,
-            rows,
-            rejected,
+            rows=rows,
+            rejected=rejected,
             coverage=coverage.to_sql(),
             holes=holes,
             requests=requests,
@@ -113,7 +107,7 @@ def stage_lookup(
 ) -> None:
     """Save the answer to a look-up by id; see ``Warehouse.stage_lookup``."""
     run.absence_grace = absence_grace
-    seen, rejected = _newest_of_each([page])
+    seen, rejected = newest_of_each([page])
     answered = {each.token.token_id for each in seen} | {each.token_id for each in rejected}
     silent = [token_id for token_id in asked if token_id not in answered]
     with transaction(database.engine) as connection:
@@ -124,7 +118,7 @@ def stage_lookup(
             # A replica that lags may not have a young token yet.
             if created_at <= page.received_at - absence_grace
         ]
-        _save(connection, database, run, [page], rows, rejected)
+        _save(connection, database, run, [page], rows=rows, rejected=rejected)
         _acquit(connection, database, run, seen)
     _count(run, [page], rows, rejected)
 
@@ -210,78 +204,6 @@ def missing_tokens(
         return [(token_id, created_at) for token_id, created_at in connection.execute(wanted)]
 
 
-def _newest_of_each(pages: Sequence[StagedPage]) -> tuple[list[_Seen], list[Rejected]]:
-    """One row for each id: the newest createdAt, then the newest observation; twins are rejected.
-
-    The order of pages and rows does not matter.
-    """
-    newest: dict[str, _Seen] = {}
-    rejected = [each for page in pages for each in page.rejected]
-    for page in pages:
-        observed_at = page.received_at
-        for token, raw in zip(page.tokens, page.raw, strict=True):
-            here = _Seen(token, observed_at, raw)
-            other = newest.setdefault(token.token_id, here)
-            if other is here:
-                continue
-            if token.created_at != other.token.created_at:
-                rejected.append(_duplicate(min(here, other, key=_created_at)))
-            elif observed_at != other.observed_at:
-                newest[token.token_id] = max(here, other, key=_observed_at)
-                continue
-            newest[token.token_id] = max(here, other, key=_rank)
-    return list(newest.values()), rejected
-
-
-def _created_at(seen: _Seen) -> datetime:
-    return seen.token.created_at
-
-
-def _observed_at(seen: _Seen) -> datetime:
-    return seen.observed_at
-
-
-def _seconds_of(page: StagedPage) -> Span:
-    """From the first to the last createdAt of a page's tokens, in whole seconds."""
-    # A page in descending order, or of a look-up, is taken as well.
-    times = [token.created_at for token in page.tokens]
-    return Span(math.floor(min(times).timestamp()), math.floor(max(times).timestamp()) + 1)
-
-
-def _rank(seen: _Seen) -> tuple[Any, ...]:
-    """The same order as ``publish.resolved`` has: it makes the outcome free of batches' edges."""
-    token = seen.token
-    return (
-        token.created_at,
-        seen.observed_at,
-        *[
-            (value is not None, value)
-            for value in (
-                token.updated_at,
-                token.status,
-                token.uploaded_size_bytes,
-                token.file_size_bytes,
-                token.file_name,
-                token.user_id,
-                token.attached_object_id,
-                token.attached_object_type,
-                token.upload_url,
-                token.auto_finalize,
-            )
-            # None and a value must not be compared with each other.
-        ],
-    )
-
-
-def _duplicate(seen: _Seen) -> Rejected:
-    return Rejected(
-        seen.token.token_id,
-        DUPLICATE_ID,
-        bytes(seen.raw),
-        int(seen.token.created_at.timestamp()),
-    )
-
-
 def _present(
     run: OpenRun, token: Token, observed_at: datetime, *, from_lookup: bool
 ) -> tuple[object, ...]:
@@ -305,7 +227,7 @@ def _gone(
     *,
     from_lookup: bool = False,
 ) -> tuple[object, ...]:
-    nothing = Token(token_id, *[None] * 5, created_at, *[None] * 6)  # type: ignore[arg-type]
+    nothing = (token_id, *[None] * 5, created_at, *[None] * 6)
     return (run.walk_id, run.partner_id, *nothing, kind, from_lookup, observed_at)
 
 
@@ -314,6 +236,7 @@ def _save(
     database: Database,
     run: OpenRun,
     pages: Sequence[StagedPage],
+    *,
     rows: list[tuple[object, ...]],
     rejected: Sequence[Rejected],
     **values: Any,
@@ -426,7 +349,7 @@ def _listed_among(
 
 
 def _acquit(
-    connection: sa.Connection, database: Database, run: OpenRun, seen: Sequence[_Seen]
+    connection: sa.Connection, database: Database, run: OpenRun, seen: Sequence[Seen]
 ) -> None:
     """Take back rejections as a twin of rows that a look-up showed to be the token itself."""
     rejected = database.tables.rejected_row

@@ -13,6 +13,7 @@ from etl.errors import EtlError
 from etl.warehouse import ledger, publish, resolve, staging
 from etl.warehouse.engine import transaction
 from etl.warehouse.runs import AuditCounts, BatchResult, Database, OpenRun, StagedPage
+from etl.warehouse.schema import require_current
 from etl.warehouse.tables import build_tables
 
 
@@ -35,6 +36,11 @@ class Warehouse:
         """Close the connections."""
         self._database.engine.dispose()
 
+    def require_current_schema(self) -> None:
+        """Raise ConfigurationError unless the schema is exactly of this program's revision."""
+        with transaction(self._database.engine) as connection:
+            require_current(connection, self._database.schema)
+
     def open_run(
         self,
         *,
@@ -51,7 +57,7 @@ class Warehouse:
         A run whose heartbeat is older than ``lease_seconds`` (by the database's clock) is marked
         abandoned.  A walk is resumed if it has the same mode and range, began within
         ``resume_window`` (None: never), nothing was published since and its staging is whole.
-        Raises LeaseHeld, naming the holder.  The schema's version must have been checked.
+        Raises LeaseHeld, naming the holder.  Call ``require_current_schema`` first.
         """
         return ledger.open_run(
             self._database,

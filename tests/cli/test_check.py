@@ -14,7 +14,7 @@ import pytest
 from etl.simulator import SimulatorServer, generate_account
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-SECRET = "canary0123456789abcdef0123456789"  # noqa: S105 - the stand-in's
+SECRET = "canary0123456789abcdef0123456789"
 
 
 @pytest.fixture(scope="module")

@@ -181,6 +181,17 @@ def test_failing_a_run_does_not_raise_without_a_server(make_nights: Callable[...
     assert nights.ledger(run.run_id)["status"] == "running"
 
 
+def test_failing_a_run_takes_a_new_connection_if_the_old_one_is_lost(nights: Any) -> None:
+    run = nights.open()
+    nights.query(
+        "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
+        "and datname = current_database()"
+    )
+    nights.warehouse.fail_run(run, WarehouseUnavailable("lost"))
+
+    assert nights.ledger(run.run_id)["status"] == "failed"
+
+
 def test_prune_deletes_old_pages_and_rows_only(nights: Any, token: Any) -> None:
     nights.night([token("a"), token("a", START + 1)])
     nights.night([token("a", START + 1)])
@@ -303,7 +314,7 @@ def test_run_whose_commit_did_not_arrive_has_failed(
 
     assert nights.query("select 1 from kaltura.upload_token") == []
     assert nights.ledger(run.run_id)["status"] == "failed"
-    assert nights.open(resume_window=WINDOW).resumed_from == run.run_id
+    assert make_nights().open(resume_window=WINDOW).resumed_from == run.run_id
 
 
 # The door -----------------------------------------------------------------------------------

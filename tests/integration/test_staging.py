@@ -48,7 +48,7 @@ def published(nights: Any) -> list[tuple[Any, ...]]:
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -101,7 +101,7 @@ def test_any_batches_in_any_order_give_the_same_table(
                 ],
             )
         nights.time += timedelta(days=1, hours=1)
-        nights.confirm(run, [make_token(*row[:1], START + row[1], status=row[2]) for row in after])
+        nights.confirm(run, [make_token(row[0], START + row[1], status=row[2]) for row in after])
         nights.publish(run)
         found = published(nights)
         nights.warehouse.close()
@@ -113,9 +113,7 @@ def test_any_batches_in_any_order_give_the_same_table(
     assert load([pages_of_night], small=False) == load(batches, small=True)
 
 
-def test_unchanged_night_writes_no_row(
-    make_nights: Callable[..., Any], account: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_unchanged_night_writes_no_row(make_nights: Callable[..., Any], account: Any) -> None:
     make_token, page_of = account
     tokens = [make_token(f"token-{number}", START + number) for number in range(20_000)]
     for small in (False, True):
@@ -145,8 +143,7 @@ def test_unchanged_night_writes_no_row(
         grown = wal(nights) - wal_before
 
         assert statistics(nights) == before
-        with capsys.disabled():
-            print(f"\nunchanged night, small={small}: {grown / len(tokens):.2f} bytes of WAL/token")
+        # Measured: 0.7 to 0.8; a full-page image or two more after a checkpoint.
         assert grown < 2 * len(tokens)
 
 
@@ -173,9 +170,7 @@ def test_later_page_that_shows_the_known_value_again_wins(
     run = nights.open()
     later = nights.time + timedelta(hours=1)
     nights.stage(run, page([token("a", status=2)], from_start=True, to_end=True))
-    nights.stage(
-        run, page([token("a", status=1)], from_start=True, to_end=True, observed_at=later)
-    )
+    nights.stage(run, page([token("a", status=1)], from_start=True, to_end=True, observed_at=later))
     nights.publish(run)
 
     assert (nights.counts.versions, nights.counts.unchanged) == (0, 1)
@@ -278,8 +273,10 @@ def pgbouncer(program: str, folder: Path, url: str) -> Iterator[str]:
         path.chmod(0o777)
     command = [program, str(settings_file)]
     if Path("/proc/self").stat().st_uid == 0:
-        shutil.chown(folder, "nobody")
-        command[1:1] = ["-u", "nobody"]
+        # Only the server's user can pass to its socket.
+        owner = Path(query["host"][0]).owner()
+        shutil.chown(folder, owner)
+        command[1:1] = ["-u", owner]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     through = parts._replace(netloc=f"{user}@", query=f"host={folder}&port=6432").geturl()
     try:

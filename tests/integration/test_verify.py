@@ -7,10 +7,12 @@ made with the constraints of that table out of the way where they would forbid i
 # ruff: noqa: S608 - the statements are constants of this file
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, Final
 
 import psycopg
@@ -456,3 +458,14 @@ def test_the_status_tells_runs_freshness_and_tokens(
     only: dict[str, Any] = status_summary(database_url, "kaltura", 102)
     assert {row["partner_id"] for row in only["last_runs"]} == {102}
     assert only["tokens_by_status"] == []
+
+
+def test_the_document_names_every_check_and_its_purpose() -> None:
+    text = (Path(__file__).parents[2] / "docs/reference/verify.md").read_text(encoding="utf-8")
+    named = re.findall(r"^\| `(\w+)` \| (.*?\.) \| [I0-9 ]*\|$", text, re.MULTILINE)
+    purposes = [
+        (path.stem, path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("-- "))
+        for path in check_files()
+    ]
+    assert named[:-1] == purposes
+    assert named[-1][0] == CERTIFICATES

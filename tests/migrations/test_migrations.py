@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -330,3 +331,21 @@ def test_what_a_loader_lacks_is_named(database_url: str) -> None:
             ]
     finally:
         run(database_url, f"drop owned by {role}", f"drop role {role}")
+
+
+def test_a_new_revision_begins_with_the_rules(tmp_path: Path) -> None:
+    shutil.copytree(migrations_directory(), tmp_path / "migrations")
+    shutil.copy(REPOSITORY / "alembic.ini", tmp_path)
+    made = subprocess.run(
+        [sys.executable, "-m", "alembic", "revision", "-m", "more", "--rev-id", "0002"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stderr
+    text = (tmp_path / "migrations/versions/0002_more.py").read_text(encoding="utf-8")
+    assert "lock_timeout" in text
+    assert 'down_revision = "0001"' in text.replace("'", '"')
+    compile(text, "0002_more.py", "exec")

@@ -80,6 +80,14 @@ def test_json_is_one_object_a_line_with_the_fields_of_extra() -> None:
     }
 
 
+def test_a_name_for_machines_is_the_event_and_the_sentence_stays() -> None:
+    opened = record("session opened", event="session_opened")
+
+    event = json.loads(JsonFormatter().format(opened))
+    assert (event["event"], event["message"]) == ("session_opened", "session opened")
+    assert TextFormatter().format(opened).endswith(" info    session opened")
+
+
 def test_text_is_one_line_with_key_and_value() -> None:
     line = TextFormatter().format(record("read", rows=500, label="two words", none=None))
 

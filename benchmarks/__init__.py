@@ -1,0 +1,1 @@
+"""Measurements of the program on this machine; ``python -m benchmarks --help``."""

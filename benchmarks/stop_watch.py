@@ -1,0 +1,110 @@
+"""``kaltura-etl`` with a stop watch at its stages: ``python -m benchmarks.stop_watch sync …``.
+
+Writes a JSON object of seconds by stage to the file that STOP_WATCH_FILE names.  Stages of the
+main thread add up to the whole; those named ``cpu: …`` are processor time, of all threads, and lie
+within the others.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+SPENT: dict[str, float] = defaultdict(float)
+NESTED: list[float] = []
+"""Seconds of watched calls inside the one under way, for each level of the main thread."""
+
+
+def _watch(owner: Any, name: str, stage: str) -> None:
+    """Count the main thread's seconds in this function, without those of watched ones inside."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(original)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        began = time.perf_counter()
+        NESTED.append(0.0)
+        try:
+            return original(*args, **kwargs)
+        finally:
+            took = time.perf_counter() - began
+            SPENT[stage] += took - NESTED.pop()
+            if NESTED:
+                NESTED[-1] += took
+
+    setattr(owner, name, watched)
+
+
+def _watch_processor(owner: Any, name: str, stage: str) -> None:
+    """Count processor seconds of whatever thread calls this function."""
+    original: Callable[..., Any] = getattr(owner, name)
+
+    @functools.wraps(original)
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        began = time.thread_time()
+        try:
+            return original(*args, **kwargs)
+        finally:
+            SPENT[stage] += time.thread_time() - began
+
+    setattr(owner, name, watched)
+
+
+def _install() -> None:
+    import etl.cli.sync
+    import etl.fetch
+    import etl.sync
+    import etl.warehouse.compare
+    import etl.warehouse.staging
+    from etl.kaltura.client import KalturaClient
+    from etl.sync import _Sync
+    from etl.warehouse.store import Warehouse
+
+    _watch(etl.sync, "sync_full", "open and close")
+    _watch(etl.sync, "open_upload_tokens", "log in")
+    _watch(etl.sync, "require_current", "check the schema")
+    for name, stage in (
+        ("open_run", "take the lease"),
+        ("stage_batch", "stage: the rest"),
+        ("missing_tokens", "confirm absences"),
+        ("stage_lookup", "confirm absences"),
+        ("audit_counts", "audit"),
+        ("publish", "publish"),
+        ("prune", "prune"),
+    ):
+        _watch(Warehouse, name, stage)
+    _watch(_Sync, "run_all", "walk: the rest")
+    _watch(_Sync, "_wait", "walk: wait for pages")
+    _watch(etl.warehouse.staging, "compare_batch", "stage: compare, SQL")
+    _watch(etl.warehouse.compare, "copy_rows", "stage: compare, COPY")
+    _watch(etl.warehouse.staging, "copy_rows", "stage: COPY of differences")
+    _watch(etl.warehouse.staging, "_newest_of_each", "stage: one row an id")
+    _watch_processor(KalturaClient, "post", "cpu: HTTP")
+    _watch_processor(etl.fetch, "decode_rows", "cpu: decode")
+    _watch_processor(etl.warehouse.store.staging, "stage_batch", "cpu: stage")
+
+
+def main() -> None:
+    began = float(os.environ["STOP_WATCH_BEGAN"])
+    import etl.cli
+
+    _install()
+    imported = time.time()
+    SPENT["start and imports"] = imported - began
+    main_began = time.perf_counter()
+    NESTED.append(0.0)
+    try:
+        etl.cli.main()
+    finally:
+        SPENT["settings, output"] = time.perf_counter() - main_began - NESTED.pop()
+        SPENT["cpu: process"] = time.process_time()
+        Path(os.environ["STOP_WATCH_FILE"]).write_text(json.dumps(SPENT), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,258 @@
+"""The demonstration: a simulated account lives through some nights, and each is synced for real.
+
+Real are the HTTP, the sync and the Postgres; simulated is the account and its calendar: its nights
+end yesterday, whereas the syncs run now, seconds apart.  So ``created_at`` and ``updated_at`` are
+of those nights, ``valid_from`` and ``observed_at`` are of now, and the number of the run says which
+night a version belongs to.  No stamp of the warehouse is made up.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from etl.errors import ConfigurationError, LeaseHeld
+from etl.options import SyncOptions
+from etl.progress import NoProgress
+from etl.resources import sql_directory
+from etl.settings import Settings
+from etl.simulator import Life, SimulatorServer, generate_account
+from etl.stop import Stop
+from etl.sync import RunReport, sync_full
+from etl.warehouse.engine import connect, transaction, translated_errors
+from etl.warehouse.schema import migrate
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Engine
+
+SCHEMA: Final = "kaltura_demo"
+MADE_BY_DEMO: Final = "Made by kaltura-etl demo, which drops it when it runs again."
+OPEN_SHARE: Final = 0.03
+"""Uploads that were never finished: few enough to be told apart from those of the nights."""
+SYNC_HOUR: Final = 23
+"""UTC.  At least an hour ago for last night, so that no absence waits for its grace to end."""
+TUESDAY: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Night:
+    """A night of the account, and the run that read it.  Counts are of tokens."""
+
+    night: int
+    """0 is the first load, before the account begins to live."""
+    at: datetime
+    """The account's time when it was read."""
+    run_id: int
+    tokens: int
+    new: int
+    changed: int
+    absent: int
+    relisted: int
+    requests: int
+    seconds: float
+    coverage: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A question of an analyst, and what the warehouse says."""
+
+    question: str
+    file: str
+    sql: str
+    rows: list[dict[str, Any]]
+    note: str = ""
+    variables: dict[str, str] = field(default_factory=dict)
+    """Of the file, as ``psql -v`` takes them."""
+
+
+Event: TypeAlias = Night | Answer
+
+
+def first_load_at(nights: int, now: datetime) -> datetime:
+    """When the first load is, so that the last of ``nights`` is yesterday's."""
+    midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return midnight - timedelta(days=nights + 1) + timedelta(hours=SYNC_HOUR)
+
+
+def run_demo(
+    settings: Settings,
+    *,
+    nights: int,
+    tokens: int,
+    seed: int,
+    stop: Stop,
+    now: Callable[[], datetime] = lambda: datetime.now(UTC),
+) -> Iterator[Event]:
+    """Yield each night as soon as it is synced, then the answers.
+
+    ``settings.database_url`` is the embedded server.  Schema ``kaltura_demo`` is made anew; one
+    that this program did not make is a ConfigurationError, and a demo at work is LeaseHeld.
+    """
+    engine = connect(str(settings.database_url))
+    try:
+        with _alone(engine):
+            _start_afresh(engine)
+            migrate(str(settings.database_url), SCHEMA)
+            lived: list[Night] = []
+            begin = int(first_load_at(nights, now()).timestamp())
+            account = generate_account(tokens, seed=seed, now=begin, open_share=OPEN_SHARE)
+            with SimulatorServer(account, seed=seed) as server:
+                ours = _settings_for(settings, server)
+                for night in _live(ours, server.life(), nights, stop):
+                    lived.append(night)
+                    yield night
+            yield from _answers(engine, lived)
+    finally:
+        engine.dispose()
+
+
+def _settings_for(settings: Settings, server: SimulatorServer) -> Settings:
+    return dataclasses.replace(
+        settings,
+        schema=SCHEMA,
+        service_url=server.url,
+        partner_id=server.account.partner_id,
+        admin_secret=server.partner.admin_secrets[0],
+    )
+
+
+def _live(settings: Settings, life: Life, nights: int, stop: Stop) -> Iterator[Night]:
+    options = SyncOptions(resume=False)
+    for number in range(nights + 1):
+        stop.check()
+        if number:
+            life.advance(hours=24)
+        report = sync_full(settings, options, stop=stop, progress=NoProgress())
+        yield _night(number, datetime.fromtimestamp(life.now, UTC), report)
+
+
+def _night(number: int, at: datetime, report: RunReport) -> Night:
+    return Night(
+        night=number,
+        at=at,
+        run_id=report.run_id,
+        tokens=report.tokens_read,
+        new=report.inserted,
+        changed=report.changed,
+        absent=report.absent,
+        relisted=report.relisted,
+        requests=report.requests,
+        seconds=report.duration_seconds,
+        coverage=report.coverage,
+    )
+
+
+# --- the schema --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """One demo at a time.  A session's lock is right here: no pooler stands before this server."""
+    with translated_errors(), engine.connect() as connection:
+        locked = connection.exec_driver_sql(
+            "select pg_try_advisory_lock(hashtextextended('kaltura-etl demo', 0))"
+        ).scalar_one()
+        connection.commit()
+        if not locked:
+            raise LeaseHeld("Another demo is at work in this warehouse: wait until it has ended.")
+        try:
+            yield
+        finally:
+            # The connection goes back to a pool, which would keep the lock.
+            connection.invalidate()
+
+
+def _start_afresh(engine: Engine) -> None:
+    with transaction(engine) as connection:
+        found = connection.exec_driver_sql(
+            "select obj_description(oid, 'pg_namespace') from pg_namespace "
+            "where nspname = 'kaltura_demo'"
+        ).one_or_none()
+        if found is not None and found[0] != MADE_BY_DEMO:
+            raise ConfigurationError(
+                f"Schema {SCHEMA} of the embedded Postgres was not made by demo, which would drop "
+                f"it. Rename it: ./dev psql -c 'alter schema {SCHEMA} rename to another_name'",
+                schema=SCHEMA,
+            )
+        connection.exec_driver_sql("drop schema if exists kaltura_demo cascade")
+        connection.exec_driver_sql("create schema kaltura_demo")
+        connection.exec_driver_sql(
+            "comment on schema kaltura_demo is "
+            "'Made by kaltura-etl demo, which drops it when it runs again.'"
+        )
+
+
+# --- the questions -----------------------------------------------------------------------------
+
+
+def _answers(engine: Engine, lived: list[Night]) -> Iterator[Answer]:
+    with transaction(
+        engine, search_path=f"{SCHEMA}, pg_catalog", transaction_read_only="on"
+    ) as connection:
+        last, asked = lived[-1], night_to_ask_for(lived)
+        day = f"{asked.at:%A}"
+        yield _ask(
+            connection,
+            f"What changed last night (run {last.run_id})?",
+            "what_changed_last_run.sql",
+        )
+        yield _ask(
+            connection,
+            f"What was stuck last {day} (run {asked.run_id}), and what became of it?",
+            "stuck_at_run.sql",
+            {"run_id": str(asked.run_id)},
+            note="Kaltura itself can say only what is stuck now.",
+        )
+        yield _ask(
+            connection,
+            "What disappeared, and when?",
+            "disappeared.sql",
+            note="It went between the last two times. They are of today, because the week was "
+            "synced in seconds; the night is that of run_id.",
+        )
+        busiest = connection.exec_driver_sql(
+            "select token_id from upload_token order by version desc, token_id limit 1"
+        ).scalar_one()
+        yield _ask(
+            connection,
+            "What has this token been through?",
+            "history_of_token.sql",
+            {"token_id": str(busiest)},
+        )
+
+
+def night_to_ask_for(lived: list[Night]) -> Night:
+    """The last Tuesday; of a life too short to have one, the night in the middle."""
+    tuesdays = [night for night in lived[1:] if night.at.weekday() == TUESDAY]
+    return tuesdays[-1] if tuesdays else lived[len(lived) // 2]
+
+
+def _ask(
+    connection: Connection,
+    question: str,
+    file: str,
+    variables: Mapping[str, str] | None = None,
+    *,
+    note: str = "",
+) -> Answer:
+    variables = dict(variables or {})
+    text = (sql_directory() / "queries" / file).read_text(encoding="utf-8")
+    sql = with_variables(text.split("\n", 1)[1].strip(), variables)
+    rows = [dict(row) for row in connection.exec_driver_sql(sql).mappings()]
+    return Answer(question=question, file=file, sql=sql, rows=rows, note=note, variables=variables)
+
+
+def with_variables(sql: str, variables: Mapping[str, str]) -> str:
+    """``sql`` as ``psql -v NAME=VALUE`` would send it: ``:name`` bare, ``:'name'`` as a literal."""
+
+    def fill(match: re.Match[str]) -> str:
+        value = variables[match["name"]]
+        return "'" + value.replace("'", "''") + "'" if match["quote"] else value
+
+    return re.sub(r"(?<![:\w]):(?P<quote>'?)(?P<name>[a-z_]+)(?P=quote)", fill, sql)

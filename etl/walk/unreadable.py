@@ -1,0 +1,98 @@
+"""Rows that make every page fail that holds them: find them, and step around them."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Final
+
+from etl.coverage import POSITIVE_INFINITY, Span
+from etl.walk.knowledge import Knowledge, Page, Reply, Task, WalkStuck
+from etl.walk.planner import PageRequest, Request, aligned_blocks, page_beginning_soonest
+
+FAILURES_THAT_MEAN_OUTAGE: Final = 6
+
+
+def isolate(known: Knowledge, request: PageRequest) -> Task:
+    """Find the rows that make a page fail, by halving it down to single positions."""
+    start, end = request.start, request.end
+    if request.descending:
+        total = known.total_count or 0
+        start, end = max(total - request.end, 0), max(total - request.start, 0)
+    stack = aligned_blocks(start, end, known.page_size)[::-1]
+    readable = False
+    found: list[int] = []
+    while stack:
+        block = stack.pop()
+        page = yield block
+        if isinstance(page, Page):
+            readable = True
+        elif block.size == 1:
+            found.append(block.start)
+            if not readable and len(found) >= FAILURES_THAT_MEAN_OUTAGE:
+                raise _outage()
+            if len(found) > known.max_unreadable:
+                raise WalkStuck(
+                    "unreadable",
+                    f"more than the {known.max_unreadable} unreadable tokens allowed, "
+                    f"from position {found[0]} on",
+                )
+        else:
+            half = block.size // 2
+            stack.append(PageRequest(block.index * 2, half, probe=True))
+            stack.append(PageRequest(block.index * 2 - 1, half, probe=True))
+    if found and not readable:
+        neighbour = yield PageRequest(max(found[0], 1), 1, probe=True)
+        beyond_them = yield PageRequest(found[-1] + 2, 1, probe=True)
+        if not isinstance(neighbour, Page) and not isinstance(beyond_them, Page):
+            raise _outage()
+    known.barriers = {b for b in known.barriers if not start <= b < end} | set(found)
+
+
+def step_around(known: Knowledge, hole: Span, end: int) -> Task:
+    """No page without an unreadable row leads on from position ``end``: continue behind that row,
+    and record what lies between as a hole.
+    """
+    behind = min((b for b in known.barriers if b >= end - known.overlap), default=None)
+    if behind is None:
+        raise WalkStuck("unstable", f"no page leads on from createdAt {hole.lower}")
+    again = yield PageRequest(behind + 1, 1, probe=True)
+    if isinstance(again, Page):
+        known.barriers.discard(behind)  # the list has moved, and the row with it
+        return
+    run = 1
+    while behind + run in known.barriers:
+        run += 1
+    request = page_beginning_soonest(behind + run, known.page_size, known.barriers)
+    page = yield request
+    if not isinstance(page, Page):
+        yield from isolate(known, request)
+        return
+    unreadable = sum(1 for barrier in known.barriers if behind <= barrier < request.start)
+    # No page that proves anything begins earlier.  The rows between are read all the same.
+    for block in aligned_blocks(behind + run, request.start, known.page_size):
+        yield block
+    if known.settled.contains(hole.lower):
+        return
+    if page.seconds and page.last > hole.lower:
+        upper = max(page.first, hole.lower) + 1
+    else:
+        newest = yield PageRequest(1, 1, descending=True, probe=True)
+        readable = isinstance(newest, Page) and bool(newest.seconds)
+        upper = newest.first + 1 if isinstance(newest, Page) and readable else POSITIVE_INFINITY
+    known.give_up(Span(hole.lower, max(upper, hole.lower + 1)), "unreadable", unreadable)
+
+
+def prove_end_with_less(request: PageRequest) -> Generator[Request, Reply, bool]:
+    """The newest page holds an unreadable row: prove the end of the list with fewer rows.  False
+    if the newest row itself cannot be read, because then nothing can prove what comes after."""
+    size = request.size // 2
+    while size:
+        page = yield PageRequest(1, size, descending=True, probe=True)
+        if isinstance(page, Page):
+            return True
+        size //= 2
+    return False
+
+
+def _outage() -> WalkStuck:
+    return WalkStuck("outage", "the service fails on every page, whatever its size")
