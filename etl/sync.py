@@ -24,7 +24,6 @@ from etl.source import open_upload_tokens
 from etl.walk import Hole, Lookup, PageRequest, Request, Walk, WalkStuck
 from etl.warehouse.engine import connect
 from etl.warehouse.runs import AuditCounts, OpenRun, StagedPage
-from etl.warehouse.schema import require_current
 from etl.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
@@ -89,8 +88,7 @@ def sync_full(
     """
     warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
     try:
-        with warehouse.database.engine.connect() as connection:
-            require_current(connection, settings.schema)
+        warehouse.require_current_schema()
         clock = _Clock()
         with open_upload_tokens(settings, stop, clock=clock) as tokens:
             run = warehouse.open_run(

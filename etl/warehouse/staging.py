@@ -158,8 +158,9 @@ def missing_tokens(
         tokens.c.missing_at.is_not(None),
         sa.or_(tokens.c.present_at.is_(None), tokens.c.present_at <= tokens.c.missing_at),
     )
-    # Tokens with a rejected twin, of which nothing else was staged, too.
-    looked_up = staging.alias("looked_up")
+    # Tokens with a rejected twin, too, unless the known token was seen unchanged beside it: then
+    # nothing of it is staged, and asking every night would be a request and a write for nothing.
+    looked_up, also_staged = staging.alias("looked_up"), staging.alias("also_staged")
     duplicates = (
         sa.select(
             rejected.c.token_id,
@@ -169,6 +170,10 @@ def missing_tokens(
             rejected.c.run_id == run.run_id,
             rejected.c.reason == DUPLICATE_ID,
             rejected.c.token_id.is_not(None),
+            sa.exists().where(
+                also_staged.c.walk_id == run.walk_id,
+                also_staged.c.token_id == rejected.c.token_id,
+            ),
             sa.not_(
                 sa.exists().where(
                     looked_up.c.walk_id == run.walk_id,

@@ -7,7 +7,7 @@ from bisect import insort
 from collections import deque
 from typing import NamedTuple
 
-from etl.coverage import Coverage, Span
+from etl.coverage import EVERYTHING, Coverage, Span, page_span
 from etl.walk import Lookup, PageRequest, PageRows, Walk
 
 Token = tuple[int, str]  # createdAt in seconds, id
@@ -142,20 +142,17 @@ def walk_account(
             "negative": -5,
         }[total]
         rows = PageRows([second for second, _ in page], [key for _, key in page], count)
-        known_before = walk.coverage
         span = walk.receive(request, rows)
         if span is not None:
             spans.append(span)
-            if not account.poison:
-                shown = read if walk.coverage != known_before.add(_own(page, span)) else set(page)
-                false_absences |= {
-                    token
-                    for token in account.listed
-                    if span.lower <= token[0] < span.upper and token not in shown | read
-                    or _own(page, span).lower <= token[0] < _own(page, span).upper
-                    and token not in page
-                    and span == _own(page, span)
-                }
+            own = _own_span(request, page)
+            for token in account.listed:
+                if own and own.lower <= token[0] < own.upper:
+                    absent = token not in page
+                else:  # a tie group, certified by several pages
+                    absent = span.lower <= token[0] < span.upper and token not in read
+                if absent and token[1] not in account.poison:
+                    false_absences.add(token)
     assert walk.coverage == before.union(spans)
     holes = Coverage(hole.span for hole in walk.holes)
     missed = {
@@ -164,3 +161,14 @@ def walk_account(
         if token[1] not in account.poison and not holes.contains(token[0])
     }
     return Outcome(walk, read, missed, false_absences)
+
+
+def _own_span(request: PageRequest, page: list[Token]) -> Span | None:
+    seconds = sorted(second for second, _ in page)
+    if not seconds:
+        return EVERYTHING
+    return page_span(
+        seconds,
+        from_start=request.index == 1 and not request.descending,
+        to_end=request.index == 1 and request.descending,
+    )
