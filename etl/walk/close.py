@@ -111,18 +111,19 @@ def _page_seeking(known: Knowledge, search: Search) -> PageRequest | None:
     if page is not None:
         return page
     # Only small page sizes, or unreadable rows, get this far.
-    wanted = max(min(search.end, last) - 1, 0) if search.fresh else first
-    last = last if search.fresh else min(first + 1, last)
+    if search.fresh:
+        first = max(last - 1, 0)
     page = page_holding(
-        wanted,
-        last,
+        first,
+        min(first + 1, last),
         known.page_size,
         barriers=known.barriers,
         total_count=known.total_count,
     )
     if page is not None:
         return page
-    if not is_clear(wanted, last + 1, known.barriers) and (search.fresh or search.bracketed):
+    blocked = not is_clear(first, last + 1, known.barriers)
+    if blocked and (search.fresh or search.bracketed):
         return None
     return page_beginning_soonest(last, known.page_size, known.barriers)
 

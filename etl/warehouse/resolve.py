@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import array, distinct_on
 from etl.coverage import EVERYTHING, Coverage
 from etl.records import TOKEN_COLUMNS
 from etl.warehouse.compare import KEPT_WHEN_ABSENT, changed_columns, differs, within
-from etl.warehouse.runs import AuditCounts, Database, OpenRun
+from etl.warehouse.runs import DUPLICATE_ID, AuditCounts, Database, OpenRun
 
 VERSION_COLUMNS: Final = (
     "partner_id",
@@ -123,6 +123,13 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
     rejected_rows = sa.select(
         rejected.c.token_id, rejected.c.reason, rejected.c.created_second
     ).where(rejected.c.run_id == run.run_id)
+    # Tokens that were listed, but in a row that could not be loaded.  A rejected twin says nothing
+    # of the token itself.
+    bad_ids = sa.select(rejected.c.token_id).where(
+        rejected.c.run_id == run.run_id,
+        rejected.c.reason != DUPLICATE_ID,
+        rejected.c.token_id.is_not(None),
+    )
     if staged_now:
         versions = outcomes(database, run).subquery()
         kinds = count_by(
@@ -139,12 +146,7 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
                 staging.c.kind == "missing",
                 known.c.is_listed,
                 _has_no_outcome(database, run, staging.c.token_id),
-                sa.not_(
-                    sa.exists().where(
-                        rejected.c.run_id == run.run_id,
-                        rejected.c.token_id == staging.c.token_id,
-                    )
-                ),
+                staging.c.token_id.not_in(bad_ids),
             ),
         )
     rejected_count = _count(connection, rejected_rows.distinct())
@@ -154,9 +156,7 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
             sa.select(known.c.token_id).where(
                 known.c.partner_id == run.partner_id,
                 known.c.is_listed,
-                known.c.token_id.in_(
-                    sa.select(rejected.c.token_id).where(rejected.c.run_id == run.run_id)
-                ),
+                known.c.token_id.in_(bad_ids),
                 _has_no_outcome(database, run, known.c.token_id),
             ),
         )
@@ -172,11 +172,7 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
                 known.c.token_id.not_in(
                     sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk_id)
                 ),
-                known.c.token_id.not_in(
-                    sa.select(rejected.c.token_id).where(
-                        rejected.c.run_id == run.run_id, rejected.c.token_id.is_not(None)
-                    )
-                ),
+                known.c.token_id.not_in(bad_ids),
             ),
         )
     changed, absent = kinds.get("changed", 0), kinds.get("absent", 0)

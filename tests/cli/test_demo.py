@@ -111,7 +111,7 @@ def test_it_tells_what_it_does_and_starts_afresh_each_time(run: Run) -> None:
 
         assert (done.returncode, done.stderr) == (0, "")
         lines = done.stdout.splitlines()
-        assert [line.split()[0] for line in lines if line.endswith("= everything")] == list("123")
+        assert [line.split()[0] for line in lines if line.endswith(" {(,)}")] == list("123")
         assert "What changed last night" in done.stdout
         assert "select" in done.stdout
         assert "./dev run status --schema kaltura_demo" in done.stdout
@@ -129,7 +129,7 @@ def test_a_real_warehouse_and_a_real_account_are_not_touched(run: Run) -> None:
         DATABASE_URL="postgresql://nobody@127.0.0.1:1/none",
         KALTURA_SERVICE_URL="https://kaltura.invalid",
         KALTURA_PARTNER_ID="7",
-        KALTURA_KS="not used",
+        KALTURA_KS="not-used",
         ETL_SCHEMA="kaltura",
     )
 

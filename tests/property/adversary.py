@@ -166,7 +166,7 @@ def walk_account(
 def _own_span(request: PageRequest, page: list[Token]) -> Span | None:
     seconds = sorted(second for second, _ in page)
     if not seconds:
-        return EVERYTHING
+        return EVERYTHING if request.index == 1 else None
     return page_span(
         seconds,
         from_start=request.index == 1 and not request.descending,
