@@ -83,7 +83,7 @@ def _install() -> None:
     _watch(etl.warehouse.staging, "compare_batch", "stage: compare, SQL")
     _watch(etl.warehouse.compare, "copy_rows", "stage: compare, COPY")
     _watch(etl.warehouse.staging, "copy_rows", "stage: COPY of differences")
-    _watch(etl.warehouse.staging, "_newest_of_each", "stage: one row an id")
+    _watch(etl.warehouse.staging, "newest_of_each", "stage: one row an id")
     _watch_processor(KalturaClient, "post", "cpu: HTTP")
     _watch_processor(etl.fetch, "decode_rows", "cpu: decode")
     _watch_processor(etl.warehouse.store.staging, "stage_batch", "cpu: stage")

@@ -12,6 +12,7 @@ import math
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 NEGATIVE_INFINITY: Final = -(2**62)
@@ -52,7 +53,7 @@ def page_span(
         ValueError: the page is not in ascending order, and so is no slice of an ordered list.
     """
     placed = [position for position in positions if position is not None]
-    if any(later < earlier for earlier, later in zip(placed, placed[1:], strict=False)):
+    if any(later < earlier for earlier, later in pairwise(placed)):
         raise ValueError("the page is not in ascending createdAt order")
     if not placed:
         return EVERYTHING if from_start and to_end else None

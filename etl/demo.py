@@ -213,8 +213,8 @@ def _answers(engine: Engine, lived: list[Night]) -> Iterator[Answer]:
             connection,
             "What disappeared, and when?",
             "disappeared.sql",
-            note="It went between the last two times. They are of today, because the week was "
-            "synced in seconds; the night is that of run_id.",
+            note="It went between the last two times. They are of now, as the syncs are; "
+            "run_id tells the night.",
         )
         busiest = connection.exec_driver_sql(
             "select token_id from upload_token order by version desc, token_id limit 1"

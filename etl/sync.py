@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.audit import audit
-from etl.coverage import EVERYTHING, Coverage, Span
+from etl.coverage import EVERYTHING, Span
 from etl.errors import DataRefused, EtlError, ServiceUnavailable
 from etl.fetch import Fetched, FetchedPage, Fetcher, Undeliverable
 from etl.source import open_upload_tokens
@@ -210,11 +210,11 @@ class _Sync:
     # --- walking -----------------------------------------------------------------------------
 
     def _new_walk(self) -> Walk:
+        # The holes of a resumed walk are not taken over: what could not be read then may be now.
         return Walk(
             EVERYTHING,
             page_size=self._settings.page_size,
             coverage=self._run.coverage,
-            holes=_holes_from_ledger(self._run.holes),
             max_unreadable=self._settings.max_unreadable,
         )
 
@@ -397,12 +397,4 @@ def _refusal(stuck: WalkStuck) -> EtlError:
 def _holes_for_ledger(holes: list[Hole]) -> list[dict[str, Any]]:
     return [
         {"span": hole.span.to_sql(), "reason": hole.reason, "tokens": hole.tokens} for hole in holes
-    ]
-
-
-def _holes_from_ledger(holes: list[dict[str, Any]]) -> list[Hole]:
-    return [
-        Hole(span, str(hole["reason"]), int(hole["tokens"]))
-        for hole in holes
-        for span in Coverage.from_sql(str(hole["span"]))
     ]

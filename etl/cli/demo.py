@@ -85,10 +85,10 @@ def _show(runtime: Runtime, *parts: Any, before: str = "") -> None:
 
 def _heading(tokens: int) -> list[Any]:
     return [
-        f"A simulated account of {tokens:,} tokens lives on; each night it is read over HTTP and "
-        "published.\nThe syncs run now, one after the other: times of tokens are of those nights, "
-        "times of the\nwarehouse are of now. Coverage {(,)} is everything: proof that no token was "
-        "missed.\n",
+        f"A simulated account of {tokens:,} tokens lives on, and is read over HTTP each night.\n"
+        "The nights are made up, the syncs are not: they run now, so times of tokens\n"
+        "are of those nights, and times of the warehouse are of now. The cover {(,)} is\n"
+        "everything: no token that was listed throughout the run can be missing.\n",
         NIGHT_LINE.format(
             "run",
             "night",
@@ -150,20 +150,20 @@ def _what_next(schema: str, answers: list[Answer]) -> list[Any]:
     program = "./dev run" if checkout else "kaltura-etl"
     lines = [f"The warehouse stays, in schema {schema}; another demo makes it anew. Next:", ""]
     if checkout:
-        psql = f"PGOPTIONS='-c search_path={schema}' ./dev psql"
-        lines += [f"    {psql}", "        \\d+ upload_token_history"]
-        for answer in answers:
-            if answer.variables:
-                given = " ".join(f"-v {name}={value}" for name, value in answer.variables.items())
-                lines.append(f"    {psql} {given} -f sql/queries/{answer.file}")
-                break
+        lines += [
+            f"    PGOPTIONS='-c search_path={schema}' ./dev psql",
+            "        \\d+ upload_token_history",
+        ]
+        asked = next(answer for answer in answers if answer.variables)
+        lines += [f"        \\set {name} {value}" for name, value in asked.variables.items()]
+        lines += [f"        \\i sql/queries/{asked.file}"]
     lines += [
-        f"    {program} status --schema {schema}     the runs, and tokens by status",
-        f"    {program} verify --schema {schema}     the invariants and the certificates",
+        f"    {program} status --schema {schema}",
+        f"    {program} verify --schema {schema}",
         "",
         "A real account (README.md says what goes into the file):",
         "",
-        f"    VARIABLE_FILE=account.env {program} check",
-        f"    VARIABLE_FILE=account.env {program} sync",
+        f"    VARIABLE_FILE=~/account.env {program} check",
+        f"    VARIABLE_FILE=~/account.env {program} sync",
     ]
     return ["\n".join(lines)]

@@ -52,7 +52,7 @@ def close_hole(known: Knowledge, lower: int, position: int | None = None) -> Tas
 def _try_once(known: Knowledge, hole: Span, search: Search) -> Task:
     """One page, and what follows from it."""
     if _is_newest_next(known, hole, search):
-        search.newest_next = False
+        search.newest_next, search.newest_tried = False, True
         request = PageRequest(1, known.page_size, descending=True)
     elif hole.lower == NEGATIVE_INFINITY:
         size = min([known.page_size, *known.barriers])
@@ -61,7 +61,7 @@ def _try_once(known: Knowledge, hole: Span, search: Search) -> Task:
             return
         request = PageRequest(1, size)
     elif search.found is not None:
-        held = _page_holding_tie(known, search)
+        held = None if search.ends_list else _page_holding_tie(known, search)
         if held is None:
             yield from _no_page_holds(known, hole, search)
             return
@@ -134,14 +134,19 @@ def _no_page_holds(known: Knowledge, hole: Span, search: Search) -> Task:
     if not is_clear(begin - 1, begin + ties + 1, known.barriers):
         yield from step_around(known, hole, begin)
         return
+    near = known.page_size
+    if ties < near // 2 and not is_clear(begin - near, begin + near, known.barriers):
+        # An unreadable row close by leaves no page size that fits; the rows themselves were read.
+        known.give_up(Span(hole.lower, search.lower + 1), "unreadable", 0)
+        return
     yield from cross_tie(known, search.lower, begin)
-    search.found = None
+    search.found, search.ends_list = None, False
 
 
-def _learn(
-    known: Knowledge, hole: Span, search: Search, request: PageRequest, page: Page
-) -> None:
+def _learn(known: Knowledge, hole: Span, search: Search, request: PageRequest, page: Page) -> None:
     ends_early = not request.descending and page.rows < min(request.size, known.page_size)
-    if ends_early and (hole.upper == POSITIVE_INFINITY or hole.lower in page.seconds):
+    untried = not search.newest_tried and hole.lower in page.seconds
+    if ends_early and (hole.upper == POSITIVE_INFINITY or untried):
         search.newest_next = True
+    search.ends_list = ends_early and search.newest_tried and hole.lower in page.seconds
     search.observe(page, at_start=request.index == 1 and not request.descending)

@@ -150,9 +150,9 @@ class Knowledge:
             insort(self._ends, (page.last, page.start + page.rows))
         if self._is_cut_short(request, page.rows):
             # The length that short pages have in common is the largest page size of the service.
-            # One short page alone may be an accident, and so may be the same page once more.
+            # One short page alone may be an accident.  No walk is possible with less than two rows.
             if self._short is not None and self._short[1] == page.rows:
-                self.page_size = min(self.page_size, page.rows)
+                self.page_size = min(self.page_size, max(page.rows, 2))
             self._short = request, page.rows
 
     def _is_cut_short(self, request: PageRequest, rows: int) -> bool:

@@ -25,6 +25,9 @@ class Search:
         self.steps = 0
         self.newest_next = False
         """An ascending page ended with the list: only the newest page can prove what follows."""
+        self.newest_tried = False
+        self.ends_list = False
+        """The list ends with the second ``lower``, and the newest page begins with it too."""
         self.newest_blocked = False
         """The newest row cannot be read."""
         self.found: tuple[int, int] | None = None

@@ -54,7 +54,7 @@ def cross_tie(known: Knowledge, second: int, begin: int) -> Task:
         known.give_up(Span(second, second + 1), "tie_group", 1)
 
 
-def _read_tie(
+def _read_tie(  # noqa: PLR0911 - each return is one way for a reading to fail
     known: Knowledge, second: int, begin: int
 ) -> Generator[Request, Reply, _Reading | None]:
     """Read the group once, with overlapping pages from before its first row to after its last."""

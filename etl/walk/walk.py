@@ -247,7 +247,7 @@ class Walk:
         self._sweep_from = low
         self._sweep_last = (second, low)
 
-    def _next_sweep_page(self) -> PageRequest | None:
+    def _next_sweep_page(self) -> Request | None:
         known = self._known
         if not self._first_page_known:
             if self._outstanding:

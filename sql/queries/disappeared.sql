@@ -2,8 +2,7 @@
 select
     token.run_id,
     token.token_id,
-    coalesce(status.name, 'UNKNOWN_' || cast(token.status as text)) as last_status,
-    token.created_at,
+    coalesce(status.name, 'UNKNOWN_' || token.status) as last_status,
     token.last_listed_at,
     token.absence_confirmed_at
 from upload_token as token

@@ -3,8 +3,7 @@ select
     token.version,
     token.run_id,
     token.change_kind,
-    coalesce(status.name, 'UNKNOWN_' || cast(token.status as text)) as status,
-    token.uploaded_size_bytes,
+    coalesce(status.name, 'UNKNOWN_' || token.status) as status,
     token.updated_at,
     token.changed_columns
 from upload_token_history as token

@@ -6,27 +6,35 @@ with seen as (
         max(before.published_at) as at_run_before
     from sync_run as run
     inner join sync_run as before
-        on run.partner_id = before.partner_id and run.published_at > before.published_at
+        on
+            run.partner_id = before.partner_id
+            and run.published_at > before.published_at
     where run.run_id = :run_id
     group by 1, 2
 )
 
 select
     status.name as status_then,
-    count(*) as stuck_then,
-    min(token.created_at) as oldest_created_at,
-    count(*) filter (where latest.is_listed and latest.status in (0, 1, 2)) as still_open,
-    count(*) filter (where latest.is_listed and latest.status = 3) as closed_since,
-    count(*) filter (where latest.is_listed and latest.status in (4, 5, 6)) as failed_since,
-    count(*) filter (where not latest.is_listed) as gone_since
+    count(*) as stuck,
+    min(token.created_at) as oldest,
+    count(*) filter (
+        where now.is_listed and now.status in (0, 1, 2)
+    ) as still_open,
+    count(*) filter (where now.is_listed and now.status = 3) as closed,
+    count(*) filter (
+        where now.is_listed and now.status in (4, 5, 6)
+    ) as failed,
+    count(*) filter (where not now.is_listed) as gone
 from seen
 inner join upload_token_history as token
     on
         seen.partner_id = token.partner_id
         and token.valid_from <= seen.at_run_before
         and (token.valid_to > seen.at_run or token.valid_to is null)
-inner join upload_token as latest
-    on token.partner_id = latest.partner_id and token.token_id = latest.token_id
+inner join upload_token as now
+    on
+        token.partner_id = now.partner_id
+        and token.token_id = now.token_id
 inner join upload_token_status as status on token.status = status.code
 where token.is_listed and status.outcome_group = 'open'
 group by status.code, status.name

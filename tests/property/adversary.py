@@ -149,9 +149,11 @@ def walk_account(
             for token in account.listed:
                 if own and own.lower <= token[0] < own.upper:
                     absent = token not in page
-                else:  # a tie group, certified by several pages
+                else:  # a tie group, certified for the instant between two readings
                     absent = span.lower <= token[0] < span.upper and token not in read
-                if absent and token[1] not in account.poison:
+                    absent = absent and token in account.alive_throughout
+                # Zero dates have no place in the warehouse, so they cannot go missing there.
+                if absent and token[1] not in account.poison and token[0] >= 0:
                     false_absences.add(token)
     assert walk.coverage == before.union(spans)
     holes = Coverage(hole.span for hole in walk.holes)
