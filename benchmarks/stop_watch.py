@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -21,9 +22,19 @@ NESTED: list[float] = []
 """Seconds of watched calls inside the one under way, for each level of the main thread."""
 
 
+def _original(owner: Any, name: str) -> Callable[..., Any] | None:
+    """The function to watch.  One that has been renamed costs a line of the table, not the run."""
+    found: Callable[..., Any] | None = getattr(owner, name, None)
+    if found is None:
+        print(f"stop watch: {owner.__name__} has no {name}", file=sys.stderr)
+    return found
+
+
 def _watch(owner: Any, name: str, stage: str) -> None:
     """Count the main thread's seconds in this function, without those of watched ones inside."""
-    original: Callable[..., Any] = getattr(owner, name)
+    original = _original(owner, name)
+    if original is None:
+        return
 
     @functools.wraps(original)
     def watched(*args: Any, **kwargs: Any) -> Any:
@@ -42,7 +53,9 @@ def _watch(owner: Any, name: str, stage: str) -> None:
 
 def _watch_processor(owner: Any, name: str, stage: str) -> None:
     """Count processor seconds of whatever thread calls this function."""
-    original: Callable[..., Any] = getattr(owner, name)
+    original = _original(owner, name)
+    if original is None:
+        return
 
     @functools.wraps(original)
     def watched(*args: Any, **kwargs: Any) -> Any:

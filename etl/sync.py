@@ -39,6 +39,8 @@ BATCH_PAGES: Final = 8
 """Pages that are compared with the warehouse together: 4,000 rows cost little more than 500."""
 BATCH_SECONDS: Final = 20.0
 """A checkpoint is written at least this often, for a walk of slow pages."""
+TIE_BATCH_PAGES: Final = 24
+"""A batch may grow to this while a tie is being certified."""
 PAGES_AHEAD_PER_THREAD: Final = 2
 LOOKUP_IDS: Final = 500
 SMALL_ACCOUNT: Final = 20_000
@@ -150,6 +152,7 @@ class _Sync:
         self._began = time.monotonic()
         self._batch: list[StagedPage] = []
         self._saved = time.monotonic()
+        self._tie: datetime | None = None
         self._walk = self._new_walk()
 
     def run_all(self) -> RunReport:
@@ -258,6 +261,9 @@ class _Sync:
             assert isinstance(fetched, list)  # noqa: S101 - a look-up's future gives pages
             listed = {token_id for page in fetched for token_id in page.token_ids if token_id}
             self._batch.extend(_staged(page, None) for page in fetched)
+            self._tie = next(
+                (token.created_at for page in fetched for token in page.decoded.tokens), None
+            )
             self._walk.receive_lookup(request, listed)
         else:
             assert isinstance(fetched, FetchedPage)  # noqa: S101
@@ -271,6 +277,14 @@ class _Sync:
             self._progress.update(rows if total is None else min(rows, total), total, pages)
 
     def _save_batch_if_due(self) -> None:
+        if self._tie is not None:
+            # A second with more tokens than a page holds is certified by several pages.  They stay
+            # in one batch with the look-up between them, which shows the whole group: in a batch
+            # of its own, the last page would make the rest of the group look missing.
+            certified = self._walk.coverage.contains(int(self._tie.timestamp()))
+            if not certified and len(self._batch) < TIE_BATCH_PAGES:
+                return
+            self._tie = None
         if len(self._batch) >= BATCH_PAGES or time.monotonic() - self._saved > BATCH_SECONDS:
             self._save_batch()
 

@@ -192,9 +192,8 @@ def test_a_service_whose_cache_is_down_is_read_without_it(
     assert all(row["auto_finalize"] is not None for row in job.current().values())
 
 
-@pytest.mark.parametrize("secret", ["f" * 32, "not a secret"])
-def test_a_wrong_secret(refused: Callable[..., EtlError], secret: str) -> None:
-    refused(CredentialsRefused, 77, KALTURA_ADMIN_SECRET=secret)
+def test_a_wrong_secret(refused: Callable[..., EtlError]) -> None:
+    refused(CredentialsRefused, 77, KALTURA_ADMIN_SECRET="f" * 32)
 
 
 def test_a_users_session(
@@ -218,7 +217,7 @@ def test_a_schema_of_another_version(
 ) -> None:
     (table,) = job.query(
         "select table_schema, table_name from information_schema.tables "
-        "where table_name like '%alembic_version%'"
+        "where table_name ~ 'alembic_version'"
     )
     name = f'"{table["table_schema"]}"."{table["table_name"]}"'
     if version is None:
@@ -232,7 +231,9 @@ def test_a_schema_of_another_version(
     assert len(server.service.log) == before
 
 
-def test_a_database_that_is_not_there(server: SimulatorServer, refused: Callable[..., EtlError]) -> None:
+def test_a_database_that_is_not_there(
+    server: SimulatorServer, refused: Callable[..., EtlError]
+) -> None:
     before = len(server.service.log)
     refused(WarehouseUnavailable, 74, DATABASE_URL="postgresql://u@127.0.0.1:1/none")
     assert len(server.service.log) == before
@@ -241,7 +242,7 @@ def test_a_database_that_is_not_there(server: SimulatorServer, refused: Callable
 def test_an_unknown_page_size_of_the_service_costs_nothing(
     server: SimulatorServer, job: Job
 ) -> None:
-    for cap in (7, 100, 499):
+    for cap in (60, 499):
         server.configure(page_cap=cap)
         report: Any = job.run()
         assert (report.unchanged, report.coverage) == (TOKENS, "{(,)}")
