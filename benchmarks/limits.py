@@ -170,9 +170,9 @@ def copy_plainly(server: Postgres, database: str, rows: bytes) -> float:
     )
     with psycopg.connect(server.url_of(database), autocommit=True) as connection:
         connection.execute(
-            sql.SQL(
-                'create table {}.bare ({}, primary key (partner_id, token_id))'
-            ).format(sql.Identifier(SCHEMA), columns)
+            sql.SQL("create table {}.bare ({}, primary key (partner_id, token_id))").format(
+                sql.Identifier(SCHEMA), columns
+            )
         )
         connection.execute(
             sql.SQL('alter table {}.bare alter token_id type text collate "C"').format(

@@ -12,6 +12,7 @@ import os
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -137,7 +138,7 @@ class Postgres:
             self.run(sql.SQL("drop database {} with (force)").format(quoted))
 
     def rest(self, database: str) -> None:
-        """What a server does by itself in the day between two nights: vacuum, analyze, checkpoint."""
+        """What a server does by itself between two nights: vacuum, analyze, checkpoint."""
         for table in ("upload_token", "upload_token_superseded", "sync_run", "sync_page"):
             self.run(
                 sql.SQL("vacuum (analyze) {}").format(sql.Identifier(SCHEMA, table)),
@@ -193,6 +194,7 @@ def sync(
         STOP_WATCH_FILE=str(stop_watch or ""),
     )
     wal_before = server.wal_position()
+    peak = [0]
     began = time.perf_counter()
     environment["STOP_WATCH_BEGAN"] = repr(time.time())
     with subprocess.Popen(
@@ -200,6 +202,8 @@ def sync(
     ) as process:
         assert process.stdout is not None  # noqa: S101
         assert process.stderr is not None  # noqa: S101
+        watching = threading.Thread(target=_watch_memory, args=(process.pid, peak), daemon=True)
+        watching.start()
         printed, said = process.stdout.read(), process.stderr.read()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - began
@@ -210,11 +214,30 @@ def sync(
     return Sync(
         seconds=seconds,
         cpu_seconds=usage.ru_utime + usage.ru_stime,
-        peak_rss_bytes=usage.ru_maxrss * (1 if sys.platform == "darwin" else 1024),
+        peak_rss_bytes=peak[0],
         wal_bytes=wal_after - wal_before,
         report=json.loads(printed),
         stages=json.loads(stop_watch.read_text()) if stop_watch else {},
     )
+
+
+def _watch_memory(pid: int, peak: list[int]) -> None:
+    """Note the high-water mark of a process until it ends; 0 where there is no /proc.
+
+    ``ru_maxrss`` would not do: it begins with what the process that forked was using.
+    """
+    status = Path(f"/proc/{pid}/status")
+    while True:
+        try:
+            marks = [line for line in status.read_text().splitlines() if line[:6] == "VmHWM:"]
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            return
+        if not marks:  # it has ended, and nobody has waited for it yet
+            return
+        if b"sync" in command.split(b"\0"):  # before its exec it is still a copy of us
+            peak[0] = max(peak[0], int(marks[0].split()[1]) * 1024)
+        time.sleep(0.02)
 
 
 def write_bytecode() -> None:

@@ -18,7 +18,7 @@ CHANGED_SHARE = 0.01
 
 @dataclass(slots=True)
 class Round:
-    """One of the interleaved runs: the limits and the three syncs, within a minute of each other."""
+    """One of the interleaved runs: the limits and the three syncs, soon after each other."""
 
     fetch_seconds: float
     copy_seconds: float
@@ -116,14 +116,14 @@ def _round(
 
 def _spread(values: list[float], form: str) -> str:
     low, high = format(min(values), form), format(max(values), form)
-    return f"{format(median(values), form)} ({low}–{high})"
+    return f"{format(median(values), form)} ({low}-{high})"
 
 
 def describe(result: Result) -> str:
     """The figures as a text for people."""
     rounds = result.rounds
     lines = [
-        f"{result.tokens:,} tokens, {len(rounds)} rounds: median (smallest–largest)",
+        f"{result.tokens:,} tokens, {len(rounds)} rounds: median (smallest-largest)",
         "",
         f"plainest fetch of all pages  {_spread([r.fetch_seconds for r in rounds], '.2f')} s",
         f"COPY BINARY of all rows      {_spread([r.copy_seconds for r in rounds], '.2f')} s",
@@ -145,7 +145,7 @@ def describe(result: Result) -> str:
     lines += [
         "",
         f"unchanged night: {_spread(written, '.2f')} bytes of WAL a token; "
-        f"{requests} requests, {requests / plain:.3f} × N/500",
+        f"{requests} requests, {requests / plain:.3f} of N/500",
     ]
     changed = rounds[-1].syncs["1 % changed"].report
     counts = ("inserted", "changed", "absent", "requests")
@@ -159,7 +159,9 @@ def _stage_table(stages: dict[str, dict[str, float]]) -> str:
     cases = list(stages)
     names = sorted({name for case in cases for name in stages[case]} - {"whole"})
     for case in cases:
-        known = sum(value for name, value in stages[case].items() if name in names and name[:4] != "cpu:")
+        known = sum(
+            value for name, value in stages[case].items() if name in names and name[:4] != "cpu:"
+        )
         stages[case]["exit"] = stages[case]["whole"] - known
     names = [name for name in names if not name.startswith("cpu: ")] + [
         "exit",

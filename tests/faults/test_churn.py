@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from etl.simulator import Churn, SimulatorClient, SimulatorServer, generate_account
-from tests.integration.syncing import VALUES, Job, assert_same, columns_of, listed
+from tests.integration.syncing import VALUES, Job, assert_same, columns_of, listed, tell
 
 TOKENS = 2_000
 PAGE_CAP = 100
@@ -113,7 +113,7 @@ def campaign(seeds: range, database_url: str) -> Counter[str]:
     for seed in seeds:
         total += live_through(seed, database_url)
         total["lost by a plain walk"] += lost_by_a_plain_walk(seed)
-    print(dict(sorted(total.items())))
+    tell(total)
     return total
 
 

@@ -29,9 +29,8 @@ from tests.integration.syncing import (
     Job,
     Model,
     assert_same,
-    columns_of,
     listed,
-    requests_of,
+    tell,
     wait_until,
 )
 from tests.integration.warm import Warm, warm
@@ -68,9 +67,7 @@ class Scene:
             try:
                 yield replace(self.job, database_url=urlunsplit(url._replace(path=f"/{name}")))
             finally:
-                admin.execute(
-                    sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
-                )
+                admin.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
 
     def _admin_url(self) -> str:
         return urlunsplit(urlsplit(self.job.database_url)._replace(path="/postgres"))
@@ -150,8 +147,10 @@ def kill_one(scene: Scene, rng: random.Random, outcomes: Counter[str]) -> None:
         # Postgres may be committing what it was sent before the end.
         wait_until(lambda: _is_alone(job))
         killed = assert_truthful(job, scene)
-        assert_is(job, scene.after if killed["status"] == "succeeded" else scene.before)
-        outcomes[f"{killed['status']} {code}"] += 1
+        before_it_opened = len(job.runs()) == 1
+        published = killed["status"] == "succeeded" and not before_it_opened
+        assert_is(job, scene.after if published else scene.before)
+        outcomes[f"{'no run' if before_it_opened else killed['status']} {code}"] += 1
         assert killed["status"] in ("running", "succeeded")
 
         expire_lease(job)
@@ -161,7 +160,7 @@ def kill_one(scene: Scene, rng: random.Random, outcomes: Counter[str]) -> None:
         outcomes["resumed"] += report.resumed_from is not None
         first, *_, last = job.runs()
         assert first["status"] == last["status"] == "succeeded"
-        if killed["status"] == "running" and killed["run_id"] != first["run_id"]:
+        if killed["status"] == "running":
             assert job.runs()[1]["status"] == "abandoned"
         (left,) = job.query("select count(*) as n from kaltura.upload_token_staging")
         assert left["n"] == 0
@@ -216,24 +215,25 @@ def test_killed_at_random_moments(scene: Scene) -> None:
     outcomes: Counter[str] = Counter()
     for seed in range(6):
         kill_one(scene, random.Random(seed), outcomes)
-    print(dict(outcomes))
+    tell(outcomes)
 
 
 def test_told_to_stop_at_random_moments(scene: Scene) -> None:
     outcomes: Counter[str] = Counter()
     for seed in range(6):
         stop_one(scene, random.Random(seed), outcomes)
-    print(dict(outcomes))
+    tell(outcomes)
 
 
 @pytest.mark.campaign
 @pytest.mark.timeout(3_600)
-def test_killed_at_100_random_moments(scene: Scene) -> None:
+@pytest.mark.parametrize("first", [100, 150])
+def test_killed_at_100_random_moments(scene: Scene, first: int) -> None:
     outcomes: Counter[str] = Counter()
-    for seed in range(100, 200):
+    for seed in range(first, first + 50):
         kill_one(scene, random.Random(seed), outcomes)
-    print(dict(outcomes))
-    assert outcomes["running -9"] > 50
+    tell(outcomes)
+    assert outcomes["running -9"] > 20
 
 
 @pytest.mark.campaign
@@ -242,5 +242,5 @@ def test_told_to_stop_at_100_random_moments(scene: Scene) -> None:
     outcomes: Counter[str] = Counter()
     for seed in range(100, 200):
         stop_one(scene, random.Random(seed), outcomes)
-    print(dict(outcomes))
-    assert outcomes["failed 143"] > 50
+    tell(outcomes)
+    assert outcomes["failed 143"] > 30

@@ -32,8 +32,10 @@ def pgbouncer(program: str, folder: Path, url: str) -> Iterator[str]:
         path.chmod(0o777)
     command = [program, str(settings_file)]
     if Path("/proc/self").stat().st_uid == 0:
-        shutil.chown(folder, "nobody")
-        command[1:1] = ["-u", "nobody"]
+        # It refuses to be root; the server's own user can reach the server's socket.
+        owner = Path(query["host"][0]).owner()
+        shutil.chown(folder, owner)
+        command[1:1] = ["-u", owner]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     through = parts._replace(netloc=f"{user}@", query=f"host={folder}&port=6432").geturl()
     try:

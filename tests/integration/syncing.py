@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -183,9 +183,7 @@ class Job:
         settings = load_settings(environment=self.environment(**variables))
         stop = Stop()
         try:
-            return sync_full(
-                settings, options or SyncOptions(), stop=stop, progress=NoProgress()
-            )
+            return sync_full(settings, options or SyncOptions(), stop=stop, progress=NoProgress())
         finally:
             stop.close()
 
@@ -313,6 +311,11 @@ def killed_at_exit(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[
         if process.poll() is None:
             process.send_signal(signal.SIGKILL)
         process.communicate()
+
+
+def tell(figures: Mapping[str, object]) -> None:
+    """Put figures into the test's output (``pytest -rP`` shows it)."""
+    sys.stdout.write(f"{json.dumps(figures, sort_keys=True)}\n")
 
 
 def assert_same(found: dict[Any, Any], expected: dict[Any, Any]) -> None:

@@ -63,12 +63,11 @@ def test_the_json_is_one_object_and_logs_go_elsewhere(
     assert str(server.settings()["admin_secret"]) not in night.out + night.err
 
 
-
-
-def test_a_refusal_prints_no_result(server: SimulatorServer, database_url: str) -> None:
+def test_a_refusal_is_one_object_too(server: SimulatorServer, database_url: str) -> None:
     server.faults.schedule("foreign-partner", where="list", rate=1.0)
 
     night = Job.of(server, database_url).call()
 
-    assert (night.code, night.out) == (65, "")
+    assert night.code == 65
+    assert (night.report["status"], night.report["error_kind"]) == ("failed", "refused")
     assert "Traceback" not in night.err

@@ -1,4 +1,4 @@
-"""Two runs at once, a run that lost its lease while it slept, and a run that goes on from another."""
+"""Two runs at once, a run that lost its lease asleep, and a run that goes on from another."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def fall_asleep(job: Job, pid: int) -> None:
     """Stop the process where it holds no transaction open: it sleeps between two of them."""
     in_transaction = (
         "select count(*) as n from pg_stat_activity where datname = current_database() "
-        "and pid <> pg_backend_pid() and state like '%in transaction%'"
+        "and pid <> pg_backend_pid() and state ~ 'in transaction'"
     )
     while True:
         os.kill(pid, signal.SIGSTOP)
@@ -70,7 +70,7 @@ def test_the_second_of_two_runs_is_told_who_is_at_work(
         assert second.code == 75, second.err
         for told in (f"Run {run['run_id']}", socket.gethostname(), f"process {first.pid}"):
             assert told in second.err
-        assert second.out == ""
+        assert (second.report["status"], second.report["exit_code"]) == ("failed", 75)
         server.configure(latency_ms=0)
         one = ended(first)
     assert one.code == 0, one.err
@@ -86,9 +86,7 @@ def test_a_run_that_lost_its_lease_asleep_cannot_write(
         wait_for_pages(job, 8)
         fall_asleep(job, first.pid)
         server.configure(latency_ms=0)
-        job.query(
-            "update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '6 s'"
-        )
+        job.query("update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '6 s'")
         second = job.run(options=SyncOptions(resume=False))
         server.account.change(listed(server)[0]["id"], {"fileName": "too late.mp4"})
         model = Model()
@@ -115,7 +113,7 @@ def test_what_a_killed_run_has_read_is_not_read_again(
 ) -> None:
     job = Job.of(server, database_url)
     with killed_at_exit(job.start()) as first:
-        wait_for_pages(job, PAGES // 2)
+        wait_for_pages(job, PAGES)
         first.kill()
     (killed,) = job.runs()
     job.query("update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '1 hour'")
@@ -126,13 +124,14 @@ def test_what_a_killed_run_has_read_is_not_read_again(
 
     requests = requests_of(server, known)
     assert report.resumed_from == (killed["run_id"] if resume else None)
-    if resume:
-        assert requests <= PAGES * 1.25 - killed["pages"] + 12
-    else:
-        assert requests >= PAGES
     assert [run["status"] for run in job.runs()] == ["abandoned", "succeeded"]
     assert job.last_run()["certificate"] == "{(,)}"
     assert_published(job, server)
+    known = len(server.service.log)
+    job.run()
+    whole = requests_of(server, known)
+    # Pages are smaller than some ties here, so a walk takes more requests than there are pages.
+    assert requests < whole - 10 if resume else requests >= PAGES
 
 
 def test_a_walk_that_is_too_old_is_not_gone_on_with(
