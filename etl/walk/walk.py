@@ -23,13 +23,12 @@ from typing import Final
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, Coverage, Span, page_span
 from etl.walk.close import close_hole
 from etl.walk.knowledge import Hole, Knowledge, Page, Reply, Task, WalkStuck
+from etl.walk.lane import Lane, lanes_between
 from etl.walk.planner import (
     Lookup,
     PageRequest,
     PageRows,
     Request,
-    page_beginning_soonest,
-    page_reaching_furthest,
 )
 from etl.walk.unreadable import isolate
 
@@ -56,6 +55,7 @@ class Walk:
         coverage: Coverage | None = None,
         holes: Collection[Hole] = (),
         max_unreadable: int = 10,
+        lanes: int = 4,
     ) -> None:
         self._known = Knowledge(target, page_size, coverage or Coverage(), holes, max_unreadable)
         self._from_checkpoint = self._known.settled
@@ -67,11 +67,11 @@ class Walk:
         self._located: set[int] = set()
         self._first_page: PageRequest | None = None
         self._first_page_known = False
-        self._sweep_from: int | None = 0
-        self._sweep_last: tuple[int, int] | None = None
+        self._lanes_at_most = lanes
+        self._lanes: list[Lane] = []
+        self._first_page_was_short = False
         hole = self._known.first_hole()
         if hole is None or hole.lower != NEGATIVE_INFINITY:
-            self._sweep_from = None
             self._first_page_known = True
 
     @property
@@ -182,7 +182,11 @@ class Walk:
         if request is self._task_asked:
             self._answer_task(None)
         elif isinstance(request, PageRequest):
-            self._first_page_known = True
+            for lane in self._lanes:
+                if lane.asked is request:
+                    lane.note_failure()
+            if not self._first_page_known:
+                self._first_page_known = True
             self._tasks.append(isolate(self._known, request))
 
     # --- whose turn it is --------------------------------------------------------------------
@@ -194,8 +198,14 @@ class Walk:
             if self._task_wants is not None:
                 self._task_asked, self._task_wants = self._task_wants, None
                 return self._task_asked
-        if self._sweep_from is not None:
-            return self._next_sweep_page()
+        if not self._first_page_known:
+            if self._outstanding:
+                return None
+            self._first_page = PageRequest(1, self._known.page_size)
+            return self._first_page
+        lane = next((lane for lane in self._lanes if self._may_go_on(lane)), None)
+        if lane is not None:
+            return lane.next_page(self._known)
         if not self._outstanding and not self._tasks and (hole := self._known.first_hole()):
             self._tasks.append(self._task_for(hole))
             return self._next()
@@ -244,53 +254,46 @@ class Walk:
             is_older = page.first < second if page.seconds else page.rows > 0
             low, high = (middle + 1, high) if is_older else (low, middle)
         known.note_position(second - 1, low)
-        self._sweep_from = low
-        self._sweep_last = (second, low)
+        self._lanes = [Lane(low, (second, low))]
 
-    def _next_sweep_page(self) -> Request | None:
+    def _may_go_on(self, lane: Lane) -> bool:
+        """Whether a lane has a page to ask for.  One that gets near the end of the list has not:
+        the rest fits in the newest page, which proves the end as well."""
         known = self._known
-        if not self._first_page_known:
-            if self._outstanding:
-                return None
-            self._first_page = PageRequest(1, known.page_size)
-            return self._first_page
-        start = self._sweep_from or 0
-        if (known.total_count or 0) - start <= known.page_size - known.overlap:
-            # The rest fits in the newest page, which proves the end of the list as well.
-            self._sweep_from = None
-            return self._next() if not self._outstanding else None
-        page = page_reaching_furthest(
-            start - known.overlap, known.page_size, barriers=known.barriers, beyond=start
-        )
-        if page is None:
-            # An unreadable row is in the way; the seam before this page will be seen to be open.
-            ahead = min((b for b in known.barriers if b >= start - known.overlap), default=start)
-            page = page_beginning_soonest(ahead + 1, known.page_size, known.barriers)
-        self._sweep_from = page.end
-        return page
+        if lane.asked is None and not lane.done:
+            left = (known.total_count or 0) - lane.end
+            lane.done = left <= known.page_size - known.overlap
+        return lane.asked is None and not lane.done
 
     def _after_sweep_page(self, request: PageRequest, page: Page) -> None:
-        known = self._known
         if not self._first_page_known:
-            is_short = page.rows < request.size and page.rows < (known.total_count or 0)
-            if is_short and self._sweep_last is None:
-                # Clamped, or an accident?  The same page once more will tell.
-                self._sweep_last = (page.last, page.rows) if page.seconds else None
-                self._first_page_known = self._sweep_last is None
-                return
-            self._first_page_known = True
-            self._sweep_from = page.rows or None
-            self._sweep_last = None
-        if not page.rows:
-            self._sweep_from = None  # totalCount promised more than there is
-        if not page.seconds:
+            self._after_first_page(request, page)
             return
-        previous, self._sweep_last = self._sweep_last, (page.last, page.start + page.rows)
-        if page.first >= self.target.upper or self._from_checkpoint.contains(page.last):
-            self._sweep_from = None
-        if previous is None:
+        known = self._known
+        lane = next((lane for lane in self._lanes if lane.asked is request), None)
+        if lane is None:
             return
-        closed = known.settled.contains(previous[0])
-        known.note_seam(closed=closed)
-        if not closed:
-            self._tasks.append(close_hole(known, previous[0], previous[1]))
+        previous = lane.note_page(page)
+        if page.seconds and (page.first >= self.target.upper or known.settled.contains(page.last)):
+            lane.done = True  # here begins what another lane, or an earlier run, has read
+        if previous is not None:
+            closed = known.settled.contains(previous[0])
+            known.note_seam(closed=closed)
+            if not closed:
+                self._tasks.append(close_hole(known, previous[0], previous[1]))
+
+    def _after_first_page(self, request: PageRequest, page: Page) -> None:
+        """Learn the page size and the length of the list, and cut it into lanes."""
+        known = self._known
+        is_short = page.rows < request.size and page.rows < (known.total_count or 0)
+        if is_short and page.seconds and not self._first_page_was_short:
+            self._first_page_was_short = True
+            return  # clamped, or an accident?  The same page once more will tell
+        self._first_page_known = True
+        if page.rows:
+            self._lanes = lanes_between(
+                page.rows, known.total_count or 0, known.page_size, self._lanes_at_most
+            )
+            # The first lane goes on from this very page.
+            self._lanes[0].asked = request
+            self._lanes[0].note_page(page)

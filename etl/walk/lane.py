@@ -1,0 +1,78 @@
+"""A stretch of the list that is swept page by page.
+
+Within a lane each page is planned from the one before it, so that the overlap is as large as the
+tie at their seam and no larger; several lanes side by side keep the service busy.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from etl.walk.knowledge import Knowledge, Page
+from etl.walk.planner import PageRequest, page_beginning_soonest, page_reaching_furthest
+
+PAGES_A_LANE: Final = 25
+"""A shorter lane does not pay for its last page, of which a part belongs to the next lane."""
+
+ROWS_BEFORE_A_TIE: Final = 3
+"""The row before the tie, and two that may have gone since."""
+
+
+class Lane:
+    """Where one lane is.  Positions count from 0 at the oldest token."""
+
+    def __init__(self, start: int, last: tuple[int, int] | None = None) -> None:
+        self.end = start
+        """Where the pages of the lane end so far."""
+        self.last = last
+        """The last second seen, and the position behind it."""
+        self.asked: PageRequest | None = None
+        self.done = False
+        self._tie = 0
+        self._skip = False
+
+    def next_page(self, known: Knowledge) -> PageRequest:
+        """The page that goes on from here."""
+        overlap = known.overlap
+        if self._tie + ROWS_BEFORE_A_TIE <= known.page_size // 2:
+            overlap = max(overlap, self._tie + ROWS_BEFORE_A_TIE)
+        page = None
+        if not self._skip:
+            page = page_reaching_furthest(
+                self.end - overlap, known.page_size, barriers=known.barriers, beyond=self.end
+            )
+        if page is None:
+            # An unreadable row is in the way; the seam before this page will be seen to be open.
+            ahead = [barrier for barrier in known.barriers if barrier >= self.end - overlap]
+            page = page_beginning_soonest(
+                max(self.end, min(ahead, default=0) + 1), known.page_size, known.barriers
+            )
+        self._skip = False
+        self.asked = page
+        return page
+
+    def note_page(self, page: Page) -> tuple[int, int] | None:
+        """Go on behind this page; returns the last second before it, whose seam it should close."""
+        self.asked = None
+        previous = self.last
+        if not page.rows:
+            self.done = True  # totalCount promised more than there is
+        self.end = max(self.end, page.start + page.rows)
+        if page.seconds:
+            self.last = (page.last, page.start + page.rows)
+            self._tie = len(page.seconds) - page.seconds.index(page.last)
+            return previous
+        return None
+
+    def note_failure(self) -> None:
+        """Leave the page that could not be read to those who look for the reason."""
+        if self.asked is not None:
+            self.end = self.asked.end
+            self._skip = True
+        self.asked = None
+
+
+def lanes_between(start: int, end: int, page_size: int, at_most: int) -> list[Lane]:
+    """Cut ``[start, end)`` into lanes of about equal length."""
+    number = max(1, min(at_most, (end - start) // (page_size * PAGES_A_LANE)))
+    return [Lane(start + (end - start) * index // number) for index in range(number)]
