@@ -49,36 +49,53 @@ def isolate(known: Knowledge, request: PageRequest) -> Task:
 
 
 def step_around(known: Knowledge, hole: Span, end: int) -> Task:
-    """No page without an unreadable row leads on from position ``end``: continue behind that row,
-    and record what lies between as a hole.
+    """No page without an unreadable row leads on from about position ``end``: continue behind that
+    row, and record what lies between as a hole.
+
+    ``end`` is a guess, so it may be an earlier row that is found first: then the page behind it
+    ends before the hole begins, and the next one is tried.
     """
-    behind = min((b for b in known.barriers if b >= end - known.overlap), default=None)
-    if behind is None:
+    ahead = sorted(b for b in known.barriers if b >= end - known.overlap)
+    if not ahead:
         raise WalkStuck("unstable", f"no page leads on from createdAt {hole.lower}")
-    again = yield PageRequest(behind + 1, 1, probe=True)
-    if isinstance(again, Page):
-        known.barriers.discard(behind)  # the list has moved, and the row with it
-        return
-    run = 1
-    while behind + run in known.barriers:
-        run += 1
-    request = page_beginning_soonest(behind + run, known.page_size, known.barriers)
-    page = yield request
-    if not isinstance(page, Page):
-        yield from isolate(known, request)
-        return
-    unreadable = sum(1 for barrier in known.barriers if behind <= barrier < request.start)
-    # No page that proves anything begins earlier.  The rows between are read all the same.
-    for block in aligned_blocks(behind + run, request.start, known.page_size):  # noqa: UP028 - a list takes no replies
-        yield block
-    if known.settled.contains(hole.lower):
-        return
-    if page.seconds and page.last > hole.lower:
-        upper = max(page.first, hole.lower) + 1
-    else:
-        newest = yield PageRequest(1, 1, descending=True, probe=True)
-        readable = isinstance(newest, Page) and bool(newest.seconds)
-        upper = newest.first + 1 if isinstance(newest, Page) and readable else POSITIVE_INFINITY
+    for behind in ahead:
+        if behind - 1 in known.barriers and behind != ahead[0]:
+            continue  # one of several side by side
+        again = yield PageRequest(behind + 1, 1, probe=True)
+        if isinstance(again, Page):
+            known.barriers.discard(behind)  # the list has moved, and the row with it
+            return
+        run = 1
+        while behind + run in known.barriers:
+            run += 1
+        request = page_beginning_soonest(behind + run, known.page_size, known.barriers)
+        page = yield request
+        if not isinstance(page, Page):
+            yield from isolate(known, request)
+            return
+        # No page that proves anything begins earlier.  The rows between are read all the same.
+        for block in aligned_blocks(behind + run, request.start, known.page_size):
+            between = yield block
+            if not isinstance(between, Page):
+                yield from isolate(known, block)  # one more: look for the way again
+                return
+        if known.settled.contains(hole.lower):
+            return
+        unreadable = sum(1 for barrier in known.barriers if behind <= barrier < request.start)
+        if page.seconds and page.last > hole.lower:
+            upper = max(page.first, hole.lower) + 1
+            known.give_up(Span(hole.lower, upper), "unreadable", unreadable)
+            return
+        if not page.rows:
+            yield from _give_up_newest(known, hole, unreadable)
+            return
+
+
+def _give_up_newest(known: Knowledge, hole: Span, unreadable: int) -> Task:
+    """Nothing comes behind the unreadable row, unless the list has grown meanwhile."""
+    newest = yield PageRequest(1, 1, descending=True, probe=True)
+    readable = isinstance(newest, Page) and bool(newest.seconds)
+    upper = newest.first + 1 if isinstance(newest, Page) and readable else POSITIVE_INFINITY
     known.give_up(Span(hole.lower, max(upper, hole.lower + 1)), "unreadable", unreadable)
 
 

@@ -112,7 +112,6 @@ def test_an_empty_account(database_url: str) -> None:
         assert requests_of(server) <= 3
 
 
-@pytest.mark.xfail(strict=True, reason="65 requests for 40 pages: the overlap grows too far")
 @pytest.mark.parametrize("tokens", [20_000])
 def test_requests_of_a_quiet_walk(database_url: str, tokens: int) -> None:
     with SimulatorServer(generate_account(tokens, seed=1)) as server:

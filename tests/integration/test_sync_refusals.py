@@ -133,9 +133,6 @@ def test_one_unreadable_row_is_a_hole_and_nothing_more(server: SimulatorServer, 
     assert (run["unreadable"], run["holes"]) == (1, report.holes)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="step_around reads over unreadable rows without counting them"
-)
 def test_eleven_unreadable_rows_are_too_many(
     server: SimulatorServer, job: Job, refused: Callable[..., EtlError]
 ) -> None:
