@@ -2,9 +2,9 @@
 
     EtlError                    exit 1    a bug, unless a child says otherwise
     ├── UsageError              exit 2    bad arguments: correct the call
-    ├── DataRefused             exit 65   the audit or the protocol check said no; nothing was published
+    ├── DataRefused             exit 65   a check of the data said no; nothing was published
     ├── ServiceUnavailable      exit 69   the service failed after all retries: try again later
-    │   └── ServiceFailure      (69)      one failed attempt that is worth a retry (``etl.kaltura`` only)
+    │   └── ServiceFailure      (69)      one failed attempt that is worth a retry
     ├── WarehouseUnavailable    exit 74   Postgres failed or is not reachable: try again later
     ├── LeaseHeld               exit 75   another run is at work, or took this run's lease over
     ├── CredentialsRefused      exit 77   session, secret or privilege refused

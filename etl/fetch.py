@@ -27,7 +27,8 @@ log = logging.getLogger(__name__)
 
 UNTRUSTED_PAGE_TRIES: Final = 3
 FIRST_ATTEMPTS: Final = 3
-PROBE_ATTEMPTS: Final = 2
+PROBE_ATTEMPTS: Final = 1
+"""A row that fails once is asked for again before it is called unreadable."""
 LOOKUP_IDS_AT_MOST: Final = 500
 ROW_FAILURES: Final = frozenset({"INTERNAL_SERVERL_ERROR", "INTERNAL_SERVER_ERROR"})
 """What the service says when one row of a page breaks it, and when its cache is down."""

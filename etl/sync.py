@@ -6,6 +6,7 @@ that a reader can see; its coverage stays, and the next run goes on from there.
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 from collections import deque
@@ -47,6 +48,7 @@ SMALL_ACCOUNT: Final = 20_000
 WALKS_AT_MOST: Final = 3
 CHANGES_SHOWN: Final = 1_000
 STOP_POLL_SECONDS: Final = 0.5
+GARBAGE_COLLECTION: Final = (50_000, 20, 50)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +90,10 @@ def sync_full(
 
     Raises the errors of ``etl.errors``; the ledger then says what happened.
     """
+    # A batch is thousands of small objects without cycles: looking for cycles among them every 700
+    # objects took a quarter of the processor time of a run.
+    gc.freeze()
+    gc.set_threshold(*GARBAGE_COLLECTION)
     warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
     try:
         warehouse.require_current_schema()
@@ -219,10 +225,15 @@ class _Sync:
             page_size=self._settings.page_size,
             coverage=self._run.coverage,
             max_unreadable=self._settings.max_unreadable,
+            # As many as may be under way, so that the service never waits for the warehouse.
+            lanes=self._pages_ahead(),
         )
 
+    def _pages_ahead(self) -> int:
+        return max(2, self._settings.concurrency * PAGES_AHEAD_PER_THREAD)
+
     def _walk_and_stage(self, fetcher: Fetcher) -> None:
-        window = max(2, self._settings.concurrency * PAGES_AHEAD_PER_THREAD)
+        window = self._pages_ahead()
         in_flight: deque[tuple[Request, Future[Fetched]]] = deque()
         try:
             while True:

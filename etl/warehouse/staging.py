@@ -263,9 +263,8 @@ def _save(
         **values,
     )
     if numbered:
-        connection.execute(
-            sa.insert(tables.sync_page).values([_page_row(run, page) for page in numbered])
-        )
+        # Rows as parameters: a VALUES list of another length would be compiled anew each time.
+        connection.execute(sa.insert(tables.sync_page), [_page_row(run, page) for page in numbered])
     for begin in range(0, len(rejected), _INSERT_ROWS_MAX):
         connection.execute(
             insert(tables.rejected_row)

@@ -37,7 +37,7 @@ SHARED = ROOT.parent / "shared" / "kaltura"
 EXCEPTIONS: dict[str, str] = {}
 """Captures that are not replayed, with the reason; also in docs/reference/simulator.md."""
 
-PARTNER_103_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"  # noqa: S105 (the recorded one is not known)
+PARTNER_103_SECRET = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
 TRUNCATED = "...TRUNCATED"
 NEW_TOKEN_TIME = 1795423635
 

@@ -5,7 +5,6 @@ look-up by ids).  Waits are recorded, not slept; deadlines are real and short.  
 everything that was logged (at DEBUG, httpx2's and httpcore2's own loggers included) and every
 error that was raised is searched for the secrets.
 """
-# ruff: noqa: S105, S106 - the secrets here are canaries, made to be looked for
 
 from __future__ import annotations
 
@@ -1188,7 +1187,7 @@ def test_a_proxy_of_the_environment_is_used_if_asked_for(
         (b"", ServiceUnavailable, 6),
     ],
 )
-def test_a_proxy_that_fails_is_told_without_its_password(  # noqa: PLR0917 - fixtures
+def test_a_proxy_that_fails_is_told_without_its_password(
     authority: Authority,
     waits: Waits,
     seen: Seen,

@@ -1,5 +1,4 @@
 """Session strings: version 2 as Kaltura reads it, version 1 read without its secret."""
-# ruff: noqa: S105, S324 - secrets of tests, and hashes that Kaltura prescribes
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """No secret leaves in a text, in whichever form it travels."""
-# ruff: noqa: S105 - secrets of tests, and hashes that Kaltura prescribes
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
 """Sessions against the simulator: three ways in, admin type only, renewed in time and once."""
-# ruff: noqa: S105, S106 - secrets of tests, and hashes that Kaltura prescribes
 
 from __future__ import annotations
 
