@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_FLOOR, Context, Decimal, InvalidOperation
 from typing import Final, NoReturn
+from urllib.parse import urlsplit
 
 from etl.records_token import (
     CLOCK_SKEW_SECONDS,
@@ -40,6 +41,8 @@ _ISO: Final = re.compile(
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 # The lead-in of an authority: blanks, a scheme that slashes follow (or http: without them, which
 # browsers take too), slashes either way round; then everything up to the last @ before the path.
+_IGNORED_IN_URL: Final = re.compile(r"[\t\r\n]")
+_LEADING_BLANKS: Final = "".join(map(chr, range(0x21)))
 _USERINFO: Final = re.compile(
     r"([\x00-\x20]*(?:[A-Za-z][A-Za-z0-9+.\t\r\n-]*:(?=[\t\r\n]*[/\\])|https?:)?[/\\\t\r\n]*)"
     r"[^/\\?#]*@",
@@ -247,10 +250,24 @@ def read_url(value: object, column: str, coercions: Counter[str]) -> str | None:
     if text is None or "@" not in text:
         return text
     match = _USERINFO.match(text)
-    if match is None:
-        return text
-    coercions[f"{column}_userinfo"] += 1
-    return match[1] + text[match.end() :]
+    stored = text if match is None else match[1] + text[match.end() :]
+    # Browsers end the authority at a backslash, others read on: neither may find a user in it.
+    for _ in range(text.count("@")):
+        authority = _authority(stored)
+        if "@" not in authority:
+            break
+        plain = _IGNORED_IN_URL.sub("", stored.lstrip(_LEADING_BLANKS))
+        stored = plain.replace(authority, authority.rpartition("@")[2], 1)
+    if stored != text:
+        coercions[f"{column}_userinfo"] += 1
+    return stored
+
+
+def _authority(url: str) -> str:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return ""
 
 
 def read_nullable_boolean(value: object, column: str, coercions: Counter[str]) -> bool | None:

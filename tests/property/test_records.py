@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import psycopg
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
@@ -244,6 +244,7 @@ def test_a_page_is_the_sum_of_its_rows(page: list[bytes]) -> None:
 
 
 @given(st.text(st.sampled_from("htps:/\\@?#u%.\t\n -x[]"), max_size=24))
+@example("//:\\@")
 @settings(max_examples=1500, deadline=None)
 def test_no_userinfo_is_stored(url: str) -> None:
     base: dict[str, Any] = {"id": "a", "createdAt": 1_767_632_400, "uploadUrl": url}
