@@ -421,11 +421,11 @@ def test_accepted_absences_release_the_brake(
 def test_verify_changes_nothing_and_needs_the_schema(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
-    connection.execute("alter role current_user set default_transaction_read_only = on")
-    try:
-        assert failing(database_url) == {}
-    finally:
-        connection.execute("alter role current_user reset default_transaction_read_only")
+    # In this database only: the other tests of the run connect to the same server with this role.
+    database = psycopg.sql.Identifier(connection.info.dbname)
+    read_only = psycopg.sql.SQL("alter database {} set default_transaction_read_only = on")
+    connection.execute(read_only.format(database))
+    assert failing(database_url) == {}
     connection.execute("update alembic_version set version_num = '0000'")
     with pytest.raises(ConfigurationError, match="kaltura-etl migrate"):
         verify(database_url)
