@@ -15,6 +15,7 @@ LOADER_PRIVILEGES: Final = {
     "sync_run": ("SELECT", "INSERT", "UPDATE"),
     "sync_page": ("SELECT", "INSERT", "DELETE"),
     "rejected_row": ("SELECT", "INSERT", "DELETE"),
+    "unobserved_token": ("SELECT", "INSERT"),
     "alembic_version": ("SELECT",),
 }
 """All that a run needs.  Nothing may change or delete an earlier version."""

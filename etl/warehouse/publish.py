@@ -13,7 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from etl.errors import DataRefused, WarehouseUnavailable
 from etl.warehouse.engine import transaction
 from etl.warehouse.ledger import fence, last_published, settle_commit
-from etl.warehouse.resolve import VERSION_COLUMNS, count_by, outcomes
+from etl.warehouse.resolve import VERSION_COLUMNS, count_by, outcomes, unobserved
 from etl.warehouse.runs import AuditCounts, Database, OpenRun
 
 LOG = logging.getLogger(__name__)
@@ -45,6 +45,8 @@ def publish(
             fence(connection, database, run)
             stamp = _take_stamp(connection, database, run)
             _check_staging(connection, database, run)
+            if counts.pending or counts.rejected_known:
+                _write_unobserved(connection, database, run)
             if counts.versions:
                 _write_versions(connection, database, run, counts, stamp)
             first, last = total_counts
@@ -220,6 +222,23 @@ def _write_versions(
             expected=expected,
             written=kinds,
         )
+
+
+def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRun) -> None:
+    """Say which known tokens this run covered without seeing them: it is no witness of those."""
+    found = unobserved(database, run).subquery()
+    token_id, reason = found.c
+    connection.execute(
+        sa.insert(database.tables.unobserved_token).from_select(
+            ["partner_id", "token_id", "run_id", "reason"],
+            sa.select(
+                sa.literal(run.partner_id, sa.Integer),
+                token_id,
+                sa.literal(run.run_id, sa.BigInteger),
+                reason,
+            ),
+        )
+    )
 
 
 def plan_changes(database: Database, run: OpenRun, limit: int) -> list[dict[str, Any]]:

@@ -42,6 +42,8 @@ _TIES: Final = (
     "upload_url",
     "auto_finalize",
 )
+OPEN_STATUSES: Final = (0, 1, 2)
+"""What the service calls an upload that may still move."""
 _TEXTS: Final = frozenset(
     {"file_name", "user_id", "attached_object_id", "attached_object_type", "upload_url"}
 )
@@ -123,43 +125,17 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
     rejected_rows = sa.select(
         rejected.c.token_id, rejected.c.reason, rejected.c.created_second
     ).where(rejected.c.run_id == run.run_id)
-    # Tokens that were listed, but in a row that could not be loaded.  A rejected twin says nothing
-    # of the token itself.
-    bad_ids = sa.select(rejected.c.token_id).where(
-        rejected.c.run_id == run.run_id,
-        rejected.c.reason != DUPLICATE_ID,
-        rejected.c.token_id.is_not(None),
-    )
+    bad_ids = _rejected_ids(database, run)
     if staged_now:
         versions = outcomes(database, run).subquery()
         kinds = count_by(
             connection,
             sa.select(versions.c.change_kind, sa.func.count()).group_by(versions.c.change_kind),
         )
-        pending = _count(
-            connection,
-            sa.select(staging.c.token_id)
-            .distinct()
-            .select_from(staging.join(known, _same_token(staging, known)))
-            .where(
-                staging.c.walk_id == run.walk_id,
-                staging.c.kind == "missing",
-                known.c.is_listed,
-                _has_no_outcome(database, run, staging.c.token_id),
-                staging.c.token_id.not_in(bad_ids),
-            ),
-        )
+        pending = _count(connection, _pending(database, run))
     rejected_count = _count(connection, rejected_rows.distinct())
     if rejected_count:
-        rejected_known = _count(
-            connection,
-            sa.select(known.c.token_id).where(
-                known.c.partner_id == run.partner_id,
-                known.c.is_listed,
-                known.c.token_id.in_(bad_ids),
-                _has_no_outcome(database, run, known.c.token_id),
-            ),
-        )
+        rejected_known = _count(connection, _rejected_known(database, run))
     not_covered = 0
     uncovered = Coverage(run.coverage.holes())
     if len(uncovered) and run.listed_before:
@@ -193,9 +169,63 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
     )
 
 
+def unobserved(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
+    """Known listed tokens of which the walk says nothing: token_id and reason."""
+    return sa.union_all(
+        *[
+            sa.select(tokens.c.token_id, sa.literal(reason))
+            for reason, tokens in (
+                ("pending", _pending(database, run).subquery()),
+                ("rejected", _rejected_known(database, run).subquery()),
+            )
+        ]
+    )
+
+
 def complete(run: OpenRun) -> bool:
     """Whether the walk covered the whole createdAt line."""
     return run.coverage.contains_span(EVERYTHING)
+
+
+def _rejected_ids(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """Tokens that were listed, but in a row that could not be loaded.
+
+    A rejected twin says nothing of the token itself.
+    """
+    rejected = database.tables.rejected_row
+    return sa.select(rejected.c.token_id).where(
+        rejected.c.run_id == run.run_id,
+        rejected.c.reason != DUPLICATE_ID,
+        rejected.c.token_id.is_not(None),
+    )
+
+
+def _pending(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """Known listed tokens that were missing on their page, and that no look-up has settled."""
+    staging, known = database.tables.upload_token_staging, database.tables.upload_token
+    return (
+        sa.select(staging.c.token_id)
+        .distinct()
+        .select_from(staging.join(known, _same_token(staging, known)))
+        .where(
+            staging.c.walk_id == run.walk_id,
+            staging.c.kind == "missing",
+            known.c.is_listed,
+            _has_no_outcome(database, run, staging.c.token_id),
+            staging.c.token_id.not_in(_rejected_ids(database, run)),
+        )
+    )
+
+
+def _rejected_known(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """Known listed tokens of which the walk showed nothing but a row that could not be loaded."""
+    known = database.tables.upload_token
+    return sa.select(known.c.token_id).where(
+        known.c.partner_id == run.partner_id,
+        known.c.is_listed,
+        known.c.token_id.in_(_rejected_ids(database, run)),
+        _has_no_outcome(database, run, known.c.token_id),
+    )
 
 
 def _same_token(one: Any, other: Any) -> sa.ColumnElement[bool]:
@@ -222,9 +252,9 @@ def _last_listed_at(database: Database, run: OpenRun, known: sa.Table) -> sa.Col
     """The last time that the token is known to have been listed.
 
     That is when its version was observed, or the beginning of a later published walk that covered
-    its second: it would have been found absent by that walk otherwise, unless it was so young that
-    its absence was not believed.
+    its second and saw it.
     """
+    unobserved_token = database.tables.unobserved_token
     published = database.tables.sync_run.alias("published")
     first = database.tables.sync_run.alias("first_run")
     second = sa.cast(sa.func.floor(sa.extract("epoch", known.c.created_at)), sa.BigInteger)
@@ -234,13 +264,29 @@ def _last_listed_at(database: Database, run: OpenRun, known: sa.Table) -> sa.Col
         .where(
             published.c.partner_id == run.partner_id,
             published.c.published_at.is_not(None),
-            published.c.coverage.contains(second),
-            first.c.started_at >= known.c.created_at + sa.literal(run.absence_grace, sa.Interval),
+            _covered(published, known, second),
+            sa.not_(
+                sa.exists().where(
+                    unobserved_token.c.partner_id == known.c.partner_id,
+                    unobserved_token.c.token_id == known.c.token_id,
+                    unobserved_token.c.run_id == published.c.run_id,
+                )
+            ),
         )
         .correlate(known)
         .scalar_subquery()
     )
     return sa.func.greatest(known.c.observed_at, covered)
+
+
+def _covered(
+    published: Any, known: sa.Table, second: sa.ColumnElement[Any]
+) -> sa.ColumnElement[bool]:
+    """Whether a run read the token's second: as a whole, or its open tokens if it is one."""
+    return sa.or_(
+        published.c.coverage.contains(second),
+        sa.and_(known.c.status.in_(OPEN_STATUSES), published.c.open_coverage.contains(second)),
+    )
 
 
 def count_by(connection: sa.Connection, pairs: sa.Executable) -> dict[str, int]:

@@ -46,6 +46,7 @@ CHANGE_KINDS: Final = ("first_seen", "changed", "absent", "relisted")
 RUN_MODES: Final = ("full", "incremental", "backfill", "replay")
 RUN_STATUSES: Final = ("running", "succeeded", "failed", "abandoned")
 STAGED_KINDS: Final = ("present", "missing", "absent")
+UNOBSERVED_REASONS: Final = ("pending", "rejected")
 
 RUN_COUNTS: Final = {
     "requests": "Requests sent to the service, retries included.",
@@ -79,6 +80,7 @@ class Tables:
     sync_run: Table
     sync_page: Table
     rejected_row: Table
+    unobserved_token: Table
 
 
 @cache
@@ -95,6 +97,7 @@ def build_tables(schema: str | None = "kaltura") -> Tables:
         sync_run=sync_run,
         sync_page=_sync_page(metadata, sync_run),
         rejected_row=_rejected_row(metadata, sync_run),
+        unobserved_token=_unobserved_token(metadata, sync_run),
     )
 
 
@@ -323,6 +326,12 @@ def _sync_run(metadata: MetaData) -> Table:
         ),
         _column("error_kind", Text(), "Kind of the error that ended it.", null=True),
         _column("error_message", Text(), "That error, redacted.", null=True),
+        _column(
+            "open_coverage",
+            INT8MULTIRANGE(),
+            "Seconds of createdAt in which every open token was read (by status filter).",
+            default="'{}'",
+        ),
         PrimaryKeyConstraint("run_id"),
         _one_of("mode", RUN_MODES),
         _one_of("status", RUN_STATUSES),
@@ -400,3 +409,22 @@ def _rejected_row(metadata: MetaData, sync_run: Table) -> Table:
         unique=True,
     )
     return table
+
+
+def _unobserved_token(metadata: MetaData, sync_run: Table) -> Table:
+    return Table(
+        "unobserved_token",
+        metadata,
+        _column("partner_id", Integer(), "Kaltura account (partner)."),
+        _column("token_id", _bytewise(), "Kaltura's id of the token, bytewise."),
+        _column("run_id", BigInteger(), "The run that published without it."),
+        _column(
+            "reason",
+            Text(),
+            "pending (missing, not confirmed) or rejected (its row could not be loaded).",
+        ),
+        PrimaryKeyConstraint("partner_id", "token_id", "run_id"),
+        ForeignKeyConstraint(["run_id"], [sync_run.c.run_id]),
+        _one_of("reason", UNOBSERVED_REASONS),
+        comment="Known tokens that a published run covered without seeing their state; rare.",
+    )
