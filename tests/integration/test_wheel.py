@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from etl.simulator import SimulatorServer, generate_account
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -114,6 +117,21 @@ def test_installed_program_migrates_an_empty_database(
     _in_installed(installed, "kaltura-etl", "migrate", DATABASE_URL=empty_database_url)
     # A second time there is nothing to do.
     _in_installed(installed, "kaltura-etl", "migrate", DATABASE_URL=empty_database_url)
+
+
+def test_installed_program_syncs_and_verifies(installed: Path, empty_database_url: str) -> None:
+    with SimulatorServer(generate_account(600, seed=3)) as server:
+        account = {
+            "DATABASE_URL": empty_database_url,
+            "KALTURA_SERVICE_URL": server.url,
+            "KALTURA_PARTNER_ID": str(server.account.partner_id),
+            "KALTURA_ADMIN_SECRET": server.partner.admin_secrets[0],
+        }
+        _in_installed(installed, "kaltura-etl", "migrate", **account)
+        said = json.loads(_in_installed(installed, "kaltura-etl", "sync", "--json", **account))
+        assert said["inserted"] + said["rejected"] == len(server.account)
+    found = json.loads(_in_installed(installed, "kaltura-etl", "verify", "--json", **account))
+    assert [check["name"] for check in found["checks"] if not check["ok"]] == []
 
 
 def test_locks_name_no_registry() -> None:
