@@ -32,6 +32,8 @@ from etl.warehouse.runs import Database, OpenRun, seconds_between
 VOLATILE: Final = frozenset({"auto_finalize", "upload_url"})
 KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "auto_finalize", "upload_url"})
 """Columns whose known value a missing one does not erase."""
+OPEN_STATUSES: Final = (0, 1, 2)
+"""What the service calls an upload that may still move."""
 COMPARED: Final = tuple(
     name for name in TOKEN_COLUMNS if name != "token_id" and name not in VOLATILE
 )
@@ -105,11 +107,13 @@ def compare_batch(
     seconds: Coverage,
     spans: Coverage,
     rejected_ids: Sequence[str],
+    open_only: bool = False,
 ) -> Differences:
     """Compare tokens (distinct ids) with the known ones.
 
     ``seconds`` holds the createdAt of all of them.  ``spans`` are where the batch shows everything
-    that was listed; ``rejected_ids`` were on its pages too, in rows that could not be loaded.
+    that was listed, or with ``open_only`` everything that was listed as open; ``rejected_ids`` were
+    on its pages too, in rows that could not be loaded.
     """
     if run.small:
         batch: sa.FromClause = _json_batch(tokens)
@@ -122,7 +126,7 @@ def compare_batch(
             _BATCH_COPY_COLUMNS,
             ((ordinal, *token[:10], json_of(token.extra)) for ordinal, token in enumerate(tokens)),
         )
-    known = _known_around(database, run, seconds.union(spans))
+    known = _known_around(database, run, seconds.union(spans), open_only=open_only)
     parts = [_differing(database, run, batch, known)]
     if run.staged:
         parts.append(_staged_before(database, run, batch))
@@ -160,14 +164,21 @@ def _column_differs(name: str, new: Any, known: Any) -> sa.ColumnElement[bool]:
     return different
 
 
-def _known_around(database: Database, run: OpenRun, seconds: Coverage) -> sa.CTE:
-    """The known listed tokens in the seconds that the batch speaks of, read once from the index."""
+def _known_around(
+    database: Database, run: OpenRun, seconds: Coverage, *, open_only: bool
+) -> sa.CTE:
+    """The known listed tokens in the seconds that the batch speaks of, read once from the index.
+
+    A few pages of open tokens speak of years, so there only those known as open are read; a token
+    that is open now and was not is looked up by its key, like a new one.
+    """
     token = database.tables.upload_token
     return (
         sa.select(*[token.c[name] for name in _SENT])
         .where(
             token.c.partner_id == run.partner_id,
             token.c.is_listed,
+            token.c.status.in_(OPEN_STATUSES) if open_only else sa.true(),
             within(token.c.created_at, seconds),
         )
         .cte("known")
@@ -194,8 +205,8 @@ def _differing(
         )
         .subquery("unequal")
     )
-    token = database.tables.upload_token
-    return _outcome(database, run, unequal).where(
+    token = _known_row(database, run, unequal)
+    return _outcome(unequal, token).where(
         sa.or_(
             token.c.token_id.is_(None),
             token.c.is_listed.is_(False),
@@ -210,25 +221,34 @@ def _staged_before(database: Database, run: OpenRun, batch: sa.FromClause) -> sa
     The later observation must win, also if it says that nothing has changed.
     """
     staging = database.tables.upload_token_staging
-    return _outcome(database, run, batch).where(
+    return _outcome(batch, _known_row(database, run, batch)).where(
         batch.c.token_id.in_(sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk_id))
     )
 
 
-def _outcome(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.Select[Any]:
+def _known_row(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.FromClause:
+    """The known token of a row of the batch, looked up by primary key.
+
+    Few rows come here, but the planner expects most of the batch, and would read the whole table
+    for each batch.  The limit keeps it from turning the look-up into a join of its choice.
+    """
     token = database.tables.upload_token
+    return (
+        sa.select(token)
+        .where(token.c.partner_id == run.partner_id, token.c.token_id == batch.c.token_id)
+        .limit(1)
+        .lateral("known_row")
+    )
+
+
+def _outcome(batch: sa.FromClause, token: sa.FromClause) -> sa.Select[Any]:
     is_older = sa.and_(token.c.is_listed, batch.c.created_at < token.c.created_at)
     return sa.select(
         batch.c.ordinal,
         is_older.label("is_older"),
         sa.cast(sa.null(), _CORE_TYPES["text"]).label("token_id"),
         sa.cast(sa.null(), _CORE_TYPES["timestamptz"]).label("created_at"),
-    ).select_from(
-        batch.outerjoin(
-            token,
-            sa.and_(token.c.partner_id == run.partner_id, token.c.token_id == batch.c.token_id),
-        )
-    )
+    ).select_from(batch.outerjoin(token, sa.true()))
 
 
 def _missing(
