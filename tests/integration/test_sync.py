@@ -5,11 +5,9 @@ from __future__ import annotations
 import gzip
 import json
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from etl.simulator import SimulatorServer, account_from_file
@@ -24,6 +22,7 @@ from tests.integration.syncing import (
     tell,
     wait_until,
 )
+from tests.integration.wal import install_wal_inspect, wal_of_tables, wal_position
 
 ZERO_DATE = "0_54a07a7b489ceda16fceaf83bb66450e"
 TWIN = "0_cb6fd55bd6476978f72f8c50fbf96ff7"
@@ -75,15 +74,14 @@ def test_the_recorded_account_is_published_and_a_second_run_writes_nothing(
     assert_every_row_is_accounted_for(job, account_102)
     assert first.report["inserted"] == 1749
     assert first.report["coverage"] == "{(,)}"
-    with suppress(psycopg.Error):
-        job.query("create extension pg_walinspect")
+    tells_wal = install_wal_inspect(job.query)
     before, rows = _quiet_writes(job), _row_versions(job)
-    start = _wal_position(job)
+    start = wal_position(job.query)
 
     second = job.call()
 
     assert second.code == 0, second.err
-    wal = _wal_of_tables(job, start)
+    wal = wal_of_tables(job.query, start) if tells_wal else None
     counts = {name: second.report[name] for name in ("inserted", "changed", "absent", "relisted")}
     assert counts == dict.fromkeys(counts, 0)
     # The zero date is read and not loaded; the older twin likewise.
@@ -155,40 +153,3 @@ def _quiet_writes(job: Job) -> dict[str, dict[str, int]]:
     )
     wait_until(lambda: job.query(others)[0]["n"] == 0)
     return job.writes()
-
-
-def _wal_position(job: Job) -> str:
-    return str(job.query("select pg_current_wal_insert_lsn() as at")[0]["at"])
-
-
-def _wal_of_tables(job: Job, start: str) -> dict[str, int] | None:
-    """Bytes of WAL about each table (its indexes and TOAST too) without page images.
-
-    None where Postgres cannot tell: before 16, without pg_walinspect, or of WAL already recycled.
-    """
-    try:
-        rows = job.query(
-            """
-            with record as (
-                select relfilenode, start_lsn, record_length, block_fpi_length
-                from pg_get_wal_block_info(%s, pg_current_wal_flush_lsn(), false)
-                where reldatabase = (select oid from pg_database where datname = current_database())
-            ), named as (
-                select coalesce(owner.relname, of_index.relname, relation.relname) as name,
-                       record.*
-                from record
-                join pg_class as relation on pg_relation_filenode(relation.oid) = record.relfilenode
-                left join pg_index on indexrelid = relation.oid
-                left join pg_class as of_index on of_index.oid = indrelid
-                left join pg_class as owner
-                    on owner.reltoastrelid = coalesce(of_index.oid, relation.oid)
-                    and owner.reltoastrelid <> 0
-            )
-            select name, sum(record_length - block_fpi_length)::int as bytes
-            from named group by name
-            """,
-            start,
-        )
-    except psycopg.Error:
-        return None
-    return {row["name"]: row["bytes"] for row in rows}
