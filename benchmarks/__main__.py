@@ -8,10 +8,14 @@ import platform
 import sys
 from pathlib import Path
 
+from benchmarks import views
 from benchmarks.sync_speed import describe, measure
 
 
 def main() -> None:
+    if sys.argv[1:2] == ["views"]:
+        views.main(sys.argv[2:])
+        return
     parser = argparse.ArgumentParser(
         prog="./dev bench", description="Measure syncs against the limit of this machine."
     )

@@ -71,16 +71,19 @@ def _watch_processor(owner: Any, name: str, stage: str) -> None:
 def _install() -> None:
     import etl.cli.sync
     import etl.fetch
+    import etl.run
     import etl.sync
     import etl.warehouse.compare
     import etl.warehouse.staging
+    import etl.warehouse.store
     from etl.kaltura.client import KalturaClient
-    from etl.sync import _Sync
+    from etl.reading import Desk
+    from etl.run import _Engine
     from etl.warehouse.store import Warehouse
 
     _watch(etl.sync, "sync_full", "open and close")
-    _watch(etl.sync, "open_upload_tokens", "log in")
-    _watch(etl.sync, "require_current", "check the schema")
+    _watch(etl.run, "open_upload_tokens", "log in")
+    _watch(etl.warehouse.store, "require_current", "check the schema")
     for name, stage in (
         ("open_run", "take the lease"),
         ("stage_batch", "stage: the rest"),
@@ -91,8 +94,8 @@ def _install() -> None:
         ("prune", "prune"),
     ):
         _watch(Warehouse, name, stage)
-    _watch(_Sync, "run_all", "walk: the rest")
-    _watch(_Sync, "_wait", "walk: wait for pages")
+    _watch(_Engine, "run_all", "walk: the rest")
+    _watch(Desk, "wait", "walk: wait for pages")
     _watch(etl.warehouse.staging, "compare_batch", "stage: compare, SQL")
     _watch(etl.warehouse.compare, "copy_rows", "stage: compare, COPY")
     _watch(etl.warehouse.staging, "copy_rows", "stage: COPY of differences")

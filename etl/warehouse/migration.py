@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import takewhile
 from typing import Final
 
 from alembic import op
@@ -17,6 +19,8 @@ from etl.resources import sql_directory
 WAIT_SECONDS_MAX: Final = 60.0
 """How long a second migration waits for the first."""
 POLL_SECONDS: Final = 0.2
+_OF_A_COLUMN: Final = re.compile(r" (?P<name>[a-z][a-z0-9_]*): (?P<words>.*)")
+_LIKE: Final = "Columns not named here are those of upload_token_superseded."
 
 
 @contextmanager
@@ -41,8 +45,10 @@ def migration_lock(
     key = func.hashtextextended(literal(f"kaltura-etl migrate {schema}"), 0)
     with engine.connect() as connection:
         while True:
-            connection.execute(text("set local idle_in_transaction_session_timeout = 0"))
             if connection.scalar(select(func.pg_try_advisory_xact_lock(key))):
+                # Also lets go of the snapshot: that of a SELECT is held until the next statement,
+                # and a CREATE INDEX CONCURRENTLY would wait for it.
+                connection.execute(text("set local idle_in_transaction_session_timeout = 0"))
                 break
             connection.rollback()
             if time.monotonic() >= deadline:
@@ -81,21 +87,55 @@ def enter_schema() -> None:
     op.execute("set local statement_timeout = 0")
 
 
-def install_view(name: str) -> None:
-    """Create or replace the view in ``sql/views/<name>.sql``.
+def install_view(name: str, *, like: Mapping[str, str] | None = None) -> None:
+    """Create or replace the view or function in ``sql/views/<name>.sql``, with its comments.
 
     The file is the view as it is now.  So a view is installed by the last revision that changed
-    it: take the line out of the earlier one, which may not have its columns yet.
+    it: take the line out of the earlier one, which may not have its columns yet.  A function that
+    returns the rows of a view is installed again after that view.
+
+    Args:
+        name: of the file, and of the view or function in it.
+        like: comments of columns that the file does not name.
     """
     statement = (sql_directory() / "views" / f"{name}.sql").read_text(encoding="utf-8")
     op.execute(text(statement.replace(":", r"\:")))
-
-
-def comment_view(name: str, comment: str, columns: dict[str, str]) -> None:
-    """Say what a view and each of its columns are for."""
+    comment, columns = read_comments(statement)
+    is_function = f"create or replace function {name}(" in statement
     quote = op.get_context().dialect.identifier_preparer.quote
-    said = {f"view {quote(name)}": comment}
-    said |= {f"column {quote(name)}.{quote(column)}": text for column, text in columns.items()}
+    said = {f"{'function' if is_function else 'view'} {quote(name)}": comment}
+    said |= {
+        f"column {quote(name)}.{quote(column)}": words
+        for column, words in {**(like or {}), **columns}.items()
+    }
     for what, words in said.items():
         literal_text = words.replace("'", "''").replace(":", r"\:")
         op.execute(text(f"comment on {what} is '{literal_text}'"))
+
+
+def read_comments(statement: str) -> tuple[str, dict[str, str]]:
+    """The comments that a file of ``sql/views`` begins with: on the view, and on its columns.
+
+    The lines before the statement are paragraphs; one that begins with ``name: `` is about that
+    column, and indented lines go on with it.
+    """
+    head = [line.removeprefix("--") for line in takewhile(_is_comment, statement.splitlines())]
+    words: list[str] = []
+    columns: dict[str, str] = {}
+    last = ""
+    for line in head:
+        found = _OF_A_COLUMN.fullmatch(line)
+        if found is not None:
+            last = found["name"]
+            columns[last] = found["words"]
+        elif last and line.startswith("   "):
+            columns[last] += f" {line.strip()}"
+        elif line.strip() != _LIKE:
+            last = ""
+            words.append(line.strip())
+    paragraphs = "\n".join(words).strip().split("\n\n")
+    return "\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs), columns
+
+
+def _is_comment(line: str) -> bool:
+    return line.startswith("--")

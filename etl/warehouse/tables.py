@@ -47,6 +47,12 @@ RUN_MODES: Final = ("full", "incremental", "backfill", "replay")
 RUN_STATUSES: Final = ("running", "succeeded", "failed", "abandoned")
 STAGED_KINDS: Final = ("present", "missing", "absent")
 UNOBSERVED_REASONS: Final = ("pending", "rejected")
+ERASED_KINDS: Final = ("user", "token")
+PRUNED_KINDS: Final = ("pages", "rejected", "versions")
+MARKED: Final = (
+    "starts_with(user_id, 'erased:') or starts_with(file_name, 'erased:') or extra ? 'erased'"
+)
+"""Which versions hold a pseudonym (or look so): the condition of two indexes, word for word."""
 
 RUN_COUNTS: Final = {
     "requests": "Requests sent to the service, retries included.",
@@ -81,6 +87,9 @@ class Tables:
     sync_page: Table
     rejected_row: Table
     unobserved_token: Table
+    erasure: Table
+    erasure_key: Table
+    pruning: Table
 
 
 @cache
@@ -88,7 +97,7 @@ def build_tables(schema: str | None = "kaltura") -> Tables:
     """The tables in ``schema``; None leaves the name out, so that the search_path decides."""
     metadata = MetaData(schema=schema, naming_convention=NAMING_CONVENTION)
     sync_run = _sync_run(metadata)
-    return Tables(
+    tables = Tables(
         metadata=metadata,
         upload_token=_upload_token(metadata),
         upload_token_superseded=_upload_token_superseded(metadata),
@@ -98,7 +107,13 @@ def build_tables(schema: str | None = "kaltura") -> Tables:
         sync_page=_sync_page(metadata, sync_run),
         rejected_row=_rejected_row(metadata, sync_run),
         unobserved_token=_unobserved_token(metadata, sync_run),
+        erasure=_erasure(metadata),
+        erasure_key=_erasure_key(metadata),
+        pruning=_pruning(metadata),
     )
+    for table in (tables.upload_token, tables.upload_token_superseded):
+        _index_marked(table)
+    return tables
 
 
 def _column(
@@ -228,7 +243,7 @@ def _upload_token(metadata: MetaData) -> Table:
 
 
 def _upload_token_superseded(metadata: MetaData) -> Table:
-    return Table(
+    table = Table(
         "upload_token_superseded",
         metadata,
         *_version_columns(),
@@ -239,6 +254,9 @@ def _upload_token_superseded(metadata: MetaData) -> Table:
         CheckConstraint("valid_to > valid_from and isfinite(valid_to)", name="valid_to"),
         comment="Earlier versions of upload tokens; append-only.",
     )
+    # The state at a moment: few pairs of stamps, so that it is small, and it grows at its end.
+    Index("ix_upload_token_superseded_valid", table.c.valid_to, table.c.valid_from)
+    return table
 
 
 def _upload_token_staging(metadata: MetaData) -> Table:
@@ -349,6 +367,13 @@ def _sync_run(metadata: MetaData) -> Table:
         postgresql_where=text("status = 'running'"),
     )
     Index("ix_sync_run_partner", table.c.partner_id, table.c.run_id)
+    # The last published run before a moment.  A run's batches touch no column of it: they stay HOT.
+    Index(
+        "ix_sync_run_published",
+        table.c.partner_id,
+        table.c.published_at,
+        postgresql_where=text("published_at is not null"),
+    )
     return table
 
 
@@ -427,4 +452,90 @@ def _unobserved_token(metadata: MetaData, sync_run: Table) -> Table:
         ForeignKeyConstraint(["run_id"], [sync_run.c.run_id]),
         _one_of("reason", UNOBSERVED_REASONS),
         comment="Known tokens that a published run covered without seeing their state; rare.",
+    )
+
+
+def _erasure(metadata: MetaData) -> Table:
+    return Table(
+        "erasure",
+        metadata,
+        Column(
+            "erasure_id",
+            BigInteger(),
+            Identity(),
+            nullable=False,
+            comment="Number of the erasure.",
+        ),
+        _column("partner_id", Integer(), "Kaltura account (partner)."),
+        _column("kind", Text(), "What was erased: user or token."),
+        _column("subject_hash", LargeBinary(), "Keyed hash of the user's or the token's id."),
+        _column("key_check", LargeBinary(), "Tells which key made the hash, not the key."),
+        _column("erased_at", _time(), "When it was done.", default="clock_timestamp()"),
+        _column("versions", BigInteger(), "Versions in which a value was replaced."),
+        _column("staged", BigInteger(), "Rows of staging in which a value was replaced."),
+        _column("rejected", BigInteger(), "Rejected rows whose payload was replaced."),
+        _column("program_version", Text(), "Version of the program."),
+        PrimaryKeyConstraint("erasure_id"),
+        _one_of("kind", ERASED_KINDS),
+        CheckConstraint(
+            "octet_length(subject_hash) = 32 and octet_length(key_check) = 16", name="hashes"
+        ),
+        comment="Who was erased, by keyed hash: later runs suppress them.  Append-only.",
+    )
+
+
+def _erasure_key(metadata: MetaData) -> Table:
+    return Table(
+        "erasure_key",
+        metadata,
+        Column(
+            "partner_id",
+            Integer(),
+            autoincrement=False,
+            nullable=False,
+            comment="Kaltura account (partner).",
+        ),
+        _column("key", Text(), "Secret of the account's pseudonyms and of its list of the erased."),
+        _column("made_at", _time(), "When it was made.", default="clock_timestamp()"),
+        PrimaryKeyConstraint("partner_id"),
+        CheckConstraint("length(key) >= 32", name="length"),
+        comment="Keys of erasures that were made without ETL_ERASURE_KEY; at most one an account.",
+    )
+
+
+def _pruning(metadata: MetaData) -> Table:
+    return Table(
+        "pruning",
+        metadata,
+        Column(
+            "pruning_id",
+            BigInteger(),
+            Identity(),
+            nullable=False,
+            comment="Number of the pruning.",
+        ),
+        _column("partner_id", Integer(), "Kaltura account (partner)."),
+        _column("kind", Text(), "What was deleted: pages, rejected (rows) or versions."),
+        _column(
+            "horizon",
+            _time(),
+            "Older was deleted: runs that began before, versions that were valid until before.",
+        ),
+        _column("pruned_at", _time(), "When it was done.", default="clock_timestamp()"),
+        _column("deleted", BigInteger(), "Rows deleted."),
+        _column("program_version", Text(), "Version of the program."),
+        PrimaryKeyConstraint("pruning_id"),
+        _one_of("kind", PRUNED_KINDS),
+        comment="What kaltura-etl prune deleted; the newest horizon of a kind counts.  "
+        "Append-only.",
+    )
+
+
+def _index_marked(table: Table) -> None:
+    # Runs that must suppress somebody look these tokens up; they are few.
+    Index(
+        f"ix_{table.name}_marked",
+        table.c.partner_id,
+        table.c.token_id,
+        postgresql_where=text(MARKED),
     )

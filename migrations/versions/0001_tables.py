@@ -1,4 +1,4 @@
-"""The first schema: tables, statuses, the view of all versions.
+"""The first schema: tables and statuses.
 
 The tables are written out here as they were then: ``etl/warehouse/tables.py`` goes on changing.
 """
@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 from sqlalchemy.types import TypeEngine
 
 from etl.errors import ConfigurationError
-from etl.warehouse.migration import comment_view, enter_schema, install_view
+from etl.warehouse.migration import enter_schema
 
 revision = "0001"
 down_revision = None
@@ -89,7 +89,7 @@ def upgrade() -> None:
     _sync_page(metadata, sync_run)
     _rejected_row(metadata, sync_run)
     _upload_token(metadata)
-    superseded = _upload_token_superseded(metadata)
+    _upload_token_superseded(metadata)
     _upload_token_staging(metadata)
     status = _upload_token_status(metadata)
     for table in metadata.sorted_tables:
@@ -98,16 +98,6 @@ def upgrade() -> None:
             op.invoke(CreateIndexOp.from_index(index))
     names = ("code", "name", "outcome_group", "description")
     op.bulk_insert(status, [dict(zip(names, row, strict=True)) for row in STATUSES])
-    install_view("upload_token_history")
-    comment_view(
-        "upload_token_history",
-        "All versions of all upload tokens, half-open [valid_from, valid_to).",
-        {
-            **{column.name: str(column.comment) for column in superseded.columns},
-            "is_current": "Whether this is the latest version.",
-            "valid_to": "When the next version was published, not included; NULL for the latest.",
-        },
-    )
     op.execute("comment on table alembic_version is 'Revision of this schema.'")
     op.execute("comment on column alembic_version.version_num is 'Number of the revision.'")
 
@@ -119,7 +109,7 @@ def downgrade() -> None:
             "Revision 0001 cannot be undone without losing the whole history: "
             "pass -x force=yes to do it."
         )
-    op.execute("drop view upload_token_history")
+    op.execute("drop view if exists upload_token_history")
     for name in (
         "rejected_row",
         "sync_page",

@@ -1,23 +1,53 @@
-"""History for analysts: what runs did not see, coverage of open tokens, views, an index for times.
+"""History for analysts: what runs did not see, coverage of open tokens, views, two indexes.
 
 The views and functions are in ``sql/views``; those that read others are installed after them.
 """
 
 from __future__ import annotations
 
+from typing import Final
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 
-from etl.warehouse.migration import enter_schema
+from etl.warehouse.migration import enter_schema, install_view
+from etl.warehouse.tables import build_tables
 
 revision = "0002"
 down_revision = "0001"
 branch_labels = None
 depends_on = None
 
+VIEWS: Final = (
+    "upload_token_history",
+    "kaltura_time_zone",
+    "upload_size_bucket",
+    "upload_token_as_of",
+    "upload_token_happened_by",
+    "upload_token_status_moment",
+    "upload_token_status_history",
+    "upload_token_daily_status",
+    "sync_freshness",
+    "upload_outcome",
+    "upload_outcome_daily",
+    "upload_user_summary",
+    "stuck_upload",
+    "upload_token_snapshot_dbt",
+)
+"""In the order in which they build on each other."""
+FUNCTIONS: Final = {
+    "kaltura_time_zone": "kaltura_time_zone()",
+    "upload_size_bucket": "upload_size_bucket(smallint)",
+    "upload_token_as_of": "upload_token_as_of(timestamptz)",
+    "upload_token_happened_by": "upload_token_happened_by(timestamptz)",
+}
+WITH_ALL_COLUMNS: Final = ("upload_token_history", "upload_token_snapshot_dbt")
+INDEXES: Final = ("ix_upload_token_superseded_valid", "ix_sync_run_published")
+
 
 def upgrade() -> None:
+    _create_indexes()
     enter_schema()
     op.add_column(
         "sync_run",
@@ -30,13 +60,52 @@ def upgrade() -> None:
         ),
     )
     _create_unobserved_token()
+    versions = build_tables().upload_token_superseded
+    like = {column.name: str(column.comment) for column in versions.columns}
+    for name in VIEWS:
+        install_view(name, like=like if name in WITH_ALL_COLUMNS else None)
 
 
 def downgrade() -> None:
     enter_schema()
+    for name in reversed(VIEWS):
+        what = f"function {FUNCTIONS[name]}" if name in FUNCTIONS else f"view {name}"
+        op.execute(f"drop {what}")
     # The table is small and says only what narrows an interval: without it they are not narrowed.
     op.drop_table("unobserved_token")
     op.drop_column("sync_run", "open_coverage")
+    for name in INDEXES:
+        op.execute(f"drop index {name}")
+
+
+def _create_indexes() -> None:
+    """Without a lock that readers or the loader feel; first, because it cannot be undone with the
+    rest: so whatever fails here or later, the migration can be started again.
+    """
+    schema = op.get_context().opts["version_table_schema"]
+    with op.get_context().autocommit_block():
+        op.execute("set lock_timeout = '5s'")
+        op.execute("set statement_timeout = 0")
+        for name in INDEXES:
+            # One that was interrupted is there, and not valid.
+            op.drop_index(
+                name, schema=schema, if_exists=True, postgresql_concurrently=True, table_name=""
+            )
+        op.create_index(
+            "ix_upload_token_superseded_valid",
+            "upload_token_superseded",
+            ["valid_to", "valid_from"],
+            schema=schema,
+            postgresql_concurrently=True,
+        )
+        op.create_index(
+            "ix_sync_run_published",
+            "sync_run",
+            ["partner_id", "published_at"],
+            schema=schema,
+            postgresql_concurrently=True,
+            postgresql_where=sa.text("published_at is not null"),
+        )
 
 
 def _create_unobserved_token() -> None:

@@ -4,6 +4,10 @@ select
     guard.name as missing_or_invalid
 from (
     values
+        ('ck_erasure_hashes'),
+        ('ck_erasure_key_length'),
+        ('ck_erasure_kind'),
+        ('ck_pruning_kind'),
         ('ck_sync_page_body_sha256'),
         ('ck_sync_page_numbers'),
         ('ck_sync_run_json'),
@@ -34,8 +38,15 @@ from (
         ('fk_sync_run_resumed_from'),
         ('fk_unobserved_token_run_id'),
         ('ix_sync_run_partner'),
+        ('ix_sync_run_published'),
         ('ix_upload_token_listed'),
+        ('ix_upload_token_marked'),
         ('ix_upload_token_open'),
+        ('ix_upload_token_superseded_marked'),
+        ('ix_upload_token_superseded_valid'),
+        ('pk_erasure'),
+        ('pk_erasure_key'),
+        ('pk_pruning'),
         ('pk_sync_page'),
         ('pk_sync_run'),
         ('pk_unobserved_token'),

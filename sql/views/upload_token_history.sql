@@ -1,5 +1,10 @@
 -- All versions of all upload tokens, half-open [valid_from, valid_to); the latest has is_current.
-create or replace view upload_token_history as
+--
+-- Columns not named here are those of upload_token_superseded.
+-- is_current: Whether this is the latest version.
+-- valid_to: When the next version was published, not included; NULL for the latest.
+-- superseded_by_run_id: The run that published the next version; NULL for the latest.
+create or replace view upload_token_history with (security_invoker = true) as
 select
     partner_id,
     token_id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from alembic.script import ScriptDirectory
 from etl.errors import ConfigurationError, LeaseHeld
 from etl.resources import migrations_directory, sql_directory
 from etl.warehouse.engine import connect
+from etl.warehouse.local import find_binaries
 from etl.warehouse.migration import migration_lock
 from etl.warehouse.privileges import LOADER_PRIVILEGES
 from etl.warehouse.schema import (
@@ -213,9 +215,14 @@ def test_a_migration_that_was_killed_can_be_started_again(empty_database_url: st
     )
     with pytest.raises(Exception, match="Postgres"):
         migrate(empty_database_url)
-    assert schema_state(empty_database_url).current is None
+    # What was before the revision with the views is there; of that one only its indexes may be.
+    reached = schema_state(empty_database_url).current
+    assert reached is not None
+    assert reached < HEAD_REVISION
+    with pytest.raises(Exception, match="Postgres"):
+        migrate(empty_database_url)
     run(empty_database_url, "drop event trigger fail")
-    assert migrate(empty_database_url) == (None, HEAD_REVISION)
+    assert migrate(empty_database_url) == (reached, HEAD_REVISION)
 
 
 def test_every_table_view_and_column_has_a_comment(database_url: str) -> None:
@@ -225,6 +232,11 @@ def test_every_table_view_and_column_has_a_comment(database_url: str) -> None:
         if row[1] in ("r", "v") and not (row[6] and row[7])
     ]
     assert silent == []
+    functions = """
+        select proname from pg_proc where pronamespace = 'kaltura'::regnamespace
+        and obj_description(oid, 'pg_proc') is null
+    """
+    assert rows(database_url, functions) == []
 
 
 def test_the_statuses_are_there(database_url: str) -> None:
@@ -240,9 +252,11 @@ def test_every_sql_file_is_one_statement_and_says_what_it_is_for() -> None:
         text = path.read_text(encoding="utf-8")
         first, _, statement = text.partition("\n")
         assert first.startswith("-- "), path
-        assert first.endswith("."), path
+        assert first.endswith((".", "?")), path
         assert len(first) <= 120, path
         code = "\n".join(line.partition("--")[0] for line in statement.splitlines())
+        # A function holds statements, between "begin atomic" and "end".
+        code = re.sub(r"^begin atomic\n.*^end$", "", code, flags=re.MULTILINE | re.DOTALL)
         assert ";" not in code.rstrip().removesuffix(";"), path
 
 
@@ -285,7 +299,10 @@ def test_the_printed_statements_make_the_same_schema(
 ) -> None:
     printed = alembic(database_url, "upgrade", "head", "--sql")
     assert printed.returncode == 0, printed.stderr
-    run(empty_database_url, printed.stdout)
+    # Statement by statement, as a person would: some may not be in a transaction.
+    psql = [find_binaries() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database_url]
+    done = subprocess.run(psql, input=printed.stdout, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
     assert rows(empty_database_url, OBJECTS, "kaltura") == rows(database_url, OBJECTS, "kaltura")
     assert schema_state(empty_database_url).current == HEAD_REVISION
 
@@ -306,6 +323,49 @@ def test_a_downgrade_that_loses_data_wants_a_word(database_url: str) -> None:
     assert done.returncode == 0, done.stderr
     assert schema_state(database_url).current is None
     assert migrate(database_url) == (None, HEAD_REVISION)
+
+
+def test_data_outlive_the_way_up_and_down(empty_database_url: str) -> None:
+    url = empty_database_url
+    assert alembic(url, "upgrade", "0001").returncode == 0
+    version = (
+        "insert into kaltura.{} select 101, 'a', 'anna', {}, 'film', 1, 1, now(), now(), null, "
+        "null, null, null, null, true, {}, '{}', '{{status}}', now(), now(), null, null, 1{}"
+    )
+    run(
+        url,
+        "insert into kaltura.sync_run (run_id, partner_id, walk_id, mode, status, published_at, "
+        "coverage) values (1, 101, 1, 'full', 'succeeded', now(), '{(,)}')",
+        version.format("upload_token", 3, 2, "changed", ""),
+        version.format("upload_token_superseded", 0, 1, "first_seen", ", now() + '1 s', 1"),
+    )
+    tables = ("upload_token", "upload_token_superseded")
+
+    def stored() -> list[Any]:
+        return [rows(url, f"select * from kaltura.{table}") for table in tables]  # noqa: S608
+
+    before = stored()
+    assert migrate(url) == ("0001", HEAD_REVISION)
+    assert stored() == before
+    seen = "select version, status from kaltura.upload_token_history order by version"
+    assert rows(url, seen) == [(1, 0), (2, 3)]
+    changes = "select version, from_status, to_status from kaltura.upload_token_status_history"
+    assert rows(url, f"{changes} order by version") == [
+        (1, None, "PENDING"),
+        (2, "PENDING", "CLOSED"),
+    ]
+    done = alembic(url, "-x", "force=yes", "downgrade", "0001")
+    assert done.returncode == 0, done.stderr
+    assert stored() == before
+    left = """
+        select relname from pg_class
+        where relnamespace = 'kaltura'::regnamespace and relkind = 'v'
+        union all
+        select proname from pg_proc where pronamespace = 'kaltura'::regnamespace
+    """
+    assert rows(url, left) == []
+    assert migrate(url) == ("0001", HEAD_REVISION)
+    assert stored() == before
 
 
 def test_what_a_loader_lacks_is_named(database_url: str) -> None:
@@ -336,8 +396,9 @@ def test_what_a_loader_lacks_is_named(database_url: str) -> None:
 def test_a_new_revision_begins_with_the_rules(tmp_path: Path) -> None:
     shutil.copytree(migrations_directory(), tmp_path / "migrations")
     shutil.copy(REPOSITORY / "alembic.ini", tmp_path)
+    following = f"{int(HEAD_REVISION) + 1:04}"
     made = subprocess.run(
-        [sys.executable, "-m", "alembic", "revision", "-m", "more", "--rev-id", "0002"],
+        [sys.executable, "-m", "alembic", "revision", "-m", "more", "--rev-id", following],
         env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
         cwd=tmp_path,
         capture_output=True,
@@ -345,7 +406,8 @@ def test_a_new_revision_begins_with_the_rules(tmp_path: Path) -> None:
         check=False,
     )
     assert made.returncode == 0, made.stderr
-    text = (tmp_path / "migrations/versions/0002_more.py").read_text(encoding="utf-8")
+    name = f"{following}_more.py"
+    text = (tmp_path / "migrations/versions" / name).read_text(encoding="utf-8")
     assert "lock_timeout" in text
-    assert 'down_revision = "0001"' in text.replace("'", '"')
-    compile(text, "0002_more.py", "exec")
+    assert f'down_revision = "{HEAD_REVISION}"' in text.replace("'", '"')
+    compile(text, name, "exec")

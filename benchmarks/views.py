@@ -1,0 +1,155 @@
+"""How long the analysts' views take: ``./dev bench views``; see benchmarks/README.md."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from etl.warehouse.local import local_postgres
+from etl.warehouse.schema import migrate
+
+DATA: Final = Path(__file__).with_name("views_data.sql")
+ONE_TOKEN: Final = "partner_id = 101 and token_id = '0_' || md5('777')"  # noqa: S105
+QUERIES: Final = {
+    "history of one token": f"select * from upload_token_history where {ONE_TOKEN}",  # noqa: S608
+    "history, one night": "select * from upload_token_history where run_id = 119",
+    "status changes of one token": (
+        f"select * from upload_token_status_history where {ONE_TOKEN}"  # noqa: S608
+    ),
+    "status changes, one night": "select * from upload_token_status_history where run_id = 119",
+    "status changes, all counted": (
+        "select from_status, to_status, count(*) from upload_token_status_history group by 1, 2"
+    ),
+    "as of a recent day": "select count(*) from upload_token_as_of('2026-09-29')",
+    "as of a day long ago": "select count(*) from upload_token_as_of('2026-08-15')",
+    "as of, by status": (
+        "select status, count(*) from upload_token_as_of('2026-09-29') where is_listed group by 1"
+    ),
+    "happened by a recent day": "select count(*) from upload_token_happened_by('2026-09-29')",
+    "happened by a day long ago": "select count(*) from upload_token_happened_by('2026-08-15')",
+    "daily status": "select * from upload_token_daily_status",
+    "outcomes of all uploads": "select outcome, count(*) from upload_outcome group by 1",
+    "outcomes a day": "select * from upload_outcome_daily",
+    "outcomes a day, one week": (
+        "select * from upload_outcome_daily where day between '2026-09-20' and '2026-09-26'"
+    ),
+    "stuck uploads": "select * from stuck_upload",
+    "users": "select * from upload_user_summary",
+    "freshness": "select * from sync_freshness",
+    "dbt, since yesterday": (
+        "select * from upload_token_snapshot_dbt where dbt_updated_at > '2026-09-29'"
+    ),
+}
+
+
+def main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(
+        prog="./dev bench views", description="Measure the analysts' views on a large warehouse."
+    )
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="default 1000000")
+    parser.add_argument("--runs", type=int, default=3, help="the best of so many, default 3")
+    parser.add_argument("--data", type=Path, metavar="DIR", help="keep the warehouse there")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
+    given = parser.parse_args(arguments)
+    with ExitStack() as held:
+        folder = given.data
+        if folder is None:
+            folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-views-")))
+            folder.chmod(0o711)  # as root the server runs as another user
+            folder = folder / "data"
+        url = held.enter_context(local_postgres(folder))
+        migrate(url)
+        connection = held.enter_context(closing(psycopg.connect(url, autocommit=True)))
+        connection.execute("set search_path = kaltura")
+        built = _build(connection, given.tokens)
+        figures = [_measure(connection, name, given.runs) for name in QUERIES]
+    print(_table(built, figures))
+    if given.json is not None:
+        result = {"machine": _machine(), "warehouse": built, "queries": figures}
+        given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def _build(connection: psycopg.Connection[Any], tokens: int) -> dict[str, Any]:
+    """Fill the warehouse if it is empty, and say what it holds."""
+    if not connection.execute("select 1 from upload_token limit 1").fetchone():
+        _say(f"writing {tokens:,} tokens")
+        statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
+        connection.execute(statements.encode())
+        connection.execute("vacuum analyze")
+        connection.execute("checkpoint")
+    names = ("tokens", "superseded", "runs", "mebibytes", "postgres")
+    row = connection.execute(
+        "select (select count(*) from upload_token), (select count(*) from "
+        "upload_token_superseded), (select count(*) from sync_run), "
+        "pg_database_size(current_database()) >> 20, current_setting('server_version')"
+    ).fetchone()
+    assert row is not None  # noqa: S101
+    return dict(zip(names, row, strict=True))
+
+
+def _measure(connection: psycopg.Connection[Any], name: str, runs: int) -> dict[str, Any]:
+    """The best of some runs, rows fetched; and the work of it, if one process does it alone."""
+    _say(name)
+    query = QUERIES[name].encode()
+    seconds, rows = [], 0
+    for _ in range(runs):
+        began = time.perf_counter()
+        rows = len(connection.execute(query).fetchall())
+        seconds.append(time.perf_counter() - began)
+    connection.execute("set max_parallel_workers_per_gather = 0")
+    before = _processor_seconds(connection)
+    connection.execute(query).fetchall()
+    work = _processor_seconds(connection) - before
+    connection.execute("reset max_parallel_workers_per_gather")
+    return {
+        "query": name,
+        "seconds": min(seconds),
+        "processor_seconds": work,
+        "rows": rows,
+        "load": os.getloadavg()[0],
+    }
+
+
+def _processor_seconds(connection: psycopg.Connection[Any]) -> float:
+    """What the server's process of this connection has used so far; NaN where /proc is missing."""
+    try:
+        stat = Path(f"/proc/{connection.info.backend_pid}/stat").read_text(encoding="ascii")
+    except OSError:
+        return float("nan")
+    user, system = stat.rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _table(built: dict[str, Any], figures: list[dict[str, Any]]) -> str:
+    lines = [
+        f"{built['tokens']:,} tokens, {built['tokens'] + built['superseded']:,} versions, "
+        f"{built['runs']} runs, {built['mebibytes']:,} MiB; {_machine()}, "
+        f"PostgreSQL {built['postgres']}",
+        "",
+        "| Query | Seconds | Processor seconds | Rows | Load of the machine |",
+        "|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {each['query']} | {each['seconds']:.3f} | {each['processor_seconds']:.2f} | "
+        f"{each['rows']:,} | {each['load']:.1f} |"
+        for each in figures
+    ]
+    return "\n".join(lines)
+
+
+def _machine() -> str:
+    return f"{platform.machine()}, {os.cpu_count()} cores"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,106 @@
+-- How fresh and how complete the warehouse is, a row an account.
+--
+-- Complete is a published run that covered the whole line of createdAt, but for positions that the
+-- service could not serve (unreadable; they are stated).  Dry runs do not count as runs.
+-- partner_id: Kaltura account (partner).
+-- last_published_at: Stamp of the last published run of any mode.
+-- last_complete_at: Stamp of the last complete one.
+-- age: Now minus last_published_at.
+-- complete_age: Now minus last_complete_at.
+-- last_run_status: running, succeeded, failed or abandoned: of the newest run.
+-- running: Whether a run holds the lease; one that died holds it until its lease has run out.
+-- tokens_listed: Tokens that the service lists, as far as is known.
+-- tokens_known: Tokens ever seen.
+-- unreadable: Positions that the last complete run could not read.
+-- rejected: Rows that the last complete run did not load.
+-- certificate: Coverage of the last complete run: the seconds of createdAt it read; {(,)} is all.
+-- open_seen_at: Beginning of the last published walk that read all open tokens; what is said of
+--   them (stuck, abandoned) holds as of then.
+create or replace view sync_freshness with (security_invoker = true) as
+select
+    account.partner_id,
+    published.published_at as last_published_at,
+    complete.published_at as last_complete_at,
+    now() - published.published_at as age,
+    now() - complete.published_at as complete_age,
+    newest.status as last_run_status,
+    exists (
+        select 1 from sync_run as run
+        where run.partner_id = account.partner_id and run.status = 'running'
+    ) as running,
+    (
+        select count(*) from upload_token as token
+        where token.partner_id = account.partner_id and token.is_listed
+    ) as tokens_listed,
+    (
+        select count(*) from upload_token as token
+        where token.partner_id = account.partner_id
+    ) as tokens_known,
+    complete.unreadable,
+    complete.rejected,
+    cast(complete.coverage as text) as certificate,
+    open_seen.started_at as open_seen_at
+from (select distinct run.partner_id from sync_run as run) as account
+left join lateral (
+    select run.status from sync_run as run
+    where run.partner_id = account.partner_id and run.error_kind is distinct from 'dry_run'
+    order by run.run_id desc
+    limit 1
+) as newest on true
+left join lateral (
+    select run.published_at from sync_run as run
+    where run.partner_id = account.partner_id and run.published_at is not null
+    order by run.published_at desc
+    limit 1
+) as published on true
+left join lateral (
+    select
+        run.published_at,
+        run.unreadable,
+        run.rejected,
+        run.coverage
+    from sync_run as run
+    where
+        run.partner_id = account.partner_id
+        and run.published_at is not null
+        and (
+            run.coverage = '{(,)}'
+            or (
+                run.holes <> '[]'
+                and run.coverage + coalesce(
+                    (
+                        select range_agg(cast(hole ->> 'span' as int8range))
+                        from jsonb_array_elements(run.holes) as hole
+                        where hole ->> 'reason' = 'unreadable'
+                    ),
+                    '{}'
+                ) = '{(,)}'
+            )
+        )
+    order by run.published_at desc
+    limit 1
+) as complete on true
+left join lateral (
+    select walk.started_at
+    from sync_run as run
+    inner join sync_run as walk on walk.run_id = run.walk_id
+    where
+        run.partner_id = account.partner_id
+        and run.published_at is not null
+        and (
+            run.coverage + run.open_coverage = '{(,)}'
+            or (
+                run.holes <> '[]'
+                and run.coverage + run.open_coverage + coalesce(
+                    (
+                        select range_agg(cast(hole ->> 'span' as int8range))
+                        from jsonb_array_elements(run.holes) as hole
+                        where hole ->> 'reason' = 'unreadable'
+                    ),
+                    '{}'
+                ) = '{(,)}'
+            )
+        )
+    order by run.published_at desc
+    limit 1
+) as open_seen on true

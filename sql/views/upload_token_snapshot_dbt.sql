@@ -1,0 +1,20 @@
+-- All versions under the names of a dbt snapshot, for models that expect one.
+--
+-- Columns not named here are those of upload_token_superseded.
+-- is_current: Whether this is the latest version.
+-- valid_to: When the next version was published, not included; NULL for the latest.
+-- superseded_by_run_id: The run that published the next version; NULL for the latest.
+-- dbt_scd_id: Key of the version: md5 of partner_id, token_id and version; stable for ever.
+-- dbt_updated_at: valid_from.
+-- dbt_valid_from: valid_from.
+-- dbt_valid_to: valid_to; NULL for the latest.
+-- dbt_is_deleted: 'True' if the token was not listed, else 'False': hard_deletes as new_record.
+create or replace view upload_token_snapshot_dbt with (security_invoker = true) as
+select
+    known.*,
+    md5(known.partner_id || '|' || known.token_id || '|' || known.version) as dbt_scd_id,
+    known.valid_from as dbt_updated_at,
+    known.valid_from as dbt_valid_from,
+    known.valid_to as dbt_valid_to,
+    case when known.is_listed then 'False' else 'True' end as dbt_is_deleted
+from upload_token_history as known
