@@ -1,0 +1,99 @@
+"""The templates, filled in.  Everything that is not markup of ours is escaped by Jinja."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, tzinfo
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from etl.report import facts, words
+from etl.report.charts import (
+    Chart,
+    Draw,
+    duration_lines,
+    find_drawer,
+    stacked_days,
+    stacked_shares,
+)
+from etl.report.read import ReportRows
+from etl.report.trust import trust
+from etl.version import program_version
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def render_report(rows: ReportRows, zone: tzinfo, *, draw: Draw | None = None) -> str:
+    """The page as HTML.  ``draw`` makes the charts; without it the tables stand alone."""
+    known = facts.facts_of(rows, zone)
+    environment = _environment(zone)
+    return environment.get_template("report.html.j2").render(
+        rows=rows,
+        facts=known,
+        trust=trust(rows, zone),
+        charts=_charts(known, draw),
+        can_draw=draw is not None,
+        only_one_run=facts.only_one_run(rows),
+        outcomes=facts.OUTCOMES,
+        not_succeeded=facts.NOT_SUCCEEDED,
+        times=facts.TIMES,
+        shown_of=facts.shown_of,
+        program_version=program_version(),
+        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704  ours
+    )
+
+
+def report_html(rows: ReportRows, zone: tzinfo) -> tuple[str, bool]:
+    """The page, and whether it has charts: they need the extra ``report``."""
+    draw = find_drawer()
+    return render_report(rows, zone, draw=draw), draw is not None
+
+
+def _charts(known: facts.Facts, draw: Draw | None) -> dict[str, Chart | None]:
+    """The charts; None where there is nothing to show."""
+    charts: dict[str, Chart | None] = dict.fromkeys(("outcomes", "times", "sizes"))
+    if draw is None:
+        return charts
+    if known.days_with_uploads >= facts.DAYS_FOR_A_CHART:
+        charts["outcomes"] = stacked_days(
+            draw, facts.outcomes_caption(known), known.days, facts.OUTCOMES
+        )
+    if known.days_with_times >= facts.DAYS_FOR_A_CHART:
+        charts["times"] = duration_lines(draw, facts.times_caption(known), known.days, facts.TIMES)
+    if any(row[series.column] for row in known.by_size for series in facts.NOT_SUCCEEDED):
+        charts["sizes"] = stacked_shares(
+            draw, facts.sizes_caption(known), known.by_size, "size_bucket", facts.NOT_SUCCEEDED
+        )
+    return charts
+
+
+def _environment(zone: tzinfo) -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": words.count,
+        "size": words.size,
+        "duration": words.duration,
+        "visible": words.visible,
+        "moment": partial(words.moment, zone=zone),
+        "moment_in_words": partial(words.moment_in_words, zone=zone),
+        "day_in_words": words.day_in_words,
+        "machine_time": _machine_time,
+        # Of a drawing, which holds nothing that a user has typed.
+        "drawing": Markup,
+    }
+    environment.globals |= {"percent": words.percent, "counted": words.counted}
+    return environment
+
+
+def _machine_time(value: date) -> str:
+    """For ``<time datetime>``."""
+    return value.isoformat(timespec="seconds") if isinstance(value, datetime) else value.isoformat()

@@ -1,0 +1,20 @@
+-- The last runs, newest first; those that were asked to publish nothing are left out.
+select
+    run_id,
+    coalesce(overrides ->> 'replayed_mode', mode) as mode,
+    status,
+    started_at,
+    finished_at - started_at as took,
+    tokens_read,
+    inserted,
+    changed,
+    absent,
+    relisted,
+    rejected,
+    unreadable,
+    error_kind,
+    error_message
+from sync_run
+where partner_id = %(partner_id)s and error_kind is distinct from 'dry_run'
+order by run_id desc
+limit %(rows)s;

@@ -1,0 +1,21 @@
+-- Uploads that stopped being listed while they were open, in the days shown, the last ones first.
+select
+    token.token_id,
+    token.user_id,
+    token.file_name,
+    coalesce(status.name, 'UNKNOWN_' || token.status, 'UNKNOWN') as status,
+    token.created_at,
+    token.last_listed_at,
+    token.absence_confirmed_at,
+    token.file_size_bytes,
+    token.uploaded_size_bytes,
+    count(*) over () as total
+from upload_token as token
+left join upload_token_status as status on status.code = token.status
+where
+    token.partner_id = %(partner_id)s
+    and not token.is_listed
+    and coalesce(status.outcome_group, 'open') = 'open'
+    and token.absence_confirmed_at >= cast(%(first_day)s as timestamp) at time zone %(time_zone)s
+order by token.absence_confirmed_at desc, token.created_at desc, token.token_id
+limit %(rows)s;

@@ -1,0 +1,121 @@
+"""A warehouse of five nights, made once: names that somebody chose to do harm are among them."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from etl.simulator import SimulatorServer, generate_account
+from tests.integration.restamp import restamp_run
+from tests.integration.syncing import ROOT, Job
+from tests.report.sample import HOSTILE
+
+NIGHTS = 5
+TOKENS = 300
+VANISHED = ("0_vanished_1", "0_vanished_2")
+Report = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@dataclass(frozen=True)
+class Lived:
+    """The account that lived: where it is, and when each night was."""
+
+    url: str
+    partner_id: int
+    nights: list[datetime]
+
+
+@contextmanager
+def new_database(postgres_url: str, template: str) -> Iterator[str]:
+    name = f"report_{secrets.token_hex(6)}"
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as connection:
+        connection.execute(
+            sql.SQL("create database {} template {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+    yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as connection:
+        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
+
+
+@pytest.fixture(scope="session")
+def lived(postgres_url: str, template_database: str) -> Iterator[Lived]:
+    """Read-only for the tests: it is shared."""
+    last = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=3)
+    nights = [last - timedelta(days=number) for number in reversed(range(NIGHTS))]
+    account = generate_account(TOKENS, seed=11, now=int(nights[0].timestamp()), open_share=0.1)
+    with (
+        new_database(postgres_url, template_database) as url,
+        SimulatorServer(account) as server,
+        closing(psycopg.connect(url, autocommit=True)) as connection,
+    ):
+        job, life = Job.of(server, url), server.life()
+        for number, night in enumerate(nights):
+            if number:
+                life.advance(24)
+            if number == 1:
+                created = int(nights[0].timestamp())
+                for age, text in enumerate(HOSTILE.values()):
+                    # Old enough to be among the longest of the stuck.
+                    account.insert(
+                        {
+                            "id": f"0_hostile_{age}",
+                            "fileName": text,
+                            "userId": text,
+                            "fileSize": 10**9,
+                            "uploadedFileSize": 10**7 * age,
+                            "status": 1,
+                            "createdAt": created - 90 * 86_400 - age,
+                            "updatedAt": created - 90 * 86_400,
+                        }
+                    )
+                for token_id in VANISHED:
+                    account.insert({"id": token_id, "status": 1, "createdAt": created})
+            if number == 3:
+                for token_id in VANISHED:
+                    account.delete(token_id)
+            report = job.run(ETL_ABSENCE_GRACE="0s")
+            restamp_run(connection, report.run_id, night)
+        yield Lived(url, account.partner_id, nights)
+
+
+@pytest.fixture(scope="session")
+def report(lived: Lived) -> Report:
+    """``kaltura-etl report`` as a process of its own, on that warehouse unless told otherwise."""
+
+    def call(*arguments: str, code: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
+        program = f"{code}\nfrom etl.cli import main\nmain()"
+        return subprocess.run(
+            [sys.executable, "-c", program, "report", *arguments],
+            env=environment | {"DATABASE_URL": lived.url} | variables,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    return call
+
+
+@pytest.fixture(scope="session")
+def page(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of that warehouse, as the command writes it; the tests leave it as it is."""
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    done = report("--output", str(path))
+    assert done.returncode == 0, done.stderr
+    return path

@@ -1,0 +1,143 @@
+"""``kaltura-etl report``: the file, and what is said about it."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from tests.report.conftest import Lived, Report
+from tests.report.sample import Page
+
+WITHOUT_THE_EXTRA = "import sys; sys.modules['vl_convert'] = None"
+
+
+def test_the_closing_line_says_where_and_how_large(report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+
+    done = report("--output", str(path))
+
+    assert done.returncode == 0, done.stderr
+    assert [line.split() for line in done.stdout.splitlines()] == [
+        ["path", str(path)],
+        ["bytes", f"{path.stat().st_size:,}"],
+    ]
+    assert Page(path.read_text(encoding="utf-8")).tags.count("svg") == 6
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_json_is_one_object(report: Report, lived: Lived, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+
+    done = report("--json", "--days", "7", "--time-zone", "Europe/Berlin", "-o", str(path))
+
+    result = json.loads(done.stdout)
+    days = {result.pop("first_day"), result.pop("last_day")}
+    assert len(days) == 2
+    assert result == {
+        "status": "succeeded",
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "partner_id": lived.partner_id,
+        "time_zone": "Europe/Berlin",
+        "charts": True,
+    }
+
+
+def test_a_dash_is_standard_output(report: Report) -> None:
+    done = report("--output", "-")
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("<!doctype html>")
+    assert Page(done.stdout).tags.count("main") == 1
+
+
+def test_without_the_extra_there_are_tables_and_a_word_about_it(
+    report: Report, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+
+    done = report("--json", "-o", str(path), code=WITHOUT_THE_EXTRA)
+
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["charts"] is False
+    assert "pip install 'kaltura-etl[report]'" in done.stderr
+    assert "svg" not in Page(path.read_text(encoding="utf-8")).tags
+
+
+def test_an_empty_warehouse_has_a_page_too(
+    report: Report, database_url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+
+    done = report("-o", str(path), DATABASE_URL=database_url)
+
+    assert done.returncode == 0, done.stderr
+    assert "This warehouse is empty." in path.read_text(encoding="utf-8")
+
+
+def test_a_file_is_replaced_whole_and_keeps_its_permissions(report: Report, tmp_path: Path) -> None:
+    real, link = tmp_path / "real.html", tmp_path / "link.html"
+    real.write_text("before")
+    real.chmod(0o640)
+    link.symlink_to(real)
+
+    with real.open() as reader:
+        assert report("-o", str(link)).returncode == 0
+        assert reader.read() == "before"  # who reads it now goes on reading what was there
+
+    assert link.is_symlink()
+    assert real.read_text(encoding="utf-8").startswith("<!doctype html>")
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+
+
+def test_a_new_file_has_the_permissions_of_the_umask(report: Report, tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+
+    assert report("-o", str(path), code="import os; os.umask(0o027)").returncode == 0
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+def test_a_device_stays_one(report: Report) -> None:
+    assert report("-o", os.devnull).returncode == 0
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["-o", "{folder}/none/page.html"], "cannot be written to"),
+        (["-o", "{folder}"], "cannot be written to"),
+        (["-o", "{folder}/circle"], "cannot be written to"),
+        (["--output", "-", "--json"], "both want standard output"),
+        (["--time-zone", "Mars/Olympus"], "no time zone is named Mars/Olympus"),
+        (["--time-zone", "../../etc/passwd"], "no time zone is named"),
+        (["--time-zone", "Europe"], "no time zone is named Europe"),
+        (["--time-zone", ""], "no time zone is named"),
+        (["--days", "0"], "--days"),
+        (["--days", "367"], "--days"),
+    ],
+)
+def test_what_cannot_be_done_is_wrong_use(
+    report: Report, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+
+    done = report(*[each.format(folder=tmp_path) for each in arguments])
+
+    assert done.returncode == 2, done.stderr
+    assert words in done.stderr
+    assert "<!doctype" not in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["circle"]
+
+
+def test_a_schema_that_is_not_there_is_told(report: Report, tmp_path: Path) -> None:
+    done = report("-o", str(tmp_path / "page.html"), ETL_SCHEMA="elsewhere")
+
+    assert done.returncode == 78
+    assert "run kaltura-etl migrate" in done.stderr
+    assert list(tmp_path.iterdir()) == []

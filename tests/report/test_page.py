@@ -1,0 +1,268 @@
+"""The page: what it says of any warehouse, and that it says it as text."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from decimal import Decimal
+
+import pytest
+
+from etl.report.charts import find_drawer
+from etl.report.page import render_report
+from etl.report.read import ReportRows
+from tests.report.sample import (
+    HOSTILE,
+    HOUR,
+    LAST_DAY,
+    PUBLISHED,
+    certificate,
+    freshness,
+    month,
+    nothing,
+    outcome,
+    page_of,
+    rows,
+    run,
+    upload,
+    user,
+)
+
+HUGE = 2**63 - 1
+DRAW = find_drawer()
+
+
+def full_page() -> ReportRows:
+    return rows(
+        outcomes=month(),
+        stuck=[upload(number, total=1_234) for number in range(50)],
+        vanished=[upload()],
+        users=[user()],
+    )
+
+
+def one_night() -> ReportRows:
+    published = freshness(published_runs=1, first_published_at=PUBLISHED)
+    day = outcome(day=LAST_DAY, started=1, succeeded=1, completed=1, p50_seconds=0.0)
+    day["p95_seconds"] = 0.0
+    size = outcome(size_bucket="unknown", started=1, succeeded=1)
+    return rows(freshness=published, outcomes=[day, size], users=[user()])
+
+
+def nothing_known() -> ReportRows:
+    """Every column that may be NULL is."""
+    day = LAST_DAY
+    return rows(
+        outcomes=[
+            outcome(day=day, started=1, still_open=1),
+            outcome(day=day - timedelta(days=1), started=2, abandoned=2),
+            outcome(size_bucket="unknown", started=3, abandoned=2, still_open=1),
+        ],
+        stuck=[
+            upload(
+                user_id=None,
+                file_name=None,
+                file_size_bytes=None,
+                uploaded_size_bytes=None,
+                percent_received=None,
+            )
+        ],
+        vanished=[
+            upload(
+                user_id=None,
+                file_name=None,
+                status="UNKNOWN",
+                last_listed_at=None,
+                file_size_bytes=None,
+                uploaded_size_bytes=None,
+            )
+        ],
+        users=[user(user_id=None, median_seconds_to_complete=None, bytes_received=Decimal(0))],
+        runs=[run(status="running", took=None)],
+    )
+
+
+def huge() -> ReportRows:
+    day = outcome(
+        day=LAST_DAY,
+        started=HUGE,
+        succeeded=HUGE - 1,
+        failed=1,
+        completed=HUGE,
+        p50_seconds=1e9,
+        p95_seconds=3e9,
+    )
+    before = day | {"day": LAST_DAY - timedelta(days=1), "started": 1, "succeeded": 0}
+    size = outcome(
+        size_bucket="> 10 GB", started=HUGE, failed=HUGE, bytes_received=Decimal(HUGE) * HUGE
+    )
+    return rows(
+        freshness=freshness(tokens_listed=HUGE, tokens_known=HUGE),
+        outcomes=[day, before, size],
+        stuck=[upload(file_size_bytes=HUGE, stuck_for=timedelta(days=40_000), total=HUGE)],
+        users=[user(uploads=HUGE, bytes_received=Decimal(HUGE) * HUGE, total=HUGE)],
+        runs=[run(run_id=HUGE, tokens_read=HUGE, took=timedelta(days=400))],
+    )
+
+
+def a_year() -> ReportRows:
+    days = [
+        outcome(day=LAST_DAY - timedelta(days=number), started=3, failed=3) for number in range(366)
+    ]
+    return rows(first_day=LAST_DAY - timedelta(days=365), outcomes=days)
+
+
+WAREHOUSES = {
+    "empty": nothing(),
+    "another account": nothing(7),
+    "never published": rows(
+        freshness=freshness(last_published_at=None, last_complete_at=None, published_runs=0),
+        certificates=[],
+        runs=[run(status="failed", error_kind="refused", error_message="It <b>failed</b>.")],
+    ),
+    "no uploads": rows(),
+    "one night": one_night(),
+    "nothing known": nothing_known(),
+    "huge": huge(),
+    "a year": a_year(),
+    "full": full_page(),
+}
+
+
+@pytest.mark.parametrize("name", WAREHOUSES)
+@pytest.mark.parametrize("draw", [DRAW, None], ids=["charts", "tables"])
+def test_every_warehouse_has_a_page(name: str, draw: object) -> None:
+    page = page_of(WAREHOUSES[name], draw=draw)
+
+    assert len(page.ids()) == len(set(page.ids()))
+    assert "None" not in page.text
+    assert "Undefined" not in page.text
+    assert page.tags.count("h1") == page.tags.count("main") == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("empty", "This warehouse is empty."),
+        ("another account", "Nothing is known of account 7."),
+        ("never published", "Nothing has been published yet."),
+        ("no uploads", "No upload was created in the days shown."),
+        ("one night", "Only one run has been published"),
+        ("one night", "All on one day, so there is no chart."),
+        ("nothing known", "no user"),
+        ("huge", "9,223,372,036,854,775,807"),
+        ("full", "1,234 uploads are open and have not moved for a day or more"),
+        ("full", "The 50 longest are shown."),
+    ],
+)
+def test_what_there_is_not_is_said_in_words(name: str, words: str) -> None:
+    assert words in page_of(WAREHOUSES[name], draw=DRAW).text
+
+
+@pytest.mark.parametrize(
+    ("name", "charts"),
+    [("empty", 0), ("no uploads", 0), ("one night", 0), ("nothing known", 2), ("full", 3)],
+)
+def test_no_chart_is_empty(name: str, charts: int) -> None:
+    page = page_of(WAREHOUSES[name], draw=DRAW)
+
+    assert page.tags.count("figure") == charts
+    assert page.tags.count("svg") == 2 * charts  # for wide and for narrow screens
+
+
+def test_each_chart_is_told_and_tabled() -> None:
+    page = page_of(full_page(), draw=DRAW)
+
+    ids = set(page.ids())
+    named = [value for name, value in page.attributes if name == "aria-labelledby"]
+    described = [value for name, value in page.attributes if name == "aria-describedby"]
+    assert len(described) == page.tags.count("svg")
+    assert ids.issuperset(named + described)
+    assert page.tags.count("details") == 3
+    assert page.tags.count("caption") == page.tags.count("table")
+    assert "The busiest day is 25 October 2026 with 49 uploads." in page.text
+
+
+def test_without_the_library_the_numbers_lie_open() -> None:
+    page = page_of(full_page(), draw=None)
+
+    assert "svg" not in page.tags
+    assert "details" not in page.tags
+    assert "Without charts: they need the extra" in page.text
+    assert page.tags.count("table") == page_of(full_page(), draw=DRAW).tags.count("table")
+
+
+def test_the_page_can_fetch_and_run_nothing() -> None:
+    html = render_report(full_page(), PUBLISHED.tzinfo, draw=DRAW)  # type: ignore[arg-type]
+    page = page_of(full_page(), draw=DRAW)
+
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert ("content", policy) in page.attributes
+    assert "script" not in page.tags
+    for name, value in page.attributes:
+        if name in ("href", "src", "action", "srcset", "xlink:href"):
+            assert value is not None
+            assert value.startswith(("#", "data:")), (name, value)
+        assert not name.startswith("on"), name
+    assert "http://" not in html
+    assert "https://" not in html
+    assert "url(" not in html
+    assert "@import" not in html
+
+
+def test_names_that_people_chose_are_text() -> None:
+    names = list(HOSTILE.values())
+    read = rows(
+        stuck=[upload(n, file_name=name, user_id=name) for n, name in enumerate(names)],
+        vanished=[upload(token_id=name, file_name=name) for name in names if name],
+        users=[user(user_id=name) for name in names],
+        runs=[run(status="failed", error_message=name) for name in names],
+    )
+    plain = rows(
+        stuck=[upload()] * len(names),
+        vanished=[upload()] * (len(names) - 1),
+        users=[user()] * len(names),
+        runs=[run(status="failed", error_message="x")] * len(names),
+    )
+
+    page, calm = page_of(read, draw=None), page_of(plain, draw=None)
+
+    assert set(page.tags) - {"span"} == set(calm.tags)  # a span says "(empty)"
+    assert page.tags.count("tr") == calm.tags.count("tr")
+    assert {name for name, _ in page.attributes} == {name for name, _ in calm.attributes}
+    assert page.texts.count(HOSTILE["script"]) == 6
+    assert page.texts.count(HOSTILE["formula"]) == 6
+    assert page.texts.count("holiday[U+202E]fdp.exe[U+2066]") == 6
+    assert page.texts.count(HOSTILE["template"]) == 6
+
+
+def test_a_year_of_names_keeps_the_page_small() -> None:
+    # Every list is as long as it can be, and every name as long as it is shown.
+    name = "<" * 65_536
+    read = rows(
+        first_day=LAST_DAY - timedelta(days=365),
+        outcomes=WAREHOUSES["a year"].outcomes,
+        stuck=[upload(token_id=name, file_name=name, user_id=name)] * 50,
+        vanished=[upload(token_id=name, file_name=name, user_id=name)] * 50,
+        users=[user(user_id=name)] * 20,
+        runs=[run(error_message=name)] * 14,
+    )
+
+    assert len(render_report(read, PUBLISHED.tzinfo, draw=DRAW)) < 1_000_000  # type: ignore[arg-type]
+
+
+def test_days_before_the_history_are_owned_up_to() -> None:
+    begun = freshness(first_published_at=PUBLISHED - 48 * HOUR)
+
+    text = page_of(rows(freshness=begun, outcomes=month())).text
+
+    assert "The history begins on 21 November 2026 at 02:31" in text
+    assert "23 November 2026 is counted up to 02:31" in text
+
+
+def test_the_reason_of_a_failed_run_is_shown() -> None:
+    failed = run(run_id=41, status="failed", error_message="The service said <no>.")
+
+    text = page_of(rows(runs=[failed, run()], certificates=[certificate()])).text
+
+    assert "The service said <no>." in text
+    assert "the reason is in the table of runs" in text
