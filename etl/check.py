@@ -14,6 +14,8 @@ from etl.settings import Reading, Settings
 from etl.stop import Stop
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
+NOT_PERMITTED = "42501"
+GRANT_LOADER = "kaltura-etl grant --loader ROLE --apply"
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,22 +123,27 @@ def _check_database(
         return
     try:
         database_url = open_database()
-        if database_url is None:
-            text = "the embedded Postgres will be created by the first sync or migrate"
-            yield from (Finding(part, SKIPPED, text) for part in parts)
-            return
-        from etl.warehouse.schema import (  # noqa: PLC0415 - slow
-            missing_privileges,
-            schema_state,
-        )
+    except EtlError as error:
+        yield from _database_failed(parts, error)
+        return
+    if database_url is None:
+        text = "the embedded Postgres will be created by the first sync or migrate"
+        yield from (Finding(part, SKIPPED, text) for part in parts)
+        return
+    from etl.warehouse.schema import schema_state  # noqa: PLC0415 - slow
 
+    where = "embedded" if embedded else masked_database_url(database_url)
+    try:
         state = schema_state(database_url, settings.schema)
     except EtlError as error:
-        yield _failed(parts[0], error)
-        yield from (Finding(part, SKIPPED, "the database comes first") for part in parts[1:])
+        if error.fields.get("sqlstate") != NOT_PERMITTED:
+            yield from _database_failed(parts, error)
+            return
+        yield Finding(parts[0], OK, where)
+        yield Finding(parts[1], SKIPPED, "the privileges come first")
+        yield _check_privileges(database_url, settings.schema, embedded=embedded)
         return
     warning = None if embedded else database_url_warning(database_url)
-    where = "embedded" if embedded else masked_database_url(database_url)
     yield Finding(parts[0], WARNING if warning else OK, warning or where)
     if state.current != state.head:
         found = state.current or "nothing"
@@ -150,20 +157,49 @@ def _check_database(
         yield Finding(parts[2], SKIPPED, "the schema comes first")
         return
     yield Finding(parts[1], OK, f"schema {settings.schema} is at {state.head}")
+    yield _check_privileges(database_url, settings.schema, embedded=embedded)
+
+
+def _database_failed(parts: tuple[str, ...], error: EtlError) -> Iterator[Finding]:
+    yield _failed(parts[0], error)
+    yield from (Finding(part, SKIPPED, "the database comes first") for part in parts[1:])
+
+
+def _check_privileges(database_url: str, schema: str, *, embedded: bool) -> Finding:
+    """Whether the role can run ``sync``, and whether its rights or the readers' want a word."""
+    from etl.warehouse.privileges import (  # noqa: PLC0415 - slow
+        current_role,
+        missing_privileges,
+        readers_left_behind,
+        too_much,
+    )
+    from etl.warehouse.schema import open_connection  # noqa: PLC0415 - slow
+
+    part = "privileges"
     try:
-        missing = missing_privileges(database_url, settings.schema)
+        with open_connection(database_url) as connection:
+            role = current_role(connection)
+            missing = missing_privileges(connection, schema)
+            behind = readers_left_behind(connection, schema)
+            # The embedded server has one user, who owns everything.
+            power = None if embedded else too_much(connection, schema)
     except EtlError as error:
-        yield _failed(parts[2], error)
-        return
+        return _failed(part, error)
     if missing:
-        yield Finding(
-            parts[2],
-            FAILED,
-            f"missing: {', '.join(missing)}; ask the schema's owner to grant them",
-            CredentialsRefused.exit_code,
+        text = f"missing: {', '.join(missing)}; the owner of the tables grants them: {GRANT_LOADER}"
+        return Finding(part, FAILED, text, CredentialsRefused.exit_code)
+    warnings = [
+        f"role {reader} may not read {', '.join(views)}: run kaltura-etl grant for it again"
+        for reader, views in behind.items()
+    ]
+    if power:
+        warnings.append(
+            f"role {role} {power}, so it could change the past: better run sync as a role of its "
+            f"own, see {GRANT_LOADER}"
         )
-    else:
-        yield Finding(parts[2], OK, "everything that a run needs")
+    if warnings:
+        return Finding(part, WARNING, "; ".join(warnings))
+    return Finding(part, OK, "everything that a run needs")
 
 
 def first_exit_code(findings: list[Finding]) -> int:

@@ -1,0 +1,69 @@
+"""``kaltura-etl grant``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import click
+
+from etl.cli.options import Command, json_option, log_options, pass_runtime, setting_options
+from etl.cli.runtime import Runtime, write_output
+
+log = logging.getLogger("etl.cli")
+
+
+def _role_option(kind: str, text: str) -> Callable[[Command], Command]:
+    def named(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not value.strip():
+            raise click.BadParameter("must not be empty.", context, parameter)
+        return value
+
+    return click.option(f"--{kind}", metavar="ROLE", callback=named, help=text)
+
+
+@click.command()
+@_role_option("loader", "Role that runs sync; cannot change what was published before.")
+@_role_option("analyst", "Role that reads the views and the published tables.")
+@_role_option("auditor", "Role that runs verify, status and report; reads only.")
+@click.option(
+    "--apply", is_flag=True, help="Execute the statements, in one transaction, and check them."
+)
+@setting_options("schema")
+@json_option
+@log_options
+@pass_runtime
+def grant(
+    runtime: Runtime, loader: str | None, analyst: str | None, auditor: str | None, apply: bool
+) -> None:
+    """Print or apply what the roles that load and that read may do.
+
+    The roles must exist.  Each gets what it needs; what else it has on this schema is taken from
+    it.  Run it again after each migrate.  Without --apply nothing is changed: the statements can
+    be pasted into psql.
+    """
+    settings = runtime.start()
+    from etl.cli.database import open_warehouse
+    from etl.warehouse import grants
+
+    named = {"loader": loader, "analyst": analyst, "auditor": auditor}
+    roles = {kind: role for kind, role in named.items() if role is not None}
+    with open_warehouse(settings, create=False) as opened:
+        found = grants.grant(str(opened.database_url), opened.schema, roles, apply=apply)
+    for warning in found.warnings:
+        log.warning(warning)
+    if runtime.json:
+        runtime.print_result(
+            {
+                "status": "succeeded",
+                "applied": apply,
+                "schema": settings.schema,
+                "roles": roles,
+                "statements": found.statements,
+                "warnings": list(found.warnings),
+            }
+        )
+        return
+    # Not a table: what is pasted into psql must not be broken into lines of a terminal's width.
+    done = "Executed" if apply else "Not executed (--apply does that)"
+    write_output(f"-- {done}:\n{found.script()}")

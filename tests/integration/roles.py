@@ -1,0 +1,167 @@
+"""Roles of a test's own, granted by the program, and what they are let do.
+
+Roles belong to the whole server, which the tests share: their names are random, and they go with
+what they own when the test ends.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, LiteralString
+from urllib.parse import urlsplit, urlunsplit
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from etl.warehouse.grants import grant
+
+NOT_PERMITTED = "42501"
+NOT_UPDATABLE = "55000"
+
+
+def as_role(url: str, role: str) -> str:
+    """The same database for another user; the servers of the tests ask for no password."""
+    parts = urlsplit(url)
+    address = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{role}@{address}"))
+
+
+def connected(url: str) -> closing[psycopg.Connection[Any]]:
+    return closing(psycopg.connect(url, autocommit=True))
+
+
+@dataclass
+class Roles:
+    """A warehouse, and what its owner makes of the server's roles."""
+
+    owner_url: str
+    names: dict[str, str] = field(default_factory=dict)
+    """Name of the role, by kind: ``loader``, ``analyst``, ``auditor``."""
+    made: list[str] = field(default_factory=list)
+    sessions: dict[str, psycopg.Connection[Any]] = field(default_factory=dict)
+
+    def create(self, attributes: LiteralString = "login", prefix: str = "role") -> str:
+        name = f"{prefix}_{secrets.token_hex(6)}"
+        self.owner(sql.SQL("create role {} {}").format(sql.Identifier(name), sql.SQL(attributes)))
+        self.made.append(name)
+        return name
+
+    def grant_all(self, *kinds: str) -> None:
+        """Make a role of each kind, and let the program grant it its rights."""
+        for kind in kinds or ("loader", "analyst", "auditor"):
+            self.names[kind] = self.create(prefix=kind)
+        grant(self.owner_url, "kaltura", self.names, apply=True)
+
+    def url(self, kind: str) -> str:
+        return as_role(self.owner_url, self.names.get(kind, kind))
+
+    def owner(self, statement: sql.Composable | str, *values: object) -> list[dict[str, Any]]:
+        """Rows, as the owner of everything."""
+        return self._execute(self.owner_url, statement, values)
+
+    def as_kind(self, kind: str, statement: sql.Composable | str) -> list[dict[str, Any]]:
+        """Rows, as the role of a kind."""
+        return self._execute(self.url(kind), statement, ())
+
+    def refusal(self, kind: str, statement: sql.Composable | str) -> str | None:
+        """The SQLSTATE with which Postgres refuses a statement to the role; None if it does not.
+
+        On its own, because some statements are not let into a transaction at all.
+        """
+        try:
+            self._session(self.url(kind)).execute(_as_query(statement))
+        except psycopg.Error as error:
+            return error.sqlstate
+        return None
+
+    def fingerprint(self) -> dict[str, Any]:
+        """All that the tables hold, and all that is defined in the schema."""
+        tables = self.owner(
+            "select relname from pg_class where relnamespace = 'kaltura'::regnamespace "
+            "and relkind = 'r'"
+        )
+        found: dict[str, Any] = {}
+        for row in tables:
+            (found[row["relname"]],) = self.owner(
+                sql.SQL(
+                    "select count(*), md5(string_agg(each::text, '' order by each::text)) from {} "
+                    "as each"
+                ).format(sql.Identifier("kaltura", row["relname"]))
+            )
+        found["objects"] = self.owner(
+            """
+            select relname, relkind, relowner, relacl::text, reloptions, relrowsecurity,
+                relhasrules, relhastriggers, relpersistence,
+                array(
+                    select attname || format_type(atttypid, atttypmod) || attnotnull
+                    from pg_attribute where attrelid = pg_class.oid and attnum > 0 order by attnum
+                ) as columns
+            from pg_class where relnamespace = 'kaltura'::regnamespace order by relname
+            """
+        )
+        found["functions"] = self.owner(
+            "select proname, prosrc, proacl::text from pg_proc "
+            "where pronamespace = 'kaltura'::regnamespace order by 1"
+        )
+        return found
+
+    def _execute(
+        self, url: str, statement: sql.Composable | str, values: tuple[object, ...]
+    ) -> list[dict[str, Any]]:
+        cursor = self._session(url).execute(_as_query(statement), values or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def _session(self, url: str) -> psycopg.Connection[Any]:
+        """One for each role: a thousand attempts need no thousand connections."""
+        if url not in self.sessions:
+            self.sessions[url] = psycopg.connect(
+                url, autocommit=True, options="-c search_path=kaltura", row_factory=dict_row
+            )
+        return self.sessions[url]
+
+    def close(self) -> None:
+        """Close the sessions."""
+        while self.sessions:
+            self.sessions.popitem()[1].close()
+
+
+def _as_query(statement: sql.Composable | str) -> sql.Composable | bytes:
+    return statement.encode() if isinstance(statement, str) else statement
+
+
+@contextmanager
+def roles_of(database_url: str) -> Iterator[Roles]:
+    """Roles for a migrated database; dropped afterwards, with all that they own and may."""
+    roles = Roles(database_url)
+    try:
+        yield roles
+    finally:
+        for kind in [url for url in roles.sessions if url != database_url]:
+            roles.sessions.pop(kind).close()
+        for statement in (sql.SQL("drop owned by {} cascade"), sql.SQL("drop role {}")):
+            for name in reversed(roles.made):
+                roles.owner(statement.format(sql.Identifier(name)))
+        roles.close()
+
+
+@contextmanager
+def own_database(postgres_url: str, template: str) -> Iterator[str]:
+    """A migrated database for a whole module of tests that change nothing."""
+    name = f"test_{secrets.token_hex(6)}"
+    url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
+    with connected(postgres_url) as connection:
+        connection.execute(
+            sql.SQL("create database {} template {}").format(
+                sql.Identifier(name), sql.Identifier(template)
+            )
+        )
+        try:
+            yield url
+        finally:
+            connection.execute(
+                sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
+            )
