@@ -1,0 +1,129 @@
+"""``kaltura-etl erase``."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from contextlib import closing
+from typing import Any
+
+import click
+
+from etl.cli.options import json_option, log_options, pass_runtime, setting_options
+from etl.cli.runtime import Runtime
+from etl.errors import UsageError
+
+log = logging.getLogger("etl.cli")
+
+STILL_THERE = (
+    "Backups, WAL archives, replicas that lag, and archives of replies still hold the data: let "
+    "them age out or delete them; see docs/howto/erase.md."
+)
+
+
+@click.command()
+@click.option(
+    "--user-id",
+    "user_ids",
+    multiple=True,
+    metavar="ID",
+    help="A Kaltura user, exactly as stored; may be given more than once.",
+)
+@click.option(
+    "--token-id",
+    "token_ids",
+    multiple=True,
+    metavar="ID",
+    help="An upload token; may be given more than once.",
+)
+@click.option(
+    "--again",
+    is_flag=True,
+    help="All who were erased before and are here again: after a backup was restored.",
+)
+@click.option("--apply", is_flag=True, help="Do it; without this option it is only counted.")
+@setting_options("partner_id", "schema")
+@json_option
+@log_options
+@pass_runtime
+def erase(
+    runtime: Runtime,
+    user_ids: tuple[str, ...],
+    token_ids: tuple[str, ...],
+    again: bool,
+    apply: bool,
+) -> None:
+    """Replace a user's or a token's personal data by pseudonyms, for good.
+
+    User id, file names and unknown keys of every version, and rejected rows; what comes in later is
+    replaced before it is stored.  Needs the role that owns the tables, and cannot be undone.  The
+    key is ETL_ERASURE_KEY, or one that the warehouse keeps.
+    """
+    settings = runtime.start()
+    partner_id = settings.require_partner_id()
+    if not (user_ids or token_ids or again):
+        raise UsageError("Nobody is named: give --user-id, --token-id or --again.")
+    # Signals keep their plain meaning: whatever ends the process, the transaction is undone.
+    from etl.cli.database import open_warehouse
+    from etl.warehouse.engine import connect
+    from etl.warehouse.eraser import Subject
+    from etl.warehouse.erasure import erase as erase_subjects
+    from etl.warehouse.store import Warehouse
+
+    subjects = [Subject("user", user_id) for user_id in dict.fromkeys(user_ids)]
+    subjects += [Subject("token", token_id) for token_id in dict.fromkeys(token_ids)]
+    with (
+        open_warehouse(settings, create=False) as opened,
+        closing(Warehouse(connect(str(opened.database_url)), opened.schema)) as warehouse,
+    ):
+        warehouse.require_current_schema()
+        erased = erase_subjects(
+            warehouse.database,
+            partner_id=partner_id,
+            key=settings.erasure_key,
+            subjects=subjects,
+            again=again,
+            lease_seconds=settings.lease_seconds,
+            apply=apply,
+        )
+    for number, each in enumerate(erased, 1):
+        if each.similar_ids:
+            log.warning(
+                "user %d: %d other user ids differ in upper and lower case only; they stay",
+                number,
+                each.similar_ids,
+            )
+        if not each.tokens:
+            log.warning("%s %d: nothing of it is stored", each.kind, number)
+    result = {
+        "status": "succeeded" if apply else "dry run",
+        "applied": apply,
+        "partner_id": partner_id,
+        "subjects": [dataclasses.asdict(each) for each in erased],
+        "still_there": STILL_THERE,
+    }
+    runtime.print_result(result, *_tables(result))
+
+
+def _tables(result: dict[str, Any]) -> list[Any]:
+    from rich.text import Text
+
+    from etl.cli.tables import rows_table
+
+    title = (
+        f"Account {result['partner_id']}: erased"
+        if result["applied"]
+        else "Nothing was erased (dry run; --apply does it). This would be replaced:"
+    )
+    rows = [
+        {
+            "subject": f"{subject['kind']} {subject['subject_hash'] or number}",
+            "tokens": subject["tokens"],
+            "table": name,
+            "rows": replaced["rows"],
+            "values": replaced["values"],
+        }
+        for number, subject in enumerate(result["subjects"], 1)
+        for name, replaced in subject["tables"].items()
+    ]
+    return [rows_table(title, rows, shown=len(rows)), Text(""), Text(result["still_there"])]
