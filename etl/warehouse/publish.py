@@ -32,9 +32,15 @@ def publish(
     requests: int,
     retries: int,
     unreadable: int,
+    stamp: datetime | None = None,
+    ledger: Mapping[str, Any] | None = None,
 ) -> datetime:
-    """Publish the walk; see ``Warehouse.publish``."""
-    stamp: datetime | None = None
+    """Publish the walk; see ``Warehouse.publish``.
+
+    A replay gives the ``stamp`` of the run that it replays, and values of its row in the ``ledger``
+    that stand instead of those that follow from the replay itself.
+    """
+    given_stamp, stamp = stamp, None
     try:
         with transaction(
             database.engine,
@@ -43,7 +49,7 @@ def publish(
             work_mem=_WORK_MEM,
         ) as connection:
             fence(connection, database, run)
-            stamp = _take_stamp(connection, database, run)
+            stamp = _take_stamp(connection, database, run, given_stamp)
             _check_staging(connection, database, run)
             if counts.pending or counts.rejected_known:
                 _write_unobserved(connection, database, run)
@@ -58,6 +64,7 @@ def publish(
                 published_at=stamp,
                 finished_at=sa.func.clock_timestamp(),
                 coverage=run.coverage.to_sql(),
+                open_coverage=run.open_coverage.to_sql(),
                 holes=holes,
                 overrides=dict(overrides),
                 requests=requests,
@@ -78,6 +85,11 @@ def publish(
                 error_kind=None,
                 error_message=None,
             )
+            if ledger:
+                sync_run = database.tables.sync_run
+                connection.execute(
+                    sa.update(sync_run).where(sync_run.c.run_id == run.run_id).values(**ledger)
+                )
             staging = database.tables.upload_token_staging
             if counts.staged_now:
                 connection.execute(sa.delete(staging).where(staging.c.walk_id == run.walk_id))
@@ -94,7 +106,9 @@ def publish(
     return stamp
 
 
-def _take_stamp(connection: sa.Connection, database: Database, run: OpenRun) -> datetime:
+def _take_stamp(
+    connection: sa.Connection, database: Database, run: OpenRun, given: datetime | None
+) -> datetime:
     """Lock the partner, then read the clock: stamps grow in the order of the commits.
 
     The lock belongs to this transaction, on the connection that writes, so it cannot be lost
@@ -120,6 +134,15 @@ def _take_stamp(connection: sa.Connection, database: Database, run: OpenRun) -> 
             run_id=run.run_id,
             other_run_id=last_run_id,
         )
+    if given is not None:
+        if last is not None and given <= last.published_at:
+            raise DataRefused(
+                f"Run {run.run_id} was published before run {last_run_id}, which is in the "
+                "warehouse already: runs are replayed in the order in which they were published.",
+                reason="replay_order",
+                run_id=run.run_id,
+            )
+        return given
     now = sa.func.clock_timestamp()
     stamp: datetime = connection.execute(
         sa.select(now)
