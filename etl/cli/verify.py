@@ -9,35 +9,64 @@ import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
-from etl.errors import DataRefused
+from etl.errors import DataRefused, UsageError
 
 log = logging.getLogger("etl.cli")
+SAMPLE_MAX = 100_000
+SEED_MAX = 2**63 - 1
 
 
 @click.command()
-@setting_options("schema")
+@click.option(
+    "--source",
+    "sample",
+    type=click.IntRange(1, SAMPLE_MAX),
+    metavar="N",
+    help="Also ask the service for N known tokens, and compare.",
+)
+@click.option(
+    "--seed",
+    type=click.IntRange(0, SEED_MAX),
+    metavar="N",
+    help="Choose the same tokens as the run that showed this seed.",
+)
+@setting_options("partner_id", "service_url", "schema")
 @json_option
 @log_options
 @pass_runtime
-def verify(runtime: Runtime) -> None:
+def verify(runtime: Runtime, sample: int | None, seed: int | None) -> None:
     """Check the invariants and re-derive the certificates of completeness.
 
-    Each check looks for rows that must not be; the exit code is 65 if one finds any.
+    Each check looks for rows that must not be; the exit code is 65 if one finds any. With --source,
+    tokens chosen at random are read again by their ids: half of them recorded as listed, half as
+    absent. What changed since the last run is no breach.
     """
+    if seed is not None and sample is None:
+        raise UsageError("--seed chooses the sample of --source: give both.")
     settings = runtime.start()
+    if sample is not None:
+        settings.credential()
+        settings.require_partner_id()
     runtime.stop.install()
     from etl.cli.database import open_warehouse
-    from etl.cli.tables import rows_table
+    from etl.cli.tables import facts_table, rows_table
 
     with open_warehouse(settings, create=False) as opened:
         from etl.verify import verify as verify_warehouse
 
+        compared = None
+        if sample is not None:
+            from etl.verify_source import verify_source
+
+            compared = verify_source(opened, sample=sample, seed=seed, stop=runtime.stop)
         results = verify_warehouse(
             str(opened.database_url),
             opened.schema,
             partner_id=opened.partner_id,
             stop=runtime.stop,
         )
+    if compared is not None:
+        results.append(compared.check())
     failed = [each for each in results if not each.ok]
     overview = [
         {
@@ -49,11 +78,14 @@ def verify(runtime: Runtime) -> None:
         for each in results
     ]
     tables = [rows_table("", overview, shown=len(overview))]
+    if compared is not None:
+        tables.append(facts_table("Tokens read again from the service", compared.facts()))
     tables += [rows_table(f"{each.name}: {each.purpose}", each.rows) for each in failed]
     runtime.print_result(
         {
             "status": "failed" if failed else "succeeded",
             "checks": [dataclasses.asdict(each) for each in results],
+            "source": None if compared is None else compared.facts(),
         },
         *tables,
     )

@@ -1,27 +1,32 @@
--- A token was called absent only by a run that read its second completely, or asked for its id.
-with outside as (
+-- A token was called absent only by a run that asked for it by its id (until pages are pruned).
+with absence as (
     select
-        version.partner_id,
-        version.token_id,
-        version.version,
-        version.run_id,
-        version.created_at
-    from upload_token_history as version
-    join sync_run as run on run.run_id = version.run_id
-    where
-        version.change_kind = 'absent'
-        and not run.coverage @> cast(floor(extract(epoch from version.created_at)) as bigint)
+        partner_id,
+        token_id,
+        version,
+        run_id,
+        created_at
+    from upload_token_history
+    where change_kind = 'absent'
+),
+
+-- All ids of a short look-up; of a long one the first and the last, with an ellipsis between
+-- (pages of version 0.1 name the first one only).
+look_up as (
+    select
+        run_id,
+        string_to_array(cast(filter as jsonb) ->> 'idIn', ',') as ids
+    from sync_page
+    where filter like '%"idIn"%'
 ),
 
 asked as (
-    select distinct
-        page.run_id,
-        token_id
-    from sync_page as page
-    cross join lateral unnest(
-        string_to_array(cast(page.filter as jsonb) ->> 'idIn', ',')
-    ) as token_id
-    where page.run_id in (select run_id from outside)
+    select
+        run_id,
+        ids,
+        ids[1] as first_id,
+        ids[3] as last_id
+    from look_up
 )
 
 select
@@ -30,10 +35,17 @@ select
     version,
     run_id,
     created_at
-from outside
+from absence
 where
-    exists (select 1 from sync_page as page where page.run_id = outside.run_id) -- else pruned
+    exists (select 1 from sync_page as page where page.run_id = absence.run_id) -- else pruned
     and not exists (
         select 1 from asked
-        where asked.run_id = outside.run_id and asked.token_id = outside.token_id
+        where
+            asked.run_id = absence.run_id
+            and case
+                when asked.ids[2] like '%…%'
+                    then absence.token_id >= asked.first_id collate "C"
+                        and coalesce(absence.token_id <= asked.last_id collate "C", true)
+                else absence.token_id = any (asked.ids)
+            end
     )

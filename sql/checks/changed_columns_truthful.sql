@@ -1,4 +1,4 @@
--- changed_columns of a changed version names the columns that differ (volatile ones aside).
+-- changed_columns names what differs from the version before (volatile ones aside).
 select
     partner_id,
     token_id,
@@ -18,6 +18,8 @@ from (
         array(
             select name
             from unnest(array[
+                case when earlier.is_listed is distinct from later.is_listed
+                    then 'is_listed' end,
                 case when earlier.user_id is distinct from later.user_id
                     then 'user_id' end,
                 case when earlier.status is distinct from later.status
@@ -47,6 +49,14 @@ from (
         on later.partner_id = earlier.partner_id
         and later.token_id = earlier.token_id
         and later.version = earlier.version + 1
-    where later.change_kind = 'changed'
 ) as versions
 where named <> differing
+union all
+select
+    partner_id,
+    token_id,
+    version,
+    changed_columns as named,
+    cast('{}' as text[]) as differing
+from upload_token_history
+where version = 1 and changed_columns is not null

@@ -3,19 +3,23 @@ with settled as (
     select
         run.partner_id,
         run.run_id,
-        run.mode,
+        coalesce(run.overrides ->> 'replayed_mode', run.mode) as mode,
         run.range_from,
         run.range_to,
         run.coverage,
-        run.coverage + coalesce(
-            (
-                select range_agg(cast(hole ->> 'span' as int8range))
-                from jsonb_array_elements(run.holes) as hole
-                where hole ->> 'reason' = 'unreadable'
-            ),
-            '{}'
-        ) as seconds
+        run.open_coverage,
+        run.coverage + coalesce(hole.seconds, '{}') as seconds,
+        run.open_coverage + coalesce(hole.open_seconds, '{}') as open_seconds
     from sync_run as run
+    cross join lateral (
+        select
+            range_agg(cast(hole ->> 'span' as int8range))
+            filter (where not hole @> '{"open_only": true}') as seconds,
+            range_agg(cast(hole ->> 'span' as int8range))
+            filter (where hole @> '{"open_only": true}') as open_seconds
+        from jsonb_array_elements(run.holes) as hole
+        where hole ->> 'reason' = 'unreadable'
+    ) as hole
     where run.status = 'succeeded'
 )
 
@@ -24,12 +28,14 @@ select
     run_id,
     mode,
     cast(coverage as text) as coverage,
+    cast(open_coverage as text) as open_coverage,
     cast(seconds as text) as coverage_and_holes
 from settled
 where
     case mode
         when 'full' then seconds <> '{(,)}'
-        when 'incremental' then not upper_inf(seconds)
+        -- The newest tokens as a whole, and of all others those that were open.
+        when 'incremental' then not upper_inf(seconds) or seconds + open_seconds <> '{(,)}'
         when 'backfill' then not seconds @> int8range(
             cast(floor(extract(epoch from range_from)) as bigint),
             cast(floor(extract(epoch from range_to)) as bigint),

@@ -1,7 +1,8 @@
--- Every token that a run read is accounted for: written, unchanged or rejected.
+-- Every token that a run read is accounted for, written, unchanged or rejected, and was on a page.
 select
     partner_id,
     run_id,
+    rows_read,
     tokens_read,
     inserted,
     changed,
@@ -11,4 +12,7 @@ select
 from sync_run
 where
     status = 'succeeded'
-    and tokens_read <> inserted + changed + relisted + unchanged + rejected
+    and (
+        tokens_read <> inserted + changed + relisted + unchanged + rejected
+        or rows_read < tokens_read
+    )

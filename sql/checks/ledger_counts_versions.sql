@@ -1,4 +1,13 @@
--- The counts of a run are the versions that it wrote.
+-- The counts of a run are the versions that it wrote (until some were pruned).
+with pruned as (
+    select
+        partner_id,
+        max(horizon) as horizon
+    from pruning
+    where kind = 'versions'
+    group by partner_id
+)
+
 select
     run.partner_id,
     run.run_id,
@@ -22,11 +31,20 @@ left join (
     from upload_token_history
     group by run_id
 ) as written on written.run_id = run.run_id
+left join pruned on pruned.partner_id = run.partner_id
 where
     run.status = 'succeeded'
     and (
-        run.inserted <> coalesce(written.inserted, 0)
-        or run.changed <> coalesce(written.changed, 0)
-        or run.absent <> coalesce(written.absent, 0)
-        or run.relisted <> coalesce(written.relisted, 0)
+        run.inserted < written.inserted
+        or run.changed < written.changed
+        or run.absent < written.absent
+        or run.relisted < written.relisted
+        or (
+            run.inserted + run.changed + run.absent + run.relisted
+            > coalesce(
+                written.inserted + written.changed + written.absent + written.relisted, 0
+            )
+            -- A version was valid after its run, so a later run's was not pruned.
+            and (run.published_at < pruned.horizon) is not true
+        )
     )

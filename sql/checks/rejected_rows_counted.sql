@@ -1,4 +1,4 @@
--- A published run kept the rows that it rejected (until pruned, together with its pages).
+-- A published run kept the rows that it rejected (until they or its pages were pruned).
 select
     run.partner_id,
     run.run_id,
@@ -24,3 +24,10 @@ where
     run.status = 'succeeded'
     and exists (select 1 from sync_page as page where page.run_id = run.run_id)
     and run.rejected <> coalesce(kept.rejected, 0)
+    and not exists (
+        select 1 from pruning as pruned
+        where
+            pruned.partner_id = run.partner_id
+            and pruned.kind = 'rejected'
+            and pruned.horizon > run.started_at
+    )

@@ -16,6 +16,15 @@ where
         or origin.run_id >= run.run_id
         or origin.status not in ('failed', 'abandoned')
         or origin.walk_id is distinct from run.walk_id
-        or (origin.partner_id, origin.mode, origin.range_from, origin.range_to)
-        is distinct from (run.partner_id, run.mode, run.range_from, run.range_to)
+        or (
+            origin.partner_id,
+            coalesce(origin.overrides ->> 'replayed_mode', origin.mode),
+            origin.range_from,
+            origin.range_to
+        ) is distinct from (
+            run.partner_id,
+            coalesce(run.overrides ->> 'replayed_mode', run.mode),
+            run.range_from,
+            run.range_to
+        )
     )

@@ -1,0 +1,19 @@
+-- A version was observed between the beginning of its walk and its publication.
+select
+    version.partner_id,
+    version.token_id,
+    version.version,
+    version.run_id,
+    walk.started_at as walk_began_at,
+    version.observed_at,
+    run.published_at
+from upload_token_history as version
+join sync_run as run on run.run_id = version.run_id
+join sync_run as walk on walk.run_id = run.walk_id
+where
+    run.status = 'succeeded'
+    and (
+        version.observed_at < walk.started_at
+        -- Within a run, time is told by the program's own steady clock; the stamp by the server's.
+        or version.observed_at > run.published_at + interval '1 minute'
+    )
