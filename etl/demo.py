@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from itertools import dropwhile
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from etl.errors import ConfigurationError, LeaseHeld
@@ -197,6 +199,10 @@ def _answers(engine: Engine, lived: list[Night]) -> Iterator[Answer]:
     ) as connection:
         last, asked = lived[-1], night_to_ask_for(lived)
         day = f"{asked.at:%A}"
+        partner_id = connection.exec_driver_sql(
+            "select partner_id from sync_run order by run_id desc limit 1"
+        ).scalar_one()
+        account = {"partner_id": str(partner_id)}
         yield _ask(
             connection,
             f"What changed last night (run {last.run_id})?",
@@ -213,8 +219,16 @@ def _answers(engine: Engine, lived: list[Night]) -> Iterator[Answer]:
             connection,
             "What disappeared, and when?",
             "disappeared.sql",
+            account | {"now": "now"},
             note="It went between the last two times. They are of now, as the syncs are; "
             "run_id tells the night.",
+        )
+        yield _ask(
+            connection,
+            "Did the large uploads of these nights fail more often?",
+            "failure_rate_by_size.sql",
+            account | {"since": f"{lived[0].at:%Y-%m-%d}"},
+            note="By what has become of them up to now: yesterday's may still fail.",
         )
         busiest = connection.exec_driver_sql(
             "select token_id from upload_token order by version desc, token_id limit 1"
@@ -223,7 +237,7 @@ def _answers(engine: Engine, lived: list[Night]) -> Iterator[Answer]:
             connection,
             "What has this token been through?",
             "history_of_token.sql",
-            {"token_id": str(busiest)},
+            account | {"token_id": str(busiest)},
         )
 
 
@@ -242,10 +256,21 @@ def _ask(
     note: str = "",
 ) -> Answer:
     variables = dict(variables or {})
-    text = (sql_directory() / "queries" / file).read_text(encoding="utf-8")
-    sql = with_variables(text.split("\n", 1)[1].strip(), variables)
-    rows = [dict(row) for row in connection.exec_driver_sql(sql).mappings()]
+    lines = (sql_directory() / "queries" / file).read_text(encoding="utf-8").splitlines()
+    statement = "\n".join(dropwhile(lambda line: line.startswith("--"), lines))
+    sql = with_variables(statement, variables)
+    rows = [
+        {name: _plain(value) for name, value in row.items()}
+        for row in connection.exec_driver_sql(sql).mappings()
+    ]
     return Answer(question=question, file=file, sql=sql, rows=rows, note=note, variables=variables)
+
+
+def _plain(value: Any) -> Any:
+    """A sum comes as a Decimal, which is no number in JSON."""
+    if not isinstance(value, Decimal):
+        return value
+    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def with_variables(sql: str, variables: Mapping[str, str]) -> str:

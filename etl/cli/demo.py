@@ -157,6 +157,7 @@ def _what_next(schema: str, answers: list[Answer]) -> list[Any]:
         asked = next(answer for answer in answers if answer.variables)
         lines += [f"        \\set {name} {value}" for name, value in asked.variables.items()]
         lines += [f"        \\i sql/queries/{asked.file}"]
+        lines += ["    docs/howto/ask.md has more questions, and how to read the answers"]
     lines += [
         f"    {program} status --schema {schema}",
         f"    {program} verify --schema {schema}",

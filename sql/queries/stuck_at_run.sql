@@ -1,4 +1,5 @@
--- What was stuck at a run (:run_id): open, and as the run before had found it; and what became of it.
+-- What was stuck at a run, as the run before had found it, and what became of it?
+-- Variables: run_id
 with seen as (
     select
         run.partner_id,

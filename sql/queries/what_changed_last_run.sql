@@ -1,8 +1,11 @@
--- What changed with the last run that published: new, moved on, gone and back again, by status.
+-- What changed with the last run that published?
 select
     token.change_kind,
-    coalesce(before_name.name, 'UNKNOWN_' || before.status) as was,
-    coalesce(after_name.name, 'UNKNOWN_' || token.status) as became,
+    case
+        when before.version is not null
+            then coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
+    end as was,
+    coalesce(after_name.name, 'UNKNOWN_' || token.status, 'UNKNOWN') as became,
     count(*) as tokens
 from upload_token_history as token
 left join upload_token_history as before
@@ -16,8 +19,10 @@ left join upload_token_status as after_name
     on token.status = after_name.code
 where
     token.run_id = (
-        select max(run_id) from sync_run
+        select run_id from sync_run
         where published_at is not null
+        order by published_at desc
+        limit 1
     )
 group by 1, 2, 3
 order by 1, 4 desc, 2, 3

@@ -75,12 +75,14 @@ def test_the_figures_of_the_nights_are_the_truth_of_the_account(run: Run) -> Non
         last_known |= listed
         before = listed
 
-    _check_answers(shown["answers"], lists)
+    _check_answers(shown["answers"], lists, midnight=begin - begin % 86_400)
 
 
-def _check_answers(answers: list[dict[str, Any]], lists: list[dict[str, dict[str, Any]]]) -> None:
+def _check_answers(
+    answers: list[dict[str, Any]], lists: list[dict[str, dict[str, Any]]], midnight: int
+) -> None:
     by_file = {answer["file"]: answer for answer in answers}
-    assert len(by_file) == 4
+    assert len(by_file) == 5
     seen = set().union(*lists)
     gone = seen - lists[-1].keys()
     asked = int(by_file["stuck_at_run.sql"]["variables"]["run_id"]) - 1
@@ -101,9 +103,21 @@ def _check_answers(answers: list[dict[str, Any]], lists: list[dict[str, dict[str
     assert sum(row["still_open"] for row in rows) == sum(
         lists[-1][each]["status"] in (0, 1, 2) for each in set(stuck) - gone
     )
-    disappeared = {row["token_id"] for row in by_file["disappeared.sql"]["rows"]}
-    assert disappeared
-    assert disappeared <= gone
+    disappeared = by_file["disappeared.sql"]["rows"]
+    assert {row["token_id"] for row in disappeared if not row["is_back"]} == gone
+    assert {row["token_id"] for row in disappeared if row["is_back"]} <= seen - gone
+    assert all(row["went_after"] < row["went_before"] for row in disappeared)
+    sizes = by_file["failure_rate_by_size.sql"]["rows"]
+    of_these_nights = {
+        each: fields
+        for listed in lists
+        for each, fields in listed.items()
+        if fields["createdAt"] >= midnight
+    }
+    assert sum(row["started"] for row in sizes) == len(of_these_nights)
+    assert sum(row["failed"] for row in sizes) == sum(
+        fields["status"] in (4, 6) for fields in of_these_nights.values()
+    )
     versions = by_file["history_of_token.sql"]["rows"]
     assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
 

@@ -1,0 +1,14 @@
+-- How fresh is this, and is it complete?
+-- Variables: partner_id, now
+select
+    last_complete_at,
+    round(extract(epoch from cast(:'now' as timestamptz) - last_complete_at) / 3600, 1)
+    as hours_old,
+    last_run_status,
+    tokens_listed,
+    tokens_known,
+    unreadable,
+    rejected,
+    certificate
+from sync_freshness
+where partner_id = :partner_id

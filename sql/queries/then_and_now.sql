@@ -1,0 +1,27 @@
+-- What did we know at a moment, and what do we know of it now?
+-- Variables: partner_id, at
+select
+    case
+        when known.token_id is null then 'not seen yet'
+        when not known.is_listed then 'NOT_LISTED'
+        else coalesce(known_name.name, 'UNKNOWN_' || known.status, 'UNKNOWN')
+    end as known_then,
+    case
+        when not happened.is_listed then 'NOT_LISTED'
+        else coalesce(happened_name.name, 'UNKNOWN_' || happened.status, 'UNKNOWN')
+    end as known_now,
+    count(*) as tokens,
+    min(happened.token_id) as for_example
+from upload_token_happened_by(cast(:'at' as timestamptz)) as happened
+left join upload_token_as_of(cast(:'at' as timestamptz)) as known
+    on happened.partner_id = known.partner_id and happened.token_id = known.token_id
+left join upload_token_status as known_name on known.status = known_name.code
+left join upload_token_status as happened_name on happened.status = happened_name.code
+where
+    happened.partner_id = :partner_id
+    and (
+        known.is_listed is distinct from happened.is_listed
+        or known.status is distinct from happened.status
+    )
+group by 1, 2
+order by 1, 2
