@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from etl.warehouse.runs import AuditCounts
 
 ABSENCES_ALWAYS_ALLOWED: Final = 10
+ABSENCES_OF_PART_ALWAYS_ALLOWED: Final = 100
 ABSENCE_BRAKE: Final = 0.20
 """Share of the tokens listed before that may vanish in one run."""
 REJECTED_ALWAYS_ALLOWED: Final = 10
@@ -31,12 +32,20 @@ def audit(
     max_unreadable: int,
     accept_absences: int | None,
 ) -> None:
-    """Refuse to publish what may not be published.
+    """Refuse to publish what may not be published: ``audit_coverage`` and ``audit_counts``.
 
     Raises:
         DataRefused: ``fields['reason']`` is ``incomplete``, ``unreadable``, ``rejected`` or
             ``absence_brake``.
     """
+    audit_coverage(target=target, coverage=coverage, holes=holes, max_unreadable=max_unreadable)
+    audit_counts(counts, accept_absences=accept_absences)
+
+
+def audit_coverage(
+    *, target: Span, coverage: Coverage, holes: Sequence[Hole], max_unreadable: int
+) -> None:
+    """Refuse a list that was not read as far as it should be."""
     unreadable = [hole for hole in holes if hole.reason == "unreadable"]
     open_seconds = coverage.union(hole.span for hole in unreadable).holes(target)
     if open_seconds:
@@ -54,6 +63,10 @@ def audit(
             "(--max-unreadable). Nothing was published.",
             reason="unreadable",
         )
+
+
+def audit_counts(counts: AuditCounts, *, accept_absences: int | None) -> None:
+    """Refuse what would change too much."""
     allowed = max(REJECTED_ALWAYS_ALLOWED, int(REJECTED_SHARE * counts.tokens_read))
     if counts.rejected > allowed:
         raise DataRefused(
@@ -61,7 +74,7 @@ def audit(
             "the reasons are in rejected_row. Nothing was published.",
             reason="rejected",
         )
-    brake = max(ABSENCES_ALWAYS_ALLOWED, int(ABSENCE_BRAKE * counts.listed_before))
+    brake = absences_allowed(counts.listed_before, counts.listed_before - counts.not_covered)
     if counts.absent > max(brake, accept_absences or 0):
         raise DataRefused(
             f"{counts.absent} of {counts.listed_before} tokens would be declared absent, more than "
@@ -69,6 +82,17 @@ def audit(
             f"{counts.absent}. Nothing was published.",
             reason="absence_brake",
         )
+
+
+def absences_allowed(listed_before: int, looked_at: int) -> int:
+    """The brake: a share of the tokens listed before.
+
+    A run that looked at a part of them only has that part for its measure; but a part is small,
+    and many of its tokens may well go at once, so the measure of a part is not so tight.
+    """
+    of_all = max(ABSENCES_ALWAYS_ALLOWED, int(ABSENCE_BRAKE * listed_before))
+    of_part = max(ABSENCES_OF_PART_ALWAYS_ALLOWED, int(ABSENCE_BRAKE * looked_at))
+    return min(of_all, of_part)
 
 
 def _more(holes: int) -> str:

@@ -32,6 +32,10 @@ class Span(NamedTuple):
         high = ")" if self.upper == POSITIVE_INFINITY else f"{self.upper})"
         return f"{low},{high}"
 
+    def clipped(self, target: Span) -> Span:
+        """The part of it that lies in ``target``; nothing is left where ``lower >= upper``."""
+        return Span(max(self.lower, target.lower), min(self.upper, target.upper))
+
 
 EVERYTHING: Final = Span(NEGATIVE_INFINITY, POSITIVE_INFINITY)
 
@@ -137,6 +141,10 @@ class Coverage:
         if cursor < target.upper:
             holes.append(Span(cursor, target.upper))
         return holes
+
+    def within(self, target: Span) -> Coverage:
+        """The part of it that lies in ``target``."""
+        return Coverage(span.clipped(target) for span in self._spans)
 
     def first_hole(self, target: Span = EVERYTHING) -> Span | None:
         """The first part of ``target`` that is not covered, or None if all of it is."""

@@ -12,13 +12,16 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from etl.coverage import page_span
+import msgspec
+
+from etl.coverage import Span, page_span
 from etl.errors import DataRefused, ServiceFailure
 from etl.records import DecodedRows, decode_rows
+from etl.suppression import Suppression
 from etl.walk import Lookup, PageRequest, PageRows, Request
+from etl.warehouse.runs import StagedPage
 
 if TYPE_CHECKING:
     from etl.kaltura.upload_token import PageReply, UploadTokens
@@ -30,6 +33,10 @@ FIRST_ATTEMPTS: Final = 3
 PROBE_ATTEMPTS: Final = 1
 """A row that fails once is asked for again before it is called unreadable."""
 LOOKUP_IDS_AT_MOST: Final = 500
+IDS_IN_LEDGER: Final = 20
+"""Of a longer look-up, the ledger names the first and the last id."""
+OPEN_STATUSES: Final = "0,1,2"
+"""``statusIn`` of the list of open tokens."""
 ROW_FAILURES: Final = frozenset({"INTERNAL_SERVERL_ERROR", "INTERNAL_SERVER_ERROR"})
 """What the service says when one row of a page breaks it, and when its cache is down."""
 FINAL_REASONS: Final = frozenset({"foreign_partner"})
@@ -46,6 +53,10 @@ class FetchedPage:
     """The JSON of each token, parallel to ``decoded.tokens``."""
     token_ids: list[str | None]
     """The id of each row, in the order of the reply; None where it cannot be stored."""
+    asked: tuple[str, ...] | None = None
+    """The ids of a look-up."""
+    open_only: bool = False
+    """A page of the list of open tokens."""
 
     def rows(self) -> PageRows:
         """As the walk wants it, in the order of the reply."""
@@ -88,11 +99,11 @@ class Fetcher:
         *,
         partner_id: int,
         concurrency: int,
-        clock: Callable[[], datetime],
+        suppression: Suppression | None = None,
     ) -> None:
         self._tokens = tokens
         self._partner_id = partner_id
-        self._clock = clock
+        self._suppression = suppression
         self._without_auto_finalize = False
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="fetch")
 
@@ -103,35 +114,39 @@ class Fetcher:
         # Requests under way end by their own deadline or by the stop; nobody waits for the queued.
         self._pool.shutdown(wait=True, cancel_futures=True)
 
-    def submit(self, request: Request) -> Future[Fetched]:
-        """Start a request.  The future raises what ``etl.kaltura`` raises, or DataRefused."""
+    def submit(self, request: Request, *, open_only: bool = False) -> Future[Fetched]:
+        """Start a request, of the list of open tokens with ``open_only``.
+
+        The future raises what ``etl.kaltura`` raises, or DataRefused.
+        """
         if isinstance(request, Lookup):
             return self._pool.submit(self.look_up, request.token_ids)
-        return self._pool.submit(self._fetch_page, request)
+        return self._pool.submit(self._fetch_page, request, open_only)
 
     def look_up(self, token_ids: Sequence[str]) -> list[FetchedPage]:
         """Which of these tokens are listed, as many requests as it takes."""
+        # In the order in which the database sorts ids: the ledger names the ends of each request.
+        ordered = sorted(token_ids)
         pages = []
-        for begin in range(0, len(token_ids), LOOKUP_IDS_AT_MOST):
-            some = token_ids[begin : begin + LOOKUP_IDS_AT_MOST]
+        for begin in range(0, len(ordered), LOOKUP_IDS_AT_MOST):
+            some = ordered[begin : begin + LOOKUP_IDS_AT_MOST]
             page = self._trusted(lambda some=some: self._tokens.list_by_id(some))  # type: ignore[misc]
-            # The ids themselves would make the ledger as large as the account.
-            facts = f'{{"idIn":"{some[0]}, … ({len(some)} ids)"}}'
-            pages.append(replace(page, reply=replace(page.reply, filter=facts)))
+            reply = replace(page.reply, filter=_lookup_facts(some))
+            pages.append(replace(page, reply=reply, asked=tuple(some)))
         return pages
 
-    def _fetch_page(self, request: PageRequest) -> FetchedPage | Undeliverable:
+    def _fetch_page(self, request: PageRequest, open_only: bool) -> FetchedPage | Undeliverable:
         attempts = PROBE_ATTEMPTS if request.probe else FIRST_ATTEMPTS
         try:
-            return self._page(request, attempts)
+            return self._page(request, open_only, attempts)
         except ServiceFailure as failure:
             if failure.code not in ROW_FAILURES:
-                return self._page(request, FIRST_ATTEMPTS)
+                return self._page(request, open_only, FIRST_ATTEMPTS)
         if not self._without_auto_finalize and not request.probe:
             # A cache outage on the service's side looks the same, and this avoids the cache.
             self._without_auto_finalize = True
             try:
-                page = self._page(request, 1)
+                page = self._page(request, open_only, 1)
             except ServiceFailure as failure:
                 self._without_auto_finalize = False
                 if failure.code not in ROW_FAILURES:
@@ -141,17 +156,19 @@ class Fetcher:
                 return page
         return Undeliverable(request)
 
-    def _page(self, request: PageRequest, attempts: int) -> FetchedPage:
-        return self._trusted(
+    def _page(self, request: PageRequest, open_only: bool, attempts: int) -> FetchedPage:
+        page = self._trusted(
             lambda: self._tokens.list_page(
                 request.index,
                 request.size,
                 descending=request.descending,
+                status_in=OPEN_STATUSES if open_only else None,
                 omit_auto_finalize=self._without_auto_finalize,
                 attempts=attempts,
             ),
             descending=request.descending,
         )
+        return replace(page, open_only=open_only)
 
     def _trusted(
         self, ask: Callable[[], PageReply], *, descending: bool | None = False
@@ -160,7 +177,10 @@ class Fetcher:
         for tries_left in range(UNTRUSTED_PAGE_TRIES - 1, -1, -1):
             reply = ask()
             try:
-                decoded = decode_rows(reply.rows, partner_id=self._partner_id, now=self._clock())
+                # By the time of the reply, so that reading it again later comes to the same.
+                decoded = decode_rows(
+                    reply.rows, partner_id=self._partner_id, now=reply.received_at
+                )
                 positions = decoded.positions
                 page_span(positions[::-1] if descending else positions)
             except ValueError:
@@ -175,10 +195,52 @@ class Fetcher:
                     raise
                 refusal = exc
             else:
-                return FetchedPage.of(reply, decoded)
+                return suppress(FetchedPage.of(reply, decoded), self._suppression)
             if tries_left:
                 log.warning(
                     "page refused, asking again",
                     extra={"reason": refusal.fields.get("reason"), "page_index": reply.page_index},
                 )
         raise refusal
+
+
+def suppress(page: FetchedPage, suppression: Suppression | None) -> FetchedPage:
+    """The page with pseudonyms for those who were erased; its reply stays as it came."""
+    if suppression is None:
+        return page
+    decoded, raw = suppression.suppress(page.decoded, page.raw)
+    return replace(page, decoded=decoded, raw=raw)
+
+
+def staged_page(page: FetchedPage, span: Span | None) -> StagedPage:
+    """A page as it goes to the warehouse, with what the walk says that it proves."""
+    reply, decoded = page.reply, page.decoded
+    placed = [int(position) for position in decoded.positions if position is not None]
+    return StagedPage(
+        seq=None,
+        page_index=reply.page_index,
+        page_size=reply.page_size,
+        filter=reply.filter,
+        requested_at=reply.requested_at,
+        received_at=reply.received_at,
+        total_count=reply.total_count,
+        body_sha256=reply.body_sha256,
+        rows=len(decoded.positions),
+        first_created_at=min(placed, default=None),
+        last_created_at=max(placed, default=None),
+        span=span,
+        tokens=decoded.tokens,
+        raw=page.raw,
+        rejected=decoded.rejected,
+        body=reply.body,
+        asked=page.asked,
+        open_only=page.open_only,
+    )
+
+
+def _lookup_facts(ids: Sequence[str]) -> str:
+    """The filter of a look-up as canonical JSON: all ids, or the ends of many."""
+    if len(ids) <= IDS_IN_LEDGER:
+        return msgspec.json.encode({"idIn": ",".join(ids)}).decode()
+    facts: dict[str, object] = {"idIn": f"{ids[0]},…,{ids[-1]}", "ids": len(ids)}
+    return msgspec.json.encode(facts).decode()

@@ -18,6 +18,7 @@ _DURATION_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)", re.ASCII)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
+_LONG_SECRET_LENGTH = 32
 _POSTGRES_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _SECRET_QUERY_KEYS = frozenset({"password", "sslpassword"})
 _TLS_MODES_THAT_PROVE_THE_SERVER = frozenset({"verify-full"})
@@ -105,6 +106,16 @@ def secret(text: str) -> str:
         raise ValueError(
             "holds white space or a control character inside; copy the secret again (its value "
             "is not shown here)"
+        )
+    return text
+
+
+def long_secret(text: str) -> str:
+    """A secret that nobody can guess by trying."""
+    if len(secret(text)) < _LONG_SECRET_LENGTH:
+        raise ValueError(
+            f"must have at least {_LONG_SECRET_LENGTH} characters; openssl rand -hex 32 makes one "
+            "(its value is not shown here)"
         )
     return text
 

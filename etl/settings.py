@@ -38,8 +38,6 @@ class Description:
     purpose: str
     parse: Callable[[str], object]
     secret: bool
-    used: bool
-    """False: accepted, but nothing reads it yet; setting it gives a warning."""
     field_name: str = ""
     default: object = None
 
@@ -71,9 +69,8 @@ def _setting(
     purpose: str,
     *,
     secret: bool = False,
-    used: bool = True,
 ) -> T:
-    description = Description(name, purpose, parse, secret, used)
+    description = Description(name, purpose, parse, secret)
     # repr=False for all secrets: a Settings in a log line or a traceback shows none of them.
     made: T = field(default=default, repr=not secret, metadata={_METADATA_KEY: description})
     return made
@@ -214,19 +211,24 @@ class Settings:
         values.whole_number(1, 36500),
         "Days for which pages and rejected rows of old runs are kept.",
     )
+    erasure_key: str | None = _setting(
+        None,
+        "ETL_ERASURE_KEY",
+        values.long_secret,
+        "Secret of at least 32 characters for who was erased; else the warehouse keeps one.",
+        secret=True,
+    )
     archive: str | None = _setting(
         None,
         "ETL_ARCHIVE",
         values.plain_text,
-        "Folder or address that keeps every accepted reply.",
-        used=False,
+        "Folder, or s3://, gs:// or az:// address, that keeps every accepted reply.",
     )
     metrics_file: Path | None = _setting(
         None,
         "ETL_METRICS_FILE",
         values.file_path,
-        "File for Prometheus' text-file collector.",
-        used=False,
+        "File for Prometheus' text-file collector: how the last run ended.",
     )
     log_level: str = _setting(
         "INFO",
@@ -288,7 +290,8 @@ class Settings:
 
     def secrets(self) -> tuple[str, ...]:
         """Every secret text, for the log's scrubber."""
-        own = [value for value in (self.app_token, self.admin_secret, self.ks) if value]
+        secrets = (self.app_token, self.admin_secret, self.ks, self.erasure_key)
+        own = [value for value in secrets if value]
         if self.database_url is not None:
             own.extend(values.database_passwords(self.database_url))
         return tuple(own)
@@ -368,11 +371,6 @@ def read_settings(
     settings = Settings(sources=sources, **parsed)  # type: ignore[arg-type]
     warnings = list(_unknown_names(environment, "the environment"))
     warnings += _unknown_names(file_values, file_name)
-    warnings += [
-        f"{setting.name} is set, but this version does not use it yet."
-        for setting in SETTINGS.values()
-        if not setting.used and setting.field_name in parsed
-    ]
     return Reading(settings, tuple(problems), tuple(warnings), (*settings.secrets(), *unread))
 
 

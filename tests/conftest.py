@@ -6,11 +6,12 @@ Fixtures (all databases are on a server with fsync off, gone after the run):
 ``empty_database_url``  a database with nothing in it
 ``postgres_url``        the server itself, for tests that create roles or databases of their own
 ``pgbouncer_program``   the path of PgBouncer (mark the test ``pgbouncer``)
+``chromium_program``    the path of Chromium (mark the test ``chromium``)
 
 Servers: tests run on the embedded Postgres.  A test marked ``postgres15`` runs twice, on the
 embedded one and on Debian's PostgreSQL 15; ``ETL_TEST_POSTGRES=15`` runs all of them on that one.
-Where PostgreSQL 15 or PgBouncer is not installed, the tests that need it are left out, and a line
-says so; with ``ETL_TEST_SERVERS=all`` (CI) it is an error instead.
+Where PostgreSQL 15, PgBouncer or Chromium is not installed, the tests that need it are left out,
+and a line says so; with ``ETL_TEST_SERVERS=all`` (CI) it is an error instead.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ TEMPLATE = "template_kaltura"
 POSTGRES_15 = Path("/usr/lib/postgresql/15/bin")
 NEEDS_POSTGRES_15 = "PostgreSQL 15 (Debian: postgresql-15)"
 NEEDS_PGBOUNCER = "PgBouncer (Debian: pgbouncer)"
+NEEDS_CHROMIUM = "Chromium (Debian: chromium)"
 RUN_DIR = "ETL_TEST_RUN_DIR"  # set by the first process, read by xdist's workers
 SCRUBBED_PREFIXES = ("KALTURA_", "ETL_", "PG")
 SCRUBBED_NAMES = ("DATABASE_URL", "VARIABLE_FILE", "XDG_DATA_HOME")
@@ -60,12 +62,14 @@ def _pgbouncer() -> str | None:
 
 def _missing_servers() -> list[str]:
     missing = [] if (POSTGRES_15 / "postgres").exists() else [NEEDS_POSTGRES_15]
-    return missing if _pgbouncer() else [*missing, NEEDS_PGBOUNCER]
+    missing += [] if _pgbouncer() else [NEEDS_PGBOUNCER]
+    return missing + ([] if shutil.which("chromium") else [NEEDS_CHROMIUM])
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "postgres15: runs on Debian's PostgreSQL 15 as well")
     config.addinivalue_line("markers", "pgbouncer: needs PgBouncer")
+    config.addinivalue_line("markers", "chromium: needs Chromium")
     config.stash[LEFT_OUT] = {}
     _scrub_environment()
     if _is_worker(config):
@@ -108,6 +112,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         on_15 = callspec is not None and callspec.params.get("postgres_major") == "15"
         needs = [NEEDS_POSTGRES_15] if on_15 else []
         needs += [NEEDS_PGBOUNCER] if item.get_closest_marker("pgbouncer") else []
+        needs += [NEEDS_CHROMIUM] if item.get_closest_marker("chromium") else []
         unmet = [need for need in needs if need in missing]
         if unmet:
             left_out.append(item)
@@ -215,6 +220,14 @@ def pgbouncer_program() -> str:
     """The path of PgBouncer; tests that use it are marked ``pgbouncer``."""
     program = _pgbouncer()
     assert program is not None, "mark the test with pgbouncer: it is left out where there is none"
+    return program
+
+
+@pytest.fixture(scope="session")
+def chromium_program() -> str:
+    """The path of Chromium; tests that use it are marked ``chromium``."""
+    program = shutil.which("chromium")
+    assert program is not None, "mark the test with chromium: it is left out where there is none"
     return program
 
 

@@ -17,6 +17,7 @@ _METAVARS = {
     "schema": "NAME",
     "resume_window": "DURATION",
     "absence_grace": "DURATION",
+    "archive": "DIR|URL",
 }
 
 

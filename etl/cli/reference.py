@@ -47,12 +47,7 @@ def settings_table() -> str:
     lines = ["| Setting | Default | What it is |", "|---|---|---|"]
     for setting in SETTINGS.values():
         default = setting.text(setting.default)
-        notes = "".join(
-            (
-                " Secret." if setting.secret else "",
-                "" if setting.used else " Not used by this version.",
-            )
-        )
+        notes = " Secret." if setting.secret else ""
         shown = f"`{default}`" if default else ""
         lines.append(f"| `{setting.name}` | {shown} | {setting.purpose}{notes} |")
     return "\n".join(lines)

@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from datetime import timedelta
+from functools import partial
 
 import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
+from etl.cli.run_options import DurationType, wait_option
 from etl.cli.runtime import Runtime
-
-SHOWN = (
-    "tokens_read",
-    "rows_read",
-    "inserted",
-    "changed",
-    "absent",
-    "relisted",
-    "unchanged",
-    "rejected",
-    "unreadable",
-    "requests",
-    "retries",
-    "pages",
-)
-"""Counts of the table, in this order; ``--json`` has every field of the report."""
+from etl.errors import UsageError
 
 
 @click.command()
 @click.option(
     "--mode",
-    type=click.Choice(["full"]),
+    type=click.Choice(["full", "incremental"]),
     default="full",
-    help="What to read; full: the whole account. [default full]",
+    help="What to read; full: the whole account; incremental: the newest tokens and the open "
+    "ones. [default full]",
+)
+@click.option(
+    "--full-every",
+    type=DurationType(),
+    metavar="DURATION",
+    help="Make an incremental run a full one when the last full certificate is older, such as 7d.",
 )
 @click.option("--dry-run", is_flag=True, help="Publish nothing; print what would change.")
 @click.option("--no-resume", is_flag=True, help="Start over instead of resuming a run that failed.")
@@ -42,6 +35,7 @@ SHOWN = (
     metavar="N",
     help="Publish up to N absences this once, although the brake says no.",
 )
+@wait_option
 @setting_options(
     "resume_window",
     "max_unreadable",
@@ -51,55 +45,45 @@ SHOWN = (
     "partner_id",
     "service_url",
     "schema",
+    "archive",
 )
 @json_option
 @log_options
 @pass_runtime
 def sync(
-    runtime: Runtime, mode: str, dry_run: bool, no_resume: bool, accept_absences: int | None
+    runtime: Runtime,
+    mode: str,
+    full_every: timedelta | None,
+    dry_run: bool,
+    no_resume: bool,
+    accept_absences: int | None,
+    wait_seconds: float,
 ) -> None:
     """Read the account's upload tokens and publish what changed.
 
     Readers of the warehouse see the state before or the state after, never a mixture; a run that
     fails changes nothing that they can see.
+
+    An incremental run is cheap enough for every five minutes.  It does not see that a finished
+    token was changed or deleted: the next full run does.  Without a full run to build on, it is
+    one itself, and says so.
     """
+    if full_every is not None and mode != "incremental":
+        raise UsageError("--full-every needs --mode incremental: a full run is one anyway.")
     settings = runtime.start()
     settings.credential()
     settings.require_partner_id()
     runtime.stop.install()
-    from etl.cli.database import migrate_embedded, open_warehouse
+    from etl.cli.run_output import run_and_print
     from etl.options import SyncOptions
     from etl.sync import sync_full
 
     options = SyncOptions(
-        mode=mode, dry_run=dry_run, resume=not no_resume, accept_absences=accept_absences
+        mode=mode,
+        dry_run=dry_run,
+        resume=not no_resume,
+        accept_absences=accept_absences,
+        full_every=full_every,
+        wait_seconds=wait_seconds,
     )
-    with open_warehouse(settings, create=True) as opened:
-        if settings.database_url is None:
-            migrate_embedded(opened)
-        runtime.stop.check()
-        with runtime.progress() as progress:
-            report = sync_full(opened, options, stop=runtime.stop, progress=progress)
-    result = dataclasses.asdict(report)
-    runtime.print_result(result, *_tables(result))
-
-
-def _tables(report: dict[str, Any]) -> list[Any]:
-    from etl.cli.tables import facts_table, rows_table
-
-    facts: dict[str, object] = {name: report[name] for name in SHOWN}
-    facts["duration"] = f"{report['duration_seconds']:.1f} s"
-    facts["coverage"] = report["coverage"]
-    if report.get("resumed_from") is not None:
-        facts["resumed_from"] = str(report["resumed_from"])
-    if report["dry_run"]:
-        title = "Nothing was published (dry run). This would change:"
-    else:
-        title = f"Account {report['partner_id']}, run {report['run_id']}: {report['status']}"
-        facts["published_at"] = report["published_at"]
-    tables = [facts_table(title, facts)]
-    if report["dry_run"]:
-        changes = report.get("changes") or []
-        rows = [row if isinstance(row, dict) else {"change": row} for row in changes]
-        tables.append(rows_table("changes" if rows else "no changes", rows))
-    return tables
+    run_and_print(runtime, settings, partial(sync_full, options=options))

@@ -74,6 +74,7 @@ class Knowledge:
         coverage: Coverage,
         holes: Collection[Hole],
         max_unreadable: int,
+        positions: Collection[tuple[int, int]] = (),
     ) -> None:
         self.target = target
         self.page_size = page_size
@@ -89,7 +90,9 @@ class Knowledge:
         """Positions of rows that cannot be read."""
         self.extension: Span | None = None
         """A second that has just been certified by more pages than one."""
-        self._ends: list[tuple[int, int]] = []  # (last second of a page, the position behind it)
+        self._ends = sorted(positions)  # (last second of a page, the position behind it)
+        self.has_positions = bool(positions)
+        """An earlier run has told where its pages lay."""
         self._short: tuple[PageRequest, int] | None = None
         self._overlap = SMALLEST_OVERLAP
         self._closed_seams = 0

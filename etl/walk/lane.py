@@ -18,6 +18,11 @@ ROWS_BEFORE_A_TIE: Final = 3
 """The row before the tie, and two that may have gone since."""
 
 
+NEWEST_PAGES_AT_MOST: Final = 40
+"""Pages that are read one after the other from the newest back; the rest is read from the other end
+by several lanes at once."""
+
+
 class Lane:
     """Where one lane is.  Positions count from 0 at the oldest token."""
 
@@ -70,6 +75,43 @@ class Lane:
             self.end = self.asked.end
             self._skip = True
         self.asked = None
+
+
+class NewestLane:
+    """A lane from the newest token back.  Positions count from 0 at the newest."""
+
+    def __init__(self) -> None:
+        self.asked: PageRequest | None = None
+        self.done = False
+        self.exhausted = False
+        """The list seems to have no older row than those seen."""
+        self._end = 0
+        self._pages = 0
+        self._tie = 0
+
+    def next_page(self, known: Knowledge) -> PageRequest:
+        """The page that goes on from here."""
+        overlap = known.overlap
+        if self._tie + ROWS_BEFORE_A_TIE <= known.page_size // 2:
+            overlap = max(overlap, self._tie + ROWS_BEFORE_A_TIE)
+        page = page_reaching_furthest(self._end - overlap, known.page_size, beyond=self._end)
+        index, size = (page.index, page.size) if page is not None else (1, known.page_size)
+        self.asked = PageRequest(index, size, descending=True)
+        return self.asked
+
+    def note_page(self, request: PageRequest, page: Page, known: Knowledge) -> None:
+        """Go on behind this page, unless what is wanted is read or lies far off."""
+        self.asked = None
+        self._pages += 1
+        before, self._end = self._end, max(self._end, request.start + page.rows)
+        self.exhausted = self._end >= (known.total_count or 0)
+        stuck = self._end == before and self._pages > 1
+        reached = page.seconds and page.first < known.target.lower
+        if not page.seconds or reached or stuck or self.exhausted:
+            self.done = True
+        else:
+            self._tie = len([second for second in page.seconds if second == page.first])
+            self.done = self._pages >= NEWEST_PAGES_AT_MOST
 
 
 def lanes_between(start: int, end: int, page_size: int, at_most: int) -> list[Lane]:

@@ -20,10 +20,18 @@ from collections import deque
 from collections.abc import Collection
 from typing import Final
 
-from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, Coverage, Span, page_span
+from etl.coverage import (
+    EVERYTHING,
+    NEGATIVE_INFINITY,
+    POSITIVE_INFINITY,
+    Coverage,
+    Span,
+    page_span,
+)
 from etl.walk.close import close_hole
 from etl.walk.knowledge import Hole, Knowledge, Page, Reply, Task, WalkStuck
-from etl.walk.lane import Lane, lanes_between
+from etl.walk.lane import Lane, NewestLane
+from etl.walk.locate import find_begin, spread_lanes
 from etl.walk.planner import (
     Lookup,
     PageRequest,
@@ -44,7 +52,9 @@ class Walk:
 
     Ask ``next_request`` until it returns None; hand in replies with ``receive`` (pages, in the
     order in which they were asked for), ``receive_lookup`` or ``fail``; then ask again, until
-    ``finished``.  ``coverage`` is what is known already, for a walk that goes on from a checkpoint.
+    ``finished``.  ``coverage`` is what is known already, for a walk that goes on from a checkpoint;
+    ``positions`` are hints at where its seconds lay in the list.  ``newest_first`` suits a target
+    that begins near the end of the list.
     """
 
     def __init__(
@@ -56,8 +66,12 @@ class Walk:
         holes: Collection[Hole] = (),
         max_unreadable: int = 10,
         lanes: int = 4,
+        newest_first: bool = False,
+        positions: Collection[tuple[int, int]] = (),
     ) -> None:
-        self._known = Knowledge(target, page_size, coverage or Coverage(), holes, max_unreadable)
+        self._known = Knowledge(
+            target, page_size, coverage or Coverage(), holes, max_unreadable, positions
+        )
         self._from_checkpoint = self._known.settled
         self._asked = 0
         self._outstanding: deque[Request] = deque()
@@ -70,6 +84,10 @@ class Walk:
         self._lanes_at_most = lanes
         self._lanes: list[Lane] = []
         self._first_page_was_short = False
+        self._newest: NewestLane | None = None
+        holes_left = self._known.settled.holes(target)
+        if newest_first and holes_left and holes_left[-1].upper == POSITIVE_INFINITY:
+            self._newest = NewestLane()
         hole = self._known.first_hole()
         if hole is None or hole.lower != NEGATIVE_INFINITY:
             self._first_page_known = True
@@ -185,6 +203,8 @@ class Walk:
             for lane in self._lanes:
                 if lane.asked is request:
                     lane.note_failure()
+            if self._newest is not None and self._newest.asked is request:
+                self._newest = None  # from the other end there is a way around
             if not self._first_page_known:
                 self._first_page_known = True
             self._tasks.append(isolate(self._known, request))
@@ -203,6 +223,11 @@ class Walk:
                 return None
             self._first_page = PageRequest(1, self._known.page_size)
             return self._first_page
+        if self._newest is not None and not self._newest.done:
+            return self._newest.next_page(self._known) if self._newest.asked is None else None
+        return self._next_of_lanes()
+
+    def _next_of_lanes(self) -> Request | None:
         lane = next((lane for lane in self._lanes if self._may_go_on(lane)), None)
         if lane is not None:
             return lane.next_page(self._known)
@@ -214,12 +239,17 @@ class Walk:
     def _task_for(self, hole: Span) -> Task:
         """What to do about a hole when nothing is under way: behind something that a checkpoint
         already held, look for the place and sweep on from there; otherwise close it."""
+        holes = [hole for hole in self._known.settled.holes(self.target) if self._resumes(hole)]
+        if hole in holes and not (self._newest is not None and self._newest.exhausted):
+            self._located.update(each.lower for each in holes)
+            return self._locate(holes)
+        return close_hole(self._known, hole.lower)
+
+    def _resumes(self, hole: Span) -> bool:
+        """Whether the hole begins where the target does, or behind what a checkpoint held."""
         lower = hole.lower
-        resumes = lower == self.target.lower or self._from_checkpoint.contains(lower - 1)
-        if resumes and lower != NEGATIVE_INFINITY and lower not in self._located:
-            self._located.add(lower)
-            return self._locate(lower)
-        return close_hole(self._known, lower)
+        begins = lower == self.target.lower or self._from_checkpoint.contains(lower - 1)
+        return begins and lower != NEGATIVE_INFINITY and lower not in self._located
 
     def _answer_task(self, reply: Reply) -> None:
         self._task_asked = None
@@ -239,22 +269,22 @@ class Walk:
 
     # --- the sweep ---------------------------------------------------------------------------
 
-    def _locate(self, second: int) -> Task:
-        """Find the position of ``second`` by halving, with one-row pages; then sweep from there."""
+    def _locate(self, holes: list[Span]) -> Task:
+        """Find where the holes begin, and sweep on from there while the next one is looked for."""
         known = self._known
-        newest = yield PageRequest(1, known.page_size, descending=True)
-        low, high = 0, known.total_count or 0
-        if isinstance(newest, Page) and newest.seconds and newest.first < second:
-            return  # the newest page reaches back far enough
-        while high - low > max(known.page_size // 4, 1):
-            middle = (low + high) // 2
-            page = yield PageRequest(middle + 1, 1)
-            if not isinstance(page, Page):
-                break  # an unreadable row: start from what is known and let the sweep find it
-            is_older = page.first < second if page.seconds else page.rows > 0
-            low, high = (middle + 1, high) if is_older else (low, middle)
-        known.note_position(second - 1, low)
-        self._lanes = [Lane(low, (second, low))]
+        self._lanes = []
+        if known.total_count is None or holes[-1].upper == POSITIVE_INFINITY:
+            # Tells the length of the list; and often it reaches back far enough.
+            yield PageRequest(1, known.page_size, descending=True)
+        at_most = max(self._lanes_at_most // len(holes), 1)
+        for hole in holes:
+            if known.settled.contains(hole.lower):
+                continue
+            hint = known.position_after(hole.lower) if known.has_positions else None
+            position = yield from find_begin(known, hole.lower, hint=hint)
+            known.note_position(hole.lower - 1, position)
+            self._lanes.append(Lane(position, (hole.lower, position)))
+            yield from spread_lanes(known, self._lanes, position, hole, at_most)
 
     def _may_go_on(self, lane: Lane) -> bool:
         """Whether a lane has a page to ask for.  One that gets near the end of the list has not:
@@ -270,11 +300,16 @@ class Walk:
             self._after_first_page(request, page)
             return
         known = self._known
+        if self._newest is not None and self._newest.asked is request:
+            self._newest.note_page(request, page, known)
+            if page.seconds:
+                known.note_position(page.last, page.start + page.rows)
+            return
         lane = next((lane for lane in self._lanes if lane.asked is request), None)
         if lane is None:
             return
         previous = lane.note_page(page)
-        if page.seconds and (page.first >= self.target.upper or known.settled.contains(page.last)):
+        if page.seconds and (page.last >= self.target.upper or known.settled.contains(page.last)):
             lane.done = True  # here begins what another lane, or an earlier run, has read
         if previous is not None:
             closed = known.settled.contains(previous[0])
@@ -290,10 +325,16 @@ class Walk:
             self._first_page_was_short = True
             return  # clamped, or an accident?  The same page once more will tell
         self._first_page_known = True
-        if page.rows:
-            self._lanes = lanes_between(
-                page.rows, known.total_count or 0, known.page_size, self._lanes_at_most
+        if not page.rows:
+            return
+        # The first lane goes on from this very page.
+        first = Lane(page.rows)
+        first.asked = request
+        first.note_page(page)
+        self._lanes = [first]
+        hole = known.first_hole()
+        if page.seconds and hole is not None and page.last < self.target.upper:
+            whole = Span(hole.lower, self.target.upper)
+            self._tasks.append(
+                spread_lanes(known, self._lanes, page.rows, whole, self._lanes_at_most)
             )
-            # The first lane goes on from this very page.
-            self._lanes[0].asked = request
-            self._lanes[0].note_page(page)

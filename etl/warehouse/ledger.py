@@ -8,6 +8,7 @@ if another run has taken the lease over, no row is touched and nothing is writte
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
 import time
@@ -17,18 +18,18 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.coverage import Coverage
+from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import EtlError, LeaseHeld, WarehouseUnavailable
 from etl.version import program_version
 from etl.warehouse.engine import transaction
-from etl.warehouse.resume import DRY_RUN, inherited, resume_walk
+from etl.warehouse.resume import DRY_RUN, inherited, is_past_resuming, resume_walk
 from etl.warehouse.runs import Database, OpenRun
 
 LOG = logging.getLogger(__name__)
 _MESSAGE_LIMIT = 2_000
 _PRUNE_RUNS_MAX = 100
-_UNIQUE_VIOLATION = "23505"
-_LOCK_NOT_AVAILABLE = "55P03"
+UNIQUE_VIOLATION = "23505"
+LOCK_NOT_AVAILABLE = "55P03"
 
 
 def open_run(
@@ -46,7 +47,7 @@ def open_run(
     sync_run = database.tables.sync_run
     try:
         with transaction(database.engine) as connection:
-            _abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
+            abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
             opened = connection.execute(
                 sa.insert(sync_run)
                 .values(
@@ -68,6 +69,7 @@ def open_run(
                 partner_id=partner_id,
                 mode=mode,
                 started_at=opened.started_at,
+                range=_seconds_of(range_from, range_to),
             )
             if resume_window is not None:
                 resume_walk(
@@ -89,8 +91,8 @@ def open_run(
             _look_around(connection, database, run)
             run.clock = _database_clock(connection)
     except EtlError as error:
-        if error.fields.get("sqlstate") in {_UNIQUE_VIOLATION, _LOCK_NOT_AVAILABLE}:
-            raise _lease_held(database, partner_id) from None
+        if error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
+            raise lease_held(database, partner_id) from None
         raise
     return run
 
@@ -157,7 +159,9 @@ def restart_walk(database: Database, run: OpenRun) -> None:
     tables = database.tables
     with transaction(database.engine) as connection:
         old_walk_id, run.walk_id = run.walk_id, run.run_id
-        run.coverage, run.holes = Coverage(), []
+        run.coverage, run.open_coverage, run.holes = Coverage(), Coverage(), []
+        run.shown.clear()
+        run.positions = []
         run.pages = run.rows_read = run.staged = run.rejected = run.next_seq = 0
         run.total_count_first = run.total_count_last = None
         fence(connection, database, run, walk_id=run.walk_id, **inherited(run))
@@ -172,7 +176,8 @@ def restart_walk(database: Database, run: OpenRun) -> None:
 def prune(database: Database, keep_pages_days: float) -> int:
     """Delete pages and rejected rows of ended runs that began longer ago; returns rows deleted.
 
-    A bounded number of runs a call, oldest first, each in its own transaction.
+    A bounded number of runs a call, oldest first, each in its own transaction.  Of every account,
+    so a run that failed keeps what the next one may go on from.
     """
     tables, sync_run = database.tables, database.tables.sync_run
     deleted = 0
@@ -180,8 +185,8 @@ def prune(database: Database, keep_pages_days: float) -> int:
         old = connection.scalars(
             sa.select(sync_run.c.run_id)
             .where(
-                sync_run.c.status != "running",
                 sync_run.c.started_at < sa.func.clock_timestamp() - timedelta(days=keep_pages_days),
+                is_past_resuming(sync_run),
                 sa.or_(
                     *[
                         sa.exists().where(table.c.run_id == sync_run.c.run_id)
@@ -255,7 +260,15 @@ def _finish(
             connection.execute(delete)
 
 
-def _abandon_dead_runs(
+def _seconds_of(range_from: datetime | None, range_to: datetime | None) -> Span:
+    """The seconds of a range, both ends included; None leaves it open."""
+    return Span(
+        NEGATIVE_INFINITY if range_from is None else math.floor(range_from.timestamp()),
+        POSITIVE_INFINITY if range_to is None else math.floor(range_to.timestamp()) + 1,
+    )
+
+
+def abandon_dead_runs(
     connection: sa.Connection, sync_run: sa.Table, partner_id: int, lease_seconds: float
 ) -> None:
     abandoned = connection.scalars(
@@ -303,12 +316,14 @@ def last_published(database: Database, partner_id: int) -> sa.Select[Any]:
 
 
 def _database_clock(connection: sa.Connection) -> Callable[[], datetime]:
-    opened: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    # Taken before the question: the clock may be ahead by its way there and back, never behind, so
+    # that nothing is observed before it happened.
     started = time.monotonic()
+    opened: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     return lambda: opened + timedelta(seconds=time.monotonic() - started)
 
 
-def _lease_held(database: Database, partner_id: int) -> LeaseHeld:
+def lease_held(database: Database, partner_id: int) -> LeaseHeld:
     sync_run = database.tables.sync_run
     with transaction(database.engine) as connection:
         holder = connection.execute(

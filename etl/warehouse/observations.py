@@ -4,18 +4,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from etl.coverage import Span
+from etl.coverage import EVERYTHING, Span
 from etl.records import Rejected, Token
-from etl.warehouse.runs import DUPLICATE_ID, StagedPage
+from etl.warehouse.runs import DUPLICATE_ID, OpenRun, StagedPage
 
 
 class Seen(NamedTuple):
     token: Token
     observed_at: datetime
     raw: bytes
+
+
+def taken_by(run: OpenRun, page: StagedPage) -> StagedPage:
+    """What a run takes from a page: a backfill, nothing that was created outside its range.
+
+    Rows without a place on the line are in no range.  What was asked for by id is taken as it is.
+    """
+    if run.range == EVERYTHING or page.asked is not None:
+        return page
+    lower, upper = run.range
+    span = None if page.span is None else page.span.clipped(run.range)
+    inside = [lower <= math.floor(token.created_at.timestamp()) < upper for token in page.tokens]
+    return replace(
+        page,
+        span=span if span is not None and span.lower < span.upper else None,
+        tokens=[token for token, taken in zip(page.tokens, inside, strict=True) if taken],
+        raw=[raw for raw, taken in zip(page.raw, inside, strict=True) if taken],
+        rejected=[
+            each
+            for each in page.rejected
+            if each.created_second is not None and lower <= each.created_second < upper
+        ],
+    )
 
 
 def newest_of_each(pages: Sequence[StagedPage]) -> tuple[list[Seen], list[Rejected]]:

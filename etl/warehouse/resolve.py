@@ -12,9 +12,15 @@ from typing import Any, Final
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import array, distinct_on
 
-from etl.coverage import EVERYTHING, Coverage
+from etl.coverage import EVERYTHING
 from etl.records import TOKEN_COLUMNS
-from etl.warehouse.compare import KEPT_WHEN_ABSENT, changed_columns, differs, within
+from etl.warehouse.compare import (
+    KEPT_WHEN_ABSENT,
+    OPEN_STATUSES,
+    changed_columns,
+    differs,
+    within,
+)
 from etl.warehouse.runs import DUPLICATE_ID, AuditCounts, Database, OpenRun
 
 VERSION_COLUMNS: Final = (
@@ -42,8 +48,6 @@ _TIES: Final = (
     "upload_url",
     "auto_finalize",
 )
-OPEN_STATUSES: Final = (0, 1, 2)
-"""What the service calls an upload that may still move."""
 _TEXTS: Final = frozenset(
     {"file_name", "user_id", "attached_object_id", "attached_object_type", "upload_url"}
 )
@@ -118,14 +122,13 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
 def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -> AuditCounts:
     """Count what publishing would do; see ``Warehouse.audit_counts``."""
     tables = database.tables
-    staging, rejected, known = tables.upload_token_staging, tables.rejected_row, tables.upload_token
+    staging, rejected = tables.upload_token_staging, tables.rejected_row
     staged_now = _count(connection, sa.select(staging).where(staging.c.walk_id == run.walk_id))
     kinds: dict[str, int] = {}
     pending = rejected_known = 0
     rejected_rows = sa.select(
         rejected.c.token_id, rejected.c.reason, rejected.c.created_second
     ).where(rejected.c.run_id == run.run_id)
-    bad_ids = _rejected_ids(database, run)
     if staged_now:
         versions = outcomes(database, run).subquery()
         kinds = count_by(
@@ -136,23 +139,11 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
     rejected_count = _count(connection, rejected_rows.distinct())
     if rejected_count:
         rejected_known = _count(connection, _rejected_known(database, run))
-    not_covered = 0
-    uncovered = Coverage(run.coverage.holes())
-    if len(uncovered) and run.listed_before:
-        not_covered = _count(
-            connection,
-            sa.select(known.c.token_id).where(
-                known.c.partner_id == run.partner_id,
-                known.c.is_listed,
-                within(known.c.created_at, uncovered),
-                known.c.token_id.not_in(
-                    sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk_id)
-                ),
-                known.c.token_id.not_in(bad_ids),
-            ),
-        )
+    looked_at = run.listed_before
+    if not complete(run) and run.listed_before:
+        looked_at = _count(connection, _looked_at(database, run))
     changed, absent = kinds.get("changed", 0), kinds.get("absent", 0)
-    kept = changed + absent + pending + rejected_known + not_covered
+    kept = changed + absent + pending + rejected_known
     return AuditCounts(
         inserted=kinds.get("first_seen", 0),
         changed=changed,
@@ -161,11 +152,29 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
         pending=pending,
         rejected=rejected_count,
         rejected_known=rejected_known,
-        not_covered=not_covered,
-        unchanged=max(0, run.listed_before - kept),
+        not_covered=max(0, run.listed_before - looked_at),
+        unchanged=max(0, looked_at - kept),
         listed_before=run.listed_before,
         staged_now=staged_now,
         staged_expected=run.staged,
+    )
+
+
+def _looked_at(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
+    """Known listed tokens in the seconds that were read, or shown or denied by a look-up."""
+    known, staging = database.tables.upload_token, database.tables.upload_token_staging
+    staged = sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk_id)
+    listed = sa.select(known.c.token_id).where(
+        known.c.partner_id == run.partner_id, known.c.is_listed
+    )
+    # One select an index; together in one OR they would read the table.
+    return sa.union(
+        listed.where(within(known.c.created_at, run.coverage)),
+        listed.where(
+            known.c.status.in_(OPEN_STATUSES), within(known.c.created_at, run.open_coverage)
+        ),
+        listed.where(known.c.token_id.in_(staged)),
+        listed.where(known.c.token_id.in_(_rejected_ids(database, run))),
     )
 
 
@@ -249,34 +258,41 @@ def _has_no_outcome(
 
 
 def _last_listed_at(database: Database, run: OpenRun, known: sa.Table) -> sa.ColumnElement[Any]:
-    """The last time that the token is known to have been listed.
+    """The last time at which the token is known to have been listed.
 
-    That is when its version was observed, or the beginning of a later published walk that covered
-    its second and saw it.
+    That is the beginning of the last published walk that saw it: the one that published its
+    version, or a later one that covered its second.  When a reply arrives the token may be gone
+    already.
     """
     unobserved_token = database.tables.unobserved_token
     published = database.tables.sync_run.alias("published")
     first = database.tables.sync_run.alias("first_run")
     second = sa.cast(sa.func.floor(sa.extract("epoch", known.c.created_at)), sa.BigInteger)
-    covered = (
+    overlooked = (
+        sa.exists()
+        .where(
+            unobserved_token.c.partner_id == known.c.partner_id,
+            unobserved_token.c.token_id == known.c.token_id,
+            unobserved_token.c.run_id == published.c.run_id,
+        )
+        # Not of its own FROM: another "known" would hide the one that is asked about.
+        .correlate(known, published)
+    )
+    seen = (
         sa.select(sa.func.max(first.c.started_at))
         .select_from(published.join(first, first.c.run_id == published.c.walk_id))
         .where(
             published.c.partner_id == run.partner_id,
             published.c.published_at.is_not(None),
-            _covered(published, known, second),
-            sa.not_(
-                sa.exists().where(
-                    unobserved_token.c.partner_id == known.c.partner_id,
-                    unobserved_token.c.token_id == known.c.token_id,
-                    unobserved_token.c.run_id == published.c.run_id,
-                )
+            sa.or_(
+                published.c.run_id == known.c.run_id,
+                sa.and_(_covered(published, known, second), sa.not_(overlooked)),
             ),
         )
         .correlate(known)
         .scalar_subquery()
     )
-    return sa.func.greatest(known.c.observed_at, covered)
+    return sa.func.coalesce(seen, known.c.observed_at)
 
 
 def _covered(
@@ -294,6 +310,6 @@ def count_by(connection: sa.Connection, pairs: sa.Executable) -> dict[str, int]:
     return {row[0]: row[1] for row in connection.execute(pairs)}
 
 
-def _count(connection: sa.Connection, rows: sa.Select[Any]) -> int:
+def _count(connection: sa.Connection, rows: sa.Select[Any] | sa.CompoundSelect[Any]) -> int:
     counted = connection.scalar(sa.select(sa.func.count()).select_from(rows.subquery()))
     return int(counted or 0)

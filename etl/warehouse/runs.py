@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import sqlalchemy as sa
 
-from etl.coverage import Coverage, Span
+from etl.coverage import EVERYTHING, Coverage, Span
 from etl.records import Rejected, Token
 from etl.records_token import CREATED_SECOND_END, CREATED_SECOND_MIN
 from etl.warehouse.tables import Tables
 
 DEFAULT_ABSENCE_GRACE: Final = timedelta(minutes=15)
+PAGES_REMEMBERED: Final = 64
+"""As many as can be under way at once: pages that are taken in against the order of their arrival
+were under way together."""
 DUPLICATE_ID: Final = "duplicate_id"
 """Reason of a rejected row whose token has another row with a newer createdAt."""
 
@@ -39,7 +43,11 @@ class OpenRun:
     mode: str
     started_at: datetime
     resumed_from: int | None = None
+    range: Span = EVERYTHING
+    """A backfill reads beyond its range, and takes nothing from there."""
     coverage: Coverage = field(default_factory=Coverage)
+    open_coverage: Coverage = field(default_factory=Coverage)
+    """The same of the list of open tokens alone."""
     holes: list[dict[str, Any]] = field(default_factory=list)
     listed_before: int = 0
     """Known tokens with is_listed, counted at the opening."""
@@ -55,9 +63,29 @@ class OpenRun:
     rejected: int = 0
     total_count_first: int | None = None
     total_count_last: int | None = None
+    positions: list[tuple[int, int]] = field(default_factory=list)
+    """Of a resumed walk: (second, about how many rows of the list were not after it)."""
     small: bool = False
     """The caller says that the account is small (at most 20,000 rows): see ``compare``."""
     absence_grace: timedelta = DEFAULT_ABSENCE_GRACE
+    shown: deque[tuple[datetime, frozenset[tuple[str, datetime]]]] = field(
+        default_factory=lambda: deque(maxlen=PAGES_REMEMBERED)
+    )
+    """The last pages: when each arrived, and the tokens (id, createdAt) on it."""
+
+    def remember(self, pages: Iterable[StagedPage]) -> None:
+        """Keep in mind what these pages showed."""
+        for page in pages:
+            tokens = frozenset((token.token_id, token.created_at) for token in page.tokens)
+            self.shown.append((page.received_at, tokens))
+
+    def has_later(self, token: Token, observed_at: datetime) -> bool:
+        """Whether a remembered page showed the token after ``observed_at``.
+
+        What it showed is staged if it differed from the known version, and holds in either case.
+        """
+        here = (token.token_id, token.created_at)
+        return any(arrived > observed_at and here in tokens for arrived, tokens in self.shown)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -82,6 +110,12 @@ class StagedPage:
     raw: Sequence[bytes]
     """The JSON of each token, parallel to ``tokens``: kept if a token turns out a duplicate."""
     rejected: Sequence[Rejected] = ()
+    body: bytes = b""
+    """The reply's JSON as it was accepted."""
+    asked: tuple[str, ...] | None = None
+    """The ids of a look-up; None for a page of the list."""
+    open_only: bool = False
+    """A page of the list of open tokens: its span says nothing of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +142,8 @@ class AuditCounts:
     rejected_known: int
     """Known listed tokens of which the walk showed nothing but a rejected row."""
     not_covered: int
-    """Known listed tokens in seconds that the walk did not cover and that no look-up showed."""
+    """Known listed tokens that the run did not look at: neither in the seconds that it read, nor
+    as one of the open tokens, nor by a look-up."""
     unchanged: int
     listed_before: int
     staged_now: int

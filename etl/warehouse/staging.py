@@ -17,11 +17,12 @@ from psycopg import sql
 from sqlalchemy.dialects.postgresql import insert
 
 from etl.coverage import Coverage
+from etl.errors import EtlError
 from etl.records import TOKEN_COLUMNS, Rejected, Token
 from etl.warehouse.compare import SQL_TYPES, Differences, compare_batch, json_of
 from etl.warehouse.engine import copy_rows, transaction
 from etl.warehouse.ledger import fence
-from etl.warehouse.observations import Seen, duplicate, newest_of_each, seconds_of
+from etl.warehouse.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
 from etl.warehouse.runs import (
     DUPLICATE_ID,
     BatchResult,
@@ -48,11 +49,18 @@ def stage_batch(
     pages: Sequence[StagedPage],
     *,
     coverage: Coverage,
+    open_coverage: Coverage | None,
     holes: list[dict[str, Any]],
     requests: int,
     retries: int,
 ) -> BatchResult:
     """Save what the pages said; see ``Warehouse.stage_batch``."""
+    pages = [taken_by(run, page) for page in pages]
+    coverage = coverage.within(run.range)
+    open_coverage = run.open_coverage if open_coverage is None else open_coverage
+    open_only = any(page.open_only for page in pages)
+    if open_only and not all(page.open_only or page.asked is not None for page in pages):
+        raise EtlError("pages of the whole list and of the open tokens need batches of their own")
     seen, rejected = newest_of_each(pages)
     spans = Coverage(page.span for page in pages if page.span is not None)
     with transaction(database.engine) as connection:
@@ -66,12 +74,19 @@ def stage_batch(
                 [each.token for each in seen],
                 seconds=Coverage(seconds_of(page) for page in pages if page.tokens),
                 spans=spans,
-                rejected_ids=[each.token_id for each in rejected if each.token_id is not None],
+                open_only=open_only,
+                rejected_ids=[
+                    each.token_id
+                    for each in rejected
+                    # A rejected twin says nothing of the known token.
+                    if each.token_id is not None and each.reason != DUPLICATE_ID
+                ],
             )
         rejected += [duplicate(seen[ordinal]) for ordinal in found.older]
         rows = [
             _present(run, seen[ordinal].token, seen[ordinal].observed_at, from_lookup=False)
             for ordinal in found.differing
+            if not run.has_later(seen[ordinal].token, seen[ordinal].observed_at)
         ]
         if found.missing:
             observed_at = min(page.received_at for page in pages)
@@ -79,7 +94,7 @@ def stage_batch(
                 _gone(run, token_id, created_at, "missing", observed_at)
                 for token_id, created_at in found.missing
             ]
-        result = BatchResult(len(found.differing), len(found.missing), len(rejected))
+        result = BatchResult(len(rows) - len(found.missing), len(found.missing), len(rejected))
         _save(
             connection,
             database,
@@ -88,12 +103,14 @@ def stage_batch(
             rows=rows,
             rejected=rejected,
             coverage=coverage.to_sql(),
+            open_coverage=open_coverage.to_sql(),
             holes=holes,
             requests=requests,
             retries=retries,
         )
     _count(run, pages, rows, rejected)
-    run.coverage, run.holes = coverage, holes
+    run.remember(pages)
+    run.coverage, run.open_coverage, run.holes = coverage, open_coverage, holes
     return result
 
 
@@ -307,9 +324,14 @@ def _count(
 
 
 def _total_counts(run: OpenRun, pages: Iterable[StagedPage]) -> tuple[int | None, int | None]:
-    """The first and the last totalCount of the walk's pages; a look-up's says nothing of it."""
+    """The first and the last totalCount of the walk's pages.
+
+    That of a look-up, or of the list of open tokens, says nothing of it.
+    """
     told = [
-        page.total_count for page in pages if page.total_count is not None and page.span is not None
+        page.total_count
+        for page in pages
+        if page.total_count is not None and page.span is not None and not page.open_only
     ]
     if not told:
         return run.total_count_first, run.total_count_last

@@ -6,6 +6,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
+from etl.warehouse.certificates import is_complete
 from etl.warehouse.engine import connect, transaction
 from etl.warehouse.schema import require_current
 from etl.warehouse.tables import Tables, build_tables
@@ -43,22 +44,26 @@ def _of(column: sa.ColumnElement[Any], partner_id: int | None) -> sa.ColumnEleme
 
 def _accounts(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
     run = tables.sync_run
-    complete = sa.and_(run.c.status == "succeeded", run.c.mode == "full")
+    complete = sa.and_(run.c.status == "succeeded", is_complete(run))
     fresh_at = sa.func.max(run.c.published_at)
+    complete_at = sa.func.max(run.c.published_at).filter(complete)
     return (
         sa.select(
             run.c.partner_id,
             fresh_at.label("published_at"),
-            sa.func.max(run.c.published_at).filter(complete).label("complete_at"),
-            sa.cast(
-                sa.extract("epoch", sa.func.clock_timestamp() - fresh_at) / 3600, sa.Double
-            ).label("age_hours"),
+            complete_at.label("complete_at"),
+            _hours_since(fresh_at).label("age_hours"),
+            _hours_since(complete_at).label("complete_age_hours"),
             sa.func.bool_or(run.c.status == "running").label("running"),
         )
         .where(_of(run.c.partner_id, partner_id))
         .group_by(run.c.partner_id)
         .order_by(run.c.partner_id)
     )
+
+
+def _hours_since(time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.cast(sa.extract("epoch", sa.func.clock_timestamp() - time) / 3600, sa.Double)
 
 
 def _last_runs(tables: Tables, partner_id: int | None) -> sa.Select[Any]:

@@ -9,9 +9,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.coverage import Coverage
-from etl.errors import EtlError
-from etl.warehouse import ledger, publish, resolve, staging
+from etl.errors import ConfigurationError, EtlError
+from etl.warehouse import certificates, ledger, publish, resolve, staging
+from etl.warehouse.certificates import Complete
 from etl.warehouse.engine import transaction
+from etl.warehouse.privileges import current_role, missing_privileges, shortened
 from etl.warehouse.runs import AuditCounts, BatchResult, Database, OpenRun, StagedPage
 from etl.warehouse.schema import require_current
 from etl.warehouse.tables import build_tables
@@ -40,6 +42,24 @@ class Warehouse:
         """Raise ConfigurationError unless the schema is exactly of this program's revision."""
         with transaction(self._database.engine) as connection:
             require_current(connection, self._database.schema)
+
+    def require_loader_privileges(self) -> None:
+        """Raise ConfigurationError unless the role may do all that a run does.
+
+        The server would refuse it only at the statement, after hours of reading.
+        """
+        schema = self._database.schema
+        with transaction(self._database.engine) as connection:
+            missing = missing_privileges(connection, schema)
+            if missing:
+                role = current_role(connection)
+                raise ConfigurationError(
+                    f"The database role {role} may not load into schema {schema}: it lacks "
+                    f"{shortened(missing)}. The owner of the tables grants it: kaltura-etl grant "
+                    f"--loader {role} --apply.",
+                    schema=schema,
+                    missing=missing,
+                )
 
     def open_run(
         self,
@@ -70,6 +90,27 @@ class Warehouse:
             dry_run=dry_run,
         )
 
+    def last_complete(self, partner_id: int) -> Complete | None:
+        """The last published run that read the whole account."""
+        return certificates.last_complete(self._database, partner_id)
+
+    def watermark(self, partner_id: int) -> int | None:
+        """The second up to which the account was read without a gap; None: read it all."""
+        return certificates.watermark(self._database, partner_id)
+
+    def known_tokens(
+        self,
+        partner_id: int,
+        range_from: datetime | None = None,
+        range_to: datetime | None = None,
+    ) -> int:
+        """How many tokens of a range are known as listed."""
+        return certificates.known_tokens(self._database, partner_id, range_from, range_to)
+
+    def unknown_ids(self, partner_id: int, token_ids: Sequence[str]) -> list[str]:
+        """Those of the ids that no token in the warehouse has."""
+        return certificates.unknown_ids(self._database, partner_id, token_ids)
+
     def heartbeat(self, run: OpenRun) -> None:
         """A sign of life, for a run that waits longer than a third of its lease."""
         ledger.heartbeat(self._database, run)
@@ -80,20 +121,24 @@ class Warehouse:
         pages: Sequence[StagedPage],
         *,
         coverage: Coverage,
+        open_coverage: Coverage | None = None,
         holes: list[dict[str, Any]],
         requests: int,
         retries: int,
     ) -> BatchResult:
         """Save pages, what differs on them, and the coverage of the walk including them.
 
-        ``requests`` and ``retries`` are totals of this run.  Pages may come in any order and in
-        batches of any size: the outcome is the same.
+        ``open_coverage`` is that of the list of open tokens, whose pages need batches of their own;
+        None: as it was.  ``requests`` and ``retries`` are totals of this run.  Pages may come in
+        any order and in batches of any size: the outcome is the same.  Of a run with a range,
+        nothing outside it is taken, of the coverage neither.
         """
         return staging.stage_batch(
             self._database,
             run,
             pages,
             coverage=coverage,
+            open_coverage=open_coverage,
             holes=holes,
             requests=requests,
             retries=retries,

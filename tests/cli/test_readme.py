@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-import psycopg
 import pytest
 
 from etl.cli import main
@@ -27,7 +26,6 @@ PAGES = [
     *sorted((ROOT / "docs" / "howto").glob("*.md")),
     *sorted((ROOT / "docs" / "decisions").glob("*.md")),
 ]
-QUERIES = sorted((ROOT / "sql" / "queries").glob("*.sql"))
 NAME = re.compile(r"`((?:ETL|KALTURA)_[A-Z_]+|DATABASE_URL)`")
 
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -72,7 +70,8 @@ def test_the_operator_is_told_about_every_exit_code() -> None:
 @pages
 def test_settings_that_are_named_exist(page: Path) -> None:
     known = {setting.name for setting in SETTINGS.values()}
-    known |= {"ETL_TEST_SERVERS", "ETL_TEST_POSTGRES"}  # of the tests, in CONTRIBUTING.md
+    # Of the tests, in CONTRIBUTING.md.
+    known |= {"ETL_TEST_SERVERS", "ETL_TEST_POSTGRES", "ETL_TEST_WRITE"}
 
     assert set(NAME.findall(page.read_text(encoding="utf-8"))) <= known
 
@@ -100,27 +99,6 @@ def test_commands_that_are_shown_exist(page: Path) -> None:
 def test_files_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"\bsql/queries/\w+\.sql", page.read_text(encoding="utf-8")):
         assert (ROOT / name).is_file(), name
-
-
-def test_the_sql_of_the_how_to_runs(database_url: str) -> None:
-    text = (ROOT / "docs" / "howto" / "ask.md").read_text(encoding="utf-8")
-    statements = re.findall(r"```sql\n(.*?)```", text, re.DOTALL)
-    assert len(statements) == 5
-
-    with psycopg.connect(database_url) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
-
-
-@pytest.mark.parametrize("file", QUERIES, ids=lambda file: file.name)
-def test_queries_say_what_they_are_for_and_run(file: Path, database_url: str) -> None:
-    text = file.read_text(encoding="utf-8")
-    assert text.startswith("-- ")
-    text = text.replace(":run_id", "1").replace(":'token_id'", "'0_x'")
-
-    with psycopg.connect(database_url) as connection:
-        connection.execute("set search_path = kaltura")
-        assert connection.execute(text.encode()).fetchall() == []
 
 
 def test_the_retry_script_stops_at_a_code_that_is_final(tmp_path: Path) -> None:

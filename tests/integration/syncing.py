@@ -189,9 +189,13 @@ class Job:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """``kaltura-etl sync --json`` as a process of its own."""
+        return self.start_command("sync", "--json", *arguments, **variables)
+
+    def start_command(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Any command as a process of its own."""
         environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
         return subprocess.Popen(
-            [sys.executable, "-m", "etl", "sync", "--json", *arguments],
+            [sys.executable, "-m", "etl", *arguments],
             env=environment | self.environment(**variables),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -202,6 +206,10 @@ class Job:
     def call(self, *arguments: str, **variables: str) -> Ended:
         """Such a process, waited for."""
         return ended(self.start(*arguments, **variables))
+
+    def call_command(self, *arguments: str, **variables: str) -> Ended:
+        """Such a process of any command, waited for."""
+        return ended(self.start_command(*arguments, **variables))
 
     # --- what is in the warehouse ----------------------------------------------------------------
 

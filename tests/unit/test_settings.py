@@ -150,14 +150,6 @@ def test_a_slip_of_the_pen_gives_a_warning() -> None:
     )
 
 
-def test_a_setting_that_does_nothing_yet_gives_a_warning() -> None:
-    (name,) = [each.name for each in SETTINGS.values() if not each.used][:1]
-
-    assert read_settings({}, {name: "/x"}).warnings == (
-        f"{name} is set, but this version does not use it yet.",
-    )
-
-
 # --- who we are ---------------------------------------------------------------------------------
 
 APP_TOKEN = {"KALTURA_APP_TOKEN_ID": "0_abc", "KALTURA_APP_TOKEN": "t"}

@@ -1,0 +1,126 @@
+"""``kaltura-etl backfill``."""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from etl.cli.options import json_option, log_options, pass_runtime, setting_options
+from etl.cli.run_options import wait_option
+from etl.cli.runtime import Runtime
+from etl.errors import UsageError
+
+if TYPE_CHECKING:
+    from etl.cli.run_output import Run
+    from etl.options import SyncOptions
+
+
+@click.command()
+@click.option(
+    "--from",
+    "begin",
+    metavar="TIME",
+    help="First createdAt to read: a date (its first second in UTC) or a time with zone.",
+)
+@click.option(
+    "--to",
+    "end",
+    metavar="TIME",
+    help="Last createdAt to read, included: a date (its last second in UTC) or a time with zone.",
+)
+@click.option(
+    "--ids",
+    "ids_file",
+    metavar="FILE",
+    help="Read the tokens with these ids, one a line; - reads standard input.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Publish nothing; print what it would need and what would change.",
+)
+@click.option("--no-resume", is_flag=True, help="Start over instead of resuming a run that failed.")
+@click.option(
+    "--accept-absences",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Publish up to N absences this once, although the brake says no.",
+)
+@wait_option
+@setting_options(
+    "resume_window",
+    "max_unreadable",
+    "absence_grace",
+    "concurrency",
+    "page_size",
+    "partner_id",
+    "service_url",
+    "schema",
+    "archive",
+)
+@json_option
+@log_options
+@pass_runtime
+def backfill(
+    runtime: Runtime,
+    begin: str | None,
+    end: str | None,
+    ids_file: str | None,
+    dry_run: bool,
+    no_resume: bool,
+    accept_absences: int | None,
+    wait_seconds: float,
+) -> None:
+    """Read a range of createdAt, or given ids, on demand, and publish what changed.
+
+    Give --from, --to or both, or else --ids.  Nothing outside the range, and no other id, is
+    touched; all else is as in sync.
+    """
+    settings = runtime.start()
+    from etl.options import SyncOptions
+
+    options = SyncOptions(
+        mode="backfill",
+        dry_run=dry_run,
+        resume=not no_resume,
+        accept_absences=accept_absences,
+        wait_seconds=wait_seconds,
+    )
+    run = _run(options, begin, end, ids_file)
+    settings.credential()
+    settings.require_partner_id()
+    runtime.stop.install()
+    from etl.cli.run_output import run_and_print
+
+    run_and_print(runtime, settings, run)
+
+
+def _run(options: SyncOptions, begin: str | None, end: str | None, ids_file: str | None) -> Run:
+    """What to do; raises UsageError before anything is touched."""
+    from etl.backfill import backfill_ids, backfill_range, read_range
+
+    if ids_file is not None:
+        if begin is not None or end is not None:
+            raise UsageError("--ids stands for itself: give no --from and no --to with it.")
+        return partial(backfill_ids, options=options, token_ids=_ids_of(ids_file))
+    if begin is None and end is None:
+        raise UsageError("Say what to read: --from, --to or both, or --ids FILE.")
+    wanted = read_range(begin, end, now=datetime.now(UTC))
+    return partial(backfill_range, options=options, wanted=wanted)
+
+
+def _ids_of(ids_file: str) -> list[str]:
+    from etl.backfill import read_ids
+
+    if ids_file == "-":
+        return read_ids(sys.stdin.buffer, "standard input")
+    try:
+        with Path(ids_file).open("rb") as lines:
+            return read_ids(lines, ids_file)
+    except OSError as exc:
+        raise UsageError(f"{ids_file} cannot be read: {exc.strerror}.") from exc
