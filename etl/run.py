@@ -10,7 +10,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
@@ -100,12 +101,8 @@ def run_plan(
 
     Raises the errors of ``etl.errors``; the ledger then says what happened.
     """
-    # A batch is thousands of small objects without cycles: looking for cycles among them every 700
-    # objects took a quarter of the processor time of a run.
-    gc.freeze()
-    gc.set_threshold(*GARBAGE_COLLECTION)
     warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
-    try:
+    with _rare_garbage_collection(), closing(warehouse):
         warehouse.require_current_schema()
         warehouse.require_loader_privileges()
         recorder = _recorder(settings, options, warehouse)
@@ -117,8 +114,23 @@ def run_plan(
                 settings, options, plan, warehouse, run, tokens, stop, progress, recorder
             )
             return _finish_or_fail(engine, warehouse, run)
+
+
+@contextmanager
+def _rare_garbage_collection() -> Iterator[None]:
+    """Look for cycles rarely, for as long as a run lasts.
+
+    A batch is thousands of small objects without cycles: looking for some among them every 700
+    objects took a quarter of the processor time of a run.
+    """
+    thresholds = gc.get_threshold()
+    if gc.get_freeze_count() == 0:
+        gc.freeze()  # the modules; once, because what is frozen is never freed
+    gc.set_threshold(*GARBAGE_COLLECTION)
+    try:
+        yield
     finally:
-        warehouse.close()
+        gc.set_threshold(*thresholds)
 
 
 def _recorder(settings: Settings, options: SyncOptions, warehouse: Warehouse) -> Recorder | None:

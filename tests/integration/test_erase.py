@@ -112,7 +112,8 @@ def test_a_user_is_erased_everywhere_and_stays_erased(server: SimulatorServer, j
     assert new["user_id"] == names.of_user(ANNA)
     assert new["file_name"] == names.of_file_name("a8", "anna-new again")
     assert new["extra"].keys() == {"erased"}
-    assert new["changed_columns"] == ["file_name", "updated_at"]
+    # The service writes whole seconds: both changes may fall in one.
+    assert set(new["changed_columns"]) - {"updated_at"} == {"file_name"}
 
 
 def assert_erasure_is_recorded(job: Job, rows: dict[str, int]) -> None:
