@@ -39,7 +39,7 @@ from etl.warehouse.ledger import (
     lease_held,
 )
 from etl.warehouse.runs import Database
-from etl.warehouse.tables import MARKED
+from etl.warehouse.token_tables import MARKED
 
 LOG = logging.getLogger(__name__)
 STATEMENT_SECONDS: Final = 3_600
