@@ -230,6 +230,21 @@ _CONNECT_TEXTS: Final = (
 )
 
 
+def require_row_count(table: str, *, changed: int, meant: int) -> None:
+    """Raise DataRefused, so that the transaction is undone, unless as many rows were changed as
+    were named by their keys."""
+    if changed != meant:
+        raise DataRefused(
+            f"Postgres changed {changed} rows of {table} and not the {meant} that were named: "
+            "a trigger, a rule, row-level security or another command at work on the same rows. "
+            "Nothing was changed; look for the cause, then run again.",
+            reason="row_count_mismatch",
+            table=table,
+            changed=changed,
+            meant=meant,
+        )
+
+
 def copy_rows(
     connection: sa.Connection,
     table: sql.Composable,

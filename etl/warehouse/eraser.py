@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -14,21 +15,21 @@ from etl.errors import UsageError
 from etl.records_token import TEXT_BYTES_MAX, TOKEN_ID_BYTES_MAX
 from etl.suppression import Pseudonyms, owners_of
 from etl.version import program_version
+from etl.warehouse.engine import require_row_count
 from etl.warehouse.runs import Database
 
 VERSION_TABLES: Final = ("upload_token", "upload_token_superseded", "upload_token_staging")
+_KEYS: Final = {
+    "upload_token": ("token_id",),
+    "upload_token_superseded": ("token_id", "version"),
+    # Staging has no key: of an account, the rows that hold the same values are replaced together.
+    "upload_token_staging": ("walk_id", "token_id", "user_id", "file_name", "extra"),
+}
+"""What names a row within its account.  Never ``ctid``: it is unique in one heap only, and a
+partitioned or distributed table has many."""
 TOKENS_AT_ONCE: Final = 1_000
 ROWS_AT_ONCE: Final = 100
 _encode = msgspec.json.Encoder().encode
-
-
-class _RowPlace(sa.types.UserDefinedType[str]):
-    """``ctid``: where a row lies, which does not change while this transaction has it locked."""
-
-    cache_ok = True
-
-    def get_col_spec(self, **_: object) -> str:
-        return "tid"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,15 @@ class Subject:
         limit = TOKEN_ID_BYTES_MAX if self.kind == "token" else TEXT_BYTES_MAX
         if length > limit:
             raise UsageError(f"{name} must not be longer than {limit} bytes.")
+
+
+class _RejectedKey(NamedTuple):
+    """What names a rejected row (``uq_rejected_row_payload``)."""
+
+    run_id: int
+    reason: str
+    sha256: bytes
+    """Of its payload."""
 
 
 @dataclass(slots=True)
@@ -91,10 +101,7 @@ class Eraser:
         self._connection = connection
         self._tables = database.tables
         tables = database.tables.metadata.tables
-        self._by_name = {
-            name: _with_place(tables[f"{database.schema}.{name}"]) for name in VERSION_TABLES
-        }
-        self._rejected = _with_place(database.tables.rejected_row)
+        self._by_name = {name: tables[f"{database.schema}.{name}"] for name in VERSION_TABLES}
         self._partner_id = partner_id
         self._pseudonyms = pseudonyms
         self._subject = subject
@@ -106,13 +113,13 @@ class Eraser:
 
     def run(self) -> Erased:
         subject, pseudonyms = self._subject, self._pseudonyms
-        places: list[str] = []
+        owned: set[_RejectedKey] = set()
         tokens = {subject.subject_id}
         if self._is_user:
-            places, named = self._owned_rejected()
+            owned, named = self._owned_rejected()
             tokens = self._tokens_owned() | named
         similar = self._similar_ids() if self._is_user else 0
-        rejected = self._replace_payloads(places, tokens)
+        rejected = self._replace_payloads(owned, tokens)
         tables = {name: Replaced() for name in VERSION_TABLES}
         in_order = sorted(tokens)
         for begin in range(0, len(in_order), TOKENS_AT_ONCE):
@@ -166,101 +173,112 @@ class Eraser:
             or 0
         )
 
-    def _replace_values(
-        self, table: sa.TableClause, tokens: Sequence[str], replaced: Replaced
-    ) -> None:
-        rows = sa.select(
-            sa.cast(table.c.ctid, sa.Text).label("place"),
-            table.c.token_id,
-            table.c.user_id,
-            table.c.file_name,
-            sa.cast(table.c.extra, sa.Text).label("extra"),
-        ).where(
+    def _replace_values(self, table: sa.Table, tokens: Sequence[str], replaced: Replaced) -> None:
+        """Replace what must be in the rows of these tokens, which are named by their keys."""
+        names = _KEYS[table.name]
+        rows = sa.select(*[_as_sent(table.c[name]).label(name) for name in _read_of(names)]).where(
             table.c.partner_id == self._partner_id,
             table.c.token_id == sa.any_(sa.cast(list(tokens), sa.ARRAY(sa.Text(collation="C")))),
         )
         if self._apply:
             rows = rows.with_for_update()
-        changed = list(self._changed(self._connection.execute(rows).all(), replaced))
+        meant = 0
+        changed: dict[tuple[Any, ...], tuple[str | None, ...]] = {}
+        for row in self._connection.execute(rows):
+            old = (row.user_id, row.file_name, row.extra)
+            new = self._replacement(row)
+            if new != old:
+                meant += 1
+                replaced.values += sum(one != other for one, other in zip(old, new, strict=True))
+                changed[tuple(getattr(row, name) for name in names)] = new
+        replaced.rows += meant
         if not changed or not self._apply:
             return
-        new = _recordset(changed, "place", "user_id", "file_name", "extra")
-        self._connection.execute(
+        new_values = _recordset(
+            [(*key, *values) for key, values in changed.items()],
+            *[f"old_{name}" for name in names],
+            *("user_id", "file_name", "extra"),
+        )
+        done = self._connection.execute(
             sa.update(table)
-            .where(table.c.ctid == sa.cast(new.c.place, _RowPlace()))
+            .where(
+                table.c.partner_id == self._partner_id,
+                *[_is_same(table.c[name], new_values.c[f"old_{name}"]) for name in names],
+            )
             .values(
-                user_id=new.c.user_id,
-                file_name=new.c.file_name,
-                extra=sa.cast(new.c.extra, JSONB),
+                user_id=new_values.c.user_id,
+                file_name=new_values.c.file_name,
+                extra=sa.cast(new_values.c.extra, JSONB),
             )
         )
+        require_row_count(table.name, changed=done.rowcount, meant=meant)
 
-    def _changed(
-        self, rows: Sequence[Any], replaced: Replaced
-    ) -> Iterator[tuple[str, str | None, str | None, str | None]]:
-        """The rows in which something must be replaced, with their new values."""
+    def _replacement(self, row: Any) -> tuple[str | None, str | None, str | None]:
+        """The row's user, file name and extra, with pseudonyms where one belongs."""
         pseudonyms = self._pseudonyms
-        for row in rows:
-            user_id, file_name, extra = row.user_id, row.file_name, row.extra
-            if user_id is not None and (not self._is_user or user_id in self._user_ids):
-                user_id = pseudonyms.of_user(user_id)
-            if file_name is not None:
-                file_name = pseudonyms.of_file_name(row.token_id, file_name)
-            if extra is not None:
-                extra = pseudonyms.of_extra(row.token_id, extra.encode()).decode()
-            values = (user_id != row.user_id) + (file_name != row.file_name) + (extra != row.extra)
-            if values:
-                replaced.rows += 1
-                replaced.values += values
-                yield row.place, user_id, file_name, extra
+        user_id, file_name, extra = row.user_id, row.file_name, row.extra
+        if user_id is not None and (not self._is_user or user_id in self._user_ids):
+            user_id = pseudonyms.of_user(user_id)
+        if file_name is not None:
+            file_name = pseudonyms.of_file_name(row.token_id, file_name)
+        if extra is not None:
+            extra = pseudonyms.of_extra(row.token_id, extra.encode()).decode()
+        return user_id, file_name, extra
 
-    def _owned_rejected(self) -> tuple[list[str], set[str]]:
-        """The user's rejected rows: their places, and the tokens that they name."""
-        places, tokens = [], set()
-        for row in self._rejected_rows():
-            if not self._user_ids.isdisjoint(owners_of(bytes(row.payload))):
-                places.append(row.place)
-                if row.token_id is not None:
-                    tokens.add(row.token_id)
-        return places, tokens
+    def _owned_rejected(self) -> tuple[set[_RejectedKey], set[str]]:
+        """The user's rejected rows: their keys, and the tokens that they name."""
+        keys, tokens = set(), set()
+        for key, token_id, payload in self._rejected_rows():
+            if not self._user_ids.isdisjoint(owners_of(payload)):
+                keys.add(key)
+                if token_id is not None:
+                    tokens.add(token_id)
+        return keys, tokens
 
-    def _replace_payloads(self, places: Sequence[str], tokens: set[str]) -> Replaced:
-        """Replace what was rejected in these places, and of these tokens."""
-        owned, replaced, changed = set(places), Replaced(), []
-        for row in self._rejected_rows():
-            if row.place not in owned and row.token_id not in tokens:
+    def _replace_payloads(self, owned: set[_RejectedKey], tokens: set[str]) -> Replaced:
+        """Replace what was rejected under these keys, and of these tokens."""
+        replaced, changed = Replaced(), []
+        for key, token_id, payload in self._rejected_rows():
+            if key not in owned and token_id not in tokens:
                 continue
-            old = bytes(row.payload)
-            new = self._pseudonyms.of_payload(old)
-            if new != old:
+            new = self._pseudonyms.of_payload(payload)
+            if new != payload:
                 replaced.rows += 1
                 replaced.values += 1
-                changed.append((row.place, new.decode()))
+                changed.append((str(key.run_id), key.reason, key.sha256.hex(), new.decode()))
         if changed and self._apply:
-            rejected = self._rejected
-            new_values = _recordset(changed, "place", "payload")
-            self._connection.execute(
+            rejected = self._tables.rejected_row
+            new_values = _recordset(changed, "run_id", "reason", "sha256", "payload")
+            done = self._connection.execute(
                 sa.update(rejected)
-                .where(rejected.c.ctid == sa.cast(new_values.c.place, _RowPlace()))
+                .where(
+                    rejected.c.run_id == sa.cast(new_values.c.run_id, sa.BigInteger),
+                    rejected.c.reason == new_values.c.reason,
+                    sa.func.sha256(rejected.c.payload)
+                    == sa.func.decode(new_values.c.sha256, "hex"),
+                )
                 .values(payload=sa.func.convert_to(new_values.c.payload, "UTF8"))
             )
+            require_row_count(rejected.name, changed=done.rowcount, meant=len(changed))
         return replaced
 
-    def _rejected_rows(self) -> sa.CursorResult[Any]:
-        """All of the account, a few at a time: a payload may be large."""
-        rejected, sync_run = self._rejected, self._tables.sync_run
+    def _rejected_rows(self) -> Iterator[tuple[_RejectedKey, str | None, bytes]]:
+        """All of the account with their keys and tokens, a few at a time: a payload may be large.
+
+        A run is of one account, so its number names the account too.
+        """
+        rejected, sync_run = self._tables.rejected_row, self._tables.sync_run
         rows = (
-            sa.select(
-                sa.cast(rejected.c.ctid, sa.Text).label("place"),
-                rejected.c.token_id,
-                rejected.c.payload,
-            )
+            sa.select(rejected.c.run_id, rejected.c.reason, rejected.c.token_id, rejected.c.payload)
             .join(sync_run, sync_run.c.run_id == rejected.c.run_id)
             .where(sync_run.c.partner_id == self._partner_id)
         )
         if self._apply:
             rows = rows.with_for_update(of=rejected)
-        return self._connection.execute(rows, execution_options={"yield_per": ROWS_AT_ONCE})
+        for row in self._connection.execute(rows, execution_options={"yield_per": ROWS_AT_ONCE}):
+            payload = bytes(row.payload)
+            key = _RejectedKey(row.run_id, row.reason, hashlib.sha256(payload).digest())
+            yield key, row.token_id, payload
 
 
 def listed_subjects(
@@ -308,10 +326,23 @@ def listed_subjects(
     return list(found)
 
 
-def _with_place(table: sa.Table) -> sa.TableClause:
-    """The table with its column ``ctid``."""
-    columns: list[sa.ColumnClause[Any]] = [sa.column(each.name, each.type) for each in table.c]
-    return sa.table(table.name, sa.column("ctid", _RowPlace()), *columns, schema=table.schema)
+def _read_of(key: tuple[str, ...]) -> list[str]:
+    """The columns of the key, and those that may be replaced."""
+    return list(dict.fromkeys((*key, "token_id", "user_id", "file_name", "extra")))
+
+
+def _as_sent(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The column as text where JSON would not carry it as it is."""
+    return sa.cast(column, sa.Text) if isinstance(column.type, (JSONB, sa.Integer)) else column
+
+
+def _is_same(column: sa.ColumnElement[Any], old: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
+    """Whether a column still holds the old value, which was sent as text."""
+    if isinstance(column.type, JSONB):
+        # As text: 1.0 and 1.00 are equal, and not the same.
+        return sa.cast(column, sa.Text).is_not_distinct_from(old)
+    sent = sa.cast(old, column.type)
+    return column.is_not_distinct_from(sent) if column.nullable else column == sent
 
 
 def _recordset(rows: Sequence[Sequence[str | None]], *names: str) -> sa.FromClause:

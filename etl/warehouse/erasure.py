@@ -30,7 +30,7 @@ from psycopg import sql
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, UsageError
 from etl.suppression import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
 from etl.version import program_version
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import require_row_count, transaction
 from etl.warehouse.eraser import VERSION_TABLES, Erased, Eraser, Subject, listed_subjects
 from etl.warehouse.ledger import (
     LOCK_NOT_AVAILABLE,
@@ -80,6 +80,7 @@ def erase(
         LeaseHeld: a run of the partner is at work.
     """
     read_only: dict[str, Any] = {} if apply else {"transaction_read_only": "on"}
+    lease: int | None = None
     try:
         with transaction(
             database.engine,
@@ -90,7 +91,8 @@ def erase(
             if apply:
                 _require_privileges(connection, database)
             # First, so that nobody else makes a key meanwhile.
-            lease = _take_lease(connection, database, partner_id, lease_seconds) if apply else None
+            if apply:
+                lease = _take_lease(connection, database, partner_id, lease_seconds)
             known = _known_pseudonyms(connection, database, partner_id, key)
             new_key = secrets.token_hex(32)
             pseudonyms = known or Pseudonyms(new_key, partner_id)
@@ -113,12 +115,14 @@ def erase(
                     )
                 _renew_statistics(connection, database)
                 sync_run = database.tables.sync_run
-                connection.execute(sa.delete(sync_run).where(sync_run.c.run_id == lease))
+                ended = connection.execute(sa.delete(sync_run).where(sync_run.c.run_id == lease))
+                require_row_count(sync_run.name, changed=ended.rowcount, meant=1)
             elif known is None:
                 for each in erased:
                     each.subject_hash = None
     except EtlError as error:
-        if error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
+        # Only before the lease is taken do these mean that somebody else holds it.
+        if lease is None and error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
             raise lease_held(database, partner_id) from None
         raise
     if apply and known is None and erased:

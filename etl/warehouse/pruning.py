@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from etl.errors import CredentialsRefused
 from etl.stop import Stop
 from etl.version import program_version
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import require_row_count, transaction
 from etl.warehouse.resume import is_past_resuming
 from etl.warehouse.runs import Database
 
@@ -117,9 +117,12 @@ class _Pruner:
             with transaction(
                 self._database.engine, statement_seconds=STATEMENT_SECONDS
             ) as connection:
-                deleted = connection.execute(
-                    sa.delete(table).where(table.c.run_id == run_id)
-                ).rowcount
+                of_run = table.c.run_id == run_id
+                meant = connection.scalar(
+                    sa.select(sa.func.count()).select_from(table).where(of_run)
+                )
+                deleted = connection.execute(sa.delete(table).where(of_run)).rowcount
+                require_row_count(table.name, changed=deleted, meant=meant or 0)
                 self._record(connection, deleted)
             yield deleted
 
@@ -151,7 +154,7 @@ class _Pruner:
                 self._database.engine, statement_seconds=STATEMENT_SECONDS
             ) as connection:
                 key = sa.tuple_(superseded.c.token_id, superseded.c.version)
-                some = (
+                meant = connection.execute(
                     sa.select(superseded.c.token_id, superseded.c.version)
                     .where(
                         *self._old_versions(superseded),
@@ -159,23 +162,29 @@ class _Pruner:
                     )
                     .order_by(superseded.c.token_id, superseded.c.version)
                     .limit(VERSIONS_AT_ONCE)
-                    .cte("some")
+                ).all()
+                if not meant:
+                    return
+                token_ids, versions = zip(*meant, strict=True)
+                some = (
+                    sa.func.unnest(
+                        sa.cast(list(token_ids), sa.ARRAY(sa.Text(collation="C"))),
+                        sa.cast(list(versions), sa.ARRAY(sa.Integer)),
+                    )
+                    .table_valued("token_id", "version")
+                    .render_derived()
                 )
-                gone = (
-                    sa.delete(superseded)
-                    .where(
+                gone = connection.execute(
+                    sa.delete(superseded).where(
                         superseded.c.partner_id == self._partner_id,
                         superseded.c.token_id == some.c.token_id,
                         superseded.c.version == some.c.version,
                     )
-                    .returning(superseded.c.token_id, superseded.c.version)
                 )
-                keys = [(token_id, version) for token_id, version in connection.execute(gone)]
-                if not keys:
-                    return
-                self._record(connection, len(keys))
-            after = max(keys)
-            yield len(keys)
+                require_row_count(superseded.name, changed=gone.rowcount, meant=len(meant))
+                self._record(connection, len(meant))
+            after = (meant[-1].token_id, meant[-1].version)
+            yield len(meant)
 
     def _old_versions(self, superseded: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
         return (

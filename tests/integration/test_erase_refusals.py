@@ -11,6 +11,7 @@ import pytest
 from etl.errors import (
     ConfigurationError,
     CredentialsRefused,
+    DataRefused,
     LeaseHeld,
     UsageError,
     WarehouseUnavailable,
@@ -115,7 +116,8 @@ def test_no_run_begins_while_it_is_at_work(server: SimulatorServer, job: Job) ->
     with psycopg.connect(job.database_url) as holder:
         holder.execute("select 1 from kaltura.upload_token where token_id = 'a1' for update")
         with closing(Warehouse(connect(job.database_url), "kaltura")) as warehouse:
-            with pytest.raises(LeaseHeld, match="at work just now"):
+            # Somebody's lock on a row is not a lease.
+            with pytest.raises(WarehouseUnavailable, match="55P03"):
                 erased(job, users=(ANNA,))
             assert len(job.runs()) == runs
             warehouse.open_run(
@@ -185,3 +187,19 @@ def test_what_an_eraser_needs_is_in_the_schema(job: Job) -> None:
         )
     }
     assert tables >= ERASER_PRIVILEGES.keys()
+
+
+def test_a_broken_constraint_is_not_called_a_lease(server: SimulatorServer, job: Job) -> None:
+    """Once the lease is taken, a unique violation is of something else."""
+    insert(server, "a1", fileName="anna-first")
+    job.run()
+    job.query(
+        "create function kaltura.violate() returns trigger language plpgsql as "
+        "$$ begin raise unique_violation using message = 'not the lease'; end $$"
+    )
+    job.query(
+        "create trigger violate before update on kaltura.upload_token "
+        "for each row execute function kaltura.violate()"
+    )
+    with pytest.raises(DataRefused, match="23505"):
+        erased(job, users=(ANNA,))
