@@ -19,6 +19,7 @@ ABSENCES_ALWAYS_ALLOWED: Final = 10
 ABSENCES_OF_PART_ALWAYS_ALLOWED: Final = 100
 ABSENCE_BRAKE: Final = 0.20
 """Share of the tokens listed before that may vanish in one run."""
+NOTHING_PUBLISHED: Final = "Nothing was published; the next run reads the list again."
 REJECTED_ALWAYS_ALLOWED: Final = 10
 REJECTED_SHARE: Final = 0.001
 
@@ -52,15 +53,16 @@ def audit_coverage(
         raise DataRefused(
             f"The list was not read completely: createdAt {open_seconds[0].to_sql()} is missing"
             + _more(len(open_seconds))
-            + ". Nothing was published; the next run goes on from here.",
+            + f". {NOTHING_PUBLISHED} If that happens again, run at an hour when less is uploaded.",
             reason="incomplete",
             holes=[span.to_sql() for span in open_seconds[:20]],
         )
     tokens = sum(hole.tokens for hole in unreadable)
     if tokens > max_unreadable:
         raise DataRefused(
-            f"{tokens} tokens cannot be read, more than the {max_unreadable} allowed "
-            "(--max-unreadable). Nothing was published.",
+            f"{tokens} tokens cannot be read, more than the {max_unreadable} allowed. "
+            f"{NOTHING_PUBLISHED} If the service cannot be mended, allow them: "
+            f"--max-unreadable {tokens}.",
             reason="unreadable",
         )
 
@@ -70,16 +72,18 @@ def audit_counts(counts: AuditCounts, *, accept_absences: int | None) -> None:
     allowed = max(REJECTED_ALWAYS_ALLOWED, int(REJECTED_SHARE * counts.tokens_read))
     if counts.rejected > allowed:
         raise DataRefused(
-            f"{counts.rejected} rows were rejected, more than the {allowed} allowed; the rows and "
-            "the reasons are in rejected_row. Nothing was published.",
+            f"{counts.rejected} rows were rejected, more than the {allowed} allowed. "
+            f"{NOTHING_PUBLISHED} The rows and the reasons are in the table rejected_row: they "
+            "must be mended in the service.",
             reason="rejected",
         )
     brake = absences_allowed(counts.listed_before, counts.listed_before - counts.not_covered)
     if counts.absent > max(brake, accept_absences or 0):
         raise DataRefused(
             f"{counts.absent} of {counts.listed_before} tokens would be declared absent, more than "
-            f"the brake of {brake} allows. If that is right, run once with --accept-absences "
-            f"{counts.absent}. Nothing was published.",
+            f"the {brake} allowed. {NOTHING_PUBLISHED} If the tokens are really gone, run once "
+            f"with --accept-absences {counts.absent}: that run, too, asks for each of them by its "
+            "id.",
             reason="absence_brake",
         )
 

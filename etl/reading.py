@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from etl.audit import NOTHING_PUBLISHED
 from etl.errors import (
     CredentialsRefused,
     DataRefused,
@@ -22,6 +23,7 @@ from etl.fetch import Fetched, FetchedPage, Fetcher, Undeliverable, staged_page
 from etl.plan import Leg
 from etl.walk import Hole, Lookup, PageRequest, Request, Walk, WalkStuck
 from etl.warehouse.compare import OPEN_STATUSES
+from etl.warehouse.publish import require_fresh_pages
 from etl.warehouse.runs import OpenRun, StagedPage
 
 if TYPE_CHECKING:
@@ -74,6 +76,14 @@ class Desk:
             self.run.next_seq += 1
         if self.recorder is not None:
             self.recorder.record(self.run, pages, lookup=False)
+
+    def require_fresh_pages(self) -> None:
+        """Raise DataRefused as soon as a page of the walk is too old to be published."""
+        require_fresh_pages(
+            self.run.oldest_page_at,
+            now=self.run.clock(),
+            age_max=self.settings.publish_age_max,
+        )
 
     def look_up(self, token_ids: list[str]) -> set[str]:
         """Ask for these (at most 500), stage the answer, and return those that answered."""
@@ -226,6 +236,7 @@ class LegReader:
             requests=desk.counters.requests,
             retries=desk.counters.retries,
         )
+        desk.require_fresh_pages()
 
 
 def _refusal(stuck: WalkStuck) -> EtlError:
@@ -236,7 +247,7 @@ def _refusal(stuck: WalkStuck) -> EtlError:
             code="INTERNAL_SERVERL_ERROR",
         )
     reason = "unreadable" if stuck.reason == "unreadable" else "incomplete"
-    return DataRefused(f"The walk was given up: {stuck}. Nothing was published.", reason=reason)
+    return DataRefused(f"The walk was given up: {stuck}. {NOTHING_PUBLISHED}", reason=reason)
 
 
 def _for_ledger(holes: list[Hole], leg: Leg) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from etl.warehouse.replay import (
     REPLAY,
     all_entries,
     is_empty,
+    keeps_to_own_lookups,
     open_replay,
     overrides_of,
     restored,
@@ -217,6 +218,8 @@ class _Replayer:
             run.range = span_of(head.range, segment.name) or EVERYTHING
             if head.call == "lookup":
                 (page,) = pages
+                if head.run_id != run.run_id and keeps_to_own_lookups(row):
+                    run.lookups_after = max(page.received_at, run.lookups_after or page.received_at)
                 self._warehouse.stage_lookup(
                     run,
                     page.asked or (),

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WALKS_AT_MOST: Final = 3
+STAGING_LOST: Final = "staging_lost"
 CHANGES_SHOWN: Final = 1_000
 LEASE_POLL_SECONDS: Final = 1.0
 WAITING_SAID_SECONDS: Final = 60.0
@@ -165,6 +166,7 @@ def _take_lease(
                 resume_window=(
                     settings.resume_window if options.resume and not plan.token_ids else None
                 ),
+                page_age_max=settings.publish_age_max,
                 dry_run=options.dry_run,
             )
         except LeaseHeld as held:
@@ -255,7 +257,7 @@ class _Engine:
                 self._warehouse.database, run.partner_id, self._settings.erasure_key
             ),
         ) as fetcher:
-            counts = self._read_until_staged(
+            counts = self._walk_until_it_holds(
                 Desk(
                     settings=self._settings,
                     warehouse=self._warehouse,
@@ -268,7 +270,6 @@ class _Engine:
                     expected_tokens=plan.expected_tokens,
                 )
             )
-        self._audit(counts)
         self._stop.check()
         if self._options.dry_run:
             changes = self._warehouse.plan_changes(run, CHANGES_SHOWN)
@@ -285,6 +286,7 @@ class _Engine:
             requests=self._tokens.counters.requests,
             retries=self._tokens.counters.retries,
             unreadable=self._unreadable(),
+            page_age_max=self._settings.publish_age_max,
         )
         if self._recorder is not None:
             self._recorder.finish(run)
@@ -293,24 +295,40 @@ class _Engine:
 
     # --- reading -----------------------------------------------------------------------------
 
-    def _read_until_staged(self, desk: Desk) -> AuditCounts:
-        """Read and confirm; start over if a crash of the database emptied the staging table."""
-        for _ in range(WALKS_AT_MOST):
-            self._readers = []
-            for leg in self._plan.legs:
-                self._readers.append(LegReader(desk, leg, self._holes()))
-                self._readers[-1].read()
-            self._ask_for_ids(desk)
-            self._confirm_missing(desk)
-            counts = self._warehouse.audit_counts(self._run)
-            if counts.staged_now == counts.staged_expected:
+    def _walk_until_it_holds(self, desk: Desk) -> AuditCounts:
+        """Read, confirm and audit.
+
+        A run is refused for what it has read itself, never for what an earlier run of the walk has
+        read: the service may be mended since.  So a resumed walk that does not hold starts over,
+        and so does one whose staging a crash of the database has emptied.
+        """
+        walks = 1
+        while True:
+            try:
+                counts = self._read_and_confirm(desk)
+                self._audit(desk, counts)
+            except DataRefused as refusal:
+                reason = refusal.fields.get("reason")
+                if walks == WALKS_AT_MOST or not (self._run.is_resumed or reason == STAGING_LOST):
+                    raise
+                log.warning(
+                    "what was read cannot be published, and the walk starts over: %s",
+                    refusal.message,
+                    extra={"reason": reason},
+                )
+            else:
                 return counts
-            log.warning("the staging table was emptied; the walk starts over")
             self._warehouse.restart_walk(self._run)
-        raise DataRefused(
-            "The database emptied the staging table again and again: it seems to restart.",
-            reason="staging_lost",
-        )
+            walks += 1
+
+    def _read_and_confirm(self, desk: Desk) -> AuditCounts:
+        self._readers = []
+        for leg in self._plan.legs:
+            self._readers.append(LegReader(desk, leg, self._holes()))
+            self._readers[-1].read()
+        self._ask_for_ids(desk)
+        self._confirm_missing(desk)
+        return self._warehouse.audit_counts(self._run)
 
     def _ask_for_ids(self, desk: Desk) -> None:
         ids = sorted(self._plan.token_ids)
@@ -342,7 +360,14 @@ class _Engine:
 
     # --- the end -----------------------------------------------------------------------------
 
-    def _audit(self, counts: AuditCounts) -> None:
+    def _audit(self, desk: Desk, counts: AuditCounts) -> None:
+        if counts.staged_now != counts.staged_expected:
+            raise DataRefused(
+                "The database emptied the staging table: it seems to restart again and again. "
+                "Nothing was published; run again when it is stable.",
+                reason=STAGING_LOST,
+            )
+        desk.require_fresh_pages()
         for leg, reader in zip(self._plan.legs, self._readers, strict=True):
             audit_coverage(
                 target=leg.target,

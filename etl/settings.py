@@ -193,6 +193,12 @@ class Settings:
         values.duration(0, 7 * 86400),
         "A failed run that began within this time is resumed.",
     )
+    publish_age_max: timedelta = _setting(
+        timedelta(hours=6),
+        "ETL_PUBLISH_AGE_MAX",
+        values.duration(1, 7 * 86400),
+        "No page older than this is published: it is read again.",
+    )
     absence_grace: timedelta = _setting(
         timedelta(minutes=15),
         "ETL_ABSENCE_GRACE",

@@ -15,6 +15,12 @@ from etl.warehouse.runs import seconds_between
 STALE_AFTER: Final = timedelta(hours=36)
 """A nightly job that missed one night."""
 SPANS_SHOWN: Final = 3
+HOW_IT_ENDED: Final = {
+    "refused": "was refused by the audit",
+    "failed": "failed",
+    "abandoned": "broke off",
+}
+"""A run that did not publish, by its status."""
 
 GOOD: Final = "good"
 WARNING: Final = "warning"
@@ -147,8 +153,8 @@ def _last_run(rows: ReportRows, zone: tzinfo) -> Iterator[str]:
     if running is not None:
         yield f"A run is at work now, since {moment_in_words(running['started_at'], zone)}."
     ended = next((run for run in rows.runs if run["status"] != "running"), None)
-    if ended is not None and ended["status"] in ("failed", "abandoned"):
-        how = "failed" if ended["status"] == "failed" else "broke off"
+    how = None if ended is None else HOW_IT_ENDED.get(ended["status"])
+    if ended is not None and how is not None:
         yield (
             f"The last run, begun on {moment_in_words(ended['started_at'], zone)}, {how} and "
             "changed nothing; the reason is in the table of runs."

@@ -271,6 +271,19 @@ def _missing(
     )
 
 
+def of_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
+    """The rows of staging that count for the run: those of its walk.
+
+    An absence is confirmed by a look-up of the very run that publishes it.  So a resumed run
+    leaves out the answers that the runs before it got: what is missing, it asks for again.
+    """
+    in_walk: sa.ColumnElement[bool] = staging.c.walk_id == run.walk_id
+    if run.lookups_after is None:
+        return in_walk
+    after = sa.literal(run.lookups_after, sa.DateTime(timezone=True))
+    return sa.and_(in_walk, sa.or_(~staging.c.from_lookup, staging.c.observed_at > after))
+
+
 def within(created_at: sa.ColumnElement[Any], spans: Coverage) -> sa.ColumnElement[bool]:
     """Whether a time lies in one of the spans, in a form that an index can answer."""
     ranges = []

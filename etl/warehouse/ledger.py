@@ -19,10 +19,16 @@ from typing import Any
 import sqlalchemy as sa
 
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
-from etl.errors import EtlError, LeaseHeld, WarehouseUnavailable
+from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
 from etl.version import program_version
 from etl.warehouse.engine import transaction
-from etl.warehouse.resume import DRY_RUN, inherited, is_past_resuming, resume_walk
+from etl.warehouse.resume import (
+    DRY_RUN,
+    RESUMABLE_STATUSES,
+    inherited,
+    is_past_resuming,
+    resume_walk,
+)
 from etl.warehouse.runs import Database, OpenRun
 
 LOG = logging.getLogger(__name__)
@@ -41,6 +47,7 @@ def open_run(
     range_to: datetime | None,
     lease_seconds: float,
     resume_window: timedelta | None,
+    page_age_max: timedelta | None,
     dry_run: bool,
 ) -> OpenRun:
     """Take the lease; see ``Warehouse.open_run``."""
@@ -70,6 +77,7 @@ def open_run(
                 mode=mode,
                 started_at=opened.started_at,
                 range=_seconds_of(range_from, range_to),
+                dry_run=dry_run,
             )
             if resume_window is not None:
                 resume_walk(
@@ -79,6 +87,7 @@ def open_run(
                     range_from=range_from,
                     range_to=range_to,
                     window=resume_window,
+                    page_age_max=page_age_max,
                 )
             # No other run of the partner is alive, so what is not of our walk is of nobody's.
             staging = database.tables.upload_token_staging
@@ -124,16 +133,24 @@ def heartbeat(database: Database, run: OpenRun) -> None:
 
 
 def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
-    """Mark the run failed.  Never raises: the error that ended the run is what counts."""
+    """End the run with an error.  Never raises: the error that ended the run is what counts.
+
+    A run that the audit refused is ``refused`` and leaves nothing behind to go on with, or
+    ``dry_run`` if it was not to publish anyway; any other is ``failed``, and its walk stays.
+    """
     message = "".join(character if character.isprintable() else " " for character in error.message)
     values: dict[str, Any] = {"error_kind": error.kind, "error_message": message[:_MESSAGE_LIMIT]}
+    if not isinstance(error, DataRefused):
+        status = "failed"
+    else:
+        status = DRY_RUN if run.dry_run else "refused"
     try:
         try:
-            _finish(database, run, **values)
+            _finish(database, run, status, **values)
         except WarehouseUnavailable:
             # What ended the run may have been the loss of this connection.
             database.engine.dispose()
-            _finish(database, run, **values)
+            _finish(database, run, status, **values)
     except Exception as second:
         # The next run marks it abandoned when its heartbeat is old.
         LOG.warning(
@@ -143,25 +160,19 @@ def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
 
 
 def finish_dry_run(database: Database, run: OpenRun) -> None:
-    """End a run that was not to publish: failed with kind ``dry_run``, its staging deleted."""
-    staging = database.tables.upload_token_staging
-    _finish(
-        database,
-        run,
-        delete=sa.delete(staging).where(staging.c.walk_id == run.walk_id),
-        error_kind=DRY_RUN,
-        error_message="A dry run does not publish.",
-    )
+    """End a run that was not to publish: its status says so, and its staging is deleted."""
+    _finish(database, run, DRY_RUN, error_kind=DRY_RUN, error_message="A dry run does not publish.")
 
 
 def restart_walk(database: Database, run: OpenRun) -> None:
-    """Forget what the walk has read, because staging lost it: the walk starts over in this run."""
+    """Forget what the walk has read: it starts over in this run, which then has resumed nothing."""
     tables = database.tables
     with transaction(database.engine) as connection:
         old_walk_id, run.walk_id = run.walk_id, run.run_id
         run.coverage, run.open_coverage, run.holes = Coverage(), Coverage(), []
         run.shown.clear()
         run.positions = []
+        run.resumed_from = run.oldest_page_at = run.lookups_after = None
         run.pages = run.rows_read = run.staged = run.rejected = run.next_seq = 0
         run.total_count_first = run.total_count_last = None
         fence(connection, database, run, walk_id=run.walk_id, **inherited(run))
@@ -245,19 +256,22 @@ def settle_commit(
     )
 
 
-def _finish(
-    database: Database, run: OpenRun, *, delete: sa.Delete | None = None, **values: Any
-) -> None:
-    sync_run = database.tables.sync_run
+def _finish(database: Database, run: OpenRun, status: str, **values: Any) -> None:
+    """End the run.  Only a walk that may be resumed keeps its staging."""
+    sync_run, staging = database.tables.sync_run, database.tables.upload_token_staging
     with transaction(database.engine) as connection:
         ended = connection.execute(
             sa.update(sync_run)
             .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
-            .values(status="failed", finished_at=sa.func.clock_timestamp(), **values)
+            .values(status=status, finished_at=sa.func.clock_timestamp(), **values)
             .returning(sync_run.c.run_id)
         ).one_or_none()
-        if delete is not None and ended is not None:
-            connection.execute(delete)
+        if ended is not None and status not in RESUMABLE_STATUSES:
+            connection.execute(
+                sa.delete(staging).where(
+                    staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk_id
+                )
+            )
 
 
 def _seconds_of(range_from: datetime | None, range_to: datetime | None) -> Span:

@@ -25,7 +25,9 @@ from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 from etl.warehouse.columns import bytewise, column, one_of, time
 
 RUN_MODES: Final = ("full", "incremental", "backfill", "replay")
-RUN_STATUSES: Final = ("running", "succeeded", "failed", "abandoned")
+RUN_STATUSES: Final = (
+    *("running", "succeeded", "refused", "failed", "abandoned", "skipped", "dry_run"),
+)
 UNOBSERVED_REASONS: Final = ("pending", "rejected")
 
 RUN_COUNTS: Final = {
@@ -64,7 +66,9 @@ def sync_run_table(metadata: MetaData) -> Table:
         column("mode", Text(), "full, incremental, backfill or replay."),
         column("range_from", time(), "Backfill: first createdAt wanted.", null=True),
         column("range_to", time(), "Backfill: last createdAt wanted, included.", null=True),
-        column("status", Text(), "running, succeeded, failed or abandoned."),
+        column(
+            "status", Text(), "running, succeeded, refused, failed, abandoned, skipped or dry_run."
+        ),
         column("started_at", time(), "When the run took the lease.", default="clock_timestamp()"),
         column("heartbeat_at", time(), "Last sign of life.", default="clock_timestamp()"),
         column("finished_at", time(), "When the run ended; NULL while it runs.", null=True),
@@ -101,6 +105,13 @@ def sync_run_table(metadata: MetaData) -> Table:
             INT8MULTIRANGE(),
             "Seconds of createdAt in which every open token was read (by status filter).",
             default="'{}'",
+        ),
+        column(
+            "oldest_page_at",
+            time(),
+            "When the oldest reply of its walk was asked for: the age of what it published.  "
+            "NULL for runs of program versions that did not keep it.",
+            null=True,
         ),
         PrimaryKeyConstraint("run_id"),
         one_of("mode", RUN_MODES),

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from itertools import takewhile
 from typing import Final
 
-from alembic import op
+from alembic import context, op
 from sqlalchemy import Connection, Engine, func, literal, select, text
 from sqlalchemy.schema import CreateSchema
 
-from etl.errors import LeaseHeld
+from etl.errors import ConfigurationError, LeaseHeld
 from etl.resources import sql_directory
 
 WAIT_SECONDS_MAX: Final = 60.0
@@ -85,6 +85,12 @@ def enter_schema() -> None:
     op.execute(f"set local search_path = {quoted}")
     op.execute("set local lock_timeout = '5s'")
     op.execute("set local statement_timeout = 0")
+
+
+def require_force(loss: str) -> None:
+    """Refuse a downgrade that loses something, unless ``-x force=yes`` was given."""
+    if context.get_x_argument(as_dictionary=True).get("force") != "yes":
+        raise ConfigurationError(f"{loss}: repeat it with -x force=yes if that is what you want.")
 
 
 def install_view(name: str, *, like: Mapping[str, str] | None = None) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from etl.errors import DataRefused, WarehouseUnavailable
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import require_row_count, transaction
 from etl.warehouse.ledger import fence, last_published, settle_commit
 from etl.warehouse.resolve import VERSION_COLUMNS, count_by, outcomes, unobserved
 from etl.warehouse.runs import AuditCounts, Database, OpenRun
@@ -32,6 +32,7 @@ def publish(
     requests: int,
     retries: int,
     unreadable: int,
+    page_age_max: timedelta | None = None,
     stamp: datetime | None = None,
     ledger: Mapping[str, Any] | None = None,
 ) -> datetime:
@@ -50,6 +51,8 @@ def publish(
         ) as connection:
             fence(connection, database, run)
             stamp = _take_stamp(connection, database, run, given_stamp)
+            if page_age_max is not None:
+                require_fresh_pages(run.oldest_page_at, now=stamp, age_max=page_age_max)
             _check_staging(connection, database, run)
             if counts.pending or counts.rejected_known:
                 _write_unobserved(connection, database, run)
@@ -82,17 +85,24 @@ def publish(
                 listed_before=counts.listed_before,
                 total_count_first=first,
                 total_count_last=last,
+                oldest_page_at=run.oldest_page_at,
                 error_kind=None,
                 error_message=None,
             )
             if ledger:
                 sync_run = database.tables.sync_run
-                connection.execute(
+                told = connection.execute(
                     sa.update(sync_run).where(sync_run.c.run_id == run.run_id).values(**ledger)
                 )
+                require_row_count(sync_run.name, changed=told.rowcount, meant=1)
             staging = database.tables.upload_token_staging
-            if counts.staged_now:
-                connection.execute(sa.delete(staging).where(staging.c.walk_id == run.walk_id))
+            if run.staged:
+                done = connection.execute(
+                    sa.delete(staging).where(
+                        staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk_id
+                    )
+                )
+                require_row_count(staging.name, changed=done.rowcount, meant=run.staged)
     except WarehouseUnavailable:
         # Without a stamp nothing can have been committed.  With one, the reply to the COMMIT may
         # be all that was lost.
@@ -104,6 +114,23 @@ def publish(
         )
     assert stamp is not None  # noqa: S101 - the transaction has set it
     return stamp
+
+
+def require_fresh_pages(oldest: datetime | None, *, now: datetime, age_max: timedelta) -> None:
+    """Raise DataRefused if a walk's oldest page, requested at ``oldest``, is older than allowed.
+
+    Nobody knows whether what it said still holds.
+    """
+    if oldest is None or now - oldest <= age_max:
+        return
+    age, most = (timedelta(seconds=round(each.total_seconds())) for each in (now - oldest, age_max))
+    raise DataRefused(
+        f"The oldest page of this walk was read {age} ago, and no page older than {most} is "
+        "published (ETL_PUBLISH_AGE_MAX). Nothing was published; the next run reads the whole list "
+        "again. If one reading takes that long, read more pages at a time (ETL_CONCURRENCY) or "
+        "allow older ones.",
+        reason="pages_too_old",
+    )
 
 
 def _take_stamp(
@@ -129,7 +156,7 @@ def _take_stamp(
     if last_run_id != run.last_published_run_id:
         raise DataRefused(
             f"Run {last_run_id} has published since run {run.run_id} began: what this run compared "
-            "with is no longer current. Run again.",
+            "with is no longer current. Nothing was published; the next run reads the list again.",
             reason="other_run_published",
             run_id=run.run_id,
             other_run_id=last_run_id,
@@ -163,7 +190,7 @@ def _check_staging(connection: sa.Connection, database: Database, run: OpenRun) 
     if found != run.staged:
         raise DataRefused(
             f"The staging table holds {found} rows of the walk, and not {run.staged}: a crash of "
-            "the server has emptied it. Run again.",
+            "the server has emptied it. Nothing was published; the next run reads the list again.",
             reason="staging_lost",
             run_id=run.run_id,
         )

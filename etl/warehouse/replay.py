@@ -194,7 +194,21 @@ def restored(row: Mapping[str, Any]) -> dict[str, Any]:
         "heartbeat_at": datetime.fromisoformat(row["heartbeat_at"]),
         "finished_at": datetime.fromisoformat(row["finished_at"]),
         "staged": row["staged"],
+        "oldest_page_at": _time(row.get("oldest_page_at")),
     }
+
+
+def keeps_to_own_lookups(row: Mapping[str, Any]) -> bool:
+    """Whether the run published no absence but those that it confirmed itself.
+
+    Runs of programs that did not keep the age of their pages took over what the runs before them
+    in the walk had looked up.
+    """
+    return row.get("oldest_page_at") is not None
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)
 
 
 def overrides_of(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -216,9 +230,12 @@ def _values(sync_run: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
         if column.name not in row:
             continue
         value = row[column.name]
-        if isinstance(column.type, sa.DateTime) and value is not None:
-            value = datetime.fromisoformat(value)
+        if isinstance(column.type, sa.DateTime):
+            value = _time(value)
         values[column.name] = value
+    # An earlier version of the program called what the audit refused a failure.
+    if (row["status"], row["error_kind"]) == ("failed", DataRefused.kind):
+        values["status"] = "refused"
     return values | {"mode": REPLAY, "overrides": overrides_of(row)}
 
 

@@ -19,6 +19,7 @@ from etl.warehouse.compare import (
     OPEN_STATUSES,
     changed_columns,
     differs,
+    of_walk,
     within,
 )
 from etl.warehouse.runs import DUPLICATE_ID, AuditCounts, Database, OpenRun
@@ -60,7 +61,7 @@ def resolved(database: Database, run: OpenRun) -> sa.CTE:
     return (
         sa.select(staged)
         .ext(distinct_on(staged.c.token_id))
-        .where(staged.c.walk_id == run.walk_id, staged.c.kind != "missing")
+        .where(of_walk(staged, run), staged.c.kind != "missing")
         .order_by(
             staged.c.token_id,
             staged.c.from_lookup.desc(),
@@ -163,7 +164,7 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
 def _looked_at(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
     """Known listed tokens in the seconds that were read, or shown or denied by a look-up."""
     known, staging = database.tables.upload_token, database.tables.upload_token_staging
-    staged = sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk_id)
+    staged = sa.select(staging.c.token_id).where(of_walk(staging, run))
     listed = sa.select(known.c.token_id).where(
         known.c.partner_id == run.partner_id, known.c.is_listed
     )
@@ -250,7 +251,7 @@ def _has_no_outcome(
     other = database.tables.upload_token_staging.alias("outcome")
     return sa.not_(
         sa.exists().where(
-            other.c.walk_id == run.walk_id,
+            of_walk(other, run),
             other.c.kind != "missing",
             other.c.token_id == token_id,
         )

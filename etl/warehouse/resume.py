@@ -9,24 +9,28 @@ from typing import Any, Final
 import sqlalchemy as sa
 
 from etl.coverage import Coverage
+from etl.errors import DataRefused
 from etl.warehouse.runs import Database, OpenRun
 
 LOG = logging.getLogger(__name__)
 DRY_RUN: Final = "dry_run"
-"""``error_kind`` of a run that was not meant to publish."""
+"""Status of a run that was not meant to publish, and the key in ``overrides`` that says so."""
+RESUMABLE_STATUSES: Final = ("failed", "abandoned")
+"""A run that ended in one of these has left a walk that another run may go on with.  What the
+audit refused is read again from the beginning: its pages are what was wrong."""
 ASCENDING: Final = '{"orderBy":"+createdAt"}'
 """``sync_page.filter`` of a page of the whole list, oldest first."""
-RESUMABLE: Final = timedelta(days=7)
+RESUMABLE_FOR: Final = timedelta(days=7)
 """A run that did not publish may be resumed for so long (ETL_RESUME_WINDOW at most)."""
 
 
 def is_past_resuming(sync_run: sa.Table) -> sa.ColumnElement[bool]:
     """Whether no later run can go on from this one, so that nobody needs its pages for that."""
-    return sa.or_(
-        sync_run.c.status == "succeeded",
-        sa.and_(
-            sync_run.c.status != "running",
-            sync_run.c.started_at < sa.func.clock_timestamp() - RESUMABLE,
+    return sa.and_(
+        sync_run.c.status != "running",
+        sa.or_(
+            sync_run.c.status.not_in(RESUMABLE_STATUSES),
+            sync_run.c.started_at < sa.func.clock_timestamp() - RESUMABLE_FOR,
         ),
     )
 
@@ -39,11 +43,19 @@ def resume_walk(
     range_from: datetime | None,
     range_to: datetime | None,
     window: timedelta,
+    page_age_max: timedelta | None,
 ) -> None:
-    """Take over the walk of the newest run that ended without publishing, if it can be trusted."""
+    """Take over the walk of the newest run that ended without publishing, if it can be trusted.
+
+    That is: the walk is not older than ``window``, its oldest page not older than ``page_age_max``,
+    nothing was published since it began, the audit has refused none of its runs, and staging
+    still holds what they have staged.
+    """
     tables = database.tables
     sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
     published, staging = tables.sync_run.alias("published"), tables.upload_token_staging
+    ended = tables.sync_run.alias("ended")
+    now = sa.func.clock_timestamp()
     found = connection.execute(
         sa.select(
             sync_run.c.run_id,
@@ -51,15 +63,28 @@ def resume_walk(
             sa.cast(sync_run.c.coverage, sa.Text).label("coverage"),
             sa.cast(sync_run.c.open_coverage, sa.Text).label("open_coverage"),
             *[sync_run.c[name] for name in ("holes", *_COUNTERS)],
-            (
-                (first.c.started_at >= sa.func.clock_timestamp() - window)
-                & sa.not_(
+            sa.and_(
+                first.c.started_at >= now - window,
+                sa.not_(
                     sa.exists().where(
                         published.c.partner_id == run.partner_id,
                         published.c.published_at >= first.c.started_at,
                     )
-                )
-                & sync_run.c.error_kind.is_distinct_from(DRY_RUN)
+                ),
+                # Its staging is gone, or was what the audit refused.
+                sa.not_(
+                    sa.exists().where(
+                        ended.c.partner_id == run.partner_id,
+                        ended.c.walk_id == sync_run.c.walk_id,
+                        ended.c.status.not_in((*RESUMABLE_STATUSES, "running")),
+                    )
+                ),
+                # A program of an earlier version called it failed.
+                sync_run.c.error_kind.is_distinct_from(DataRefused.kind),
+                sa.true()
+                if page_age_max is None
+                else sa.func.coalesce(sync_run.c.oldest_page_at, first.c.started_at)
+                >= now - page_age_max,
             ).label("usable"),
         )
         .join(first, first.c.run_id == sync_run.c.walk_id)
@@ -68,23 +93,27 @@ def resume_walk(
             sync_run.c.mode == run.mode,
             sync_run.c.range_from.is_not_distinct_from(range_from),
             sync_run.c.range_to.is_not_distinct_from(range_to),
-            sync_run.c.status.in_(("failed", "abandoned")),
+            sync_run.c.status.in_(RESUMABLE_STATUSES),
         )
         .order_by(sync_run.c.run_id.desc())
         .limit(1)
     ).one_or_none()
     if found is None or not found.usable or found.pages == 0:
         return
-    staged_now = connection.scalar(
-        sa.select(sa.func.count()).where(staging.c.walk_id == found.walk_id)
-    )
+    staged_now, lookups_until = connection.execute(
+        sa.select(
+            sa.func.count(), sa.func.max(staging.c.observed_at).filter(staging.c.from_lookup)
+        ).where(staging.c.walk_id == found.walk_id)
+    ).one()
     if staged_now != found.staged:
         LOG.warning(
-            "a crash of the server emptied the staging table: the walk starts over",
+            "staging no longer holds what the walk has read (a crash of the server, or a run of "
+            "another mode since): the walk starts over",
             extra={"run_id": found.run_id, "staged": found.staged, "found": staged_now},
         )
         return
     run.resumed_from, run.walk_id = found.run_id, found.walk_id
+    run.lookups_after = lookups_until
     run.coverage, run.holes = Coverage.from_sql(found.coverage), list(found.holes)
     run.open_coverage = Coverage.from_sql(found.open_coverage)
     for name in _COUNTERS:
@@ -98,7 +127,11 @@ def resume_walk(
             )
         )
     page = tables.sync_page
-    last = connection.scalar(sa.select(sa.func.max(page.c.seq)).where(page.c.run_id == run.run_id))
+    last, run.oldest_page_at = connection.execute(
+        sa.select(sa.func.max(page.c.seq), sa.func.min(page.c.requested_at)).where(
+            page.c.run_id == run.run_id
+        )
+    ).one()
     run.next_seq = 0 if last is None else last + 1
     run.positions = _positions(connection, page, run.run_id)
 
@@ -138,5 +171,6 @@ def inherited(run: OpenRun) -> dict[str, Any]:
         "coverage": run.coverage.to_sql(),
         "open_coverage": run.open_coverage.to_sql(),
         "holes": run.holes,
+        "oldest_page_at": run.oldest_page_at,
         **{name: getattr(run, name) for name in _COUNTERS},
     }

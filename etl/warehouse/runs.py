@@ -42,6 +42,8 @@ class OpenRun:
     partner_id: int
     mode: str
     started_at: datetime
+    dry_run: bool = False
+    """Whether it is not to publish."""
     resumed_from: int | None = None
     range: Span = EVERYTHING
     """A backfill reads beyond its range, and takes nothing from there."""
@@ -63,6 +65,11 @@ class OpenRun:
     rejected: int = 0
     total_count_first: int | None = None
     total_count_last: int | None = None
+    oldest_page_at: datetime | None = None
+    """When the oldest page of the walk was requested; None before the first page."""
+    lookups_after: datetime | None = None
+    """Of a resumed walk: look-ups that were answered until then are an earlier run's, and settle
+    nothing in this one."""
     positions: list[tuple[int, int]] = field(default_factory=list)
     """Of a resumed walk: (second, about how many rows of the list were not after it)."""
     small: bool = False
@@ -72,6 +79,11 @@ class OpenRun:
         default_factory=lambda: deque(maxlen=PAGES_REMEMBERED)
     )
     """The last pages: when each arrived, and the tokens (id, createdAt) on it."""
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether the walk holds pages of an earlier run."""
+        return self.walk_id != self.run_id
 
     def remember(self, pages: Iterable[StagedPage]) -> None:
         """Keep in mind what these pages showed."""

@@ -28,7 +28,7 @@ __all__ = [
     "schema_state",
 ]
 
-HEAD_REVISION: Final = "0003"
+HEAD_REVISION: Final = "0004"
 VERSION_TABLE: Final = "alembic_version"
 
 

@@ -19,7 +19,7 @@ from sqlalchemy.dialects.postgresql import insert
 from etl.coverage import Coverage
 from etl.errors import EtlError
 from etl.records import TOKEN_COLUMNS, Rejected, Token
-from etl.warehouse.compare import SQL_TYPES, Differences, compare_batch, json_of
+from etl.warehouse.compare import SQL_TYPES, Differences, compare_batch, json_of, of_walk
 from etl.warehouse.engine import copy_rows, transaction
 from etl.warehouse.ledger import fence
 from etl.warehouse.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
@@ -162,7 +162,7 @@ def missing_tokens(
             sa.func.min(staging.c.created_at).filter(present).label("oldest"),
             newest(staging.c.created_at, present).label("newest"),
         )
-        .where(staging.c.walk_id == run.walk_id)
+        .where(of_walk(staging, run))
         .group_by(staging.c.token_id)
         .subquery()
     )
@@ -188,12 +188,12 @@ def missing_tokens(
             rejected.c.reason == DUPLICATE_ID,
             rejected.c.token_id.is_not(None),
             sa.exists().where(
-                also_staged.c.walk_id == run.walk_id,
+                of_walk(also_staged, run),
                 also_staged.c.token_id == rejected.c.token_id,
             ),
             sa.not_(
                 sa.exists().where(
-                    looked_up.c.walk_id == run.walk_id,
+                    of_walk(looked_up, run),
                     looked_up.c.token_id == rejected.c.token_id,
                     looked_up.c.from_lookup,
                 )
@@ -277,6 +277,7 @@ def _save(
         rejected=run.rejected + len(rejected),
         total_count_first=first,
         total_count_last=last,
+        oldest_page_at=_oldest(run, numbered),
         **values,
     )
     if numbered:
@@ -318,9 +319,16 @@ def _count(
     run.rows_read += sum(page.rows for page in numbered)
     run.staged += len(rows)
     run.rejected += len(rejected)
+    run.oldest_page_at = _oldest(run, numbered)
     run.next_seq = max(
         run.next_seq, *[page.seq + 1 for page in numbered if page.seq is not None], 0
     )
+
+
+def _oldest(run: OpenRun, pages: Iterable[StagedPage]) -> datetime | None:
+    """When the oldest page of the walk was requested, these among them."""
+    times = [page.requested_at for page in pages]
+    return min(times if run.oldest_page_at is None else [*times, run.oldest_page_at], default=None)
 
 
 def _total_counts(run: OpenRun, pages: Iterable[StagedPage]) -> tuple[int | None, int | None]:

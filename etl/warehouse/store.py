@@ -70,13 +70,15 @@ class Warehouse:
         range_to: datetime | None = None,
         lease_seconds: float,
         resume_window: timedelta | None,
+        page_age_max: timedelta | None = None,
         dry_run: bool = False,
     ) -> OpenRun:
         """Take the partner's lease, and resume the walk of a run that ended without publishing.
 
         A run whose heartbeat is older than ``lease_seconds`` (by the database's clock) is marked
         abandoned.  A walk is resumed if it has the same mode and range, began within
-        ``resume_window`` (None: never), nothing was published since and its staging is whole.
+        ``resume_window`` (None: never), has no page older than ``page_age_max`` (None: of any age),
+        was not refused by the audit, nothing was published since and its staging is whole.
         Raises LeaseHeld, naming the holder.  Call ``require_current_schema`` first.
         """
         return ledger.open_run(
@@ -87,6 +89,7 @@ class Warehouse:
             range_to=range_to,
             lease_seconds=lease_seconds,
             resume_window=resume_window,
+            page_age_max=page_age_max,
             dry_run=dry_run,
         )
 
@@ -186,12 +189,13 @@ class Warehouse:
         requests: int,
         retries: int,
         unreadable: int = 0,
+        page_age_max: timedelta | None = None,
     ) -> datetime:
         """Make the walk visible and end the run; returns the stamp of all that it published.
 
         All or nothing.  If the connection dies in the commit, the ledger is asked what happened.
-        Raises DataRefused with ``fields['reason']`` ``other_run_published``, ``staging_lost`` or
-        ``row_count_mismatch``.
+        Raises DataRefused with ``fields['reason']`` ``other_run_published``, ``staging_lost``,
+        ``pages_too_old`` (than ``page_age_max``, by the stamp) or ``row_count_mismatch``.
         """
         return publish.publish(
             self._database,
@@ -203,6 +207,7 @@ class Warehouse:
             requests=requests,
             retries=retries,
             unreadable=unreadable,
+            page_age_max=page_age_max,
         )
 
     def plan_changes(self, run: OpenRun, limit: int) -> list[dict[str, Any]]:
@@ -210,18 +215,18 @@ class Warehouse:
         return publish.plan_changes(self._database, run, limit)
 
     def finish_dry_run(self, run: OpenRun) -> None:
-        """End a run that must not publish: failed with kind ``dry_run``, its staging deleted."""
+        """End a run that must not publish: its status says so, and its staging is deleted."""
         ledger.finish_dry_run(self._database, run)
 
     def fail_run(self, run: OpenRun, error: EtlError) -> None:
-        """Mark the run failed; its coverage stays for a resume.  Never raises.
+        """End the run with an error; its walk stays for a resume unless the audit refused it.
 
-        The error's message must be free of secrets, as those of this program are.
+        Never raises.  The error's message must be free of secrets, as those of this program are.
         """
         ledger.fail_run(self._database, run, error)
 
     def restart_walk(self, run: OpenRun) -> None:
-        """Start the walk over within the run, because staging lost it (``staged_now`` differs)."""
+        """Start the walk over within the run: what it has read cannot be published."""
         ledger.restart_walk(self._database, run)
 
     def prune(self, keep_pages_days: float) -> int:

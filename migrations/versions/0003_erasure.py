@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import sqlalchemy as sa
-from alembic import context, op
+from alembic import op
 
-from etl.errors import ConfigurationError
-from etl.warehouse.migration import enter_schema
+from etl.warehouse.migration import enter_schema, require_force
 
 revision = "0003"
 down_revision = "0002"
@@ -26,12 +25,10 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    if context.get_x_argument(as_dictionary=True).get("force") != "yes":
-        raise ConfigurationError(
-            "This downgrade drops the list of the erased and its key, without which their data "
-            "come back: "
-            "repeat it with -x force=yes if that is what you want."
-        )
+    require_force(
+        "This downgrade drops the list of the erased and its key, without which their data come "
+        "back"
+    )
     enter_schema()
     op.drop_table("pruning")
     op.drop_table("erasure_key")

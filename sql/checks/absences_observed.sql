@@ -1,4 +1,4 @@
--- A token was called absent only by a run that asked for it by its id (until pages are pruned).
+-- A token was called absent only by a run that asked for it by its id itself (until pages are pruned).
 with absence as (
     select
         partner_id,
@@ -14,10 +14,15 @@ with absence as (
 -- (pages of version 0.1 name the first one only).
 look_up as (
     select
-        run_id,
-        string_to_array(cast(filter as jsonb) ->> 'idIn', ',') as ids
-    from sync_page
-    where filter like '%"idIn"%'
+        page.run_id,
+        string_to_array(cast(page.filter as jsonb) ->> 'idIn', ',') as ids
+    from sync_page as page
+    inner join sync_run as run on run.run_id = page.run_id
+    where
+        page.filter like '%"idIn"%'
+        -- A look-up of an earlier run of the walk confirms nothing; programs that did not keep the
+        -- age of their pages took it over.
+        and (page.requested_at >= run.started_at or run.oldest_page_at is null)
 ),
 
 asked as (

@@ -14,7 +14,10 @@ where
         run.walk_id is null
         or origin.run_id is null
         or origin.run_id >= run.run_id
-        or origin.status not in ('failed', 'abandoned')
+        -- What the audit refused is read again from the beginning.  Programs that did not keep the
+        -- age of their pages went on with it.
+        or origin.status not in ('failed', 'abandoned', 'refused')
+        or (origin.status = 'refused' and run.oldest_page_at is not null)
         or origin.walk_id is distinct from run.walk_id
         or (
             origin.partner_id,

@@ -20,7 +20,7 @@ where
     run.partner_id = :partner_id
     and run.started_at >= cast(:'since' as timestamptz)
     and (
-        run.status in ('failed', 'abandoned')
+        run.status in ('refused', 'failed', 'abandoned')
         or run.resumed_from is not null
         or run.unreadable > 0
     )

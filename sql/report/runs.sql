@@ -15,6 +15,6 @@ select
     error_kind,
     error_message
 from sync_run
-where partner_id = %(partner_id)s and error_kind is distinct from 'dry_run'
+where partner_id = %(partner_id)s and status not in ('dry_run', 'skipped')
 order by run_id desc
 limit %(rows)s;

@@ -7,7 +7,7 @@
 -- last_complete_at: Stamp of the last complete one.
 -- age: Now minus last_published_at.
 -- complete_age: Now minus last_complete_at.
--- last_run_status: running, succeeded, failed or abandoned: of the newest run.
+-- last_run_status: running, succeeded, refused, failed or abandoned: of the newest run.
 -- running: Whether a run holds the lease; one that died holds it until its lease has run out.
 -- tokens_listed: Tokens that the service lists, as far as is known.
 -- tokens_known: Tokens ever seen.
@@ -43,7 +43,7 @@ select
 from (select distinct run.partner_id from sync_run as run) as account
 left join lateral (
     select run.status from sync_run as run
-    where run.partner_id = account.partner_id and run.error_kind is distinct from 'dry_run'
+    where run.partner_id = account.partner_id and run.status not in ('dry_run', 'skipped')
     order by run.run_id desc
     limit 1
 ) as newest on true

@@ -126,7 +126,7 @@ def build_healthy(connection: psycopg.Connection[Any]) -> None:
     build.page(1, 0, f"(,{CREATED + 500})", 3)
     build.page(1, 1, f"[{CREATED + 400},)", 2)
     build.insert("rejected_row", run_id=1, reason="bad_time", payload=b"{}")
-    build.run(2, 101, night(2), status="failed", error_kind="refused")
+    build.run(2, 101, night(2), status="refused", error_kind="refused")
     build.run(
         3,
         101,
@@ -177,10 +177,13 @@ def build_healthy(connection: psycopg.Connection[Any]) -> None:
         listed_before=3,
         coverage=f"{{[{CREATED + 900},)}}",
         open_coverage=EVERYTHING,
+        oldest_page_at=night(3, minutes=1),
     )
-    build.page(5, 0, f"[{CREATED + 900},)", 2)
-    build.page(5, 1, "(,)", 0, filter=OPEN_FILTER, page_index=1)
-    build.page(5, 2, None, 0, filter='{"idIn":"c,d","orderBy":"+createdAt"}', page_index=1)
+    asked = {"requested_at": night(3, minutes=1)}
+    build.page(5, 0, f"[{CREATED + 900},)", 2, **asked)
+    build.page(5, 1, "(,)", 0, filter=OPEN_FILTER, page_index=1, **asked)
+    look_up = '{"idIn":"c,d","orderBy":"+createdAt"}'
+    build.page(5, 2, None, 0, filter=look_up, page_index=1, **asked)
     build.unobserved("d", 5, "pending")
     # By ids: b is back.  Its pages are pruned.
     build.run(
@@ -246,6 +249,7 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "ledger_counts_tokens": "update sync_run set unchanged = unchanged + 1 where run_id = 1",
     "ledger_counts_versions": "update sync_run set changed = 0 where run_id = 4",
     "ledger_states_truthful": "update sync_run set error_kind = null where run_id = 2",
+    "oldest_page_truthful": "update sync_run set oldest_page_at = finished_at where run_id = 5",
     "one_running_run": "update sync_run set status = 'running' where run_id = 7",
     "open_certificate_adds_up": "update sync_page set filter = replace(filter, '0,1,2', '0,1')",
     "pages_counted": "delete from sync_page where run_id = 5 and seq = 2",
@@ -302,6 +306,15 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
 """Other checks that the corruption of a check concerns as well; all the rest stay silent."""
 
 MORE_CORRUPTIONS: Final = [
+    (
+        "absences_observed",
+        "update sync_page set requested_at = '2026-03-03Z' where run_id = 5 and seq = 2",
+    ),
+    (
+        "resumed_runs_continue",
+        "update sync_run set status = 'refused' where run_id = 3; "
+        "update sync_run set oldest_page_at = started_at where run_id = 4",
+    ),
     ("versions_contiguous", "delete from upload_token where token_id = 'a'"),
     ("versions_contiguous", "update upload_token set version = 4 where token_id = 'b'"),
     ("coverage_complete", "update sync_run set coverage = '{(,5)}' where run_id = 5"),
@@ -327,6 +340,7 @@ MORE_CORRUPTIONS: Final = [
      "+ interval '1 s' where token_id = 'a'"),
     ("versions_of_published_runs", "update upload_token set run_id = 99 where token_id = 'a'"),
     ("staging_empty", "update upload_token_staging set walk_id = 99"),
+    ("staging_empty", "update upload_token_staging set walk_id = 2, partner_id = 101"),
     ("pages_counted", "update sync_page set rows = rows + 1 where run_id = 1 and seq = 1"),
     ("known_values_kept", "update upload_token set upload_url = null where token_id = 'a'"),
     ("brake_held", "update sync_run set absent = 50, overrides = '{\"accept_absences\": 49}' "

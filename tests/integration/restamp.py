@@ -15,7 +15,11 @@ import psycopg
 from psycopg import sql
 
 SHIFTED = [
-    ("sync_run", "run_id", ["started_at", "heartbeat_at", "finished_at", "published_at"]),
+    (
+        "sync_run",
+        "run_id",
+        ["started_at", "heartbeat_at", "finished_at", "published_at", "oldest_page_at"],
+    ),
     ("sync_page", "run_id", ["requested_at", "received_at"]),
     ("upload_token", "run_id", ["valid_from", "observed_at", "absence_confirmed_at"]),
     ("upload_token_superseded", "superseded_by_run_id", ["valid_to"]),

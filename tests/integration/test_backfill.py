@@ -252,7 +252,7 @@ def test_a_dry_run_tells_the_plan_and_publishes_nothing(
     assert report.expected_tokens >= 201
     assert report.expected_requests is not None
     assert report.requests - 8 <= report.expected_requests <= report.requests + 8
-    assert job.last_run()["error_kind"] == "dry_run"
+    assert job.last_run()["status"] == "dry_run"
     assert not job.superseded()
 
 

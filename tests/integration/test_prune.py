@@ -235,7 +235,13 @@ def test_another_accounts_night_keeps_what_may_be_resumed(
     server: SimulatorServer, database_url: str
 ) -> None:
     """The nightly run prunes the pages of every account, however short they are kept."""
-    job = Job.of(server, database_url, ETL_RETRY_ATTEMPTS="1", ETL_RESUME_WINDOW="7d")
+    job = Job.of(
+        server,
+        database_url,
+        ETL_RETRY_ATTEMPTS="1",
+        ETL_RESUME_WINDOW="7d",
+        ETL_PUBLISH_AGE_MAX="7d",
+    )
     server.account.insert({"id": "bad", "updatedAt": "never", "createdAt": 1_767_000_000})
     server.faults.schedule("service-forbidden", where="list", at=(2,))
     with pytest.raises(CredentialsRefused):

@@ -256,6 +256,7 @@ def test_dry_run_plans_and_leaves_nothing(nights: Any, token: Any, page: Any) ->
         {"token_id": "a", "change_kind": "changed", "changed_columns": ["status"]},
         {"token_id": "b", "change_kind": "first_seen", "changed_columns": None},
     ]
-    assert nights.ledger(run.run_id)["error_kind"] == "dry_run"
+    ended = nights.ledger(run.run_id)
+    assert (ended["status"], ended["error_kind"]) == ("dry_run", "dry_run")
     assert nights.query("select 1 from kaltura.upload_token_staging") == []
     assert nights.open(resume_window=timedelta(hours=6)).resumed_from is None

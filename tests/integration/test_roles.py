@@ -142,7 +142,7 @@ def test_a_walk_that_starts_over_and_a_lease_taken_over_as_the_loader(granted: R
     finally:
         warehouse.close()
     found = granted.owner("select status from sync_run order by run_id")
-    assert [row["status"] for row in found] == ["abandoned", "failed"]
+    assert [row["status"] for row in found] == ["abandoned", "refused"]
 
 
 @pytest.fixture

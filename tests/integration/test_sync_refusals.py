@@ -53,7 +53,8 @@ def refused(job: Job) -> Callable[..., EtlError]:
         if reason:
             assert caught.value.fields["reason"] == reason
         for run in job.runs()[runs:]:
-            assert (run["status"], run["error_kind"]) == ("failed", caught.value.kind)
+            status = "refused" if kind is DataRefused else "failed"
+            assert (run["status"], run["error_kind"]) == (status, caught.value.kind)
             assert run["published_at"] is None
             assert run["error_message"]
         assert len(job.runs()) <= runs + 1

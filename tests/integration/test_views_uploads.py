@@ -293,7 +293,9 @@ def test_freshness(connection: psycopg.Connection[Any]) -> None:
     add_run(connection, 3, LOOKED, **other)
     failed = {"status": "failed", "published_at": None}
     add_run(connection, 4, LOOKED + DAY, **failed)
-    add_run(connection, 5, LOOKED + DAY, **failed, error_kind="dry_run", partner_id=PARTNER)
+    for run_id, status in ((5, "dry_run"), (8, "skipped")):
+        not_meant = {"status": status, "published_at": None, "partner_id": PARTNER}
+        add_run(connection, run_id, LOOKED + DAY, **not_meant)
     add_run(connection, 6, LOOKED, partner_id=7, status="running", published_at=None)
     add_token(connection, "here", {})
     add_token(connection, "gone", {}, {"is_listed": False})

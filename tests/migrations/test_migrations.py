@@ -336,6 +336,10 @@ def test_data_outlive_the_way_up_and_down(empty_database_url: str) -> None:
         url,
         "insert into kaltura.sync_run (run_id, partner_id, walk_id, mode, status, published_at, "
         "coverage) values (1, 101, 1, 'full', 'succeeded', now(), '{(,)}')",
+        "insert into kaltura.sync_run (run_id, partner_id, walk_id, mode, status, finished_at, "
+        "error_kind, error_message) select 1 + n, 101, 1 + n, 'full', 'failed', now(), kind, 'x' "
+        "from unnest(array['refused', 'dry_run', 'service_unavailable']) "
+        "with ordinality as failed (kind, n)",
         version.format("upload_token", 3, 2, "changed", ""),
         version.format("upload_token_superseded", 0, 1, "first_seen", ", now() + '1 s', 1"),
     )
@@ -347,6 +351,13 @@ def test_data_outlive_the_way_up_and_down(empty_database_url: str) -> None:
     before = stored()
     assert migrate(url) == ("0001", HEAD_REVISION)
     assert stored() == before
+    outcomes = "select run_id, status, error_kind from kaltura.sync_run order by run_id"
+    assert rows(url, outcomes) == [
+        (1, "succeeded", None),
+        (2, "refused", "refused"),
+        (3, "dry_run", "dry_run"),
+        (4, "failed", "service_unavailable"),
+    ]
     seen = "select version, status from kaltura.upload_token_history order by version"
     assert rows(url, seen) == [(1, 0), (2, 3)]
     changes = "select version, from_status, to_status from kaltura.upload_token_status_history"
@@ -357,6 +368,7 @@ def test_data_outlive_the_way_up_and_down(empty_database_url: str) -> None:
     done = alembic(url, "-x", "force=yes", "downgrade", "0001")
     assert done.returncode == 0, done.stderr
     assert stored() == before
+    assert [row[1] for row in rows(url, outcomes)] == ["succeeded", *["failed"] * 3]
     left = """
         select relname from pg_class
         where relnamespace = 'kaltura'::regnamespace and relkind = 'v'

@@ -222,6 +222,7 @@ def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
             started_at = %(began_at)s,
             heartbeat_at = %(ended_at)s,
             finished_at = %(ended_at)s,
+            oldest_page_at = case when oldest_page_at is not null then %(requested_at)s end,
             published_at = case when published_at is not null then %(published_at)s end
         where run_id = %(run_id)s
         """,

@@ -62,6 +62,7 @@ def test_empty_text_counts_as_not_set(variable_file: Path) -> None:
     [
         ("ETL_RESUME_WINDOW", "90s", "resume_window", timedelta(seconds=90)),
         ("ETL_RESUME_WINDOW", "1.5h", "resume_window", timedelta(minutes=90)),
+        ("ETL_PUBLISH_AGE_MAX", "90m", "publish_age_max", timedelta(minutes=90)),
         ("ETL_ABSENCE_GRACE", "0", "absence_grace", timedelta(0)),
         ("ETL_ABSENCE_GRACE", "2d", "absence_grace", timedelta(days=2)),
         ("ETL_LEASE_SECONDS", "15m", "lease_seconds", 900.0),
@@ -110,6 +111,8 @@ def test_reads(name: str, text: str, field: str, value: object) -> None:
         ("ETL_RESUME_WINDOW", "six hours"),
         ("ETL_RESUME_WINDOW", "-1"),
         ("ETL_RESUME_WINDOW", "8d"),
+        ("ETL_PUBLISH_AGE_MAX", "0"),
+        ("ETL_PUBLISH_AGE_MAX", "8d"),
         ("ETL_LEASE_SECONDS", "1"),
         ("ETL_USE_ENVIRONMENT_PROXIES", "maybe"),
         ("ETL_LOG_LEVEL", "LOUD"),
