@@ -127,13 +127,24 @@ class Fetcher:
         """Which of these tokens are listed, as many requests as it takes."""
         # In the order in which the database sorts ids: the ledger names the ends of each request.
         ordered = sorted(token_ids)
-        pages = []
+        pages: list[FetchedPage] = []
         for begin in range(0, len(ordered), LOOKUP_IDS_AT_MOST):
-            some = ordered[begin : begin + LOOKUP_IDS_AT_MOST]
-            page = self._trusted(lambda some=some: self._tokens.list_by_id(some))  # type: ignore[misc]
-            reply = replace(page.reply, filter=_lookup_facts(some))
-            pages.append(replace(page, reply=reply, asked=tuple(some)))
+            pages += self._look_up_some(ordered[begin : begin + LOOKUP_IDS_AT_MOST])
         return pages
+
+    def _look_up_some(self, ids: Sequence[str]) -> list[FetchedPage]:
+        """The answers to a look-up; one that was cut off is asked for again in halves.
+
+        A token that is not in the answer counts as not listed, so the answer must be whole: the
+        service may give fewer rows a page than there are ids.
+        """
+        page = self._trusted(lambda: self._tokens.list_by_id(ids))
+        total = page.reply.total_count
+        if len(ids) > 1 and total is not None and total > len(page.token_ids):
+            half = len(ids) // 2
+            return self._look_up_some(ids[:half]) + self._look_up_some(ids[half:])
+        reply = replace(page.reply, filter=_lookup_facts(ids))
+        return [replace(page, reply=reply, asked=tuple(ids))]
 
     def _fetch_page(self, request: PageRequest, open_only: bool) -> FetchedPage | Undeliverable:
         attempts = PROBE_ATTEMPTS if request.probe else FIRST_ATTEMPTS

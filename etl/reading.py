@@ -86,21 +86,24 @@ class Desk:
         )
 
     def look_up(self, token_ids: list[str]) -> set[str]:
-        """Ask for these (at most 500), stage the answer, and return those that answered."""
-        (page,) = self.wait(self.fetcher.submit(Lookup(tuple(token_ids))))  # type: ignore[misc]
-        assert isinstance(page, FetchedPage)  # noqa: S101
-        staged = staged_page(page, None)
-        staged.seq = self.run.next_seq
-        self.run.next_seq += 1
-        if self.recorder is not None:
-            self.recorder.record(self.run, [staged], lookup=True)
-        self.warehouse.stage_lookup(
-            self.run,
-            staged.asked or (),
-            staged,
-            absence_grace=self.settings.absence_grace,
-        )
-        return {token_id for token_id in page.token_ids if token_id is not None}
+        """Ask for these (at most 500), stage the answers, and return those that answered."""
+        answered: set[str] = set()
+        pages = self.wait(self.fetcher.submit(Lookup(tuple(token_ids))))
+        assert isinstance(pages, list)  # noqa: S101 - a look-up's future gives pages
+        for page in pages:
+            staged = staged_page(page, None)
+            staged.seq = self.run.next_seq
+            self.run.next_seq += 1
+            if self.recorder is not None:
+                self.recorder.record(self.run, [staged], lookup=True)
+            self.warehouse.stage_lookup(
+                self.run,
+                staged.asked or (),
+                staged,
+                absence_grace=self.settings.absence_grace,
+            )
+            answered.update(token_id for token_id in page.token_ids if token_id is not None)
+        return answered
 
 
 class LegReader:

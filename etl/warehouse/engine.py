@@ -230,14 +230,24 @@ _CONNECT_TEXTS: Final = (
 )
 
 
+def lock_until_commit(connection: sa.Connection, name: str) -> None:
+    """Let one transaction at a time go on that takes the lock ``name``.
+
+    The lock belongs to the transaction, on the connection that writes, so it cannot be lost
+    without the transaction.
+    """
+    key = sa.func.hashtextextended(name, sa.literal(0, sa.BigInteger))
+    connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
+
+
 def require_row_count(table: str, *, changed: int, meant: int) -> None:
     """Raise DataRefused, so that the transaction is undone, unless as many rows were changed as
     were named by their keys."""
     if changed != meant:
         raise DataRefused(
             f"Postgres changed {changed} rows of {table} and not the {meant} that were named: "
-            "a trigger, a rule, row-level security or another command at work on the same rows. "
-            "Nothing was changed; look for the cause, then run again.",
+            "a trigger, a rule, row-level security or another program at work on the same rows. "
+            "The transaction was undone; look for the cause, then run again.",
             reason="row_count_mismatch",
             table=table,
             changed=changed,

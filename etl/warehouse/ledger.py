@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
 from etl.version import program_version
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
 from etl.warehouse.resume import (
     DRY_RUN,
     RESUMABLE_STATUSES,
@@ -180,7 +180,10 @@ def restart_walk(database: Database, run: OpenRun) -> None:
             connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
         staging = tables.upload_token_staging
         connection.execute(
-            sa.delete(staging).where(staging.c.walk_id.in_((old_walk_id, run.walk_id)))
+            sa.delete(staging).where(
+                staging.c.partner_id == run.partner_id,
+                staging.c.walk_id.in_((old_walk_id, run.walk_id)),
+            )
         )
 
 
@@ -211,10 +214,28 @@ def prune(database: Database, keep_pages_days: float) -> int:
     for run_id in old:
         with transaction(database.engine) as connection:
             for table in (tables.sync_page, tables.rejected_row):
-                deleted += connection.execute(
-                    sa.delete(table).where(table.c.run_id == run_id)
-                ).rowcount
+                deleted += delete_of_run(connection, database, table, run_id)
     return deleted
+
+
+def lock_prunes(connection: sa.Connection, database: Database) -> None:
+    """Let one prune at a time delete: what is counted before is what is deleted then."""
+    lock_until_commit(connection, f"kaltura-etl {database.schema} prune")
+
+
+def delete_of_run(
+    connection: sa.Connection, database: Database, table: sa.Table, run_id: int
+) -> int:
+    """Delete a run's rows of a table, all of them; returns how many.
+
+    Raises DataRefused if some stay.
+    """
+    lock_prunes(connection, database)
+    of_run = table.c.run_id == run_id
+    meant = connection.scalar(sa.select(sa.func.count()).select_from(table).where(of_run)) or 0
+    done = connection.execute(sa.delete(table).where(of_run))
+    require_row_count(table.name, changed=done.rowcount, meant=meant)
+    return meant
 
 
 def status_of(database: Database, run_id: int) -> str | None:

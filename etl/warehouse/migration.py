@@ -93,7 +93,12 @@ def require_force(loss: str) -> None:
         raise ConfigurationError(f"{loss}: repeat it with -x force=yes if that is what you want.")
 
 
-def install_view(name: str, *, like: Mapping[str, str] | None = None) -> None:
+def install_view(
+    name: str,
+    *,
+    like: Mapping[str, str] | None = None,
+    as_it_was: Mapping[str, str] | None = None,
+) -> None:
     """Create or replace the view or function in ``sql/views/<name>.sql``, with its comments.
 
     The file is the view as it is now.  So a view is installed by the last revision that changed
@@ -103,8 +108,13 @@ def install_view(name: str, *, like: Mapping[str, str] | None = None) -> None:
     Args:
         name: of the file, and of the view or function in it.
         like: comments of columns that the file does not name.
+        as_it_was: for a downgrade, parts of the file and what they were before.
     """
     statement = (sql_directory() / "views" / f"{name}.sql").read_text(encoding="utf-8")
+    for now, before in (as_it_was or {}).items():
+        if now not in statement:
+            raise ValueError(f"{name}.sql does not hold {now!r} any more")
+        statement = statement.replace(now, before)
     op.execute(text(statement.replace(":", r"\:")))
     comment, columns = read_comments(statement)
     is_function = f"create or replace function {name}(" in statement

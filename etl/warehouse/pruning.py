@@ -19,6 +19,7 @@ from etl.errors import CredentialsRefused
 from etl.stop import Stop
 from etl.version import program_version
 from etl.warehouse.engine import require_row_count, transaction
+from etl.warehouse.ledger import delete_of_run, lock_prunes
 from etl.warehouse.resume import is_past_resuming
 from etl.warehouse.runs import Database
 
@@ -117,12 +118,7 @@ class _Pruner:
             with transaction(
                 self._database.engine, statement_seconds=STATEMENT_SECONDS
             ) as connection:
-                of_run = table.c.run_id == run_id
-                meant = connection.scalar(
-                    sa.select(sa.func.count()).select_from(table).where(of_run)
-                )
-                deleted = connection.execute(sa.delete(table).where(of_run)).rowcount
-                require_row_count(table.name, changed=deleted, meant=meant or 0)
+                deleted = delete_of_run(connection, self._database, table, run_id)
                 self._record(connection, deleted)
             yield deleted
 
@@ -153,6 +149,7 @@ class _Pruner:
             with transaction(
                 self._database.engine, statement_seconds=STATEMENT_SECONDS
             ) as connection:
+                lock_prunes(connection, self._database)
                 key = sa.tuple_(superseded.c.token_id, superseded.c.version)
                 meant = connection.execute(
                     sa.select(superseded.c.token_id, superseded.c.version)

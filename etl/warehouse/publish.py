@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
 
 from etl.errors import DataRefused, WarehouseUnavailable
-from etl.warehouse.engine import require_row_count, transaction
+from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
 from etl.warehouse.ledger import fence, last_published, settle_commit
 from etl.warehouse.resolve import VERSION_COLUMNS, count_by, outcomes, unobserved
 from etl.warehouse.runs import AuditCounts, Database, OpenRun
@@ -136,21 +136,8 @@ def require_fresh_pages(oldest: datetime | None, *, now: datetime, age_max: time
 def _take_stamp(
     connection: sa.Connection, database: Database, run: OpenRun, given: datetime | None
 ) -> datetime:
-    """Lock the partner, then read the clock: stamps grow in the order of the commits.
-
-    The lock belongs to this transaction, on the connection that writes, so it cannot be lost
-    without the transaction.
-    """
-    connection.execute(
-        sa.select(
-            sa.func.pg_advisory_xact_lock(
-                sa.func.hashtextextended(
-                    f"kaltura-etl {database.schema} {run.partner_id}",
-                    sa.literal(0, sa.BigInteger),
-                )
-            )
-        )
-    )
+    """Lock the partner, then read the clock: stamps grow in the order of the commits."""
+    lock_until_commit(connection, f"kaltura-etl {database.schema} {run.partner_id}")
     last = connection.execute(last_published(database, run.partner_id)).one_or_none()
     last_run_id = None if last is None else last.run_id
     if last_run_id != run.last_published_run_id:

@@ -18,6 +18,7 @@ from etl.errors import DataRefused, EtlError, LeaseHeld
 from etl.version import program_version
 from etl.warehouse.engine import transaction
 from etl.warehouse.ledger import _look_around as look_around
+from etl.warehouse.resume import DRY_RUN
 from etl.warehouse.runs import Database, OpenRun
 
 REPLAY: Final = "replay"
@@ -235,7 +236,7 @@ def _values(sync_run: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
         values[column.name] = value
     # An earlier version of the program called what the audit refused a failure.
     if (row["status"], row["error_kind"]) == ("failed", DataRefused.kind):
-        values["status"] = "refused"
+        values["status"] = DRY_RUN if DRY_RUN in row["overrides"] else "refused"
     return values | {"mode": REPLAY, "overrides": overrides_of(row)}
 
 

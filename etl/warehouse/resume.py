@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from etl.coverage import Coverage
 from etl.errors import DataRefused
+from etl.warehouse.engine import require_row_count
 from etl.warehouse.runs import Database, OpenRun
 
 LOG = logging.getLogger(__name__)
@@ -22,6 +23,9 @@ ASCENDING: Final = '{"orderBy":"+createdAt"}'
 """``sync_page.filter`` of a page of the whole list, oldest first."""
 RESUMABLE_FOR: Final = timedelta(days=7)
 """A run that did not publish may be resumed for so long (ETL_RESUME_WINDOW at most)."""
+
+
+_CLOCK_SLACK: Final = timedelta(minutes=1)
 
 
 def is_past_resuming(sync_run: sa.Table) -> sa.ColumnElement[bool]:
@@ -45,70 +49,63 @@ def resume_walk(
     window: timedelta,
     page_age_max: timedelta | None,
 ) -> None:
-    """Take over the walk of the newest run that ended without publishing, if it can be trusted.
+    """Take over the walk of the account's newest run, if that ended without publishing.
 
-    That is: the walk is not older than ``window``, its oldest page not older than ``page_age_max``,
-    nothing was published since it began, the audit has refused none of its runs, and staging
-    still holds what they have staged.
+    An older walk has no staging any more: each run that opens deletes what is not of its own.  And
+    what the audit refused is read again.  So the newest run must have failed or been abandoned,
+    have been of the same mode and range, and be usable: its walk not older than ``window``, its
+    oldest page not older than ``page_age_max``, and staging as it left it.
     """
     tables = database.tables
     sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
-    published, staging = tables.sync_run.alias("published"), tables.upload_token_staging
-    ended = tables.sync_run.alias("ended")
+    staging = tables.upload_token_staging
     now = sa.func.clock_timestamp()
+    is_young = sa.and_(
+        first.c.started_at >= now - window,
+        sa.true()
+        if page_age_max is None
+        else sa.func.coalesce(sync_run.c.oldest_page_at, first.c.started_at) >= now - page_age_max,
+    )
     found = connection.execute(
         sa.select(
-            sync_run.c.run_id,
-            sync_run.c.walk_id,
+            *[sync_run.c[name] for name in ("run_id", "walk_id", "mode", "status", "error_kind")],
+            *[sync_run.c[name] for name in ("range_from", "range_to", "holes", *_COUNTERS)],
             sa.cast(sync_run.c.coverage, sa.Text).label("coverage"),
             sa.cast(sync_run.c.open_coverage, sa.Text).label("open_coverage"),
-            *[sync_run.c[name] for name in ("holes", *_COUNTERS)],
-            sa.and_(
-                first.c.started_at >= now - window,
-                sa.not_(
-                    sa.exists().where(
-                        published.c.partner_id == run.partner_id,
-                        published.c.published_at >= first.c.started_at,
-                    )
-                ),
-                # Its staging is gone, or was what the audit refused.
-                sa.not_(
-                    sa.exists().where(
-                        ended.c.partner_id == run.partner_id,
-                        ended.c.walk_id == sync_run.c.walk_id,
-                        ended.c.status.not_in((*RESUMABLE_STATUSES, "running")),
-                    )
-                ),
-                # A program of an earlier version called it failed.
-                sync_run.c.error_kind.is_distinct_from(DataRefused.kind),
-                sa.true()
-                if page_age_max is None
-                else sa.func.coalesce(sync_run.c.oldest_page_at, first.c.started_at)
-                >= now - page_age_max,
-            ).label("usable"),
+            is_young.label("is_young"),
         )
         .join(first, first.c.run_id == sync_run.c.walk_id)
         .where(
             sync_run.c.partner_id == run.partner_id,
-            sync_run.c.mode == run.mode,
-            sync_run.c.range_from.is_not_distinct_from(range_from),
-            sync_run.c.range_to.is_not_distinct_from(range_to),
-            sync_run.c.status.in_(RESUMABLE_STATUSES),
+            sync_run.c.run_id != run.run_id,
+            sync_run.c.status != "skipped",
         )
         .order_by(sync_run.c.run_id.desc())
         .limit(1)
     ).one_or_none()
-    if found is None or not found.usable or found.pages == 0:
+    if (
+        found is None
+        or found.status not in RESUMABLE_STATUSES
+        # A program of an earlier version called it failed.
+        or found.error_kind == DataRefused.kind
+        or (found.mode, found.range_from, found.range_to) != (run.mode, range_from, range_to)
+        or not found.is_young
+        or found.pages == 0
+    ):
         return
-    staged_now, lookups_until = connection.execute(
+    staged_now, lookups_until, in_the_future = connection.execute(
         sa.select(
-            sa.func.count(), sa.func.max(staging.c.observed_at).filter(staging.c.from_lookup)
-        ).where(staging.c.walk_id == found.walk_id)
+            sa.func.count(),
+            sa.func.max(staging.c.observed_at).filter(staging.c.from_lookup),
+            sa.func.coalesce(sa.func.max(staging.c.observed_at) > now + _CLOCK_SLACK, False),
+        ).where(staging.c.partner_id == run.partner_id, staging.c.walk_id == found.walk_id)
     ).one()
-    if staged_now != found.staged:
+    if staged_now != found.staged or in_the_future:
         LOG.warning(
-            "staging no longer holds what the walk has read (a crash of the server, or a run of "
-            "another mode since): the walk starts over",
+            "the walk starts over: %s",
+            "the server's clock was set back"
+            if in_the_future
+            else "a crash of the server emptied the staging table",
             extra={"run_id": found.run_id, "staged": found.staged, "found": staged_now},
         )
         return
@@ -119,13 +116,16 @@ def resume_walk(
     for name in _COUNTERS:
         setattr(run, name, getattr(found, name))
     for table in (tables.sync_page, tables.rejected_row):
-        copied = [column for column in table.c if column.name != "run_id"]
-        connection.execute(
+        names = [column.name for column in table.c if column.name != "run_id"]
+        rows = sa.select(*[table.c[name] for name in names]).where(table.c.run_id == found.run_id)
+        meant = connection.scalar(sa.select(sa.func.count()).select_from(rows.subquery()))
+        done = connection.execute(
             sa.insert(table).from_select(
-                ["run_id", *[column.name for column in copied]],
-                sa.select(sa.literal(run.run_id), *copied).where(table.c.run_id == found.run_id),
-            )
+                [*names, "run_id"], rows.add_columns(sa.literal(run.run_id))
+            ),
+            execution_options={"preserve_rowcount": True},
         )
+        require_row_count(table.name, changed=done.rowcount, meant=meant or 0)
     page = tables.sync_page
     last, run.oldest_page_at = connection.execute(
         sa.select(sa.func.max(page.c.seq), sa.func.min(page.c.requested_at)).where(

@@ -156,13 +156,17 @@ def missing_tokens(
         sa.select(
             staging.c.token_id,
             sa.func.min(staging.c.created_at).label("created_at"),
-            sa.func.bool_or(staging.c.from_lookup).label("looked_up"),
+            sa.func.bool_or(sa.and_(staging.c.from_lookup, of_walk(staging, run))).label(
+                "looked_up"
+            ),
+            # By an earlier run of the walk, whose answer counts no more.
+            sa.func.bool_or(sa.and_(staging.c.from_lookup, ~of_walk(staging, run))).label("asked"),
             newest(staging.c.observed_at, missing).label("missing_at"),
             newest(staging.c.observed_at, present).label("present_at"),
             sa.func.min(staging.c.created_at).filter(present).label("oldest"),
             newest(staging.c.created_at, present).label("newest"),
         )
-        .where(of_walk(staging, run))
+        .where(staging.c.walk_id == run.walk_id)
         .group_by(staging.c.token_id)
         .subquery()
     )
@@ -211,7 +215,7 @@ def missing_tokens(
                 ),
             )
         )
-        .where(~tokens.c.looked_up, sa.or_(gone, twins, moved)),
+        .where(~tokens.c.looked_up, sa.or_(gone, twins, moved, tokens.c.asked)),
         duplicates,
     ).subquery()
     wanted = (

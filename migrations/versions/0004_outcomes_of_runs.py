@@ -18,6 +18,11 @@ OLD_STATUSES: Final = ("running", "succeeded", "failed", "abandoned")
 STATUSES: Final = (
     *("running", "succeeded", "refused", "failed", "abandoned", "skipped", "dry_run"),
 )
+FRESHNESS_BEFORE: Final = {
+    "running, succeeded, refused, failed or abandoned": "running, succeeded, failed or abandoned",
+    "run.status not in ('dry_run', 'skipped')": "run.error_kind is distinct from 'dry_run'",
+}
+"""The lines of the view that this revision changed, and what they were."""
 
 
 def upgrade() -> None:
@@ -34,10 +39,9 @@ def upgrade() -> None:
     )
     _allow(STATUSES)
     op.execute(
-        "update sync_run set status = 'refused' where status = 'failed' and error_kind = 'refused'"
-    )
-    op.execute(
-        "update sync_run set status = 'dry_run' where status = 'failed' and error_kind = 'dry_run'"
+        "update sync_run set status = case "
+        "when overrides ? 'dry_run' or error_kind = 'dry_run' then 'dry_run' else 'refused' end "
+        "where status = 'failed' and error_kind in ('dry_run', 'refused')"
     )
     # Nothing goes on from what the audit refused.
     op.execute(
@@ -60,6 +64,7 @@ def downgrade() -> None:
     )
     _allow(OLD_STATUSES)
     _comment(OLD_STATUSES)
+    install_view("sync_freshness", as_it_was=FRESHNESS_BEFORE)
     op.drop_column("sync_run", "oldest_page_at")
 
 

@@ -48,7 +48,9 @@ CHANGE_KINDS: Final = ("first_seen", "changed", "absent", "relisted")
 OPEN_NAMES: Final = ("PENDING", "PARTIAL_UPLOAD", "FULL_UPLOAD")
 VIEW_VALUES: Final = {
     ("stuck_upload", "status"): OPEN_NAMES,
-    ("sync_freshness", "last_run_status"): ("running", "succeeded", "failed", "abandoned"),
+    ("sync_freshness", "last_run_status"): (
+        *("running", "succeeded", "refused", "failed", "abandoned"),
+    ),
     ("upload_outcome", "outcome"): ("succeeded", "failed", "deleted", "abandoned", "still_open"),
     ("upload_token_history", "change_kind"): CHANGE_KINDS,
     ("upload_token_snapshot_dbt", "dbt_is_deleted"): ("True", "False"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -291,3 +292,14 @@ def test_a_loader_may_count_and_not_delete_versions(job: Job) -> None:
             pruned(job, url=url, versions=25, pages=25)
         assert caught.value.exit_code == 77
         assert fingerprint(job.database_url) == before
+
+
+def test_prunes_at_the_same_time_take_turns(job: Job) -> None:
+    """Each row is deleted by one of them, and none takes another's work for a broken table."""
+    old = job.query("select count(*)::int as n from kaltura.upload_token_superseded")[0]["n"]
+    pages = job.query("select count(*)::int as n from kaltura.sync_page")[0]["n"]
+    with ThreadPoolExecutor(4) as pool:
+        told = list(pool.map(lambda _: pruned(job, pages=0, versions=0), range(4)))
+    rows = [{each.kind: each.rows for each in one} for one in told]
+    assert sum(each["versions"] for each in rows) == old > 0
+    assert sum(each["pages"] for each in rows) == pages > 0

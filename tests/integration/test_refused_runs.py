@@ -11,9 +11,10 @@ from contextlib import closing, contextmanager
 import psycopg
 import pytest
 
-from etl.errors import CredentialsRefused, DataRefused
+from etl.errors import CredentialsRefused, DataRefused, WarehouseUnavailable
 from etl.options import SyncOptions
 from etl.simulator import Account, SimulatorServer
+from etl.simulator.faults import RequestInfo
 from etl.verify import verify
 from tests.integration.syncing import (
     Job,
@@ -124,9 +125,28 @@ def let_hours_pass(job: Job, hours: float) -> None:
         job.query(f"update kaltura.{table['table_name']} set {table['earlier']}")  # noqa: S608
 
 
-def spoil(server: SimulatorServer) -> list[tuple[str, int]]:
+@contextmanager
+def no_room_for_publishing(job: Job) -> Iterator[None]:
+    """The database fails each run when all is confirmed and it is about to end as published."""
+    job.query(
+        "create function kaltura.no_room() returns trigger language plpgsql as "
+        "$$ begin raise exception 'no room' using errcode = 'disk_full'; end $$"
+    )
+    job.query(
+        "create trigger no_room before update on kaltura.sync_run for each row "
+        "when (new.status = 'succeeded') execute function kaltura.no_room()"
+    )
+    try:
+        yield
+    finally:
+        job.query("drop function kaltura.no_room cascade")
+
+
+def spoil(server: SimulatorServer, bad_rows: int = BAD_ROWS) -> list[tuple[str, int]]:
     """Add rows that cannot be loaded, from all over the list: id and second of each."""
-    seconds = [fields["createdAt"] + 1 for fields in listed(server)[:: TOKENS // BAD_ROWS]]
+    tokens = listed(server)
+    step = len(tokens) // bad_rows
+    seconds = [fields["createdAt"] + 1 for fields in tokens[::step][:bad_rows]]
     rows = [(f"bad{number}", second) for number, second in enumerate(seconds)]
     for token_id, second in rows:
         body = b'{"id":"%b","partnerId":102,"status":"often","createdAt":%d}'
@@ -360,3 +380,101 @@ def test_a_dry_run_that_would_be_refused_is_still_a_dry_run(
     dry = job.last_run()
     assert (dry["status"], dry["error_kind"]) == ("dry_run", "refused")
     assert staged(job) == 0
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_failed_walk_that_is_older_than_a_refusal_is_not_gone_on_with(
+    server: SimulatorServer, job: Job, resume: bool
+) -> None:
+    """Few enough bad rows lie in its half to be published, and they are mended by then."""
+    rows = spoil(server, 12)
+    break_half_way(server, job)
+    refuse(job, "rejected", SyncOptions(resume=resume))
+    mend(server, rows)
+
+    report = job.run()
+
+    assert (report.resumed_from, report.inserted, report.rejected) == (None, 12, 0)
+    assert_published(server, job)
+
+
+def test_a_refused_run_that_could_not_say_so_confirms_nothing(
+    server: SimulatorServer, job: Job
+) -> None:
+    """The ledger is out of reach when the audit refuses: the run looks abandoned later."""
+    hidden = hide(server)
+    job.query(
+        "create function kaltura.full_disk() returns trigger language plpgsql as "
+        "$$ begin raise exception 'full' using errcode = 'disk_full'; end $$"
+    )
+    job.query(
+        "create trigger full_disk before update on kaltura.sync_run for each row "
+        "when (new.status = 'refused') execute function kaltura.full_disk()"
+    )
+    with pytest.raises(DataRefused):
+        job.run()
+    job.query("drop function kaltura.full_disk cascade")
+    assert job.last_run()["status"] == "running"
+    let_hours_pass(job, 0.5)
+    show(server, hidden)
+
+    report = job.run(options=SyncOptions(accept_absences=HIDDEN))
+
+    assert report.absent == 0
+    assert_published(server, job)
+
+
+def test_a_twin_that_went_before_the_look_up_is_asked_for_again(
+    server: SimulatorServer, job: Job
+) -> None:
+    """A look-up settles which of two rows is the token; the next run of the walk asks anew."""
+    older, newer = FIRST_SECOND + 6_007, FIRST_SECOND + 6_009
+    for second, name in ((older, "older"), (newer, "newer")):
+        server.account.insert(
+            {"id": "twin", "createdAt": second, "updatedAt": second, "fileName": name}
+        )
+
+    def newer_goes(info: RequestInfo) -> None:
+        if info.position == "idIn":
+            server.account.delete("twin", newer)
+
+    server.faults.decide_by = newer_goes
+    with no_room_for_publishing(job), pytest.raises(WarehouseUnavailable):
+        job.run()
+
+    report = job.run()
+
+    assert report.resumed_from is not None
+    assert job.current()["twin"]["file_name"] == "older"
+    assert_published(server, job)
+
+
+def test_a_walk_from_the_future_is_not_gone_on_with(server: SimulatorServer, job: Job) -> None:
+    """The clock of the server was put back: nobody can tell which look-up came later."""
+    gone = hide(server)
+    with no_room_for_publishing(job), pytest.raises(WarehouseUnavailable):
+        job.run(options=SyncOptions(accept_absences=len(gone)))
+    job.query(
+        "update kaltura.upload_token_staging set observed_at = observed_at + interval '1 hour'"
+    )
+
+    report = job.run(options=SyncOptions(accept_absences=len(gone)))
+
+    assert (report.resumed_from, report.absent) == (None, len(gone))
+
+
+def test_pages_that_a_trigger_keeps_are_noticed(job: Job, caplog: pytest.LogCaptureFixture) -> None:
+    """The nightly pruning is undone, and the run that has published says so."""
+    job.query(
+        "create function kaltura.keep() returns trigger language plpgsql as "
+        "'begin return null; end'"
+    )
+    job.query(
+        "create trigger keep before delete on kaltura.sync_page for each row "
+        "execute function kaltura.keep()"
+    )
+    let_hours_pass(job, 100 * 24)
+
+    assert job.run().status == "succeeded"
+
+    assert "old pages were not pruned" in caplog.text

@@ -423,3 +423,17 @@ def test_a_new_revision_begins_with_the_rules(tmp_path: Path) -> None:
     assert "lock_timeout" in text
     assert f'down_revision = "{HEAD_REVISION}"' in text.replace("'", '"')
     compile(text, name, "exec")
+
+
+def test_a_downgrade_puts_the_view_back_that_it_found(database_url: str) -> None:
+    run(
+        database_url,
+        "insert into kaltura.sync_run (partner_id, mode, status, finished_at, error_kind) "
+        "values (101, 'full', 'dry_run', now(), 'dry_run')",
+    )
+    said = "select last_run_status from kaltura.sync_freshness"
+    assert rows(database_url, said) == [(None,)]
+    assert alembic(database_url, "-x", "force=yes", "downgrade", "0003").returncode == 0
+    assert rows(database_url, said) == [(None,)]
+    assert migrate(database_url) == ("0003", HEAD_REVISION)
+    assert rows(database_url, said) == [(None,)]
