@@ -130,7 +130,7 @@ def rows_for_copy(service: Simulator) -> bytes:
 def _rows(service: Simulator) -> Iterator[tuple[object, ...]]:
     import msgspec
 
-    from etl.records import decode_rows
+    from etl.tokens.decode import decode_rows
 
     for page in _pages(service):
         decoded = decode_rows(page, partner_id=PARTNER_ID, now=datetime.now().astimezone())

@@ -153,7 +153,7 @@ class Postgres:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    from etl.warehouse.local import local_postgres
+    from etl.embedded.server import local_postgres
 
     with local_postgres(folder) as url:
         yield Postgres(url)
@@ -242,8 +242,8 @@ def _watch_memory(pid: int, peak: list[int]) -> None:
 
 def write_bytecode() -> None:
     """Compile what a sync imports: an installer may have left that to the first start."""
-    modules = "benchmarks.stop_watch, etl.cli.sync, etl.cli.database, etl.cli.tables, etl.sync"
-    command = [sys.executable, "-c", f"import {modules}, etl.kaltura.service, etl.progress"]
+    modules = "benchmarks.stop_watch, etl.cli.sync, etl.cli.database, etl.cli.tables, etl.run.sync"
+    command = [sys.executable, "-c", f"import {modules}, etl.kaltura.service, etl.process.progress"]
     subprocess.run(command, env=_environment(), check=True)
 
 

@@ -70,19 +70,19 @@ def _watch_processor(owner: Any, name: str, stage: str) -> None:
 
 def _install() -> None:
     import etl.cli.sync
-    import etl.fetch
-    import etl.run
-    import etl.sync
-    import etl.warehouse.compare
-    import etl.warehouse.staging
+    import etl.run.engine
+    import etl.run.fetch
+    import etl.run.sync
+    import etl.warehouse.load.compare
+    import etl.warehouse.load.staging
     import etl.warehouse.store
     from etl.kaltura.client import KalturaClient
-    from etl.reading import Desk
-    from etl.run import _Engine
+    from etl.run.engine import _Engine
+    from etl.run.leg import Desk
     from etl.warehouse.store import Warehouse
 
-    _watch(etl.sync, "sync_full", "open and close")
-    _watch(etl.run, "open_upload_tokens", "log in")
+    _watch(etl.run.sync, "sync_full", "open and close")
+    _watch(etl.run.engine, "open_upload_tokens", "log in")
     _watch(etl.warehouse.store, "require_current", "check the schema")
     for name, stage in (
         ("open_run", "take the lease"),
@@ -96,12 +96,12 @@ def _install() -> None:
         _watch(Warehouse, name, stage)
     _watch(_Engine, "run_all", "walk: the rest")
     _watch(Desk, "wait", "walk: wait for pages")
-    _watch(etl.warehouse.staging, "compare_batch", "stage: compare, SQL")
-    _watch(etl.warehouse.compare, "copy_rows", "stage: compare, COPY")
-    _watch(etl.warehouse.staging, "copy_rows", "stage: COPY of differences")
-    _watch(etl.warehouse.staging, "newest_of_each", "stage: one row an id")
+    _watch(etl.warehouse.load.staging, "compare_batch", "stage: compare, SQL")
+    _watch(etl.warehouse.load.compare, "copy_rows", "stage: compare, COPY")
+    _watch(etl.warehouse.load.staging, "copy_rows", "stage: COPY of differences")
+    _watch(etl.warehouse.load.staging, "newest_of_each", "stage: one row an id")
     _watch_processor(KalturaClient, "post", "cpu: HTTP")
-    _watch_processor(etl.fetch, "decode_rows", "cpu: decode")
+    _watch_processor(etl.run.fetch, "decode_rows", "cpu: decode")
     _watch_processor(etl.warehouse.store.staging, "stage_batch", "cpu: stage")
 
 

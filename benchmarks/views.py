@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import psycopg
 
-from etl.warehouse.local import local_postgres
-from etl.warehouse.schema import migrate
+from etl.embedded.server import local_postgres
+from etl.warehouse.schema.revision import migrate
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
 ONE_TOKEN: Final = "partner_id = 101 and token_id = '0_' || md5('777')"  # noqa: S105

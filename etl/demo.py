@@ -19,15 +19,15 @@ from itertools import dropwhile
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from etl.errors import ConfigurationError, LeaseHeld
-from etl.options import SyncOptions
-from etl.progress import NoProgress
+from etl.process.progress import NoProgress
+from etl.process.stop import Stop
 from etl.resources import sql_directory
-from etl.settings import Settings
+from etl.run.options import SyncOptions
+from etl.run.sync import RunReport, sync_full
+from etl.settings.table import Settings
 from etl.simulator import Life, SimulatorServer, generate_account
-from etl.stop import Stop
-from etl.sync import RunReport, sync_full
 from etl.warehouse.engine import connect, transaction, translated_errors
-from etl.warehouse.schema import migrate
+from etl.warehouse.schema.revision import migrate
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Engine

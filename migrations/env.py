@@ -12,8 +12,8 @@ from sqlalchemy.schema import CreateSchema
 
 from etl.errors import ConfigurationError
 from etl.warehouse.engine import connect
-from etl.warehouse.migration import create_schema, migration_lock
-from etl.warehouse.tables import build_tables
+from etl.warehouse.schema.migration import create_schema, migration_lock
+from etl.warehouse.schema.tables import build_tables
 
 attributes = context.config.attributes
 schema: str = attributes.get("schema") or os.environ.get("ETL_SCHEMA") or "kaltura"

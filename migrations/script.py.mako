@@ -8,10 +8,10 @@ Before this goes in:
    constant.  lock_timeout is 5 s: a migration that fails may simply be started again, so each
    revision is one transaction, or can be repeated.
 3. Backfills go in batches of a run, not here.
-4. Every new table and column has a comment, and etl/warehouse/tables.py says the same.
+4. Every new table and column has a comment, and etl/warehouse/schema/tables.py says the same.
 5. A view is installed by the last revision that changed it: take the line out of the earlier one.
 6. The downgrade refuses where it would lose data, unless -x force=yes.
-7. The number is the next one (--rev-id 0002): HEAD_REVISION in etl/warehouse/schema.py follows it.
+7. The number is the next one (--rev-id 0002): HEAD_REVISION in etl/warehouse/schema/revision.py follows it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 ${imports if imports else ""}
-from etl.warehouse.migration import enter_schema
+from etl.warehouse.schema.migration import enter_schema
 
 revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}

@@ -153,7 +153,7 @@ def postgres_major(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def postgres_url(postgres_major: str) -> Iterator[str]:
     """The URL of the run's server: one for all workers, as the program itself would share it."""
-    from etl.warehouse.local import local_postgres
+    from etl.embedded.server import local_postgres
 
     folder = Path(os.environ[RUN_DIR]) / postgres_major
     with pytest.MonkeyPatch.context() as patch:
@@ -170,7 +170,7 @@ def postgres_url(postgres_major: str) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def template_database(postgres_url: str, postgres_major: str) -> str:
     """The name of a migrated database that nobody connects to, made once in the whole run."""
-    from etl.warehouse.schema import migrate
+    from etl.warehouse.schema.revision import migrate
 
     with open(Path(os.environ[RUN_DIR]) / f"template-{postgres_major}.lock", "w") as turn:
         fcntl.flock(turn, fcntl.LOCK_EX)

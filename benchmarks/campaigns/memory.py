@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from etl.embedded.server import local_postgres
 from etl.simulator import DEFAULT_ADMIN_SECRET
-from etl.warehouse.local import local_postgres
-from etl.warehouse.schema import migrate
+from etl.warehouse.schema.revision import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 

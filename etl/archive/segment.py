@@ -18,7 +18,7 @@ import msgspec
 from etl.archive.layout import corrupt, utc
 
 if TYPE_CHECKING:
-    from etl.warehouse.runs import StagedPage
+    from etl.warehouse.ledger.run import StagedPage
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -17,7 +17,7 @@ from etl.errors import UsageError
 
 if TYPE_CHECKING:
     from etl.cli.run_output import Run
-    from etl.options import SyncOptions
+    from etl.run.options import SyncOptions
 
 
 @click.command()
@@ -82,7 +82,7 @@ def backfill(
     touched; all else is as in sync.
     """
     settings = runtime.start()
-    from etl.options import SyncOptions
+    from etl.run.options import SyncOptions
 
     options = SyncOptions(
         mode="backfill",
@@ -102,7 +102,7 @@ def backfill(
 
 def _run(options: SyncOptions, begin: str | None, end: str | None, ids_file: str | None) -> Run:
     """What to do; raises UsageError before anything is touched."""
-    from etl.backfill import backfill_ids, backfill_range, read_range
+    from etl.run.backfill import backfill_ids, backfill_range, read_range
 
     if ids_file is not None:
         if begin is not None or end is not None:
@@ -115,7 +115,7 @@ def _run(options: SyncOptions, begin: str | None, end: str | None, ids_file: str
 
 
 def _ids_of(ids_file: str) -> list[str]:
-    from etl.backfill import read_ids
+    from etl.run.backfill import read_ids
 
     if ids_file == "-":
         return read_ids(sys.stdin.buffer, "standard input")

@@ -9,7 +9,7 @@ import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
-from etl.settings import SETTINGS, Reading
+from etl.settings.table import SETTINGS, Reading
 
 
 @click.command()
@@ -23,9 +23,9 @@ def check(runtime: Runtime) -> None:
     Each setting is shown with its source, secrets as ***.  The exit code is that of the first
     part that failed.
     """
-    from etl.check import check_parts, first_exit_code
     from etl.cli.database import embedded_server_exists, open_warehouse
     from etl.cli.tables import rows_table
+    from etl.preflight import check_parts, first_exit_code
 
     reading = runtime.read()
     runtime.stop.install()

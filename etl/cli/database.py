@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from etl.errors import ConfigurationError
-from etl.settings import Settings
+from etl.settings.table import Settings
 
 log = logging.getLogger("etl.cli")
 
@@ -23,7 +23,7 @@ def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
     if settings.database_url is not None:
         yield settings
         return
-    from etl.warehouse.local import local_postgres
+    from etl.embedded.server import local_postgres
 
     if not create and not embedded_server_exists(settings):
         raise ConfigurationError(
@@ -36,7 +36,7 @@ def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
 
 def embedded_server_exists(settings: Settings) -> bool:
     """Whether the embedded server was ever made; looks, and starts nothing."""
-    from etl.warehouse.local import default_data_dir
+    from etl.embedded.server import default_data_dir
 
     folder = settings.data_dir or default_data_dir()
     try:
@@ -50,7 +50,7 @@ def migrate_embedded(settings: Settings) -> None:
 
     Only the embedded one: the schema of a shared database is changed when its owner says so.
     """
-    from etl.warehouse.schema import migrate, schema_state
+    from etl.warehouse.schema.revision import migrate, schema_state
 
     url = str(settings.database_url)
     state = schema_state(url, settings.schema)

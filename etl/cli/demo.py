@@ -48,7 +48,7 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
     runtime.stop.install()
     from etl.cli.database import open_warehouse
     from etl.demo import SCHEMA, Night, run_demo
-    from etl.settings import Settings
+    from etl.settings.table import Settings
 
     # Nothing else of the settings: a demonstration must never write into a real warehouse or
     # read from a real account.
@@ -125,7 +125,7 @@ def _answer(answer: Answer) -> list[Any]:
     from rich.text import Text
 
     from etl.cli.tables import rows_table
-    from etl.log import printable
+    from etl.process.log import printable
 
     query = "\n".join("    " + printable(line) for line in answer.sql.splitlines())
     table = rows_table("", answer.rows[:ROWS_SHOWN])

@@ -66,8 +66,8 @@ def erase(
     # Signals keep their plain meaning: whatever ends the process, the transaction is undone.
     from etl.cli.database import open_warehouse
     from etl.warehouse.engine import connect
-    from etl.warehouse.eraser import Subject
-    from etl.warehouse.erasure import erase as erase_subjects
+    from etl.warehouse.privacy.erase import erase as erase_subjects
+    from etl.warehouse.privacy.subject import Subject
     from etl.warehouse.store import Warehouse
 
     subjects = [Subject("user", user_id) for user_id in dict.fromkeys(user_ids)]

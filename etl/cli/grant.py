@@ -44,7 +44,7 @@ def grant(
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse
-    from etl.warehouse import grants
+    from etl.warehouse.access import grants
 
     named = {"loader": loader, "analyst": analyst, "auditor": auditor}
     roles = {kind: role for kind, role in named.items() if role is not None}

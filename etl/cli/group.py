@@ -18,7 +18,7 @@ import click
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
 from etl.cli.runtime import Runtime, write_output
 from etl.errors import EtlError, Interrupted
-from etl.log import (
+from etl.process.log import (
     StandardErrorHandler,
     abandon_stream,
     exception_places,

@@ -22,7 +22,7 @@ def migrate(runtime: Runtime) -> None:
     settings = runtime.start()
     from etl.cli.database import open_warehouse
     from etl.cli.tables import facts_table
-    from etl.warehouse import schema
+    from etl.warehouse.schema import revision as schema
 
     with open_warehouse(settings, create=True) as opened:
         url = str(opened.database_url)

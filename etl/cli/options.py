@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from etl.cli.runtime import Runtime
-from etl.settings import SETTINGS
+from etl.settings.table import SETTINGS
 
 Command = Callable[..., Any]
 

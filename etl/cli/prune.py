@@ -54,7 +54,7 @@ def prune(
     runtime.stop.install()
     from etl.cli.database import open_warehouse
     from etl.warehouse.engine import connect
-    from etl.warehouse.pruning import prune as prune_rows
+    from etl.warehouse.privacy.prune import prune as prune_rows
     from etl.warehouse.store import Warehouse
 
     kept = settings.keep_pages_days

@@ -13,7 +13,7 @@ import click
 
 from etl.cli.exit_codes import EXIT_CODES, WORTH_ANOTHER_TRY
 from etl.cli.group import COMMANDS, main
-from etl.settings import SETTINGS
+from etl.settings.table import SETTINGS
 
 HELP_WIDTH = 78
 """What click takes on a terminal of 80 columns or more."""

@@ -12,8 +12,8 @@ from etl.cli.runtime import Runtime
 from etl.errors import DataRefused, UsageError
 
 if TYPE_CHECKING:
-    from etl.replay_check import Comparison
-    from etl.settings import Settings
+    from etl.replay.check import Comparison
+    from etl.settings.table import Settings
 
 
 @click.command()
@@ -85,8 +85,8 @@ def _replay(
 ) -> None:
     from etl.cli.database import open_warehouse
     from etl.cli.tables import facts_table, rows_table
-    from etl.replay import replay as replay_archives
-    from etl.warehouse.schema import migrate
+    from etl.replay.runs import replay as replay_archives
+    from etl.warehouse.schema.revision import migrate
 
     with open_warehouse(settings, create=True) as opened:
         if migrate_it or settings.database_url is None:
@@ -119,7 +119,7 @@ def _replay(
 def _check(runtime: Runtime, settings: Settings, archives: tuple[str, ...]) -> None:
     from etl.cli.database import open_warehouse
     from etl.cli.tables import facts_table, rows_table
-    from etl.replay_check import check_archives
+    from etl.replay.check import check_archives
 
     with open_warehouse(settings, create=False) as opened, runtime.progress() as progress:
         found: Comparison = check_archives(opened, archives, stop=runtime.stop, progress=progress)
@@ -148,7 +148,7 @@ def _check(runtime: Runtime, settings: Settings, archives: tuple[str, ...]) -> N
 
 
 def _names(unfinished: object) -> str:
-    from etl.archive.plan import RunName
+    from etl.archive.catalogue import RunName
 
     names = [name for name in unfinished if isinstance(name, RunName)]  # type: ignore[attr-defined]
     shown = ", ".join(f"{name.run_id} (partner {name.partner_id})" for name in names[:10])
@@ -156,7 +156,7 @@ def _names(unfinished: object) -> str:
 
 
 def _schema_name(text: str) -> str:
-    from etl.setting_values import schema_name
+    from etl.settings.values import schema_name
 
     try:
         return schema_name(text.strip())

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from etl.setting_values import duration
+from etl.settings.values import duration
 
 DAY_SECONDS = 86_400
 

@@ -11,10 +11,10 @@ from etl.cli.tables import facts_table, rows_table
 
 if TYPE_CHECKING:
     from etl.cli.runtime import Runtime
-    from etl.progress import Progress
-    from etl.run import RunReport
-    from etl.settings import Settings
-    from etl.stop import Stop
+    from etl.process.progress import Progress
+    from etl.process.stop import Stop
+    from etl.run.engine import RunReport
+    from etl.settings.table import Settings
 
 SHOWN = (
     "tokens_read",
@@ -57,7 +57,7 @@ def run_and_print(runtime: Runtime, settings: Settings, run: Run) -> None:
         raise
     finally:
         if settings.metrics_file is not None:
-            from etl.metrics import write_metrics
+            from etl.process.metrics import write_metrics
 
             write_metrics(settings.metrics_file, exit_code=code, report=result)
     runtime.print_result(result, *report_tables(result))

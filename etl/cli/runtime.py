@@ -10,14 +10,20 @@ from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING
 
 from etl.errors import UsageError
-from etl.log import StandardErrorHandler, abandon_stream, json_text, setup_logging, wants_json
-from etl.settings import Reading, Settings, read_settings
-from etl.stop import Stop
+from etl.process.log import (
+    StandardErrorHandler,
+    abandon_stream,
+    json_text,
+    setup_logging,
+    wants_json,
+)
+from etl.process.stop import Stop
+from etl.settings.table import Reading, Settings, read_settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from etl.progress import Progress
+    from etl.process.progress import Progress
 
 log = logging.getLogger("etl.cli")
 
@@ -67,7 +73,7 @@ class Runtime:
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:
-        from etl.progress import NoProgress, open_progress, wants_bar
+        from etl.process.progress import NoProgress, open_progress, wants_bar
 
         if self._handler is None:
             with nullcontext(NoProgress()) as progress:

@@ -23,7 +23,7 @@ def status(runtime: Runtime) -> None:
     from etl.cli.tables import tables_of
 
     with open_warehouse(settings, create=False) as opened:
-        from etl.warehouse.status import status_summary
+        from etl.warehouse.read.status import status_summary
 
         summary = status_summary(str(opened.database_url), opened.schema, opened.partner_id)
     runtime.print_result(summary, *tables_of(summary))

@@ -75,8 +75,8 @@ def sync(
     settings.require_partner_id()
     runtime.stop.install()
     from etl.cli.run_output import run_and_print
-    from etl.options import SyncOptions
-    from etl.sync import sync_full
+    from etl.run.options import SyncOptions
+    from etl.run.sync import sync_full
 
     options = SyncOptions(
         mode=mode,

@@ -10,7 +10,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from etl.log import json_text, printable
+from etl.process.log import json_text, printable
 
 ROWS_SHOWN = 50
 CELL_LENGTH_LIMIT = 300

@@ -52,11 +52,11 @@ def verify(runtime: Runtime, sample: int | None, seed: int | None) -> None:
     from etl.cli.tables import facts_table, rows_table
 
     with open_warehouse(settings, create=False) as opened:
-        from etl.verify import verify as verify_warehouse
+        from etl.verify.checks import verify as verify_warehouse
 
         compared = None
         if sample is not None:
-            from etl.verify_source import verify_source
+            from etl.verify.source import verify_source
 
             compared = verify_source(opened, sample=sample, seed=seed, stop=runtime.stop)
         results = verify_warehouse(

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from etl.errors import UsageError
 from etl.resources import sql_directory
-from etl.warehouse.reading import Reader, reading
+from etl.warehouse.read.queries import Reader, reading
 
 Row = dict[str, Any]
 

@@ -12,14 +12,14 @@ listed when.  It imports nothing of the rest of the program.
 
 from __future__ import annotations
 
-from etl.simulator.account import Account
-from etl.simulator.churn import Churn
+from etl.simulator.account.account import Account
+from etl.simulator.account.churn import Churn
+from etl.simulator.account.generate import account_from_file, generate_account
+from etl.simulator.account.life import Life
+from etl.simulator.api.directory import DEFAULT_ADMIN_SECRET, Directory, Partner
 from etl.simulator.client import SimulatorClient
-from etl.simulator.directory import DEFAULT_ADMIN_SECRET, Directory, Partner
 from etl.simulator.faults import FAULT_KINDS, Fault, Faults
-from etl.simulator.generate import account_from_file, generate_account
-from etl.simulator.life import Life
-from etl.simulator.server import SimulatorServer
+from etl.simulator.http.server import SimulatorServer
 
 __all__ = [
     "DEFAULT_ADMIN_SECRET",

@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.simulator import errors
-from etl.simulator.errors import ApiError
+from etl.simulator.api import errors
+from etl.simulator.api.errors import ApiError
 
 POSITIONS = ("any", "login", "list", "idIn", "other")
 """Where a request stands: a session being made, a list, a list by ids, or anything else."""

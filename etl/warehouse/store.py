@@ -10,13 +10,15 @@ import sqlalchemy as sa
 
 from etl.coverage import Coverage
 from etl.errors import ConfigurationError, EtlError
-from etl.warehouse import certificates, ledger, publish, resolve, staging
-from etl.warehouse.certificates import Complete
+from etl.warehouse.access.privileges import current_role, missing_privileges, shortened
 from etl.warehouse.engine import transaction
-from etl.warehouse.privileges import current_role, missing_privileges, shortened
-from etl.warehouse.runs import AuditCounts, BatchResult, Database, OpenRun, StagedPage
-from etl.warehouse.schema import require_current
-from etl.warehouse.tables import build_tables
+from etl.warehouse.ledger import certificates
+from etl.warehouse.ledger import lease as ledger
+from etl.warehouse.ledger.certificates import Complete
+from etl.warehouse.ledger.run import AuditCounts, BatchResult, Database, OpenRun, StagedPage
+from etl.warehouse.load import publish, resolve, staging
+from etl.warehouse.schema.revision import require_current
+from etl.warehouse.schema.tables import build_tables
 
 
 class Warehouse:

@@ -1,6 +1,6 @@
 """The first schema: tables and statuses.
 
-The tables are written out here as they were then: ``etl/warehouse/tables.py`` goes on changing.
+The tables are written out here as they were then; ``etl/warehouse/schema`` goes on changing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 from sqlalchemy.types import TypeEngine
 
 from etl.errors import ConfigurationError
-from etl.warehouse.migration import enter_schema
+from etl.warehouse.schema.migration import enter_schema
 
 revision = "0001"
 down_revision = None

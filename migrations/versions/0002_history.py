@@ -11,8 +11,8 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 
-from etl.warehouse.migration import enter_schema, install_view
-from etl.warehouse.tables import build_tables
+from etl.warehouse.schema.migration import enter_schema, install_view
+from etl.warehouse.schema.tables import build_tables
 
 revision = "0002"
 down_revision = "0001"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from etl.warehouse.migration import enter_schema, require_force
+from etl.warehouse.schema.migration import enter_schema, require_force
 
 revision = "0003"
 down_revision = "0002"

@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from etl.warehouse.migration import enter_schema, install_view, require_force
+from etl.warehouse.schema.migration import enter_schema, install_view, require_force
 
 revision = "0004"
 down_revision = "0003"

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 
 from etl.demo import OPEN_SHARE, SYNC_HOUR, Night, first_load_at, night_to_ask_for, with_variables
+from etl.embedded.server import local_postgres
 from etl.simulator import Life, generate_account
-from etl.warehouse.local import local_postgres
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NIGHTS = 3

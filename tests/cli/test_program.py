@@ -128,7 +128,7 @@ from etl.cli import group
 @click.command()
 @click.option("--verbose", is_flag=True)
 def check(verbose):
-    from etl.log import setup_logging
+    from etl.process.log import setup_logging
     setup_logging(level="DEBUG" if verbose else "INFO", secrets=["canary-1234567"])
     row = "a-row's-value"
     raise {error}
@@ -236,8 +236,8 @@ def test_the_readers_do_not_make_a_warehouse(run: Run, clean_environment: dict[s
 
 PROGRESS = """
 import logging, time
-from etl.log import setup_logging
-from etl.progress import open_progress, wants_bar
+from etl.process.log import setup_logging
+from etl.process.progress import open_progress, wants_bar
 handler = setup_logging()
 with open_progress(handler, bar=wants_bar(json_log=False), quiet=False) as progress:
     for step in range(1, 6):
@@ -287,9 +287,9 @@ def test_a_pipe_gets_no_bar(clean_environment: dict[str, str]) -> None:
 
 
 def test_progress_is_logged_every_30_seconds(caplog: pytest.LogCaptureFixture) -> None:
-    from etl.progress import LogProgress
+    from etl.process.progress import LogProgress
 
-    caplog.set_level("INFO", logger="etl.progress")
+    caplog.set_level("INFO", logger="etl.process.progress")
     now = 0.0
     progress = LogProgress(monotonic=lambda: now)
     for second in range(0, 95, 5):

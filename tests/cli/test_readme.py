@@ -15,7 +15,7 @@ from etl.cli import main
 from etl.cli.exit_codes import EXIT_CODES
 from etl.cli.group import COMMANDS
 from etl.cli.reference import exit_codes_table, settings_table
-from etl.settings import SETTINGS
+from etl.settings.table import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

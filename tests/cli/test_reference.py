@@ -14,7 +14,7 @@ from etl.cli import main
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
 from etl.cli.group import COMMANDS
 from etl.cli.reference import PARTS, with_parts
-from etl.settings import SETTINGS
+from etl.settings.table import SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"

@@ -12,7 +12,7 @@ import time
 import pytest
 
 from etl.errors import Interrupted
-from etl.stop import Stop
+from etl.process.stop import Stop
 
 
 def test_waits_as_long_as_it_is_told_when_nobody_asks() -> None:
@@ -72,7 +72,7 @@ def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
 def test_a_storm_of_signals_does_not_hang() -> None:
     # An Event would: its lock is taken by the code that the handler interrupts.
     program = (
-        "import time\nfrom etl.stop import Stop\nstop = Stop()\n"
+        "import time\nfrom etl.process.stop import Stop\nstop = Stop()\n"
         "stop.install()\n"
         "print('ready', flush=True)\n"
         "end = time.monotonic() + 1\n"

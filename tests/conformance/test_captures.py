@@ -26,9 +26,9 @@ from typing import Any
 import pytest
 
 from etl.simulator import DEFAULT_ADMIN_SECRET, Account, Partner, SimulatorServer
-from etl.simulator.encode import encode_token
-from etl.simulator.generate import account_from_file
-from etl.simulator.ks import mint_v1
+from etl.simulator.account.encode import encode_token
+from etl.simulator.account.generate import account_from_file
+from etl.simulator.api.ks import mint_v1
 
 DATA = Path(__file__).parent / "data"
 ROOT = Path(__file__).resolve().parents[2]

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psycopg
 
-from etl.warehouse.privileges import ANALYST_TABLES, READABLE_COLUMNS
+from etl.warehouse.access.privileges import ANALYST_TABLES, READABLE_COLUMNS
 
 HEAD: Final = """\
 # The warehouse of kaltura-etl as a source of dbt: copy this file into the models of your project.

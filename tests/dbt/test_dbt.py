@@ -20,7 +20,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from etl.simulator import SimulatorServer, generate_account
-from etl.warehouse.grants import grant
+from etl.warehouse.access.grants import grant
 from tests.integration.syncing import Job
 
 ROOT = Path(__file__).resolve().parents[2]

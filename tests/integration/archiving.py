@@ -17,19 +17,19 @@ import pytest
 from psycopg import sql
 
 from etl.archive.layout import Manifest, decode_manifest
-from etl.backfill import Range, backfill_ids, backfill_range
 from etl.errors import CredentialsRefused, DataRefused, EtlError, ServiceUnavailable
-from etl.options import SyncOptions
-from etl.progress import NoProgress
-from etl.replay import ReplayReport, replay
-from etl.replay_check import Comparison, check_archives
-from etl.settings import Settings, load_settings
+from etl.process.progress import NoProgress
+from etl.process.stop import Stop
+from etl.replay.check import Comparison, check_archives
+from etl.replay.runs import ReplayReport, replay
+from etl.run.backfill import Range, backfill_ids, backfill_range
+from etl.run.options import SyncOptions
+from etl.run.sync import RunReport
+from etl.settings.table import Settings, load_settings
 from etl.simulator import Churn, SimulatorServer, generate_account
 from etl.simulator.faults import RequestInfo
-from etl.stop import Stop
-from etl.sync import RunReport
-from etl.verify import verify
-from etl.warehouse.schema import migrate, schema_state
+from etl.verify.checks import verify
+from etl.warehouse.schema.revision import migrate, schema_state
 from tests.integration.syncing import Job
 
 TRIES = 9

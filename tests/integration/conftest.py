@@ -14,9 +14,9 @@ import pytest
 from psycopg.rows import dict_row
 
 from etl.coverage import Coverage, page_span
-from etl.records import Rejected, Token
+from etl.tokens.decode import Rejected, Token
 from etl.warehouse.engine import connect
-from etl.warehouse.runs import AuditCounts, OpenRun, StagedPage
+from etl.warehouse.ledger.run import AuditCounts, OpenRun, StagedPage
 from etl.warehouse.store import Warehouse
 
 PARTNER = 102
@@ -83,7 +83,7 @@ def page_of(
 
 @dataclass
 class Nights:
-    """A warehouse, and runs through it as ``etl.sync`` makes them."""
+    """A warehouse, and runs through it as ``etl.run.sync`` makes them."""
 
     url: str
     warehouse: Warehouse

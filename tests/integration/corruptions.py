@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import psycopg
 
-from etl.verify import CERTIFICATES
+from etl.verify.checks import CERTIFICATES
 
 NIGHT: Final = datetime(2026, 3, 1, 2, tzinfo=UTC)
 EVERYTHING: Final = "{(,)}"

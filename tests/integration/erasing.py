@@ -11,10 +11,10 @@ from etl.errors import (
     CredentialsRefused,
 )
 from etl.simulator import SimulatorServer
-from etl.verify import verify
+from etl.verify.checks import verify
 from etl.warehouse.engine import connect
-from etl.warehouse.eraser import Erased, Subject
-from etl.warehouse.erasure import erase
+from etl.warehouse.privacy.erase import erase
+from etl.warehouse.privacy.subject import Erased, Subject
 from etl.warehouse.store import Warehouse
 from tests.integration.syncing import Job
 

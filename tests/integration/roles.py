@@ -17,7 +17,7 @@ import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from etl.warehouse.grants import grant
+from etl.warehouse.access.grants import grant
 
 NOT_PERMITTED = "42501"
 NOT_UPDATABLE = "55000"

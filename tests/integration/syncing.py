@@ -24,12 +24,12 @@ from typing import Any
 import psycopg
 from psycopg.rows import dict_row
 
-from etl.options import SyncOptions
-from etl.progress import NoProgress
-from etl.settings import load_settings
+from etl.process.progress import NoProgress
+from etl.process.stop import Stop
+from etl.run.options import SyncOptions
+from etl.run.sync import RunReport, sync_full
+from etl.settings.table import load_settings
 from etl.simulator import SimulatorServer
-from etl.stop import Stop
-from etl.sync import RunReport, sync_full
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCOUNT_102 = ROOT / "tests" / "conformance" / "data" / "account-102.json.gz"

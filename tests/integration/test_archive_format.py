@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from etl.archive.catalogue import plan_of
 from etl.archive.layout import (
     FORMAT,
     FORMAT_VERSION,
@@ -32,14 +33,13 @@ from etl.archive.layout import (
     sha256_of,
 )
 from etl.archive.object_store import ObjectStore
-from etl.archive.plan import plan_of
-from etl.archive.read import Archive, Kept
-from etl.archive.recorder import chosen_of
+from etl.archive.reader import Archive, Kept
 from etl.archive.segment import SegmentHead, pack, unpack
 from etl.archive.stores import ArchiveUnavailable, LocalStore, Store, open_store
+from etl.archive.writer import chosen_of
 from etl.coverage import Span
 from etl.errors import ConfigurationError, DataRefused, UsageError
-from etl.warehouse.runs import StagedPage
+from etl.warehouse.ledger.run import StagedPage
 
 AT = datetime(2026, 11, 23, 1, 2, 3, 456789, tzinfo=UTC)
 BODIES = [

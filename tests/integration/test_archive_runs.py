@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from etl.errors import DataRefused, EtlError
-from etl.options import SyncOptions
+from etl.run.options import SyncOptions
 from tests.conftest import with_database
 from tests.integration.archiving import (
     Kept,
@@ -125,7 +125,7 @@ def test_a_file_that_was_lost_makes_the_walk_start_over(kept: Kept) -> None:
 
 KILLED_BEFORE_ITS_MANIFEST = """
 import os, signal
-from etl.archive.recorder import ArchiveRecorder
+from etl.archive.writer import ArchiveRecorder
 ArchiveRecorder.finish = lambda self, run: os.kill(os.getpid(), signal.SIGKILL)
 from etl.cli import main
 main(["sync"])

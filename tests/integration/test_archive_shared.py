@@ -11,7 +11,7 @@ import pytest
 
 from etl.errors import ConfigurationError
 from etl.simulator import SimulatorServer, generate_account
-from etl.warehouse.schema import migrate
+from etl.warehouse.schema.revision import migrate
 from tests.conftest import with_database
 from tests.integration.archiving import (
     Kept,

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from etl.backfill import Range, backfill_ids, backfill_range
-from etl.options import SyncOptions
-from etl.progress import NoProgress
-from etl.run import RunReport
-from etl.settings import load_settings
+from etl.process.progress import NoProgress
+from etl.process.stop import Stop
+from etl.run.backfill import Range, backfill_ids, backfill_range
+from etl.run.engine import RunReport
+from etl.run.options import SyncOptions
+from etl.settings.table import load_settings
 from etl.simulator import Account, SimulatorServer, generate_account
-from etl.simulator.churn import Churn
-from etl.stop import Stop
-from etl.verify import verify
+from etl.simulator.account.churn import Churn
+from etl.verify.checks import verify
 from tests.integration.syncing import (
     Job,
     ended,

@@ -14,10 +14,10 @@ import pytest
 from etl.errors import (
     UsageError,
 )
-from etl.options import SyncOptions
-from etl.records import decode_rows
+from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
-from etl.suppression import Pseudonyms
+from etl.tokens.decode import decode_rows
+from etl.tokens.pseudonyms import Pseudonyms
 from tests.integration.erasing import (
     ANNA,
     KEY,

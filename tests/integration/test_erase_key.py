@@ -10,11 +10,11 @@ import psycopg
 import pytest
 
 from etl.errors import ConfigurationError, EtlError
-from etl.settings import load_settings
+from etl.process.stop import Stop
+from etl.settings.table import load_settings
 from etl.simulator import SimulatorServer, generate_account
-from etl.stop import Stop
-from etl.suppression import Pseudonyms
-from etl.verify_source import verify_source
+from etl.tokens.pseudonyms import Pseudonyms
+from etl.verify.source import verify_source
 from tests.integration.erasing import ANNA, KEY, assert_verified, erased, insert
 from tests.integration.roles import roles_of
 from tests.integration.searching import fingerprint, search

@@ -18,8 +18,8 @@ from etl.errors import (
 )
 from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.engine import connect
-from etl.warehouse.eraser import Subject
-from etl.warehouse.erasure import ERASER_PRIVILEGES
+from etl.warehouse.privacy.erase import ERASER_PRIVILEGES
+from etl.warehouse.privacy.subject import Subject
 from etl.warehouse.store import Warehouse
 from tests.integration.erasing import (
     ANNA,

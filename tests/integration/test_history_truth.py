@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from etl.simulator import SimulatorServer, generate_account
-from etl.verify import verify
+from etl.verify.checks import verify
 from tests.integration.syncing import Job, tell
 from tests.integration.truth import Chronicle, Estimate, quantile
 

@@ -10,10 +10,10 @@ import psycopg
 import pytest
 
 from etl.errors import DataRefused
-from etl.options import SyncOptions
-from etl.run import RunReport
+from etl.run.engine import RunReport
+from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
-from etl.verify import verify
+from etl.verify.checks import verify
 from tests.integration.restamp import restamp_run
 from tests.integration.syncing import (
     VALUES,
@@ -330,7 +330,7 @@ where from_status is not null and from_status_code in (0, 1, 2)
 @pytest.mark.campaign
 @pytest.mark.timeout(3600)
 def test_a_month_of_hourly_runs(database_url: str, empty_database_url: str) -> None:
-    from etl.warehouse.schema import migrate
+    from etl.warehouse.schema.revision import migrate
 
     migrate(empty_database_url, "kaltura")
     with SimulatorServer(generate_account(1_000, seed=30), seed=30, shuffle_ties=True) as server:

@@ -16,13 +16,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from etl.embedded.server import default_data_dir, find_binaries, local_postgres
 from etl.errors import ConfigurationError, WarehouseUnavailable
-from etl.warehouse.local import default_data_dir, find_binaries, local_postgres
 
 CLIENT = """
 import sys
 from pathlib import Path
-from etl.warehouse.local import local_postgres
+from etl.embedded.server import local_postgres
 with local_postgres(Path(sys.argv[1])) as url:
     print(url, flush=True)
     sys.stdin.read()

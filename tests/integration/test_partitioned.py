@@ -21,9 +21,9 @@ from psycopg import sql
 from etl.errors import CredentialsRefused, DataRefused
 from etl.resources import sql_directory
 from etl.simulator import SimulatorServer, generate_account
-from etl.suppression import Pseudonyms
+from etl.tokens.pseudonyms import Pseudonyms
 from etl.warehouse.engine import connect
-from etl.warehouse.pruning import Pruned, prune
+from etl.warehouse.privacy.prune import Pruned, prune
 from etl.warehouse.store import Warehouse
 from tests.integration.erasing import ANNA, KEY, assert_verified, erased, insert
 from tests.integration.restamp import restamp_run

@@ -13,10 +13,10 @@ import pytest
 
 from etl.errors import CredentialsRefused, ServiceUnavailable
 from etl.simulator import SimulatorServer, generate_account
-from etl.verify import check_files, verify
-from etl.warehouse import pruning
+from etl.verify.checks import check_files, verify
 from etl.warehouse.engine import connect
-from etl.warehouse.pruning import Pruned, prune
+from etl.warehouse.privacy import prune as pruning
+from etl.warehouse.privacy.prune import Pruned, prune
 from etl.warehouse.store import Warehouse
 from tests.integration.restamp import restamp_run
 from tests.integration.roles import roles_of

@@ -31,18 +31,18 @@ from hypothesis.stateful import (
 )
 from psycopg import sql
 
-from etl.audit import REJECTED_ALWAYS_ALLOWED, absences_allowed
-from etl.backfill import Range, backfill_range
 from etl.coverage import Coverage
 from etl.errors import EtlError
-from etl.options import SyncOptions
-from etl.progress import NoProgress
-from etl.settings import load_settings
+from etl.process.progress import NoProgress
+from etl.process.stop import Stop
+from etl.run.audit import REJECTED_ALWAYS_ALLOWED, absences_allowed
+from etl.run.backfill import Range, backfill_range
+from etl.run.options import SyncOptions
+from etl.run.sync import sync_full
+from etl.settings.table import load_settings
 from etl.simulator import SimulatorServer
 from etl.simulator.faults import RequestInfo
-from etl.stop import Stop
-from etl.sync import sync_full
-from etl.verify import verify
+from etl.verify.checks import verify
 from tests.conftest import with_database
 from tests.integration.syncing import Job, listed, wait_until
 from tests.integration.test_refused_runs import (

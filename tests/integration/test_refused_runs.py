@@ -12,10 +12,10 @@ import psycopg
 import pytest
 
 from etl.errors import CredentialsRefused, DataRefused, WarehouseUnavailable
-from etl.options import SyncOptions
+from etl.run.options import SyncOptions
 from etl.simulator import Account, SimulatorServer
 from etl.simulator.faults import RequestInfo
-from etl.verify import verify
+from etl.verify.checks import verify
 from tests.integration.syncing import (
     Job,
     Model,

@@ -17,11 +17,12 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from etl import records, replay
 from etl.archive import layout, segment
 from etl.errors import DataRefused, EtlError, LeaseHeld, UsageError
-from etl.replay import ReplayReport
+from etl.replay import runs as replay
+from etl.replay.runs import ReplayReport
 from etl.simulator import SimulatorServer, generate_account
+from etl.tokens import decode as records
 from tests.integration.archiving import (
     Life,
     archived,
@@ -244,7 +245,7 @@ def test_an_interrupted_replay_goes_on(scene: Scene, monkeypatch: pytest.MonkeyP
 
 KILLED_IN_THE_SECOND_RUN = """
 import os, signal
-from etl import replay
+from etl.replay import runs as replay
 publish = replay.publish
 def publish_one(database, run, *arguments, **options):
     if run.run_id == 2:

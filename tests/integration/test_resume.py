@@ -7,7 +7,7 @@ import random
 import pytest
 
 from etl.errors import CredentialsRefused
-from etl.options import SyncOptions
+from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.integration.syncing import Job, Model, assert_same, listed, requests_of, tell
 

@@ -11,12 +11,12 @@ import pytest
 from psycopg import sql
 
 from etl.errors import ConfigurationError, DataRefused, EtlError
-from etl.options import SyncOptions
+from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
-from etl.verify import verify
+from etl.verify.checks import verify
+from etl.warehouse.access.privileges import ANALYST_TABLES, NOT_FOR_ANALYSTS, known_tables
 from etl.warehouse.engine import connect
-from etl.warehouse.privileges import ANALYST_TABLES, NOT_FOR_ANALYSTS, known_tables
-from etl.warehouse.status import status_summary
+from etl.warehouse.read.status import status_summary
 from etl.warehouse.store import Warehouse
 from tests.integration.roles import Roles, roles_of
 from tests.integration.syncing import Job, Model, assert_same, listed

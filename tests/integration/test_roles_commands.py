@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from etl.options import SyncOptions
+from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.integration.roles import Roles, own_database, roles_of
 from tests.integration.syncing import Job, listed

@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 
 from etl.simulator import SimulatorServer, generate_account
-from etl.warehouse.privileges import (
+from etl.warehouse.access.privileges import (
     ANALYST_TABLES,
     READABLE_COLUMNS,
     allowed,

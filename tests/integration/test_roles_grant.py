@@ -11,10 +11,8 @@ from psycopg import sql
 
 from etl.errors import ConfigurationError, CredentialsRefused, UsageError
 from etl.simulator import SimulatorServer, generate_account
-from etl.warehouse.engine import connect
-from etl.warehouse.grants import grant
-from etl.warehouse.migration import migration_lock
-from etl.warehouse.privileges import (
+from etl.warehouse.access.grants import grant
+from etl.warehouse.access.privileges import (
     allowed,
     excess_privileges,
     missing_privileges,
@@ -22,7 +20,9 @@ from etl.warehouse.privileges import (
     readers_left_behind,
     too_much,
 )
-from etl.warehouse.schema import open_connection
+from etl.warehouse.engine import connect
+from etl.warehouse.schema.migration import migration_lock
+from etl.warehouse.schema.revision import open_connection
 from tests.integration.roles import NOT_PERMITTED, Roles, as_role, roles_of
 from tests.integration.syncing import Job, wait_until
 

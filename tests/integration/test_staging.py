@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from etl.records import Rejected
+from etl.tokens.decode import Rejected
 from tests.integration.wal import install_wal_inspect, wal_of_tables, wal_position
 
 START = 1_700_000_000

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl.options import SyncOptions
+from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.integration.syncing import Job, Model, assert_same, listed, requests_of
 

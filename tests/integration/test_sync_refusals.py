@@ -18,7 +18,7 @@ from etl.errors import (
     ServiceUnavailable,
     WarehouseUnavailable,
 )
-from etl.options import SyncOptions
+from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.integration.syncing import Job, listed
 

@@ -19,10 +19,10 @@ from sqlalchemy import Table
 from sqlalchemy.dialects import postgresql
 
 from etl.errors import ConfigurationError, Interrupted
-from etl.stop import Stop
-from etl.verify import CERTIFICATES, ROWS_SHOWN, CheckResult, check_files, verify
-from etl.warehouse.status import status_summary
-from etl.warehouse.tables import build_tables
+from etl.process.stop import Stop
+from etl.verify.checks import CERTIFICATES, ROWS_SHOWN, CheckResult, check_files, verify
+from etl.warehouse.read.status import status_summary
+from etl.warehouse.schema.tables import build_tables
 from tests.integration.corruptions import (
     ALSO_FOUND,
     CORRUPTIONS,

@@ -16,14 +16,14 @@ import psycopg
 import pytest
 
 from etl.errors import ConfigurationError, UsageError
-from etl.settings import load_settings
+from etl.process.stop import Stop
+from etl.settings.table import load_settings
 from etl.simulator import SimulatorServer, generate_account
-from etl.stop import Stop
-from etl.verify_source import SourceComparison, verify_source
-from etl.warehouse.compare import COMPARED
+from etl.verify.source import SourceComparison, verify_source
 from etl.warehouse.engine import connect
-from etl.warehouse.eraser import Subject
-from etl.warehouse.erasure import erase
+from etl.warehouse.load.compare import COMPARED
+from etl.warehouse.privacy.erase import erase
+from etl.warehouse.privacy.subject import Subject
 from etl.warehouse.store import Warehouse
 from tests.integration.restamp import restamp_run
 from tests.integration.syncing import ROOT, Job

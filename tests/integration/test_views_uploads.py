@@ -15,7 +15,7 @@ import pytest
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from etl.warehouse.schema import migrate
+from etl.warehouse.schema.revision import migrate
 from tests.integration.history_world import insert
 
 LOOKED = datetime(2026, 3, 20, 2, tzinfo=UTC)

@@ -23,14 +23,14 @@ import psycopg
 
 from etl.coverage import EVERYTHING, Coverage
 from etl.errors import DataRefused, ServiceUnavailable
-from etl.options import SyncOptions
-from etl.progress import NoProgress
-from etl.run import RunReport
-from etl.settings import load_settings
+from etl.process.progress import NoProgress
+from etl.process.stop import Stop
+from etl.run.engine import RunReport
+from etl.run.options import SyncOptions
+from etl.run.sync import sync_full
+from etl.settings.table import load_settings
 from etl.simulator import Churn, Life, SimulatorServer
 from etl.simulator.faults import RequestInfo
-from etl.stop import Stop
-from etl.sync import sync_full
 from tests.integration.restamp import restamp_run
 from tests.integration.syncing import VALUES, VOLATILE, Job, columns_of
 

@@ -69,7 +69,7 @@ def warm() -> Iterator[Warm]:
 def _main() -> None:
     import etl.cli.database
     import etl.cli.sync
-    import etl.sync  # noqa: F401 - imported for all that will be forked
+    import etl.run.sync  # noqa: F401 - imported for all that will be forked
 
     for line in sys.stdin:
         question = json.loads(line)

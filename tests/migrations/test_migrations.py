@@ -19,13 +19,13 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
+from etl.embedded.server import find_binaries
 from etl.errors import ConfigurationError, LeaseHeld
 from etl.resources import migrations_directory, sql_directory
+from etl.warehouse.access.privileges import LOADER_PRIVILEGES
 from etl.warehouse.engine import connect
-from etl.warehouse.local import find_binaries
-from etl.warehouse.migration import migration_lock
-from etl.warehouse.privileges import LOADER_PRIVILEGES
-from etl.warehouse.schema import (
+from etl.warehouse.schema.migration import migration_lock
+from etl.warehouse.schema.revision import (
     HEAD_REVISION,
     migrate,
     missing_privileges,
@@ -33,7 +33,7 @@ from etl.warehouse.schema import (
     require_current,
     schema_state,
 )
-from etl.warehouse.tables import build_tables
+from etl.warehouse.schema.tables import build_tables
 
 REPOSITORY = Path(__file__).parents[2]
 OBJECTS = """
@@ -153,7 +153,11 @@ def test_two_schemas_with_any_name_live_side_by_side(empty_database_url: str) ->
 
 
 def test_migrators_started_at_once_all_succeed_and_one_works(empty_database_url: str) -> None:
-    code = "import sys\nfrom etl.warehouse.schema import migrate\nprint(migrate(sys.argv[1])[0])"
+    code = (
+        "import sys\n"
+        "from etl.warehouse.schema.revision import migrate\n"
+        "print(migrate(sys.argv[1])[0])"
+    )
     started = [
         subprocess.Popen(
             [sys.executable, "-c", code, empty_database_url],

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from etl.warehouse.migration import read_comments
-from etl.warehouse.schema import migrate, open_connection
-from etl.warehouse.schema_reference import FILE_NAME, RELATIONS, describe
-from etl.warehouse.tables import build_tables
+from etl.warehouse.schema.migration import read_comments
+from etl.warehouse.schema.reference import FILE_NAME, RELATIONS, describe
+from etl.warehouse.schema.revision import migrate, open_connection
+from etl.warehouse.schema.tables import build_tables
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / FILE_NAME
 
@@ -19,7 +19,7 @@ def test_the_page_is_what_the_database_says(database_url: str) -> None:
     with open_connection(database_url) as connection:
         page = describe(connection)
     written = PAGE.read_text(encoding="utf-8")
-    assert page == written, "run: python -m etl.warehouse.schema_reference docs/reference"
+    assert page == written, "run: python -m etl.warehouse.schema.reference docs/reference"
 
 
 def test_the_page_of_another_schema_is_the_same(empty_database_url: str) -> None:

@@ -10,8 +10,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from etl.verify import verify
-from etl.warehouse.grants import grant
+from etl.verify.checks import verify
+from etl.warehouse.access.grants import grant
 from tests.questions.expected import EXPECTED
 from tests.questions.lives import (
     LIVES,

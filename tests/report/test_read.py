@@ -19,8 +19,8 @@ from etl.errors import UsageError, WarehouseUnavailable
 from etl.report.facts import facts_of
 from etl.report.read import USER_ROWS, ReportRows, read_report
 from etl.resources import sql_directory
-from etl.warehouse.grants import grant
-from etl.warehouse.reading import reading
+from etl.warehouse.access.grants import grant
+from etl.warehouse.read.queries import reading
 from tests.report.conftest import TOKENS, VANISHED, Lived
 from tests.report.sample import HOSTILE
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from etl.audit import audit
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import DataRefused
+from etl.run.audit import audit
 from etl.walk import Hole
-from etl.warehouse.runs import AuditCounts
+from etl.warehouse.ledger.run import AuditCounts
 
 COUNTS = AuditCounts(
     inserted=0,

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from etl.backfill import Range, read_ids, read_range
 from etl.errors import UsageError
+from etl.run.backfill import Range, read_ids, read_range
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from etl.kaltura.ks import KsFacts, make_ks, read_ks
-from etl.simulator.ks import read_ks as read_as_the_simulator_does
+from etl.simulator.api.ks import read_ks as read_as_the_simulator_does
 
 SECRET = "a1b2c3d4e5f60718293a4b5c6d7e8f90"
 

@@ -15,9 +15,9 @@ import pytest
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, ServiceUnavailable
 from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
 from etl.kaltura.upload_token import UploadTokens
-from etl.simulator.account import Account
-from etl.simulator.ks import mint_v1, mint_v2, parse_privileges
-from etl.simulator.server import SimulatorServer
+from etl.simulator.account.account import Account
+from etl.simulator.api.ks import mint_v1, mint_v2, parse_privileges
+from etl.simulator.http.server import SimulatorServer
 
 PARTNER = 102
 SECRET = "a1b2c3d4e5f60718293a4b5c6d7e8f90"

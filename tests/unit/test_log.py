@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import pytest
 
-from etl import log as log_module
-from etl.log import (
+from etl.process import log as log_module
+from etl.process.log import (
     JsonFormatter,
     Scrubber,
     StandardErrorHandler,

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from etl.errors import DataRefused, UsageError
-from etl.records import TOKEN_COLUMNS, DecodedRows, Token, decode_rows
+from etl.tokens.decode import TOKEN_COLUMNS, DecodedRows, Token, decode_rows
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 NOW_SECOND = int(NOW.timestamp())

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from etl.records import decode_rows
+from etl.tokens.decode import decode_rows
 
 ACCOUNT = Path(__file__).resolve().parents[3] / "shared" / "kaltura" / "account-102.json"
 NOW = datetime(2026, 11, 23, tzinfo=UTC)

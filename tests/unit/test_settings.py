@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigurationError, UsageError
-from etl.settings import SETTINGS, Settings, load_settings, read_settings
+from etl.settings.table import SETTINGS, Settings, load_settings, read_settings
 
 CANARY = "canary-5f3a9"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.setting_values import (
+from etl.settings.values import (
     database_passwords,
     database_url,
     database_url_warning,

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigurationError
-from etl.variable_file import SIZE_LIMIT_BYTES, read_variable_file
+from etl.settings.variable_file import SIZE_LIMIT_BYTES, read_variable_file
 
 CANARY = "canary-77"
 

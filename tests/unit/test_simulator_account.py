@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from etl.simulator import Account, Churn, Life, account_from_file, generate_account
-from etl.simulator.call import RequestRecord
-from etl.simulator.token_line import ORDER_BITS, Token, TokenLine
+from etl.simulator.account.token_line import ORDER_BITS, Token, TokenLine
+from etl.simulator.api.call import RequestRecord
 
 
 def token(number: int, created_at: int) -> Token:

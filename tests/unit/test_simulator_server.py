@@ -20,7 +20,7 @@ from etl.simulator import (
     SimulatorServer,
     generate_account,
 )
-from etl.simulator.ks import mint_v1, mint_v2, parse_privileges
+from etl.simulator.api.ks import mint_v1, mint_v2, parse_privileges
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.records import DecodedRows, Rejected, Token
-from etl.suppression import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression, owners_of
+from etl.tokens.decode import DecodedRows, Rejected, Token
+from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression, owners_of
 
 KEY = "k" * 32
 PSEUDONYMS = Pseudonyms(KEY, 102)

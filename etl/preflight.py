@@ -1,0 +1,206 @@
+"""``kaltura-etl check``: proves each part in turn, and writes nothing.
+
+A part that cannot be tried because an earlier one failed is skipped, not failed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from etl.errors import ConfigurationError, CredentialsRefused, EtlError, Interrupted
+from etl.process.stop import Stop
+from etl.settings.table import Reading, Settings
+from etl.settings.values import database_url_warning, masked_database_url
+
+OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
+NOT_PERMITTED = "42501"
+GRANT_LOADER = "kaltura-etl grant --loader ROLE --apply"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one part showed.  ``exit_code`` is 0 unless the part failed."""
+
+    part: str
+    state: str
+    detail: str
+    exit_code: int = 0
+
+
+def check_parts(
+    reading: Reading, open_database: Callable[[], str | None], stop: Stop
+) -> Iterator[Finding]:
+    """Yield a finding a part, as soon as it is known.
+
+    ``open_database`` gives the address to try, None if the embedded server does not exist yet.
+    Raises nothing but ``Interrupted``.
+    """
+    settings = reading.settings
+    yield from _check_settings(reading)
+    yield from _check_service(settings, stop, _names_with_problems(reading))
+    yield from _check_database(settings, open_database, _names_with_problems(reading))
+
+
+def _names_with_problems(reading: Reading) -> set[object]:
+    return {problem.fields.get("setting") for problem in reading.problems}
+
+
+def _failed(part: str, error: EtlError) -> Finding:
+    if isinstance(error, Interrupted):
+        raise error
+    return Finding(part, FAILED, error.message, error.exit_code)
+
+
+def _check_settings(reading: Reading) -> Iterator[Finding]:
+    for problem in reading.problems:
+        yield _failed("settings", problem)
+    for warning in reading.warnings:
+        yield Finding("settings", WARNING, warning)
+    try:
+        kind = reading.settings.credential().kind.replace("_", " ")
+        partner_id = reading.settings.require_partner_id()
+    except ConfigurationError as error:
+        # A credential that is set but does not parse is already named above.
+        if not reading.problems:
+            yield _failed("settings", error)
+        return
+    if not reading.problems:
+        yield Finding("settings", OK, f"account {partner_id}, by {kind}")
+
+
+def _check_service(settings: Settings, stop: Stop, wrong: set[object]) -> Iterator[Finding]:
+    service, session = "service reachable", "session valid, of admin type"
+    needed = [name for name in map(str, wrong) if name.startswith(("KALTURA_", "VARIABLE_FILE"))]
+    try:
+        settings.credential()
+        settings.require_partner_id()
+    except ConfigurationError:
+        needed.append("credential")
+    if needed:
+        yield Finding(service, SKIPPED, "the settings above come first")
+        yield Finding(session, SKIPPED, "the settings above come first")
+        return
+    from etl.run.service import open_upload_tokens  # noqa: PLC0415 - 0.3 s that --help must not pay
+
+    try:
+        with open_upload_tokens(settings, stop) as upload_tokens:
+            probe = upload_tokens.probe()
+    except CredentialsRefused as error:
+        if "http_status" in error.fields:  # a gateway refused us: the service never saw the call
+            yield _failed(service, error)
+            yield Finding(session, SKIPPED, "the service comes first")
+            return
+        if {"code", "session_type"} & error.fields.keys():
+            yield Finding(service, OK, settings.service_url)
+        else:
+            yield Finding(service, SKIPPED, "not asked: the session comes first")
+        yield _failed(session, error)
+        return
+    except EtlError as error:
+        yield _failed(service, error)
+        yield Finding(session, SKIPPED, "the service comes first")
+        return
+    yield Finding(
+        service,
+        OK,
+        f"{probe.service_url}, one token in {probe.latency_seconds * 1000:.0f} ms, clock "
+        f"{round(probe.server_clock_ahead_seconds):+d} s from ours",
+    )
+    left = probe.session_seconds_left
+    life = "of unknown life" if left is None else f"valid for {left / 3600:.1f} h"
+    count = "?" if probe.total_count is None else f"about {probe.total_count:,}"
+    yield Finding(session, OK, f"account {probe.partner_id}, {life}, lists {count} tokens")
+
+
+def _check_database(
+    settings: Settings, open_database: Callable[[], str | None], wrong: set[object]
+) -> Iterator[Finding]:
+    parts = ("database reachable", "schema version", "privileges")
+    embedded = settings.database_url is None
+    if wrong & {"DATABASE_URL", "ETL_SCHEMA", "ETL_DATA_DIR", "VARIABLE_FILE"}:
+        yield from (Finding(part, SKIPPED, "the settings above come first") for part in parts)
+        return
+    try:
+        database_url = open_database()
+    except EtlError as error:
+        yield from _database_failed(parts, error)
+        return
+    if database_url is None:
+        text = "the embedded Postgres will be created by the first sync or migrate"
+        yield from (Finding(part, SKIPPED, text) for part in parts)
+        return
+    from etl.warehouse.schema.revision import schema_state  # noqa: PLC0415 - slow
+
+    where = "embedded" if embedded else masked_database_url(database_url)
+    try:
+        state = schema_state(database_url, settings.schema)
+    except EtlError as error:
+        if error.fields.get("sqlstate") != NOT_PERMITTED:
+            yield from _database_failed(parts, error)
+            return
+        yield Finding(parts[0], OK, where)
+        yield Finding(parts[1], SKIPPED, "the privileges come first")
+        yield _check_privileges(database_url, settings.schema, embedded=embedded)
+        return
+    warning = None if embedded else database_url_warning(database_url)
+    yield Finding(parts[0], WARNING if warning else OK, warning or where)
+    if state.current != state.head:
+        found = state.current or "nothing"
+        todo = "the next sync migrates it" if embedded else "run: kaltura-etl migrate"
+        yield Finding(
+            parts[1],
+            WARNING if embedded else FAILED,
+            f"schema {settings.schema} is at {found}, this program needs {state.head}; {todo}",
+            0 if embedded else ConfigurationError.exit_code,
+        )
+        yield Finding(parts[2], SKIPPED, "the schema comes first")
+        return
+    yield Finding(parts[1], OK, f"schema {settings.schema} is at {state.head}")
+    yield _check_privileges(database_url, settings.schema, embedded=embedded)
+
+
+def _database_failed(parts: tuple[str, ...], error: EtlError) -> Iterator[Finding]:
+    yield _failed(parts[0], error)
+    yield from (Finding(part, SKIPPED, "the database comes first") for part in parts[1:])
+
+
+def _check_privileges(database_url: str, schema: str, *, embedded: bool) -> Finding:
+    """Whether the role can run ``sync``, and whether its rights or the readers' want a word."""
+    from etl.warehouse.access.privileges import (  # noqa: PLC0415 - slow
+        current_role,
+        missing_privileges,
+        readers_left_behind,
+        too_much,
+    )
+    from etl.warehouse.schema.revision import open_connection  # noqa: PLC0415 - slow
+
+    part = "privileges"
+    try:
+        with open_connection(database_url) as connection:
+            role = current_role(connection)
+            missing = missing_privileges(connection, schema)
+            behind = readers_left_behind(connection, schema)
+            # The embedded server has one user, who owns everything.
+            power = None if embedded else too_much(connection, schema)
+    except EtlError as error:
+        return _failed(part, error)
+    if missing:
+        text = f"missing: {', '.join(missing)}; the owner of the tables grants them: {GRANT_LOADER}"
+        return Finding(part, FAILED, text, CredentialsRefused.exit_code)
+    warnings = [
+        f"role {reader} may not read {', '.join(views)}: run kaltura-etl grant for it again"
+        for reader, views in behind.items()
+    ]
+    if power:
+        warnings.append(
+            f"role {role} {power}, so it could change the past: better run sync as a role of its "
+            f"own, see {GRANT_LOADER}"
+        )
+    if warnings:
+        return Finding(part, WARNING, "; ".join(warnings))
+    return Finding(part, OK, "everything that a run needs")
+
+
+def first_exit_code(findings: list[Finding]) -> int:
+    return next((each.exit_code for each in findings if each.exit_code), 0)

@@ -1,0 +1,127 @@
+"""``replay --check``: is the warehouse what its archive comes to?
+
+The archive is replayed into a schema of its own, which is compared with the warehouse and dropped.
+The warehouse is only read.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Final
+
+from etl.archive.catalogue import Plan, RunName, plan_of
+from etl.errors import EtlError
+from etl.replay.runs import open_archives, replay_into
+from etl.warehouse.engine import connect
+from etl.warehouse.ledger.replayed import all_entries
+from etl.warehouse.read.compare_schemas import (
+    TableComparison,
+    compare_schemas,
+    copy_suppression,
+    drop_schema,
+)
+from etl.warehouse.schema.revision import migrate
+from etl.warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from etl.process.progress import Progress
+    from etl.process.stop import Stop
+    from etl.settings.table import Settings
+
+log = logging.getLogger(__name__)
+
+NAME_LENGTH: Final = 40
+"""Of the warehouse's schema in the name of the schema for the replay (63 at most)."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Comparison:
+    """What a check found."""
+
+    schema: str
+    runs: int
+    equal: bool = False
+    tables: list[TableComparison] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    """Sentences about runs that only one of the two has."""
+    unfinished: list[RunName] = field(default_factory=list)
+
+
+def check_archives(
+    settings: Settings, addresses: Sequence[str], *, stop: Stop, progress: Progress
+) -> Comparison:
+    """Compare the warehouse of ``settings`` with its archives; raises what ``replay`` raises."""
+    plan = plan_of(open_archives(addresses))
+    url = str(settings.database_url)
+    warehouse = Warehouse(connect(url), settings.schema)
+    found = Comparison(schema=settings.schema, runs=len(plan.runs), unfinished=plan.unfinished)
+    try:
+        warehouse.require_current_schema()
+        found.notes = [*plan.gaps, *_unlike(warehouse, plan)]
+        if plan.gaps:
+            return found
+        aside = f"{settings.schema[:NAME_LENGTH]}_check_{secrets.token_hex(4)}"
+        replayed = Warehouse(connect(url), aside)
+        try:
+            migrate(url, aside)
+            copy_suppression(warehouse.database, replayed.database)
+            replay_into(
+                replayed, plan, replace(settings, schema=aside), stop=stop, progress=progress
+            )
+            found.tables = compare_schemas(
+                warehouse.database,
+                aside,
+                partners=sorted({run.manifest.partner_id for run in plan.runs}),
+                runs=[run.manifest.run_id for run in plan.runs],
+            )
+        finally:
+            _drop(replayed)
+    finally:
+        warehouse.close()
+    found.equal = not found.notes and all(table.equal for table in found.tables)
+    return found
+
+
+def _unlike(warehouse: Warehouse, plan: Plan) -> list[str]:
+    """Published runs of these accounts that only the warehouse has, or only the archive."""
+    partners = {run.manifest.partner_id for run in plan.runs}
+    published = {
+        entry.run_id: entry.published_at
+        for entry in all_entries(warehouse.database)
+        if entry.published_at is not None and (entry.partner_id in partners or not partners)
+    }
+    archived = {run.manifest.run_id: run.manifest.published_at for run in plan.runs}
+    notes = []
+    for run_id in sorted(published.keys() - archived.keys()):
+        killed = any(name.run_id == run_id for name in plan.unfinished)
+        notes.append(
+            f"run {run_id} has published and its archive is unfinished: the next archived run "
+            "finishes it"
+            if killed
+            else f"run {run_id} has published and is not in the archive"
+        )
+    notes += [
+        f"run {run_id} is in the archive and not in the warehouse"
+        for run_id in sorted(archived.keys() - published.keys())
+    ]
+    notes += [
+        f"run {run_id} was published at another time than its archive says"
+        for run_id in sorted(archived.keys() & published.keys())
+        if archived[run_id] != published[run_id]
+    ]
+    return notes
+
+
+def _drop(replayed: Warehouse) -> None:
+    try:
+        drop_schema(replayed.database)
+    except EtlError as error:
+        log.warning(
+            "the schema of the check could not be dropped",
+            extra={"schema": replayed.database.schema, "reason": error.message},
+        )
+    finally:
+        replayed.close()

@@ -1,0 +1,377 @@
+"""Replay: archived runs become the warehouse that they made, byte for byte.
+
+Every reply goes through the code that the run itself used: decoding, staging in the same batches,
+publishing.  Only the stamp, the numbers and the times come from the archive.  A run is published in
+a transaction of its own, so a replay that was interrupted goes on after the last one.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from etl.archive.catalogue import ArchivedRun, Plan, RunName, plan_of
+from etl.archive.layout import corrupt
+from etl.archive.reader import Archive
+from etl.archive.stores import open_store
+from etl.coverage import EVERYTHING, Coverage, Span
+from etl.errors import DataRefused, EtlError, UsageError
+from etl.kaltura.replies import parse_list
+from etl.kaltura.upload_token import PageReply
+from etl.run.fetch import FetchedPage, staged_page, suppress
+from etl.tokens.decode import decode_rows
+from etl.version import program_version
+from etl.warehouse.engine import connect
+from etl.warehouse.ledger.replayed import (
+    REPLAY,
+    all_entries,
+    is_empty,
+    keeps_to_own_lookups,
+    open_replay,
+    overrides_of,
+    restored,
+)
+from etl.warehouse.load.publish import publish
+from etl.warehouse.privacy.erase import load_suppression
+from etl.warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from etl.archive.segment import Reply
+    from etl.process.progress import Progress
+    from etl.process.stop import Stop
+    from etl.settings.table import Settings
+    from etl.tokens.pseudonyms import Suppression
+    from etl.warehouse.ledger.run import AuditCounts, OpenRun, StagedPage
+
+log = logging.getLogger(__name__)
+
+COMPARED_COUNTS: Final = (
+    *("pages", "rows_read", "tokens_read", "inserted", "changed", "unchanged", "rejected"),
+    *("absent", "relisted", "listed_before", "coverage", "open_coverage"),
+    *("total_count_first", "total_count_last"),
+)
+"""Of a replayed run they must be those of the original."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplayedRun:
+    """A run that was published again."""
+
+    partner_id: int
+    run_id: int
+    mode: str
+    published_at: datetime
+    pages: int
+    inserted: int
+    changed: int
+    absent: int
+    relisted: int
+    differs: dict[str, list[Any]]
+    """Counts that are not the original's: [original, replayed]."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ReplayReport:
+    """What a replay came to."""
+
+    schema: str
+    archives: list[str] = field(default_factory=list)
+    found_runs: int
+    """Published runs in the archives, up to the last one wanted."""
+    already_there: int
+    """Of them, those that an earlier replay had published."""
+    runs: list[ReplayedRun] = field(default_factory=list)
+    unfinished: list[RunName] = field(default_factory=list)
+    gaps: list[str] = field(default_factory=list)
+
+
+def open_archives(addresses: Sequence[str]) -> list[Archive]:
+    """Raises ConfigurationError for an address that is none."""
+    return [Archive(open_store(address)) for address in addresses]
+
+
+def replay(
+    settings: Settings,
+    addresses: Sequence[str],
+    *,
+    stop: Stop,
+    progress: Progress,
+    until: int | None = None,
+    accept_gaps: bool = False,
+) -> ReplayReport:
+    """Publish every archived run into the schema of ``settings``, which must be empty.
+
+    Raises:
+        UsageError: the warehouse holds something else.
+        DataRefused: an archive is damaged (``archive_corrupt``), a run is missing (``archive_gap``)
+            or comes to something else than the original (``replay_differs``).
+    """
+    plan = plan_of(open_archives(addresses), until=until)
+    if plan.gaps and not accept_gaps:
+        raise DataRefused(
+            f"The archive is not whole: {plan.gaps[0]}{_more(len(plan.gaps))}. What came after was "
+            "compared with it, so the history would be another. Give the missing archive as well, "
+            "or accept a history that begins anew there (--accept-gaps).",
+            reason="archive_gap",
+        )
+    warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
+    try:
+        report = replay_into(warehouse, plan, settings, stop=stop, progress=progress)
+    finally:
+        warehouse.close()
+    report.archives = list(addresses)
+    return report
+
+
+def replay_into(
+    warehouse: Warehouse, plan: Plan, settings: Settings, *, stop: Stop, progress: Progress
+) -> ReplayReport:
+    """Replay the runs of a plan that are not in the warehouse yet; raises as ``replay`` does."""
+    warehouse.require_current_schema()
+    done = _published_before(warehouse, plan, settings.schema)
+    report = ReplayReport(
+        schema=settings.schema,
+        found_runs=len(plan.runs),
+        already_there=done,
+        unfinished=plan.unfinished,
+        gaps=plan.gaps,
+    )
+    total = sum(run.manifest.row["rows_read"] for run in plan.runs[done:])
+    replayer = _Replayer(settings, warehouse, plan, stop, progress, total)
+    for archived in plan.runs[done:]:
+        report.runs.append(replayer.replay_run(archived))
+    return report
+
+
+def _published_before(warehouse: Warehouse, plan: Plan, schema: str) -> int:
+    """How many runs of the plan are in the warehouse already; it must hold nothing else."""
+    database = warehouse.database
+    if is_empty(database):
+        return 0
+    entries = all_entries(database)
+    replayed = {
+        (entry.run_id, entry.published_at) for entry in entries if entry.published_at is not None
+    }
+    wanted = [(run.manifest.run_id, run.manifest.published_at) for run in plan.runs]
+    done = len(replayed)
+    if replayed != set(wanted[:done]) or any(entry.mode != REPLAY for entry in entries):
+        raise UsageError(
+            f"Schema {schema} is not empty, and what it holds is not the beginning of this "
+            "replay: give another one (--into-schema NAME) or an empty database.",
+        )
+    if done:
+        log.info("going on with a replay", extra={"runs_already_there": done})
+    return done
+
+
+class _Replayer:
+    """Replays one run after the other into one warehouse."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        warehouse: Warehouse,
+        plan: Plan,
+        stop: Stop,
+        progress: Progress,
+        rows_expected: int,
+    ) -> None:
+        self._settings = settings
+        self._warehouse = warehouse
+        self._plan = plan
+        self._stop = stop
+        self._progress = progress
+        self._rows_expected = rows_expected
+        self._rows = 0
+        self._pages = 0
+
+    def replay_run(self, archived: ArchivedRun) -> ReplayedRun:
+        """Publish one run; what fails leaves nothing of it that a reader can see."""
+        self._stop.check()
+        manifest = archived.manifest
+        run = open_replay(
+            self._warehouse.database,
+            manifest.ledger,
+            lease_seconds=self._settings.lease_seconds,
+            run_ids_up_to=self._plan.last_run_id,
+        )
+        try:
+            return self._publish_again(archived, run)
+        except EtlError as error:
+            error.fields.setdefault("run_id", run.run_id)
+            self._warehouse.fail_run(run, error)
+            raise
+        except BaseException as error:
+            self._warehouse.fail_run(run, EtlError(f"This is a bug: {type(error).__name__}"))
+            raise
+
+    def _publish_again(self, archived: ArchivedRun, run: OpenRun) -> ReplayedRun:
+        manifest, row = archived.manifest, archived.manifest.row
+        suppression = self._suppression(run)
+        for segment in manifest.segments:
+            self._stop.check()
+            head, replies = archived.archive.replies(manifest, segment)
+            pages = [staged_again(reply, run.partner_id, suppression) for reply in replies]
+            run.range = span_of(head.range, segment.name) or EVERYTHING
+            if head.call == "lookup":
+                (page,) = pages
+                if head.run_id != run.run_id and keeps_to_own_lookups(row):
+                    run.lookups_after = max(page.received_at, run.lookups_after or page.received_at)
+                self._warehouse.stage_lookup(
+                    run,
+                    page.asked or (),
+                    page,
+                    absence_grace=timedelta(seconds=head.absence_grace_seconds),
+                )
+            else:
+                self._stage(run, pages, row)
+            self._rows += segment.rows
+            self._pages += segment.replies
+            self._progress.update(self._rows, self._rows_expected, self._pages)
+        counts = self._warehouse.audit_counts(run)
+        if counts.staged_now != counts.staged_expected:
+            raise DataRefused(
+                "The database emptied the staging table: it seems to have restarted. Run again.",
+                reason="staging_lost",
+            )
+        differs = _differences(row, run, counts)
+        if differs:
+            self._judge(manifest.program_version, manifest.run_id, differs, suppression)
+        published_at = publish(
+            self._warehouse.database,
+            run,
+            counts,
+            holes=row["holes"],
+            overrides=overrides_of(row),
+            total_counts=(run.total_count_first, run.total_count_last),
+            requests=row["requests"],
+            retries=row["retries"],
+            unreadable=row["unreadable"],
+            stamp=manifest.published_at,
+            ledger=restored(row),
+        )
+        log.info("run replayed", extra={"run_id": run.run_id, "published_at": published_at})
+        return ReplayedRun(
+            partner_id=run.partner_id,
+            run_id=run.run_id,
+            mode=run.mode,
+            published_at=published_at,
+            pages=run.pages,
+            inserted=counts.inserted,
+            changed=counts.changed,
+            absent=counts.absent,
+            relisted=counts.relisted,
+            differs=differs,
+        )
+
+    def _stage(self, run: OpenRun, pages: Sequence[StagedPage], row: dict[str, Any]) -> None:
+        whole, open_only = run.coverage, run.open_coverage
+        for page in pages:
+            if page.span is None:
+                continue
+            if page.open_only:
+                open_only = open_only.add(page.span)
+            else:
+                whole = whole.add(page.span)
+        self._warehouse.stage_batch(
+            run,
+            pages,
+            coverage=whole,
+            open_coverage=open_only,
+            holes=row["holes"],
+            requests=row["requests"],
+            retries=row["retries"],
+        )
+
+    def _suppression(self, run: OpenRun) -> Suppression | None:
+        return load_suppression(
+            self._warehouse.database, run.partner_id, self._settings.erasure_key
+        )
+
+    def _judge(
+        self,
+        archived_by: str,
+        run_id: int,
+        differs: dict[str, list[Any]],
+        suppression: Suppression | None,
+    ) -> None:
+        """Another outcome is refused, unless there is a reason for one."""
+        said = ", ".join(f"{name} {was} → {now}" for name, (was, now) in differs.items())
+        if archived_by == program_version() and suppression is None and not self._plan.gaps:
+            raise DataRefused(
+                f"Run {run_id} came to something else than the original ({said}): the archive and "
+                "the program do not fit. Nothing of it was published.",
+                reason="replay_differs",
+                differs=differs,
+            )
+        log.warning(
+            "a replayed run came to something else than the original",
+            extra={"run_id": run_id, "program_version": archived_by, "differs": said},
+        )
+
+
+def staged_again(reply: Reply, partner_id: int, suppression: Suppression | None) -> StagedPage:
+    """The page that a reply was when it was first staged.
+
+    Raises DataRefused for a body that is no list: it was accepted once.
+    """
+    head = reply.head
+    envelope = parse_list(reply.body)
+    if envelope is None:
+        raise corrupt(f"reply {head.seq} is not a list of upload tokens")
+    as_received = PageReply(
+        page_index=head.page_index,
+        page_size=head.page_size,
+        filter=head.filter,
+        requested_at=head.requested_at,
+        received_at=head.received_at,
+        total_count=head.total_count,
+        rows=envelope.objects,
+        body=reply.body,
+        body_sha256=bytes.fromhex(head.sha256),
+    )
+    decoded = decode_rows(envelope.objects, partner_id=partner_id, now=head.received_at)
+    fetched = replace(
+        FetchedPage.of(as_received, decoded),
+        asked=None if head.asked is None else tuple(head.asked),
+        open_only=head.open_only,
+    )
+    page = staged_page(suppress(fetched, suppression), span_of(head.span, f"reply {head.seq}"))
+    page.seq = head.seq
+    return page
+
+
+def span_of(text: str | None, where: str) -> Span | None:
+    """The span of an int8range literal; None for None or an empty one."""
+    if text is None:
+        return None
+    try:
+        spans = list(Coverage.from_sql(text))
+    except ValueError:
+        raise corrupt(f"the range of {where} cannot be read") from None
+    return spans[0] if spans else None
+
+
+def _differences(row: dict[str, Any], run: OpenRun, counts: AuditCounts) -> dict[str, list[Any]]:
+    """What the replayed run comes to where that is not what the original came to."""
+    found: dict[str, Any] = {
+        "pages": run.pages,
+        "rows_read": run.rows_read,
+        "coverage": run.coverage.to_sql(),
+        "open_coverage": run.open_coverage.to_sql(),
+        "total_count_first": run.total_count_first,
+        "total_count_last": run.total_count_last,
+    }
+    found |= {name: getattr(counts, name) for name in COMPARED_COUNTS if name not in found}
+    return {
+        name: [row[name], value]
+        for name, value in found.items()
+        if name in row and row[name] != value
+    }
+
+
+def _more(gaps: int) -> str:
+    return f" (and {gaps - 1} more)" if gaps > 1 else ""

@@ -1,0 +1,442 @@
+"""One run, from opening to publishing: walk and stage, confirm, audit, publish.
+
+The only place where the service meets the warehouse.  What is read is up to the plan; all modes
+are run by this code.  A run that fails anywhere changes nothing that a reader can see; its
+coverage stays, and the next run of the kind goes on from there.
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from etl.errors import DataRefused, EtlError, LeaseHeld
+from etl.run.audit import audit_counts, audit_coverage
+from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher
+from etl.run.leg import Desk, LegReader
+from etl.run.plan import Planner, RunPlan
+from etl.run.service import open_upload_tokens
+from etl.warehouse.engine import connect
+from etl.warehouse.ledger.run import AuditCounts, OpenRun
+from etl.warehouse.privacy.erase import load_suppression
+from etl.warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from etl.archive.recorder import Recorder
+    from etl.kaltura.upload_token import UploadTokens
+    from etl.process.progress import Progress
+    from etl.process.stop import Stop
+    from etl.run.options import SyncOptions
+    from etl.settings.table import Settings
+
+log = logging.getLogger(__name__)
+
+WALKS_AT_MOST: Final = 3
+STAGING_LOST: Final = "staging_lost"
+CHANGES_SHOWN: Final = 1_000
+LEASE_POLL_SECONDS: Final = 1.0
+WAITING_SAID_SECONDS: Final = 60.0
+GARBAGE_COLLECTION: Final = (50_000, 20, 50)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunReport:
+    """What a run came to.  Counts are of tokens unless they say otherwise."""
+
+    run_id: int
+    status: str
+    mode: str
+    partner_id: int
+    tokens_read: int
+    rows_read: int
+    inserted: int
+    changed: int
+    absent: int
+    relisted: int
+    unchanged: int
+    rejected: int
+    """Rows that could not be loaded; they are in ``rejected_row``."""
+    unreadable: int
+    requests: int
+    retries: int
+    pages: int
+    duration_seconds: float
+    coverage: str
+    """The certificate: ``{(,)}`` is everything."""
+    holes: list[dict[str, Any]]
+    resumed_from: int | None
+    published_at: datetime | None
+    dry_run: bool
+    changes: list[dict[str, Any]] = field(default_factory=list)
+    """For a dry run: the first changes that it would have published."""
+    open_coverage: str = "{}"
+    """The same of the list of open tokens alone."""
+    full_because: str | None = None
+    """Why a run that was to be incremental read everything."""
+    range_from: datetime | None = None
+    range_to: datetime | None = None
+    asked: int = 0
+    """Ids that a backfill was given."""
+    not_found: list[str] = field(default_factory=list)
+    """Those of them that neither the service nor the warehouse knows."""
+    expected_tokens: int | None = None
+    expected_requests: int | None = None
+    """What a backfill expected to need, as far as the warehouse knew."""
+
+
+def run_plan(
+    settings: Settings,
+    options: SyncOptions,
+    plan_for: Planner,
+    *,
+    stop: Stop,
+    progress: Progress,
+) -> RunReport:
+    """Read what the plan says and publish what changed.  ``settings.database_url`` must be set.
+
+    Raises the errors of ``etl.errors``; the ledger then says what happened.
+    """
+    warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
+    with _rare_garbage_collection(), closing(warehouse):
+        warehouse.require_current_schema()
+        warehouse.require_loader_privileges()
+        recorder = _recorder(settings, options, warehouse)
+        clock = _Clock()
+        with open_upload_tokens(settings, stop, clock=clock) as tokens:
+            run, plan = _take_lease(settings, options, plan_for, warehouse, stop)
+            clock.read = run.clock
+            engine = _Engine(
+                settings, options, plan, warehouse, run, tokens, stop, progress, recorder
+            )
+            return _finish_or_fail(engine, warehouse, run)
+
+
+@contextmanager
+def _rare_garbage_collection() -> Iterator[None]:
+    """Look for cycles rarely, for as long as a run lasts.
+
+    A batch is thousands of small objects without cycles: looking for some among them every 700
+    objects took a quarter of the processor time of a run.
+    """
+    thresholds = gc.get_threshold()
+    if gc.get_freeze_count() == 0:
+        gc.freeze()  # the modules; once, because what is frozen is never freed
+    gc.set_threshold(*GARBAGE_COLLECTION)
+    try:
+        yield
+    finally:
+        gc.set_threshold(*thresholds)
+
+
+def _recorder(settings: Settings, options: SyncOptions, warehouse: Warehouse) -> Recorder | None:
+    if settings.archive is None or options.dry_run:
+        return None
+    from etl.archive.writer import open_recorder  # noqa: PLC0415 - what only an archive needs
+
+    return open_recorder(settings.archive, warehouse.database, absence_grace=settings.absence_grace)
+
+
+def _take_lease(
+    settings: Settings,
+    options: SyncOptions,
+    plan_for: Planner,
+    warehouse: Warehouse,
+    stop: Stop,
+) -> tuple[OpenRun, RunPlan]:
+    """Open the run, and wait for another one to end as long as ``options`` allow."""
+    deadline = time.monotonic() + options.wait_seconds
+    said = float("-inf")
+    while True:
+        stop.check()
+        plan = plan_for(warehouse)
+        try:
+            run = warehouse.open_run(
+                partner_id=settings.require_partner_id(),
+                mode=plan.mode,
+                range_from=plan.range_from,
+                range_to=plan.range_to,
+                lease_seconds=settings.lease_seconds,
+                # Two lists of ids look alike in the ledger.
+                resume_window=(
+                    settings.resume_window if options.resume and not plan.token_ids else None
+                ),
+                page_age_max=settings.publish_age_max,
+                dry_run=options.dry_run,
+            )
+        except LeaseHeld as held:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise
+            if time.monotonic() - said > WAITING_SAID_SECONDS:
+                said = time.monotonic()
+                log.info("waiting: %s", held.message, extra={"wait_seconds_left": round(left)})
+            stop.wait(min(left, LEASE_POLL_SECONDS))
+        else:
+            return run, plan
+
+
+def _finish_or_fail(engine: _Engine, warehouse: Warehouse, run: OpenRun) -> RunReport:
+    try:
+        return engine.run_all()
+    except EtlError as error:
+        error.fields.setdefault("run_id", run.run_id)
+        warehouse.fail_run(run, error)
+        raise
+    except BaseException as error:
+        warehouse.fail_run(run, EtlError(f"This is a bug: {type(error).__name__}"))
+        raise
+
+
+class _Clock:
+    """The database's clock as soon as a run is open; this machine's may be years off."""
+
+    def __init__(self) -> None:
+        self.read: Callable[[], datetime] = lambda: datetime.now(UTC)
+
+    def __call__(self) -> datetime:
+        return self.read()
+
+
+class _Engine:
+    """The state of one run between its stages."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        options: SyncOptions,
+        plan: RunPlan,
+        warehouse: Warehouse,
+        run: OpenRun,
+        tokens: UploadTokens,
+        stop: Stop,
+        progress: Progress,
+        recorder: Recorder | None,
+    ) -> None:
+        self._settings = settings
+        self._options = options
+        self._plan = plan
+        self._warehouse = warehouse
+        self._run = run
+        self._tokens = tokens
+        self._stop = stop
+        self._progress = progress
+        self._recorder = recorder
+        self._began = time.monotonic()
+        self._readers: list[LegReader] = []
+        self._found: set[str] = set()
+
+    def run_all(self) -> RunReport:
+        """Walk, confirm, audit and publish."""
+        run, plan = self._run, self._plan
+        facts = {
+            "run_id": run.run_id,
+            "mode": plan.mode,
+            "resumed_from": run.resumed_from,
+            "range_from": plan.range_from,
+            "range_to": plan.range_to,
+            "expected_tokens": plan.expected_tokens,
+            "expected_requests": plan.expected_requests,
+        }
+        log.info("run opened", extra={name: v for name, v in facts.items() if v is not None})
+        if plan.full_because is not None:
+            log.warning("a full run instead of an incremental one: %s", plan.full_because)
+        if self._recorder is not None and not self._recorder.begin(run):
+            log.warning("the archive lacks a part of the walk, which therefore starts over")
+            self._warehouse.restart_walk(run)
+        with Fetcher(
+            self._tokens,
+            partner_id=run.partner_id,
+            concurrency=self._settings.concurrency,
+            suppression=load_suppression(
+                self._warehouse.database, run.partner_id, self._settings.erasure_key
+            ),
+        ) as fetcher:
+            counts = self._walk_until_it_holds(
+                Desk(
+                    settings=self._settings,
+                    warehouse=self._warehouse,
+                    run=run,
+                    fetcher=fetcher,
+                    counters=self._tokens.counters,
+                    stop=self._stop,
+                    progress=self._progress,
+                    recorder=self._recorder,
+                    expected_tokens=plan.expected_tokens,
+                )
+            )
+        self._stop.check()
+        if self._options.dry_run:
+            changes = self._warehouse.plan_changes(run, CHANGES_SHOWN)
+            not_found = self._not_found()
+            self._warehouse.finish_dry_run(run)
+            return self._report(counts, None, changes, not_found)
+        not_found = self._not_found()
+        published_at = self._warehouse.publish(
+            run,
+            counts,
+            holes=self._holes(),
+            overrides=self._overrides(),
+            total_counts=(run.total_count_first, run.total_count_last),
+            requests=self._tokens.counters.requests,
+            retries=self._tokens.counters.retries,
+            unreadable=self._unreadable(),
+            page_age_max=self._settings.publish_age_max,
+        )
+        if self._recorder is not None:
+            self._recorder.finish(run)
+        self._prune()
+        return self._report(counts, published_at, [], not_found)
+
+    # --- reading -----------------------------------------------------------------------------
+
+    def _walk_until_it_holds(self, desk: Desk) -> AuditCounts:
+        """Read, confirm and audit.
+
+        A run is refused for what it has read itself, never for what an earlier run of the walk has
+        read: the service may be mended since.  So a resumed walk that does not hold starts over,
+        and so does one whose staging a crash of the database has emptied.
+        """
+        walks = 1
+        while True:
+            try:
+                counts = self._read_and_confirm(desk)
+                self._audit(desk, counts)
+            except DataRefused as refusal:
+                reason = refusal.fields.get("reason")
+                if walks == WALKS_AT_MOST or not (self._run.is_resumed or reason == STAGING_LOST):
+                    raise
+                log.warning(
+                    "what was read cannot be published, and the walk starts over: %s",
+                    refusal.message,
+                    extra={"reason": reason},
+                )
+            else:
+                return counts
+            self._warehouse.restart_walk(self._run)
+            walks += 1
+
+    def _read_and_confirm(self, desk: Desk) -> AuditCounts:
+        self._readers = []
+        for leg in self._plan.legs:
+            self._readers.append(LegReader(desk, leg, self._holes()))
+            self._readers[-1].read()
+        self._ask_for_ids(desk)
+        self._confirm_missing(desk)
+        return self._warehouse.audit_counts(self._run)
+
+    def _ask_for_ids(self, desk: Desk) -> None:
+        ids = sorted(self._plan.token_ids)
+        self._found = set()
+        for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
+            some = ids[begin : begin + LOOKUP_IDS_AT_MOST]
+            self._found |= desk.look_up(some)
+            self._progress.update(begin + len(some), len(ids), self._run.pages)
+
+    def _confirm_missing(self, desk: Desk) -> None:
+        """Ask by id for what was missing where it ought to be: only silence is an absence.
+
+        In an incremental run these are, too, the tokens known as open that it has met neither
+        among the newest nor among the open ones.
+        """
+        after: str | None = None
+        while True:
+            self._stop.check()
+            missing = self._warehouse.missing_tokens(
+                self._run, after=after, limit=LOOKUP_IDS_AT_MOST * 20
+            )
+            if not missing:
+                return
+            after = missing[-1][0]
+            # A comma would cut an id in two; such a token stays as it is known.
+            asked = [token_id for token_id, _ in missing if "," not in token_id]
+            for begin in range(0, len(asked), LOOKUP_IDS_AT_MOST):
+                desk.look_up(asked[begin : begin + LOOKUP_IDS_AT_MOST])
+
+    # --- the end -----------------------------------------------------------------------------
+
+    def _audit(self, desk: Desk, counts: AuditCounts) -> None:
+        if counts.staged_now != counts.staged_expected:
+            raise DataRefused(
+                "The database emptied the staging table: it seems to restart again and again. "
+                "Nothing was published; run again when it is stable.",
+                reason=STAGING_LOST,
+            )
+        desk.require_fresh_pages()
+        for leg, reader in zip(self._plan.legs, self._readers, strict=True):
+            audit_coverage(
+                target=leg.target,
+                coverage=self._run.open_coverage if leg.open_only else self._run.coverage,
+                holes=reader.walk.holes,
+                max_unreadable=self._settings.max_unreadable,
+            )
+        audit_counts(counts, accept_absences=self._options.accept_absences)
+
+    def _holes(self) -> list[dict[str, Any]]:
+        return self._readers[-1].holes if self._readers else []
+
+    def _unreadable(self) -> int:
+        return sum(reader.walk.unreadable for reader in self._readers)
+
+    def _not_found(self) -> list[str]:
+        silent = [token_id for token_id in self._plan.token_ids if token_id not in self._found]
+        return self._warehouse.unknown_ids(self._run.partner_id, silent)
+
+    def _overrides(self) -> Mapping[str, Any]:
+        if self._options.accept_absences is None:
+            return {}
+        return {"accept_absences": self._options.accept_absences}
+
+    def _prune(self) -> None:
+        """Old pages and rejected rows go; the run has published, so a failure is a warning."""
+        try:
+            self._warehouse.prune(self._settings.keep_pages_days)
+        except EtlError as error:
+            log.warning("old pages were not pruned", extra={"reason": error.message})
+
+    def _report(
+        self,
+        counts: AuditCounts,
+        published_at: datetime | None,
+        changes: list[dict[str, Any]],
+        not_found: list[str],
+    ) -> RunReport:
+        run, plan = self._run, self._plan
+        return RunReport(
+            run_id=run.run_id,
+            status="succeeded" if published_at else "dry run",
+            mode=run.mode,
+            partner_id=run.partner_id,
+            tokens_read=counts.tokens_read,
+            rows_read=run.rows_read,
+            inserted=counts.inserted,
+            changed=counts.changed,
+            absent=counts.absent,
+            relisted=counts.relisted,
+            unchanged=counts.unchanged,
+            rejected=counts.rejected,
+            unreadable=self._unreadable(),
+            requests=self._tokens.counters.requests,
+            retries=self._tokens.counters.retries,
+            pages=run.pages,
+            duration_seconds=round(time.monotonic() - self._began, 3),
+            coverage=run.coverage.to_sql(),
+            holes=self._holes(),
+            resumed_from=run.resumed_from,
+            published_at=published_at,
+            dry_run=self._options.dry_run,
+            changes=changes,
+            open_coverage=run.open_coverage.to_sql(),
+            full_because=plan.full_because,
+            range_from=plan.range_from,
+            range_to=plan.range_to,
+            asked=len(plan.token_ids),
+            not_found=not_found,
+            expected_tokens=plan.expected_tokens,
+            expected_requests=plan.expected_requests,
+        )

@@ -1,0 +1,261 @@
+"""One leg of a run: walk a list, and stage what its pages say, batch by batch."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from etl.errors import (
+    CredentialsRefused,
+    DataRefused,
+    EtlError,
+    Interrupted,
+    ServiceUnavailable,
+)
+from etl.run.audit import NOTHING_PUBLISHED
+from etl.run.fetch import Fetched, FetchedPage, Fetcher, Undeliverable, staged_page
+from etl.run.plan import Leg
+from etl.walk import Hole, Lookup, PageRequest, Request, Walk, WalkStuck
+from etl.warehouse.ledger.run import OpenRun, StagedPage
+from etl.warehouse.load.compare import OPEN_STATUSES
+from etl.warehouse.load.publish import require_fresh_pages
+
+if TYPE_CHECKING:
+    from etl.archive.recorder import Recorder
+    from etl.kaltura.retry import Counters
+    from etl.process.progress import Progress
+    from etl.process.stop import Stop
+    from etl.settings.table import Settings
+    from etl.warehouse.store import Warehouse
+
+BATCH_PAGES: Final = 8
+"""Pages that are compared with the warehouse together: 4,000 rows cost little more than 500."""
+BATCH_SECONDS: Final = 20.0
+"""A checkpoint is written at least this often, for a walk of slow pages."""
+TIE_BATCH_PAGES: Final = 24
+"""A batch may grow to this while a tie is being certified."""
+PAGES_AHEAD_PER_THREAD: Final = 2
+SMALL_ACCOUNT: Final = 20_000
+STOP_POLL_SECONDS: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desk:
+    """What a run works with; made once, when it is open."""
+
+    settings: Settings
+    warehouse: Warehouse
+    run: OpenRun
+    fetcher: Fetcher
+    counters: Counters
+    stop: Stop
+    progress: Progress
+    recorder: Recorder | None
+    expected_tokens: int | None = None
+
+    def wait(self, future: Future[Fetched]) -> Fetched:
+        """The reply; looks up from waiting to see whether a stop was asked for."""
+        while True:
+            self.stop.check()
+            try:
+                return future.result(timeout=STOP_POLL_SECONDS)
+            except FutureTimeoutError:
+                if future.done():
+                    raise
+
+    def number(self, pages: list[StagedPage]) -> None:
+        """Give the pages their numbers, and show them to the recorder: they are staged next."""
+        for page in pages:
+            page.seq = self.run.next_seq
+            self.run.next_seq += 1
+        if self.recorder is not None:
+            self.recorder.record(self.run, pages, lookup=False)
+
+    def require_fresh_pages(self) -> None:
+        """Raise DataRefused as soon as a page of the walk is too old to be published."""
+        require_fresh_pages(
+            self.run.oldest_page_at,
+            now=self.run.clock(),
+            age_max=self.settings.publish_age_max,
+        )
+
+    def look_up(self, token_ids: list[str]) -> set[str]:
+        """Ask for these (at most 500), stage the answers, and return those that answered."""
+        answered: set[str] = set()
+        pages = self.wait(self.fetcher.submit(Lookup(tuple(token_ids))))
+        assert isinstance(pages, list)  # noqa: S101 - a look-up's future gives pages
+        for page in pages:
+            staged = staged_page(page, None)
+            staged.seq = self.run.next_seq
+            self.run.next_seq += 1
+            if self.recorder is not None:
+                self.recorder.record(self.run, [staged], lookup=True)
+            self.warehouse.stage_lookup(
+                self.run,
+                staged.asked or (),
+                staged,
+                absence_grace=self.settings.absence_grace,
+            )
+            answered.update(token_id for token_id in page.token_ids if token_id is not None)
+        return answered
+
+
+class LegReader:
+    """Walks one leg.  ``holes_before`` are those of the legs before it, for the ledger."""
+
+    def __init__(self, desk: Desk, leg: Leg, holes_before: list[dict[str, Any]]) -> None:
+        self._desk = desk
+        self._leg = leg
+        self._holes_before = holes_before
+        self._batch: list[StagedPage] = []
+        self._saved = time.monotonic()
+        self._tie: datetime | None = None
+        run = desk.run
+        # The holes of a resumed walk are not taken over: what could not be read then may be now.
+        self.walk = Walk(
+            leg.target,
+            page_size=desk.settings.page_size,
+            coverage=run.open_coverage if leg.open_only else run.coverage,
+            max_unreadable=desk.settings.max_unreadable,
+            # As many as may be under way, so that the service never waits for the warehouse.
+            lanes=self._pages_ahead(),
+            newest_first=leg.newest_first,
+            positions=() if leg.open_only else run.positions,
+        )
+        # A walk of a few pages is best sent like a small account; else the pages will tell.
+        run.small = leg.open_only or leg.newest_first
+
+    @property
+    def holes(self) -> list[dict[str, Any]]:
+        """The holes of this leg and of those before it, for the ledger."""
+        return [*self._holes_before, *_for_ledger(self.walk.holes, self._leg)]
+
+    def read(self) -> None:
+        """Walk to the end, and stage everything.  Raises DataRefused, ServiceUnavailable, …"""
+        window = self._pages_ahead()
+        in_flight: deque[tuple[Request, Future[Fetched]]] = deque()
+        try:
+            while True:
+                while len(in_flight) < window:
+                    request = self.walk.next_request()
+                    if request is None:
+                        break
+                    future = self._desk.fetcher.submit(request, open_only=self._leg.open_only)
+                    in_flight.append((request, future))
+                if not in_flight:
+                    break
+                request, future = in_flight.popleft()
+                self._take_in(request, self._desk.wait(future))
+                self._save_batch_if_due()
+        except WalkStuck as stuck:
+            self._save_batch()
+            raise _refusal(stuck) from stuck
+        except (Interrupted, ServiceUnavailable, CredentialsRefused):
+            # What was read is not read again by the run that goes on from here.
+            with suppress(EtlError):
+                self._save_batch()
+            raise
+        finally:
+            for _, future in in_flight:
+                future.cancel()
+        self._save_batch()
+
+    def _pages_ahead(self) -> int:
+        return max(2, self._desk.settings.concurrency * PAGES_AHEAD_PER_THREAD)
+
+    def _take_in(self, request: Request, fetched: Fetched) -> None:
+        if isinstance(fetched, Undeliverable):
+            self.walk.fail(fetched.request)
+        elif isinstance(request, Lookup):
+            assert isinstance(fetched, list)  # noqa: S101 - a look-up's future gives pages
+            self._batch.extend(staged_page(page, None) for page in fetched)
+            self._tie = next(
+                (token.created_at for page in fetched for token in page.decoded.tokens), None
+            )
+            self.walk.receive_lookup(request, self._listed(fetched))
+        else:
+            assert isinstance(fetched, FetchedPage)  # noqa: S101
+            assert isinstance(request, PageRequest)  # noqa: S101
+            span = self.walk.receive(request, fetched.rows())
+            self._batch.append(staged_page(fetched, span))
+            self._show_progress()
+
+    def _listed(self, answer: list[FetchedPage]) -> set[str]:
+        """The ids of an answer that are on the list of this leg."""
+        if self._leg.open_only:
+            return {
+                token.token_id
+                for page in answer
+                for token in page.decoded.tokens
+                if token.status in OPEN_STATUSES
+            }
+        return {token_id for page in answer for token_id in page.token_ids if token_id}
+
+    def _show_progress(self) -> None:
+        run, total = self._desk.run, self.walk.total_count
+        if self._leg.open_only or self._leg.newest_first:
+            total = None  # the list is long, and what is wanted of it is not known beforehand
+        else:
+            run.small = (total or 0) <= SMALL_ACCOUNT
+        if self._desk.expected_tokens is not None:
+            total = self._desk.expected_tokens
+        rows = run.rows_read + sum(page.rows for page in self._batch)
+        pages = run.pages + len(self._batch)
+        self._desk.progress.update(rows if total is None else min(rows, total), total, pages)
+
+    def _save_batch_if_due(self) -> None:
+        if self._tie is not None:
+            # A second with more tokens than a page holds is certified by several pages.  They stay
+            # in one batch with the look-up between them, which shows the whole group: in a batch
+            # of its own, the last page would make the rest of the group look missing.
+            certified = self.walk.coverage.contains(int(self._tie.timestamp()))
+            if not certified and len(self._batch) < TIE_BATCH_PAGES:
+                return
+            self._tie = None
+        if len(self._batch) >= BATCH_PAGES or time.monotonic() - self._saved > BATCH_SECONDS:
+            self._save_batch()
+
+    def _save_batch(self) -> None:
+        """A checkpoint: what the pages said and the coverage, in one transaction."""
+        self._saved = time.monotonic()
+        if not self._batch:
+            return
+        batch, self._batch = self._batch, []
+        desk = self._desk
+        desk.number(batch)
+        open_only = self._leg.open_only
+        desk.warehouse.stage_batch(
+            desk.run,
+            batch,
+            coverage=desk.run.coverage if open_only else self.walk.coverage,
+            open_coverage=self.walk.coverage if open_only else None,
+            holes=self.holes,
+            requests=desk.counters.requests,
+            retries=desk.counters.retries,
+        )
+        desk.require_fresh_pages()
+
+
+def _refusal(stuck: WalkStuck) -> EtlError:
+    if stuck.reason == "outage":
+        return ServiceUnavailable(
+            "The service answers INTERNAL_SERVERL_ERROR whatever page is asked for. "
+            "Nothing was published; try again later.",
+            code="INTERNAL_SERVERL_ERROR",
+        )
+    reason = "unreadable" if stuck.reason == "unreadable" else "incomplete"
+    return DataRefused(f"The walk was given up: {stuck}. {NOTHING_PUBLISHED}", reason=reason)
+
+
+def _for_ledger(holes: list[Hole], leg: Leg) -> list[dict[str, Any]]:
+    facts: dict[str, Any] = {"open_only": True} if leg.open_only else {}
+    return [
+        {"span": hole.span.to_sql(), "reason": hole.reason, "tokens": hole.tokens, **facts}
+        for hole in holes
+    ]

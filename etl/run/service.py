@@ -1,0 +1,43 @@
+"""Opens the service with what the settings say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from etl.kaltura.client import utc_now
+from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
+from etl.process.stop import Stop
+from etl.settings.table import Settings
+
+if TYPE_CHECKING:
+    from etl.kaltura.upload_token import UploadTokens
+
+
+def open_upload_tokens(
+    settings: Settings, stop: Stop, *, clock: Callable[[], datetime] = utc_now
+) -> UploadTokens:
+    """Log in; raises ConfigurationError, CredentialsRefused, ServiceUnavailable, Interrupted."""
+    credential = settings.credential()
+    return open_service(
+        settings.service_url,
+        Credentials(
+            partner_id=settings.require_partner_id(),
+            app_token_id=credential.app_token_id,
+            # The client chooses by what is there, so only the chosen secret is handed over.
+            **{credential.kind: credential.secret},
+        ),
+        stop=stop,
+        clock=clock,
+        settings=ServiceSettings(
+            retry=RetryLimits(
+                attempts=settings.retry_attempts,
+                total_seconds=settings.retry_total_seconds,
+                request_seconds=settings.request_timeout_seconds,
+            ),
+            use_environment_proxies=settings.use_environment_proxies,
+            ca_file=settings.ca_file,
+            app_token_hash=credential.app_token_hash,
+        ),
+    )

@@ -1,0 +1,262 @@
+"""uploadToken.list: which tokens a filter selects, in which order, and which page of them."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain, groupby
+from typing import Any
+
+from etl.simulator.account.account import DELETED, Account
+from etl.simulator.account.token_line import Token, TokenLine, token_key
+from etl.simulator.api import errors
+from etl.simulator.api.php import INT64_MAX, size_digits, to_int, to_text
+
+MAX_IN_VALUES = 500
+DEFAULT_PAGE_SIZE = 30
+_DAY = 86_400
+_ENUM_STATUSES = frozenset({"0", "1", "2", "3", "4", "5"})
+
+
+@dataclass(frozen=True, slots=True)
+class Pager:
+    """``page_size`` None means no limit: the whole list in one reply."""
+
+    page_index: int
+    page_size: int | None
+
+    @property
+    def offset(self) -> int:
+        """Rows before the page; an offset that overflows 64 bits is none at all."""
+        offset = (self.page_index - 1) * (self.page_size or 0)
+        return offset if offset <= INT64_MAX else 0
+
+
+def read_pager(params: Mapping[str, Any], page_cap: int) -> Pager:
+    """The pager as the service takes it: capped, and without limit for 0, negatives and words."""
+    pager = params.get("pager")
+    if pager is None:
+        return Pager(1, min(DEFAULT_PAGE_SIZE, page_cap))
+    if not isinstance(pager, Mapping):
+        raise errors.wrong_format("pager", "array")
+    size = min(to_int(pager.get("pageSize", DEFAULT_PAGE_SIZE)), page_cap)
+    return Pager(max(to_int(pager.get("pageIndex", 1)), 1), size if size > 0 else None)
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A parsed filter.  ``order`` is 1, -1, or 0 for no ORDER BY at all."""
+
+    order: int
+    ids: frozenset[str] | None
+    user_id: str | None
+    statuses: frozenset[int] | None
+    file_name: str | None
+    file_size: int | None
+    updated_since: int | None
+
+    @property
+    def needs_fields(self) -> bool:
+        return not (self.file_name is None and self.file_size is None)
+
+
+def read_filter(params: Mapping[str, Any], now: float) -> Filter:
+    """Unknown properties are ignored; so is an orderBy that the service does not know."""
+    given = params.get("filter")
+    if given is None:
+        given = {}
+    if not isinstance(given, Mapping):
+        raise errors.wrong_format("filter", "array")
+    if "statusEqual__null" in given:
+        raise errors.internal_server_error()
+    ids = _id_values(given)
+    statuses = _status_values(given)
+    name = _text(given, "fileNameEqual")
+    updated_since = None
+    if name is not None:
+        if statuses is None:
+            statuses = frozenset({0, 1, 2})
+        elif to_text(given.get("statusEqual")) == "1":
+            updated_since = int(now) - 7 * _DAY
+    size = _text(given, "fileSizeEqual")
+    return Filter(
+        _order(to_text(given.get("orderBy"))),
+        ids,
+        _text(given, "userIdEqual"),
+        statuses,
+        None if name is None else _collate(name),
+        None if size is None else size_digits(given["fileSizeEqual"]),
+        updated_since,
+    )
+
+
+def _text(given: Mapping[str, Any], name: str) -> str | None:
+    """Null and empty mean: no filter."""
+    return to_text(given.get(name)) or None
+
+
+def _collate(text: str) -> str:
+    """MySQL's general collation, roughly: case and trailing spaces do not count."""
+    return text.rstrip(" ").casefold()
+
+
+def _order(text: str) -> int:
+    for part in text.split(","):
+        if part == "+createdAt":
+            return 1
+        if part == "-createdAt":
+            return -1
+    return 0
+
+
+def _id_values(given: Mapping[str, Any]) -> frozenset[str] | None:
+    ids = _text(given, "idIn")
+    chosen = None
+    if ids is not None:
+        chosen = frozenset(part.strip() for part in ids.split(",")[:MAX_IN_VALUES])
+    one = _text(given, "idEqual")
+    if one is not None:
+        chosen = frozenset({one}) if chosen is None else chosen & {one}
+    return chosen
+
+
+def _status_values(given: Mapping[str, Any]) -> frozenset[int] | None:
+    many = _text(given, "statusIn")
+    chosen = None
+    if many is not None:
+        chosen = frozenset(to_int(part) for part in many.split(",")[:MAX_IN_VALUES])
+    one = _text(given, "statusEqual")
+    if one is not None:
+        if one not in _ENUM_STATUSES:
+            raise errors.invalid_enum(one, "statusEqual", "KalturaUploadTokenStatus")
+        chosen = frozenset({int(one)}) if chosen is None else chosen & {int(one)}
+    return None if chosen is None else chosen - {DELETED}
+
+
+class Lister:
+    """Answers lists of one account, and remembers the last costly selection until it changes."""
+
+    def __init__(self, account: Account) -> None:
+        self.account = account
+        self._remembered: tuple[object, int, list[Token]] | None = None
+
+    def page(
+        self,
+        chosen: Filter,
+        pager: Pager,
+        *,
+        only_user: str | None = None,
+        shuffle: random.Random | None = None,
+        more_rows: int = 0,
+    ) -> tuple[int, list[Token]]:
+        """(total count, rows) of a page.
+
+        ``only_user`` keeps one user's tokens, as the service does for a session that is not of
+        admin type.  ``shuffle`` draws the order of tokens created in the same second anew.
+        ``more_rows`` adds rows beyond the page.
+        """
+        tokens: TokenLine | list[Token]
+        if chosen.order and only_user is None and chosen == Filter(chosen.order, *[None] * 6):
+            tokens = self.account.line
+        else:
+            tokens = self._select(chosen, only_user)
+        total = len(tokens)
+        start = pager.offset
+        stop = total if pager.page_size is None else start + pager.page_size + more_rows
+        span = (min(start, total), min(stop, total))
+        if chosen.order == 0 or (chosen.order > 0 and shuffle is None):
+            return total, _slice(tokens, *span)
+        return total, _slice_by_seconds(tokens, span, chosen.order, shuffle)
+
+    def _select(self, chosen: Filter, only_user: str | None) -> list[Token]:
+        key = (chosen, only_user)
+        if self._remembered and self._remembered[:2] == (key, self.account.mark):
+            return self._remembered[2]
+        user = chosen.user_id if only_user is None else only_user
+        rows: Iterable[Token]
+        if chosen.ids is not None:
+            rows = _by_ids(self.account, chosen.ids)
+        elif chosen.statuses is not None:
+            lines = (self.account.by_status.get(status, ()) for status in chosen.statuses)
+            rows = [token for line in lines for token in line]
+        else:
+            rows = self.account.line
+        if chosen.statuses is not None:
+            rows = [token for token in rows if token.status in chosen.statuses]
+        for wanted in {only_user, chosen.user_id} - {None}:
+            folded = _collate(wanted or "")
+            rows = [t for t in rows if t.user_id is not None and _collate(t.user_id) == folded]
+        if user == "":
+            rows = []
+        if chosen.needs_fields:
+            rows = [token for token in rows if self._fields_match(token, chosen)]
+        # Without ORDER BY the server reads its (partner, status) index, whose entries end in the
+        # primary key (id, created_at).  Ordered lists take ties as they came.
+        if chosen.order:
+            selected = sorted(rows, key=token_key)
+        else:
+            selected = sorted(rows, key=lambda token: (token.status, token.id, token.key))
+        self._remembered = (key, self.account.mark, selected)
+        return selected
+
+    def _fields_match(self, token: Token, chosen: Filter) -> bool:
+        fields = self.account.fields(token)
+        name, size = fields.get("fileName"), fields.get("fileSize")
+        if chosen.file_name is not None and (
+            name is None or _collate(str(name)) != chosen.file_name
+        ):
+            return False
+        if chosen.file_size is not None and (size is None or to_int(size) != chosen.file_size):
+            return False
+        updated = fields.get("updatedAt") or 0
+        return chosen.updated_since is None or updated >= chosen.updated_since
+
+
+def _slice(tokens: TokenLine | list[Token], start: int, stop: int) -> list[Token]:
+    return tokens[start:stop] if isinstance(tokens, list) else tokens.slice(start, stop)
+
+
+def _offset_of_second(tokens: TokenLine | list[Token], created_at: int) -> int:
+    if isinstance(tokens, list):
+        return bisect_left(tokens, created_at, key=lambda token: token.created_at)
+    return tokens.offset_of_second(created_at)
+
+
+def _slice_by_seconds(
+    tokens: TokenLine | list[Token],
+    span: tuple[int, int],
+    order: int,
+    shuffle: random.Random | None,
+) -> list[Token]:
+    """A page of an order that is not simply the line's.
+
+    Descending lists show ties in the same order as ascending ones, as was recorded.  With
+    ``shuffle`` the rows of each second come in an order of their own, over page edges too.
+    """
+    total = len(tokens)
+    start, stop = span if order > 0 else (total - span[1], total - span[0])
+    rows = _slice(tokens, start, stop)
+    if not rows:
+        return []
+    low = _offset_of_second(tokens, rows[0].created_at)
+    high = _offset_of_second(tokens, rows[-1].created_at + 1)
+    wide = _slice(tokens, low, high)
+    groups = [list(group) for _, group in groupby(wide, key=lambda token: token.created_at)]
+    if shuffle is not None:
+        for group in groups:
+            shuffle.shuffle(group)
+    if order < 0:
+        groups.reverse()
+        start, stop = low + high - stop, low + high - start
+    return list(chain.from_iterable(groups))[start - low : stop - low]
+
+
+def _by_ids(account: Account, ids: Iterable[str]) -> list[Token]:
+    """Ids compare without case, as the table's collation has it; they are made in lower case."""
+    found = {id(token): token for one in ids for token in account.find(one)}
+    for one in ids:
+        if one != one.lower():
+            found.update({id(token): token for token in account.find(one.lower())})
+    return list(found.values())

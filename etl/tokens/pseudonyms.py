@@ -1,0 +1,256 @@
+"""Erased people stay erased: keyed pseudonyms, and the rows of a page that must be given them.
+
+Pure: no clock, no network, no database.  A pseudonym is an HMAC-SHA256 of the value with the secret
+ETL_ERASURE_KEY, so that equal values stay equal and different ones different (what makes a version
+stays what it was), and nobody without the key can try out names.  It carries a check of itself,
+also keyed: so a pseudonym is known when it is met again and never taken for somebody's data, and a
+file that somebody named like one is not taken for a pseudonym.
+
+The pseudonym of a user is the same on every token of the account; that of a file name or of
+``extra`` belongs to its token, so that equal names of two people do not show.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from etl.tokens.token import DecodedRows, Rejected, Token
+from etl.tokens.values import Number, refuse_constant, storable
+
+MARK: Final = "erased:"
+EXTRA_KEY: Final = "erased"
+_HASH_DIGITS: Final = 24
+_CHECK_DIGITS: Final = 8
+ERASED_PAYLOAD_BYTES: Final = len('{"erased":""}') + _HASH_DIGITS + _CHECK_DIGITS
+"""Length of what replaces a rejected row."""
+_PSEUDONYM: Final = re.compile(f"([0-9a-f]{{{_HASH_DIGITS}}})([0-9a-f]{{{_CHECK_DIGITS}}})")
+_OWNERS_REMEMBERED: Final = 100_000
+_DECODER: Final = json.JSONDecoder(
+    parse_int=Number, parse_float=Number, parse_constant=refuse_constant
+)
+
+
+class Pseudonyms:
+    """The pseudonyms of one account, made with one key."""
+
+    def __init__(self, key: str, partner_id: int) -> None:
+        self._key = key.encode()
+        self._partner = str(partner_id)
+
+    def __repr__(self) -> str:
+        return f"Pseudonyms(partner_id={self._partner})"
+
+    def key_check(self) -> bytes:
+        """16 bytes that tell this key from another one, and nothing else."""
+        return self._hash("key")[:16]
+
+    def subject_hash(self, kind: str, subject: str) -> bytes:
+        """What the list of the erased holds of a user's or a token's id: 32 bytes."""
+        return self._hash("subject", kind, subject)
+
+    def of_user(self, user_id: str) -> str:
+        """The pseudonym of a user; what is empty or a pseudonym already stays."""
+        return self._of_text(user_id, "user_id")
+
+    def of_file_name(self, token_id: str, file_name: str) -> str:
+        """The pseudonym of a token's file name; what is empty or a pseudonym already stays."""
+        return self._of_text(file_name, "file_name", token_id)
+
+    def of_extra(self, token_id: str, extra: bytes) -> bytes:
+        """One JSON object for another; texts that jsonb holds to be equal have one pseudonym."""
+        value = _DECODER.decode(extra.decode())
+        if self._is_erased_object(value):
+            return extra
+        digits = self._digits("extra", token_id, _canonical(value))
+        return json.dumps({EXTRA_KEY: digits}, separators=(",", ":")).encode()
+
+    def of_payload(self, payload: bytes) -> bytes:
+        """A small JSON object for a row that was not loaded."""
+        if self.is_erased_payload(payload):
+            return payload
+        digits = self._keyed_digits(b"payload\0" + self._partner.encode() + b"\0" + payload)
+        return json.dumps({EXTRA_KEY: digits}, separators=(",", ":")).encode()
+
+    def is_erased_payload(self, payload: bytes) -> bool:
+        """Whether a row was replaced by ``of_payload`` with this key."""
+        if len(payload) != ERASED_PAYLOAD_BYTES:
+            return False
+        try:
+            return self._is_erased_object(_DECODER.decode(payload.decode()))
+        except (ValueError, RecursionError):
+            return False
+
+    def is_pseudonym(self, text: str | None) -> bool:
+        """Whether ``text`` is a pseudonym made with this key, of a user or a file name."""
+        return text is not None and text.startswith(MARK) and self._are_ours(text[len(MARK) :])
+
+    def is_marked(
+        self, user_id: str | None, file_name: str | None, extra: bytes | str | None
+    ) -> bool:
+        """Whether any value of a version is a pseudonym."""
+        if self.is_pseudonym(user_id) or self.is_pseudonym(file_name):
+            return True
+        return extra is not None and self._is_erased_object(json.loads(extra, parse_int=Number))
+
+    def _of_text(self, text: str, *purpose: str) -> str:
+        if not text or self.is_pseudonym(text):
+            return text
+        return MARK + self._digits(*purpose, text)
+
+    def _is_erased_object(self, value: object) -> bool:
+        if not isinstance(value, dict) or value.keys() != {EXTRA_KEY}:
+            return False
+        digits = value[EXTRA_KEY]
+        return isinstance(digits, str) and self._are_ours(digits)
+
+    def _are_ours(self, digits: str) -> bool:
+        match = _PSEUDONYM.fullmatch(digits)
+        return match is not None and match[2] == self._check_of(match[1])
+
+    def _digits(self, *parts: str) -> str:
+        return self._keyed_digits("\0".join((*parts[:-1], self._partner, parts[-1])).encode())
+
+    def _keyed_digits(self, message: bytes) -> str:
+        digits = hmac.digest(self._key, b"value\0" + message, "sha256").hex()[:_HASH_DIGITS]
+        return digits + self._check_of(digits)
+
+    def _check_of(self, digits: str) -> str:
+        return self._hash("check", digits).hex()[:_CHECK_DIGITS]
+
+    def _hash(self, *parts: str) -> bytes:
+        message = "\0".join((*parts[:-1], self._partner, parts[-1]))
+        return hmac.digest(self._key, message.encode(), "sha256")
+
+
+class Suppression:
+    """What was erased of one account, for the rows that come in.  Used from several threads.
+
+    ``users`` and ``tokens`` are hashes of ids (``Pseudonyms.subject_hash``).  ``marked`` are the
+    ids of tokens that have a pseudonym in any version: a token of an erased user comes without its
+    user when Kaltura has deleted that user, and its file name must not come back.
+    """
+
+    def __init__(
+        self,
+        pseudonyms: Pseudonyms,
+        *,
+        users: Iterable[bytes],
+        tokens: Iterable[bytes],
+        marked: Iterable[str] = (),
+    ) -> None:
+        self._pseudonyms = pseudonyms
+        self._users = frozenset(users)
+        self._tokens = frozenset(tokens)
+        self._marked = set(marked)
+        self._owners: dict[str, bool] = {}
+
+    def suppress(self, rows: DecodedRows, raw: Sequence[bytes]) -> tuple[DecodedRows, list[bytes]]:
+        """The page with pseudonyms where they belong; ``raw`` is parallel to its tokens.
+
+        The payload of a rejected row is replaced as a whole: nobody knows what is in it.
+        """
+        tokens, payloads = list(rows.tokens), list(raw)
+        for index, token in enumerate(rows.tokens):
+            whole = self._is_erased_token(token.token_id)
+            owner = token.user_id is not None and self._is_erased_user(token.user_id)
+            if whole or owner or token.token_id in self._marked:
+                self._marked.add(token.token_id)
+                tokens[index] = pseudonymised(self._pseudonyms, token, user=whole or owner)
+                payloads[index] = self._pseudonyms.of_payload(payloads[index])
+        rejected = [self._suppress_rejected(each) for each in rows.rejected]
+        return DecodedRows(tokens, rejected, rows.positions, rows.coercions), payloads
+
+    def _suppress_rejected(self, row: Rejected) -> Rejected:
+        token_id = row.token_id
+        known = token_id is not None and (
+            token_id in self._marked or self._is_erased_token(token_id)
+        )
+        if not known and not any(map(self._is_erased_user, owners_of(row.payload))):
+            return row
+        if token_id is not None:
+            self._marked.add(token_id)
+        payload = self._pseudonyms.of_payload(row.payload)
+        return Rejected(token_id, row.reason, payload, row.created_second)
+
+    def _is_erased_user(self, user_id: str) -> bool:
+        known = self._owners.get(user_id)
+        if known is None:
+            known = self._pseudonyms.subject_hash("user", user_id) in self._users
+            if len(self._owners) >= _OWNERS_REMEMBERED:
+                self._owners.clear()
+            self._owners[user_id] = known
+        return known
+
+    def _is_erased_token(self, token_id: str) -> bool:
+        # Single tokens are rarely erased: the hash of every id is computed only then.
+        return bool(self._tokens) and (
+            self._pseudonyms.subject_hash("token", token_id) in self._tokens
+        )
+
+
+def pseudonymised(pseudonyms: Pseudonyms, token: Token, *, user: bool) -> Token:
+    """The token with pseudonyms for what its uploader wrote, and for its user if ``user``."""
+    return token._replace(
+        user_id=pseudonyms.of_user(token.user_id) if user and token.user_id else token.user_id,
+        file_name=None
+        if token.file_name is None
+        else pseudonyms.of_file_name(token.token_id, token.file_name),
+        extra=None if token.extra is None else pseudonyms.of_extra(token.token_id, token.extra),
+    )
+
+
+def owners_of(payload: bytes) -> Iterator[str]:
+    """Whom a row that was not loaded may belong to: every text and number in its ``userId``.
+
+    As the column would hold them.  A row that cannot be read names nobody.
+    """
+    try:
+        row = _DECODER.decode(payload.decode())
+    except (ValueError, RecursionError):
+        return
+    if isinstance(row, dict):
+        yield from _leaves(row.get("userId"))
+
+
+def _leaves(value: object) -> Iterator[str]:
+    # Not recursive: the nesting is whatever was sent.
+    waiting = [value]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, str):
+            yield storable(each, "user_id", Counter())
+        elif isinstance(each, Number):
+            yield each.literal
+        elif isinstance(each, dict):
+            waiting += [*each, *each.values()]
+        elif isinstance(each, list):
+            waiting += each
+
+
+def _canonical(value: Any) -> str:
+    """JSON with sorted keys and exact numbers without needless zeros, as jsonb compares them."""
+    if isinstance(value, dict):
+        pairs = (f"{json.dumps(key)}:{_canonical(value[key])}" for key in sorted(value))
+        return "{" + ",".join(pairs) + "}"
+    if isinstance(value, list):
+        return "[" + ",".join(map(_canonical, value)) + "]"
+    if isinstance(value, Number):
+        return _canonical_number(value)
+    return json.dumps(value)
+
+
+def _canonical_number(number: Number) -> str:
+    exact = number.exact()
+    if exact is None:
+        return number.literal
+    sign, digits, exponent = exact.as_tuple()
+    text = "".join(map(str, digits)).lstrip("0")
+    whole = text.rstrip("0")
+    if not whole or not isinstance(exponent, int):
+        return "0"
+    return f"{'-' * sign}{whole}e{exponent + len(text) - len(whole)}"

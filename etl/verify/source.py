@@ -1,0 +1,232 @@
+"""``kaltura-etl verify --source N``: asks the service for some tokens and compares.
+
+Half of the sample is recorded as listed, half as absent (as far as there are any).  What changed
+or went since the last run looked is no breach; a difference that no such change explains is one.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from etl.errors import ServiceFailure
+from etl.run.audit import ABSENCE_BRAKE, ABSENCES_ALWAYS_ALLOWED
+from etl.run.fetch import LOOKUP_IDS_AT_MOST, ROW_FAILURES, FetchedPage, Fetcher, suppress
+from etl.run.service import open_upload_tokens
+from etl.tokens.decode import Token
+from etl.verify.checks import ROWS_SHOWN, CheckResult
+from etl.warehouse.engine import connect
+from etl.warehouse.privacy.erase import load_suppression
+from etl.warehouse.read.sample import Compared, compare_sample, sample_tokens
+from etl.warehouse.store import Warehouse
+
+if TYPE_CHECKING:
+    from etl.process.stop import Stop
+    from etl.settings.table import Settings
+    from etl.warehouse.ledger.run import Database
+
+NAME: Final = "source"
+CLOCK_SKEW: Final = timedelta(minutes=5)
+"""How far the service's clock, which stamps updated_at, may be behind the database's."""
+SEEDS: Final = 2**31
+
+
+@dataclass(slots=True)
+class SourceComparison:
+    """What the sample came to."""
+
+    seed: int
+    """The same seed chooses the same tokens."""
+    listed: int = 0
+    """Tokens asked for that are recorded as listed."""
+    absent: int = 0
+    """Tokens asked for that are recorded as absent."""
+    outcomes: Counter[str] = field(default_factory=Counter)
+    """``same``, ``moved_on`` (changed since), ``gone`` (not listed any more), ``relisted``,
+    ``not_comparable`` (the service fails on the row, or it cannot be loaded) and ``breach``."""
+    breaches: list[dict[str, Any]] = field(default_factory=list)
+
+    def check(self) -> CheckResult:
+        """As one more row of what ``verify`` found."""
+        return CheckResult(
+            NAME,
+            "Sampled tokens are at the service as they are stored, but for what changed since.",
+            not self.breaches,
+            self.breaches[:ROWS_SHOWN],
+            len(self.breaches),
+        )
+
+    def facts(self) -> dict[str, int]:
+        """For people and for ``--json``."""
+        return {
+            "seed": self.seed,
+            "listed": self.listed,
+            "absent": self.absent,
+            **{name: self.outcomes[name] for name in OUTCOMES},
+        }
+
+
+OUTCOMES: Final = ("same", "moved_on", "gone", "relisted", "not_comparable", "breach")
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """What the service said of some tokens."""
+
+    pages: list[FetchedPage]
+    failed: frozenset[str]
+    """Ids on which it fails each time."""
+
+
+def verify_source(
+    settings: Settings, *, sample: int, seed: int | None, stop: Stop
+) -> SourceComparison:
+    """Compare ``sample`` known tokens with the service; ``settings.database_url`` must be set.
+
+    Raises ConfigurationError, CredentialsRefused, ServiceUnavailable, WarehouseUnavailable,
+    DataRefused (a page that cannot be trusted) or Interrupted.
+    """
+    partner_id = settings.require_partner_id()
+    chosen = random.randrange(SEEDS) if seed is None else seed  # noqa: S311 - a sample, no secret
+    result = SourceComparison(chosen)
+    warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
+    try:
+        warehouse.require_current_schema()
+        database = warehouse.database
+        ids = _choose(database, partner_id, sample, result)
+        with (
+            open_upload_tokens(settings, stop) as tokens,
+            Fetcher(tokens, partner_id=partner_id, concurrency=1) as fetcher,
+        ):
+            for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
+                stop.check()
+                some = ids[begin : begin + LOOKUP_IDS_AT_MOST]
+                answer = _ask(fetcher, some)
+                # After the answer: who is erased meanwhile is in both or in neither.
+                suppression = load_suppression(database, partner_id, settings.erasure_key)
+                pages = [suppress(page, suppression) for page in answer.pages]
+                listed = _newest(pages)
+                rejected = {each.token_id for page in pages for each in page.decoded.rejected}
+                compared = compare_sample(database, partner_id, some, list(listed.values()))
+                for each in compared:
+                    if each.token_id in answer.failed or (
+                        each.token_id in rejected and each.token_id not in listed
+                    ):
+                        result.outcomes["not_comparable"] += 1
+                        continue
+                    _judge(result, partner_id, each, listed.get(each.token_id))
+    finally:
+        warehouse.close()
+    _judge_gone(result, partner_id)
+    return result
+
+
+def _choose(
+    database: Database, partner_id: int, sample: int, result: SourceComparison
+) -> list[str]:
+    """Half of them absent; fewer if there are not as many, and then more of the listed."""
+    absent = sample_tokens(
+        database, partner_id, is_listed=False, size=sample // 2, seed=result.seed
+    )
+    listed = sample_tokens(
+        database, partner_id, is_listed=True, size=sample - len(absent), seed=result.seed
+    )
+    result.listed, result.absent = len(listed), len(absent)
+    return sorted(absent + listed)
+
+
+def _ask(fetcher: Fetcher, ids: Sequence[str]) -> _Answer:
+    """Look tokens up; a row on which the service fails costs its own answer only."""
+    try:
+        return _Answer(fetcher.look_up(ids), frozenset())
+    except ServiceFailure as failure:
+        if failure.code not in ROW_FAILURES:
+            raise
+    if len(ids) == 1:
+        return _Answer([], frozenset(ids))
+    middle = len(ids) // 2
+    one, other = _ask(fetcher, ids[:middle]), _ask(fetcher, ids[middle:])
+    return _Answer(one.pages + other.pages, one.failed | other.failed)
+
+
+def _newest(pages: Sequence[FetchedPage]) -> dict[str, Token]:
+    """One row of each id: of two rows, the one with the newer createdAt is the token."""
+    newest: dict[str, Token] = {}
+    for page in pages:
+        for token in page.decoded.tokens:
+            other = newest.setdefault(token.token_id, token)
+            newest[token.token_id] = max(token, other, key=lambda each: each.created_at)
+    return newest
+
+
+def _judge(
+    result: SourceComparison, partner_id: int, known: Compared, served: Token | None
+) -> None:
+    changed_since = served is not None and _changed_since(served, known.witnessed_at)
+    if served is None:
+        outcome = "gone" if known.is_listed else "same"
+    elif not known.is_listed:
+        outcome = "relisted" if changed_since else "breach"
+    elif not known.differing:
+        outcome = "same"
+    else:
+        outcome = "moved_on" if changed_since else "breach"
+    result.outcomes[outcome] += 1
+    if outcome == "breach" and served is not None:
+        columns = known.differing if known.is_listed else ("is_listed",)
+        result.breaches.append(
+            {
+                "partner_id": partner_id,
+                "token_id": known.token_id,
+                "version": known.version,
+                "run_id": known.run_id,
+                "breach": "differs" if known.is_listed else "listed, but recorded as absent",
+                "columns": list(columns),
+                "stored": {name: known.stored.get(name, known.is_listed) for name in columns},
+                "served": {name: _served(served, name) for name in columns},
+                "updated_at": served.updated_at,
+                "witnessed_at": known.witnessed_at,
+            }
+        )
+
+
+def _changed_since(served: Token, witnessed_at: datetime) -> bool:
+    """Whether the service says that it saved the token after it was last seen as it is stored.
+
+    Every change of a token sets updatedAt, but that of its user's deletion, which no comparison
+    shows.
+    """
+    saved_at = served.updated_at or served.created_at
+    return saved_at.astimezone(UTC) >= witnessed_at - CLOCK_SKEW
+
+
+def _served(token: Token, name: str) -> object:
+    if name == "is_listed":
+        return True
+    if name == "extra":
+        return None if token.extra is None else msgspec.json.decode(token.extra)
+    return getattr(token, name)
+
+
+def _judge_gone(result: SourceComparison, partner_id: int) -> None:
+    """A token that goes leaves nothing behind to date it by: more than the brake allows is wrong.
+
+    As of a wrong account, or of absences that no run has recorded for long.
+    """
+    gone = result.outcomes["gone"]
+    if gone > max(ABSENCES_ALWAYS_ALLOWED, ABSENCE_BRAKE * result.listed):
+        result.outcomes["breach"] += 1
+        result.breaches.append(
+            {
+                "partner_id": partner_id,
+                "breach": "more tokens are gone than one run may take away",
+                "gone": gone,
+                "listed": result.listed,
+            }
+        )

@@ -1,0 +1,158 @@
+"""What the published runs have read: the last complete certificate, and the watermark.
+
+Everything here follows from the coverage in the ledger, never from what a run was called, except
+that a run of the mode ``incremental`` is known to have begun below the watermark of its time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
+
+from etl.warehouse.engine import transaction
+from etl.warehouse.ledger.run import Database
+
+UNREADABLE: Final = "unreadable"
+"""Reason of the only holes with which a run may publish."""
+LOOKBACK: Final = timedelta(hours=2)
+"""createdAt is a wall clock: where it is put back in autumn, new tokens appear an hour ago."""
+
+_IDS_AT_ONCE: Final = 1_000
+
+
+class Complete(NamedTuple):
+    """The last published run that read the whole account."""
+
+    run_id: int
+    published_at: datetime
+    age: timedelta
+    """By the database's clock."""
+
+
+def is_complete(run: Any) -> sa.ColumnElement[bool]:
+    """Whether a row of ``sync_run`` read everything but what it states as unreadable.
+
+    ``run`` is the table or an alias.  A hole of the list of open tokens is none of this list.
+    """
+    holes = sa.func.jsonb_array_elements(run.c.holes).table_valued(sa.column("value", JSONB))
+    hole = holes.c.value
+    stated = (
+        sa.select(sa.func.range_agg(sa.cast(hole.op("->>")("span"), INT8RANGE)))
+        .select_from(holes)
+        .where(
+            hole.op("->>")("reason") == UNREADABLE,
+            hole.op("->")("open_only").is_(None),
+        )
+        .correlate(run)
+        .scalar_subquery()
+    )
+    nothing = sa.cast(sa.literal("{}"), INT8MULTIRANGE)
+    everything = sa.cast(sa.literal("{(,)}"), INT8MULTIRANGE)
+    settled = run.c.coverage.op("+")(sa.func.coalesce(stated, nothing))
+    return sa.cast(settled, INT8MULTIRANGE) == everything
+
+
+def last_complete(database: Database, partner_id: int) -> Complete | None:
+    """The last published run of the account that read all of it."""
+    run = database.tables.sync_run
+    with transaction(database.engine) as connection:
+        found = connection.execute(
+            sa.select(
+                run.c.run_id,
+                run.c.published_at,
+                (sa.func.clock_timestamp() - run.c.published_at).label("age"),
+            )
+            .where(
+                run.c.partner_id == partner_id, run.c.published_at.is_not(None), is_complete(run)
+            )
+            .order_by(run.c.run_id.desc())  # the lease makes it the order of publishing
+            .limit(1)
+        ).one_or_none()
+    return None if found is None else Complete(*found)
+
+
+def watermark(database: Database, partner_id: int) -> int | None:
+    """The second up to which published runs have read the account without a gap; None: none.
+
+    That is the newest createdAt of a listed token that was not after the beginning of the last run
+    which read the list up to its end, and with which the reading is contiguous: a complete run, or
+    an incremental one after it.  Whatever was created later, or ``LOOKBACK`` before it, an
+    incremental run has to read.  A backfill that reaches the end does not count: what lies
+    before it may be unread.
+    """
+    tables = database.tables
+    run, first, base = (
+        tables.sync_run,
+        tables.sync_run.alias("first_run"),
+        tables.sync_run.alias("base"),
+    )
+    token = tables.upload_token
+    mode = sa.func.coalesce(run.c.overrides.op("->>")("replayed_mode"), run.c.mode)
+    follows_a_complete_run = sa.exists().where(
+        base.c.partner_id == partner_id,
+        base.c.run_id < run.c.run_id,
+        base.c.published_at.is_not(None),
+        is_complete(base),
+    )
+    began = (
+        sa.select(first.c.started_at)
+        .select_from(run.join(first, first.c.run_id == run.c.walk_id))
+        .where(
+            run.c.partner_id == partner_id,
+            run.c.published_at.is_not(None),
+            sa.func.upper_inf(run.c.coverage),
+            sa.or_(is_complete(run), sa.and_(mode == "incremental", follows_a_complete_run)),
+        )
+        .order_by(run.c.run_id.desc())  # the lease makes it the order of publishing
+        .limit(1)
+        .scalar_subquery()
+    )
+    with transaction(database.engine) as connection:
+        newest = connection.scalar(
+            sa.select(sa.func.max(token.c.created_at)).where(
+                token.c.partner_id == partner_id, token.c.is_listed, token.c.created_at <= began
+            )
+        )
+    return None if newest is None else math.floor(newest.timestamp())
+
+
+def known_tokens(
+    database: Database,
+    partner_id: int,
+    range_from: datetime | None = None,
+    range_to: datetime | None = None,
+) -> int:
+    """How many tokens of a range (both ends included) are known as listed: a hint at its size."""
+    token = database.tables.upload_token
+    conditions = [token.c.partner_id == partner_id, token.c.is_listed]
+    if range_from is not None:
+        conditions.append(token.c.created_at >= range_from)
+    if range_to is not None:
+        conditions.append(token.c.created_at < range_to + timedelta(seconds=1))
+    with transaction(database.engine) as connection:
+        counted = connection.scalar(
+            sa.select(sa.func.count()).select_from(token).where(*conditions)
+        )
+    return int(counted or 0)
+
+
+def unknown_ids(database: Database, partner_id: int, token_ids: Sequence[str]) -> list[str]:
+    """Those of the ids that no version of any token has, in the given order."""
+    token = database.tables.upload_token
+    known: set[str] = set()
+    with transaction(database.engine) as connection:
+        for begin in range(0, len(token_ids), _IDS_AT_ONCE):
+            some = token_ids[begin : begin + _IDS_AT_ONCE]
+            known.update(
+                connection.scalars(
+                    sa.select(token.c.token_id).where(
+                        token.c.partner_id == partner_id, token.c.token_id.in_(some)
+                    )
+                )
+            )
+    return [token_id for token_id in token_ids if token_id not in known]

@@ -1,0 +1,386 @@
+"""The ledger: the lease of a run, its heartbeat and fence, its end, and what a later run resumes.
+
+The row of ``sync_run`` with status ``running`` is the lease; a partial unique index allows one a
+partner.  Every transaction of a run updates that row (``fence``) before it writes anything else:
+if another run has taken the lease over, no row is touched and nothing is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import socket
+import time
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+
+from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
+from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
+from etl.version import program_version
+from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
+from etl.warehouse.ledger.resume import (
+    DRY_RUN,
+    RESUMABLE_STATUSES,
+    inherited,
+    is_past_resuming,
+    resume_walk,
+)
+from etl.warehouse.ledger.run import Database, OpenRun
+
+LOG = logging.getLogger(__name__)
+_MESSAGE_LIMIT = 2_000
+_PRUNE_RUNS_MAX = 100
+UNIQUE_VIOLATION = "23505"
+LOCK_NOT_AVAILABLE = "55P03"
+
+
+def open_run(
+    database: Database,
+    *,
+    partner_id: int,
+    mode: str,
+    range_from: datetime | None,
+    range_to: datetime | None,
+    lease_seconds: float,
+    resume_window: timedelta | None,
+    page_age_max: timedelta | None,
+    dry_run: bool,
+) -> OpenRun:
+    """Take the lease; see ``Warehouse.open_run``."""
+    sync_run = database.tables.sync_run
+    try:
+        with transaction(database.engine) as connection:
+            abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
+            opened = connection.execute(
+                sa.insert(sync_run)
+                .values(
+                    partner_id=partner_id,
+                    mode=mode,
+                    range_from=range_from,
+                    range_to=range_to,
+                    status="running",
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
+                    program_version=program_version(),
+                    overrides={DRY_RUN: True} if dry_run else {},
+                )
+                .returning(sync_run.c.run_id, sync_run.c.started_at)
+            ).one()
+            run = OpenRun(
+                run_id=opened.run_id,
+                walk_id=opened.run_id,
+                partner_id=partner_id,
+                mode=mode,
+                started_at=opened.started_at,
+                range=_seconds_of(range_from, range_to),
+                dry_run=dry_run,
+            )
+            if resume_window is not None:
+                resume_walk(
+                    connection,
+                    database,
+                    run,
+                    range_from=range_from,
+                    range_to=range_to,
+                    window=resume_window,
+                    page_age_max=page_age_max,
+                )
+            # No other run of the partner is alive, so what is not of our walk is of nobody's.
+            staging = database.tables.upload_token_staging
+            connection.execute(
+                sa.delete(staging).where(
+                    staging.c.partner_id == partner_id, staging.c.walk_id != run.walk_id
+                )
+            )
+            fence(connection, database, run, walk_id=run.walk_id, **inherited(run))
+            _look_around(connection, database, run)
+            run.clock = _database_clock(connection)
+    except EtlError as error:
+        if error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
+            raise lease_held(database, partner_id) from None
+        raise
+    return run
+
+
+def fence(connection: sa.Connection, database: Database, run: OpenRun, **values: Any) -> None:
+    """Show a sign of life and save ``values``; raises LeaseHeld if the run is no longer running.
+
+    The row stays locked until the transaction ends, so nobody takes the lease over meanwhile.
+    """
+    sync_run = database.tables.sync_run
+    alive = connection.execute(
+        sa.update(sync_run)
+        .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
+        .values(heartbeat_at=sa.func.clock_timestamp(), **values)
+        .returning(sync_run.c.run_id)
+    ).one_or_none()
+    if alive is None:
+        raise LeaseHeld(
+            f"Run {run.run_id} no longer holds the lease of partner {run.partner_id}: it was taken "
+            "over or ended from outside. Nothing more was written.",
+            run_id=run.run_id,
+        )
+
+
+def heartbeat(database: Database, run: OpenRun) -> None:
+    """A sign of life between batches, for a run that waits."""
+    with transaction(database.engine) as connection:
+        fence(connection, database, run)
+
+
+def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
+    """End the run with an error.  Never raises: the error that ended the run is what counts.
+
+    A run that the audit refused is ``refused`` and leaves nothing behind to go on with, or
+    ``dry_run`` if it was not to publish anyway; any other is ``failed``, and its walk stays.
+    """
+    message = "".join(character if character.isprintable() else " " for character in error.message)
+    values: dict[str, Any] = {"error_kind": error.kind, "error_message": message[:_MESSAGE_LIMIT]}
+    if not isinstance(error, DataRefused):
+        status = "failed"
+    else:
+        status = DRY_RUN if run.dry_run else "refused"
+    try:
+        try:
+            _finish(database, run, status, **values)
+        except WarehouseUnavailable:
+            # What ended the run may have been the loss of this connection.
+            database.engine.dispose()
+            _finish(database, run, status, **values)
+    except Exception as second:
+        # The next run marks it abandoned when its heartbeat is old.
+        LOG.warning(
+            "the ledger could not be told of the failure",
+            extra={"run_id": run.run_id, "error": type(second).__name__},
+        )
+
+
+def finish_dry_run(database: Database, run: OpenRun) -> None:
+    """End a run that was not to publish: its status says so, and its staging is deleted."""
+    _finish(database, run, DRY_RUN, error_kind=DRY_RUN, error_message="A dry run does not publish.")
+
+
+def restart_walk(database: Database, run: OpenRun) -> None:
+    """Forget what the walk has read: it starts over in this run, which then has resumed nothing."""
+    tables = database.tables
+    with transaction(database.engine) as connection:
+        old_walk_id, run.walk_id = run.walk_id, run.run_id
+        run.coverage, run.open_coverage, run.holes = Coverage(), Coverage(), []
+        run.shown.clear()
+        run.positions = []
+        run.resumed_from = run.oldest_page_at = run.lookups_after = None
+        run.pages = run.rows_read = run.staged = run.rejected = run.next_seq = 0
+        run.total_count_first = run.total_count_last = None
+        fence(connection, database, run, walk_id=run.walk_id, **inherited(run))
+        for table in (tables.sync_page, tables.rejected_row):
+            connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
+        staging = tables.upload_token_staging
+        connection.execute(
+            sa.delete(staging).where(
+                staging.c.partner_id == run.partner_id,
+                staging.c.walk_id.in_((old_walk_id, run.walk_id)),
+            )
+        )
+
+
+def prune(database: Database, keep_pages_days: float) -> int:
+    """Delete pages and rejected rows of ended runs that began longer ago; returns rows deleted.
+
+    A bounded number of runs a call, oldest first, each in its own transaction.  Of every account,
+    so a run that failed keeps what the next one may go on from.
+    """
+    tables, sync_run = database.tables, database.tables.sync_run
+    deleted = 0
+    with transaction(database.engine) as connection:
+        old = connection.scalars(
+            sa.select(sync_run.c.run_id)
+            .where(
+                sync_run.c.started_at < sa.func.clock_timestamp() - timedelta(days=keep_pages_days),
+                is_past_resuming(sync_run),
+                sa.or_(
+                    *[
+                        sa.exists().where(table.c.run_id == sync_run.c.run_id)
+                        for table in (tables.sync_page, tables.rejected_row)
+                    ]
+                ),
+            )
+            .order_by(sync_run.c.run_id)
+            .limit(_PRUNE_RUNS_MAX)
+        ).all()
+    for run_id in old:
+        with transaction(database.engine) as connection:
+            for table in (tables.sync_page, tables.rejected_row):
+                deleted += delete_of_run(connection, database, table, run_id)
+    return deleted
+
+
+def lock_prunes(connection: sa.Connection, database: Database) -> None:
+    """Let one prune at a time delete: what is counted before is what is deleted then."""
+    lock_until_commit(connection, f"kaltura-etl {database.schema} prune")
+
+
+def delete_of_run(
+    connection: sa.Connection, database: Database, table: sa.Table, run_id: int
+) -> int:
+    """Delete a run's rows of a table, all of them; returns how many.
+
+    Raises DataRefused if some stay.
+    """
+    lock_prunes(connection, database)
+    of_run = table.c.run_id == run_id
+    meant = connection.scalar(sa.select(sa.func.count()).select_from(table).where(of_run)) or 0
+    done = connection.execute(sa.delete(table).where(of_run))
+    require_row_count(table.name, changed=done.rowcount, meant=meant)
+    return meant
+
+
+def status_of(database: Database, run_id: int) -> str | None:
+    """The status of a run as the ledger has it now."""
+    sync_run = database.tables.sync_run
+    with transaction(database.engine) as connection:
+        return connection.scalar(sa.select(sync_run.c.status).where(sync_run.c.run_id == run_id))
+
+
+def settle_commit(
+    database: Database, run: OpenRun, *, tries: int = 5, wait_seconds: float = 1
+) -> bool:
+    """Whether the publishing transaction committed, although its reply was lost.
+
+    The UPDATE waits for a commit that is still under way, and makes sure that none comes later.
+    """
+    sync_run = database.tables.sync_run
+    for attempt in range(tries):
+        try:
+            with transaction(database.engine) as connection:
+                connection.execute(
+                    sa.update(sync_run)
+                    .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
+                    .values(
+                        status="failed",
+                        finished_at=sa.func.clock_timestamp(),
+                        error_kind=WarehouseUnavailable.kind,
+                        error_message="The connection was lost before the commit.",
+                    )
+                )
+            return status_of(database, run.run_id) == "succeeded"
+        except WarehouseUnavailable:
+            if attempt + 1 < tries:
+                time.sleep(wait_seconds)
+    raise WarehouseUnavailable(
+        f"The connection was lost while run {run.run_id} was being committed, and Postgres cannot "
+        "be reached to ask. Its row in sync_run says whether it has published.",
+        run_id=run.run_id,
+    )
+
+
+def _finish(database: Database, run: OpenRun, status: str, **values: Any) -> None:
+    """End the run.  Only a walk that may be resumed keeps its staging."""
+    sync_run, staging = database.tables.sync_run, database.tables.upload_token_staging
+    with transaction(database.engine) as connection:
+        ended = connection.execute(
+            sa.update(sync_run)
+            .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
+            .values(status=status, finished_at=sa.func.clock_timestamp(), **values)
+            .returning(sync_run.c.run_id)
+        ).one_or_none()
+        if ended is not None and status not in RESUMABLE_STATUSES:
+            connection.execute(
+                sa.delete(staging).where(
+                    staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk_id
+                )
+            )
+
+
+def _seconds_of(range_from: datetime | None, range_to: datetime | None) -> Span:
+    """The seconds of a range, both ends included; None leaves it open."""
+    return Span(
+        NEGATIVE_INFINITY if range_from is None else math.floor(range_from.timestamp()),
+        POSITIVE_INFINITY if range_to is None else math.floor(range_to.timestamp()) + 1,
+    )
+
+
+def abandon_dead_runs(
+    connection: sa.Connection, sync_run: sa.Table, partner_id: int, lease_seconds: float
+) -> None:
+    abandoned = connection.scalars(
+        sa.update(sync_run)
+        .where(
+            sync_run.c.partner_id == partner_id,
+            sync_run.c.status == "running",
+            sync_run.c.heartbeat_at < sa.func.clock_timestamp() - timedelta(seconds=lease_seconds),
+        )
+        .values(
+            status="abandoned",
+            finished_at=sa.func.clock_timestamp(),
+            error_kind="abandoned",
+            error_message="The run gave no sign of life for longer than its lease.",
+        )
+        .returning(sync_run.c.run_id)
+    ).all()
+    for run_id in abandoned:
+        LOG.warning("an abandoned run was ended", extra={"run_id": run_id})
+
+
+def _look_around(connection: sa.Connection, database: Database, run: OpenRun) -> None:
+    """What is known of the partner before the run; counted from the index of listed tokens."""
+    token, sync_run = database.tables.upload_token, database.tables.sync_run
+    of_partner = token.c.partner_id == run.partner_id
+    run.listed_before = (
+        connection.scalar(sa.select(sa.func.count()).where(of_partner, token.c.is_listed)) or 0
+    )
+    known = connection.scalar(sa.select(sa.exists().where(of_partner)))
+    run.known_before = max(run.listed_before, int(bool(known)))
+    run.last_published_run_id = connection.scalar(
+        last_published(database, run.partner_id).with_only_columns(sync_run.c.run_id)
+    )
+
+
+def last_published(database: Database, partner_id: int) -> sa.Select[Any]:
+    """The newest published run of a partner: run_id and published_at."""
+    sync_run = database.tables.sync_run
+    return (
+        sa.select(sync_run.c.run_id, sync_run.c.published_at)
+        .where(sync_run.c.partner_id == partner_id, sync_run.c.published_at.is_not(None))
+        .order_by(sync_run.c.published_at.desc())
+        .limit(1)
+    )
+
+
+def _database_clock(connection: sa.Connection) -> Callable[[], datetime]:
+    # Taken before the question: the clock may be ahead by its way there and back, never behind, so
+    # that nothing is observed before it happened.
+    started = time.monotonic()
+    opened: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+    return lambda: opened + timedelta(seconds=time.monotonic() - started)
+
+
+def lease_held(database: Database, partner_id: int) -> LeaseHeld:
+    sync_run = database.tables.sync_run
+    with transaction(database.engine) as connection:
+        holder = connection.execute(
+            sa.select(
+                sync_run.c.run_id,
+                sync_run.c.host,
+                sync_run.c.pid,
+                sync_run.c.started_at,
+                sa.extract("epoch", sa.func.clock_timestamp() - sync_run.c.heartbeat_at).label(
+                    "silent_seconds"
+                ),
+            ).where(sync_run.c.partner_id == partner_id, sync_run.c.status == "running")
+        ).one_or_none()
+    if holder is None:
+        return LeaseHeld(f"Another run of partner {partner_id} was at work just now: try again")
+    return LeaseHeld(
+        f"Run {holder.run_id} of partner {partner_id} is at work on {holder.host} (process "
+        f"{holder.pid}) since {holder.started_at:%Y-%m-%d %H:%M:%S} UTC; its last sign of life was "
+        f"{float(holder.silent_seconds):.0f} s ago. Try again when it has ended.",
+        run_id=holder.run_id,
+        host=holder.host,
+        pid=holder.pid,
+        started_at=holder.started_at.isoformat(),
+        heartbeat_age_seconds=float(holder.silent_seconds),
+    )

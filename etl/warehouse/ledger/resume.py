@@ -1,0 +1,176 @@
+"""Resuming: a new run goes on with the walk of one that ended without publishing."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from etl.coverage import Coverage
+from etl.errors import DataRefused
+from etl.warehouse.engine import require_row_count
+from etl.warehouse.ledger.run import Database, OpenRun
+
+LOG = logging.getLogger(__name__)
+DRY_RUN: Final = "dry_run"
+"""Status of a run that was not meant to publish, and the key in ``overrides`` that says so."""
+RESUMABLE_STATUSES: Final = ("failed", "abandoned")
+"""A run that ended in one of these has left a walk that another run may go on with.  What the
+audit refused is read again from the beginning: its pages are what was wrong."""
+ASCENDING: Final = '{"orderBy":"+createdAt"}'
+"""``sync_page.filter`` of a page of the whole list, oldest first."""
+RESUMABLE_FOR: Final = timedelta(days=7)
+"""A run that did not publish may be resumed for so long (ETL_RESUME_WINDOW at most)."""
+
+
+_CLOCK_SLACK: Final = timedelta(minutes=1)
+
+
+def is_past_resuming(sync_run: sa.Table) -> sa.ColumnElement[bool]:
+    """Whether no later run can go on from this one, so that nobody needs its pages for that."""
+    return sa.and_(
+        sync_run.c.status != "running",
+        sa.or_(
+            sync_run.c.status.not_in(RESUMABLE_STATUSES),
+            sync_run.c.started_at < sa.func.clock_timestamp() - RESUMABLE_FOR,
+        ),
+    )
+
+
+def resume_walk(
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    *,
+    range_from: datetime | None,
+    range_to: datetime | None,
+    window: timedelta,
+    page_age_max: timedelta | None,
+) -> None:
+    """Take over the walk of the account's newest run, if that ended without publishing.
+
+    An older walk has no staging any more: each run that opens deletes what is not of its own.  And
+    what the audit refused is read again.  So the newest run must have failed or been abandoned,
+    have been of the same mode and range, and be usable: its walk not older than ``window``, its
+    oldest page not older than ``page_age_max``, and staging as it left it.
+    """
+    tables = database.tables
+    sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
+    staging = tables.upload_token_staging
+    now = sa.func.clock_timestamp()
+    is_young = sa.and_(
+        first.c.started_at >= now - window,
+        sa.true()
+        if page_age_max is None
+        else sa.func.coalesce(sync_run.c.oldest_page_at, first.c.started_at) >= now - page_age_max,
+    )
+    found = connection.execute(
+        sa.select(
+            *[sync_run.c[name] for name in ("run_id", "walk_id", "mode", "status", "error_kind")],
+            *[sync_run.c[name] for name in ("range_from", "range_to", "holes", *_COUNTERS)],
+            sa.cast(sync_run.c.coverage, sa.Text).label("coverage"),
+            sa.cast(sync_run.c.open_coverage, sa.Text).label("open_coverage"),
+            is_young.label("is_young"),
+        )
+        .join(first, first.c.run_id == sync_run.c.walk_id)
+        .where(
+            sync_run.c.partner_id == run.partner_id,
+            sync_run.c.run_id != run.run_id,
+            sync_run.c.status != "skipped",
+        )
+        .order_by(sync_run.c.run_id.desc())
+        .limit(1)
+    ).one_or_none()
+    if (
+        found is None
+        or found.status not in RESUMABLE_STATUSES
+        # A program of an earlier version called it failed.
+        or found.error_kind == DataRefused.kind
+        or (found.mode, found.range_from, found.range_to) != (run.mode, range_from, range_to)
+        or not found.is_young
+        or found.pages == 0
+    ):
+        return
+    staged_now, lookups_until, in_the_future = connection.execute(
+        sa.select(
+            sa.func.count(),
+            sa.func.max(staging.c.observed_at).filter(staging.c.from_lookup),
+            sa.func.coalesce(sa.func.max(staging.c.observed_at) > now + _CLOCK_SLACK, False),
+        ).where(staging.c.partner_id == run.partner_id, staging.c.walk_id == found.walk_id)
+    ).one()
+    if staged_now != found.staged or in_the_future:
+        LOG.warning(
+            "the walk starts over: %s",
+            "the server's clock was set back"
+            if in_the_future
+            else "a crash of the server emptied the staging table",
+            extra={"run_id": found.run_id, "staged": found.staged, "found": staged_now},
+        )
+        return
+    run.resumed_from, run.walk_id = found.run_id, found.walk_id
+    run.lookups_after = lookups_until
+    run.coverage, run.holes = Coverage.from_sql(found.coverage), list(found.holes)
+    run.open_coverage = Coverage.from_sql(found.open_coverage)
+    for name in _COUNTERS:
+        setattr(run, name, getattr(found, name))
+    for table in (tables.sync_page, tables.rejected_row):
+        names = [column.name for column in table.c if column.name != "run_id"]
+        rows = sa.select(*[table.c[name] for name in names]).where(table.c.run_id == found.run_id)
+        meant = connection.scalar(sa.select(sa.func.count()).select_from(rows.subquery()))
+        done = connection.execute(
+            sa.insert(table).from_select(
+                [*names, "run_id"], rows.add_columns(sa.literal(run.run_id))
+            ),
+            execution_options={"preserve_rowcount": True},
+        )
+        require_row_count(table.name, changed=done.rowcount, meant=meant or 0)
+    page = tables.sync_page
+    last, run.oldest_page_at = connection.execute(
+        sa.select(sa.func.max(page.c.seq), sa.func.min(page.c.requested_at)).where(
+            page.c.run_id == run.run_id
+        )
+    ).one()
+    run.next_seq = 0 if last is None else last + 1
+    run.positions = _positions(connection, page, run.run_id)
+
+
+def _positions(connection: sa.Connection, page: sa.Table, run_id: int) -> list[tuple[int, int]]:
+    """Where in the list the pages of the walk lay, as far as the service keeps to page sizes."""
+    first, last = (
+        sa.cast(sa.func.floor(sa.extract("epoch", column)), sa.BigInteger)
+        for column in (page.c.first_created_at, page.c.last_created_at)
+    )
+    start = (page.c.page_index - 1) * page.c.page_size
+    rows = connection.execute(
+        sa.select(first, start, last, start + page.c.rows).where(
+            page.c.run_id == run_id,
+            page.c.filter == ASCENDING,
+            page.c.rows == page.c.page_size,
+            page.c.first_created_at.is_not(None),
+            page.c.last_created_at.is_not(None),
+        )
+    ).all()
+    return [pair for row in rows for pair in ((row[0] - 1, row[1]), (row[2], row[3]))]
+
+
+_COUNTERS: Final = (
+    "pages",
+    "rows_read",
+    "staged",
+    "rejected",
+    "total_count_first",
+    "total_count_last",
+)
+
+
+def inherited(run: OpenRun) -> dict[str, Any]:
+    return {
+        "resumed_from": run.resumed_from,
+        "coverage": run.coverage.to_sql(),
+        "open_coverage": run.open_coverage.to_sql(),
+        "holes": run.holes,
+        "oldest_page_at": run.oldest_page_at,
+        **{name: getattr(run, name) for name in _COUNTERS},
+    }

@@ -1,0 +1,317 @@
+"""What makes a difference: a batch against ``upload_token``, and a walk's staging against it.
+
+A batch goes to the server as a relation, and one SELECT says which of its rows differ and which
+known tokens are missing in its spans.  The relation is
+
+- a temporary table filled by COPY, in general; made once for each connection of the server,
+- or ``json_to_recordset`` of one parameter, if the whole account is small: making a temporary
+  table writes tens of kilobytes of WAL to the catalogs, which on an unchanged night of a small
+  account would be most of what the run writes.
+
+Volatile columns (``upload_url``, ``auto_finalize``) are never compared, and not even sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import msgspec
+import sqlalchemy as sa
+from psycopg import sql
+from psycopg.types.json import Jsonb
+from sqlalchemy.dialects.postgresql import JSONB, array
+from sqlalchemy.schema import CreateTable
+
+from etl.coverage import Coverage
+from etl.tokens.decode import TOKEN_COLUMNS, Token
+from etl.warehouse.engine import copy_rows
+from etl.warehouse.ledger.run import Database, OpenRun, seconds_between
+
+VOLATILE: Final = frozenset({"auto_finalize", "upload_url"})
+KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "auto_finalize", "upload_url"})
+"""Columns whose known value a missing one does not erase."""
+OPEN_STATUSES: Final = (0, 1, 2)
+"""What the service calls an upload that may still move."""
+COMPARED: Final = tuple(
+    name for name in TOKEN_COLUMNS if name != "token_id" and name not in VOLATILE
+)
+SQL_TYPES: Final = {
+    "status": "int2",
+    "file_size_bytes": "int8",
+    "uploaded_size_bytes": "int8",
+    "created_at": "timestamptz",
+    "updated_at": "timestamptz",
+    "auto_finalize": "bool",
+    "extra": "jsonb",
+}
+"""Types of the columns that are not text, for COPY."""
+_SENT = ("token_id", *COMPARED)
+_CORE_TYPES: Final[dict[str, sa.types.TypeEngine[Any]]] = {
+    "int2": sa.SmallInteger(),
+    "int8": sa.BigInteger(),
+    "timestamptz": sa.DateTime(timezone=True),
+    "jsonb": JSONB(),
+    "text": sa.Text(collation="C"),
+}
+
+
+def _batch_columns() -> list[sa.Column[Any]]:
+    return [
+        sa.Column("ordinal", sa.Integer),
+        *[sa.Column(name, _CORE_TYPES[SQL_TYPES.get(name, "text")]) for name in _SENT],
+    ]
+
+
+# The name holds a number because a connection behind PgBouncer may still have the table that an
+# older version of the program made: change it with the columns.
+_BATCH_NAME = "kaltura_etl_batch_1"
+_BATCH = sa.Table(
+    _BATCH_NAME,
+    sa.MetaData(),
+    *_batch_columns(),
+    schema="pg_temp",
+    prefixes=["TEMPORARY"],
+    postgresql_on_commit="DELETE ROWS",
+)
+_CREATE_BATCH = CreateTable(_BATCH, if_not_exists=True)
+_BATCH_COPY_COLUMNS = [
+    ("ordinal", "int4"),
+    *[(name, SQL_TYPES.get(name, "text")) for name in _SENT],
+]
+_encode = msgspec.json.Encoder().encode
+
+
+class Differences(NamedTuple):
+    """What the server says of a batch; ordinals count its tokens from 0."""
+
+    differing: list[int]
+    older: list[int]
+    """Rows whose createdAt is before the known one: the known token may have a twin."""
+    missing: list[tuple[str, datetime]]
+    """token_id and created_at of known tokens that a span ought to show."""
+
+
+def json_of(extra: bytes | None) -> Jsonb | None:
+    """``extra`` for COPY: its text goes as it is (a str would become a JSON string)."""
+    return None if extra is None else Jsonb(extra, dumps=bytes)
+
+
+def compare_batch(
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    tokens: Sequence[Token],
+    *,
+    seconds: Coverage,
+    spans: Coverage,
+    rejected_ids: Sequence[str],
+    open_only: bool = False,
+) -> Differences:
+    """Compare tokens (distinct ids) with the known ones.
+
+    ``seconds`` holds the createdAt of all of them.  ``spans`` are where the batch shows everything
+    that was listed, or with ``open_only`` everything that was listed as open; ``rejected_ids`` were
+    on its pages too, in rows that could not be loaded.
+    """
+    if run.small:
+        batch: sa.FromClause = _json_batch(tokens)
+    else:
+        batch = _BATCH
+        connection.execute(_CREATE_BATCH)
+        copy_rows(
+            connection,
+            sql.Identifier("pg_temp", _BATCH_NAME),
+            _BATCH_COPY_COLUMNS,
+            ((ordinal, *token[:10], json_of(token.extra)) for ordinal, token in enumerate(tokens)),
+        )
+    known = _known_around(database, run, seconds.union(spans), open_only=open_only)
+    parts = [_differing(database, run, batch, known)]
+    if run.staged:
+        parts.append(_staged_before(database, run, batch))
+    if len(spans):
+        parts.append(_missing(batch, known, spans, rejected_ids))
+    differing: set[int] = set()
+    older: set[int] = set()
+    missing: list[tuple[str, datetime]] = []
+    for ordinal, is_older, token_id, created_at in connection.execute(sa.union_all(*parts)):
+        if ordinal is None:
+            missing.append((token_id, created_at))
+        else:
+            (older if is_older else differing).add(ordinal)
+    return Differences(sorted(differing), sorted(older), missing)
+
+
+def differs(new: Any, known: Any) -> sa.ColumnElement[bool]:
+    """Whether the row ``new`` of a known token makes a version; both have the token's columns."""
+    return sa.or_(*[_column_differs(name, new, known) for name in COMPARED])
+
+
+def changed_columns(new: Any, known: Any) -> sa.ColumnElement[Any]:
+    """The array of the compared columns that differ, in the order of the table."""
+    names: list[sa.ColumnElement[Any]] = [
+        sa.case((_column_differs(name, new, known), sa.literal(name))) for name in COMPARED
+    ]
+    all_names: array[Any] = array(names, type_=sa.Text)
+    return sa.func.array_remove(all_names, sa.null())
+
+
+def _column_differs(name: str, new: Any, known: Any) -> sa.ColumnElement[bool]:
+    different: sa.ColumnElement[bool] = new[name].is_distinct_from(known[name])
+    if name in KEPT_WHEN_ABSENT:
+        return sa.and_(new[name].is_not(None), different)
+    return different
+
+
+def _known_around(
+    database: Database, run: OpenRun, seconds: Coverage, *, open_only: bool
+) -> sa.CTE:
+    """The known listed tokens in the seconds that the batch speaks of, read once from the index.
+
+    A few pages of open tokens speak of years, so there only those known as open are read; a token
+    that is open now and was not is looked up by its key, like a new one.
+    """
+    token = database.tables.upload_token
+    return (
+        sa.select(*[token.c[name] for name in _SENT])
+        .where(
+            token.c.partner_id == run.partner_id,
+            token.c.is_listed,
+            token.c.status.in_(OPEN_STATUSES) if open_only else sa.true(),
+            within(token.c.created_at, seconds),
+        )
+        .cte("known")
+        .prefix_with("materialized")
+    )
+
+
+def _differing(
+    database: Database, run: OpenRun, batch: sa.FromClause, known: sa.CTE
+) -> sa.Select[Any]:
+    """Rows that differ.
+
+    Nearly all rows have an equal in ``known`` and are dropped by one hash join; a look-up by
+    primary key for each of them would cost four times as much.  The rest is looked up.
+    """
+    unequal = (
+        sa.select(batch)
+        .where(
+            sa.not_(
+                sa.exists().where(
+                    known.c.token_id == batch.c.token_id, sa.not_(differs(batch.c, known.c))
+                )
+            )
+        )
+        .subquery("unequal")
+    )
+    token = _known_row(database, run, unequal)
+    return _outcome(unequal, token).where(
+        sa.or_(
+            token.c.token_id.is_(None),
+            token.c.is_listed.is_(False),
+            differs(unequal.c, token.c),
+        )
+    )
+
+
+def _staged_before(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.Select[Any]:
+    """Rows of tokens that an earlier page of the walk showed otherwise, or did not show.
+
+    The later observation must win, also if it says that nothing has changed.
+    """
+    staging = database.tables.upload_token_staging
+    return _outcome(batch, _known_row(database, run, batch)).where(
+        batch.c.token_id.in_(sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk_id))
+    )
+
+
+def _known_row(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.FromClause:
+    """The known token of a row of the batch, looked up by primary key.
+
+    Few rows come here, but the planner expects most of the batch, and would read the whole table
+    for each batch.  The limit keeps it from turning the look-up into a join of its choice.
+    """
+    token = database.tables.upload_token
+    return (
+        sa.select(token)
+        .where(token.c.partner_id == run.partner_id, token.c.token_id == batch.c.token_id)
+        .limit(1)
+        .lateral("known_row")
+    )
+
+
+def _outcome(batch: sa.FromClause, token: sa.FromClause) -> sa.Select[Any]:
+    is_older = sa.and_(token.c.is_listed, batch.c.created_at < token.c.created_at)
+    return sa.select(
+        batch.c.ordinal,
+        is_older.label("is_older"),
+        sa.cast(sa.null(), _CORE_TYPES["text"]).label("token_id"),
+        sa.cast(sa.null(), _CORE_TYPES["timestamptz"]).label("created_at"),
+    ).select_from(batch.outerjoin(token, sa.true()))
+
+
+def _missing(
+    batch: sa.FromClause, known: sa.CTE, spans: Coverage, rejected_ids: Sequence[str]
+) -> sa.Select[Any]:
+    return sa.select(
+        sa.cast(sa.null(), sa.Integer),
+        sa.cast(sa.null(), sa.Boolean),
+        known.c.token_id,
+        known.c.created_at,
+    ).where(
+        within(known.c.created_at, spans),
+        # An older row of the same id is a twin, and does not show the known token.
+        sa.not_(
+            sa.exists().where(
+                batch.c.token_id == known.c.token_id, batch.c.created_at >= known.c.created_at
+            )
+        ),
+        known.c.token_id.not_in(rejected_ids) if rejected_ids else sa.true(),
+    )
+
+
+def of_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
+    """The rows of staging that count for the run: those of its walk.
+
+    An absence is confirmed by a look-up of the very run that publishes it.  So a resumed run
+    leaves out the answers that the runs before it got: what is missing, it asks for again.
+    """
+    in_walk: sa.ColumnElement[bool] = staging.c.walk_id == run.walk_id
+    if run.lookups_after is None:
+        return in_walk
+    after = sa.literal(run.lookups_after, sa.DateTime(timezone=True))
+    return sa.and_(in_walk, sa.or_(~staging.c.from_lookup, staging.c.observed_at > after))
+
+
+def within(created_at: sa.ColumnElement[Any], spans: Coverage) -> sa.ColumnElement[bool]:
+    """Whether a time lies in one of the spans, in a form that an index can answer."""
+    ranges = []
+    for span in spans:
+        lower, upper = seconds_between(span)
+        bounds = [] if lower is None else [created_at >= lower]
+        if upper is not None:
+            bounds.append(created_at < upper)
+        ranges.append(sa.and_(sa.true(), *bounds))
+    return sa.or_(sa.false(), *ranges)
+
+
+def _json_batch(tokens: Sequence[Token]) -> sa.FromClause:
+    rows = [
+        dict(
+            zip(
+                ("ordinal", *_SENT),
+                (ordinal, *token[:10], None if token.extra is None else msgspec.Raw(token.extra)),
+                strict=True,
+            )
+        )
+        for ordinal, token in enumerate(tokens)
+    ]
+    text = sa.bindparam("batch_rows", _encode(rows).decode(), type_=sa.Text)
+    rows_of_json = (
+        sa.func.json_to_recordset(sa.cast(text, sa.JSON))
+        .table_valued(*[sa.column(column.name, column.type) for column in _batch_columns()])
+        .render_derived(with_types=True)
+    )
+    # A CTE that is used twice is read once.
+    return sa.select(rows_of_json).cte("batch")

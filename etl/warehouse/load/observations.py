@@ -1,0 +1,114 @@
+"""Observations: what the pages of one batch showed, one row for each token id."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from etl.coverage import EVERYTHING, Span
+from etl.tokens.decode import Rejected, Token
+from etl.warehouse.ledger.run import DUPLICATE_ID, OpenRun, StagedPage
+
+
+class Seen(NamedTuple):
+    token: Token
+    observed_at: datetime
+    raw: bytes
+
+
+def taken_by(run: OpenRun, page: StagedPage) -> StagedPage:
+    """What a run takes from a page: a backfill, nothing that was created outside its range.
+
+    Rows without a place on the line are in no range.  What was asked for by id is taken as it is.
+    """
+    if run.range == EVERYTHING or page.asked is not None:
+        return page
+    lower, upper = run.range
+    span = None if page.span is None else page.span.clipped(run.range)
+    inside = [lower <= math.floor(token.created_at.timestamp()) < upper for token in page.tokens]
+    return replace(
+        page,
+        span=span if span is not None and span.lower < span.upper else None,
+        tokens=[token for token, taken in zip(page.tokens, inside, strict=True) if taken],
+        raw=[raw for raw, taken in zip(page.raw, inside, strict=True) if taken],
+        rejected=[
+            each
+            for each in page.rejected
+            if each.created_second is not None and lower <= each.created_second < upper
+        ],
+    )
+
+
+def newest_of_each(pages: Sequence[StagedPage]) -> tuple[list[Seen], list[Rejected]]:
+    """One row for each id: the newest createdAt, then the newest observation; twins are rejected.
+
+    The order of pages and rows does not matter.
+    """
+    newest: dict[str, Seen] = {}
+    rejected = [each for page in pages for each in page.rejected]
+    for page in pages:
+        observed_at = page.received_at
+        for token, raw in zip(page.tokens, page.raw, strict=True):
+            here = Seen(token, observed_at, raw)
+            other = newest.setdefault(token.token_id, here)
+            if other is here:
+                continue
+            if token.created_at != other.token.created_at:
+                rejected.append(duplicate(min(here, other, key=_created_at)))
+            elif observed_at != other.observed_at:
+                newest[token.token_id] = max(here, other, key=_observed_at)
+                continue
+            newest[token.token_id] = max(here, other, key=_rank)
+    return list(newest.values()), rejected
+
+
+def _created_at(seen: Seen) -> datetime:
+    return seen.token.created_at
+
+
+def _observed_at(seen: Seen) -> datetime:
+    return seen.observed_at
+
+
+def seconds_of(page: StagedPage) -> Span:
+    """From the first to the last createdAt of a page's tokens, in whole seconds."""
+    # A page in descending order, or of a look-up, is taken as well.
+    times = [token.created_at for token in page.tokens]
+    return Span(math.floor(min(times).timestamp()), math.floor(max(times).timestamp()) + 1)
+
+
+def _rank(seen: Seen) -> tuple[Any, ...]:
+    """The same order as ``resolve.resolved`` has: it makes the outcome free of batches' edges."""
+    token = seen.token
+    return (
+        token.created_at,
+        seen.observed_at,
+        *[
+            (value is not None, value)
+            for value in (
+                token.updated_at,
+                token.status,
+                token.uploaded_size_bytes,
+                token.file_size_bytes,
+                token.file_name,
+                token.user_id,
+                token.attached_object_id,
+                token.attached_object_type,
+                token.upload_url,
+                token.auto_finalize,
+            )
+            # None and a value must not be compared with each other.
+        ],
+    )
+
+
+def duplicate(seen: Seen) -> Rejected:
+    return Rejected(
+        seen.token.token_id,
+        DUPLICATE_ID,
+        bytes(seen.raw),
+        int(seen.token.created_at.timestamp()),
+    )

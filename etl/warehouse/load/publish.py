@@ -1,0 +1,292 @@
+"""Publishing: one transaction that makes a walk visible, or changes nothing at all."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import insert
+
+from etl.errors import DataRefused, WarehouseUnavailable
+from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
+from etl.warehouse.ledger.lease import fence, last_published, settle_commit
+from etl.warehouse.ledger.run import AuditCounts, Database, OpenRun
+from etl.warehouse.load.resolve import VERSION_COLUMNS, count_by, outcomes, unobserved
+
+LOG = logging.getLogger(__name__)
+PUBLISH_SECONDS_MAX = 3_600
+_WORK_MEM = "64MB"
+
+
+def publish(
+    database: Database,
+    run: OpenRun,
+    counts: AuditCounts,
+    *,
+    holes: list[dict[str, Any]],
+    overrides: Mapping[str, Any],
+    total_counts: tuple[int | None, int | None],
+    requests: int,
+    retries: int,
+    unreadable: int,
+    page_age_max: timedelta | None = None,
+    stamp: datetime | None = None,
+    ledger: Mapping[str, Any] | None = None,
+) -> datetime:
+    """Publish the walk; see ``Warehouse.publish``.
+
+    A replay gives the ``stamp`` of the run that it replays, and values of its row in the ``ledger``
+    that stand instead of those that follow from the replay itself.
+    """
+    given_stamp, stamp = stamp, None
+    try:
+        with transaction(
+            database.engine,
+            durable=True,
+            statement_seconds=PUBLISH_SECONDS_MAX,
+            work_mem=_WORK_MEM,
+        ) as connection:
+            fence(connection, database, run)
+            stamp = _take_stamp(connection, database, run, given_stamp)
+            if page_age_max is not None:
+                require_fresh_pages(run.oldest_page_at, now=stamp, age_max=page_age_max)
+            _check_staging(connection, database, run)
+            if counts.pending or counts.rejected_known:
+                _write_unobserved(connection, database, run)
+            if counts.versions:
+                _write_versions(connection, database, run, counts, stamp)
+            first, last = total_counts
+            fence(
+                connection,
+                database,
+                run,
+                status="succeeded",
+                published_at=stamp,
+                finished_at=sa.func.clock_timestamp(),
+                coverage=run.coverage.to_sql(),
+                open_coverage=run.open_coverage.to_sql(),
+                holes=holes,
+                overrides=dict(overrides),
+                requests=requests,
+                retries=retries,
+                pages=run.pages,
+                rows_read=run.rows_read,
+                tokens_read=counts.tokens_read,
+                inserted=counts.inserted,
+                changed=counts.changed,
+                unchanged=counts.unchanged,
+                rejected=counts.rejected,
+                absent=counts.absent,
+                relisted=counts.relisted,
+                unreadable=unreadable,
+                listed_before=counts.listed_before,
+                total_count_first=first,
+                total_count_last=last,
+                oldest_page_at=run.oldest_page_at,
+                error_kind=None,
+                error_message=None,
+            )
+            if ledger:
+                sync_run = database.tables.sync_run
+                told = connection.execute(
+                    sa.update(sync_run).where(sync_run.c.run_id == run.run_id).values(**ledger)
+                )
+                require_row_count(sync_run.name, changed=told.rowcount, meant=1)
+            staging = database.tables.upload_token_staging
+            if run.staged:
+                done = connection.execute(
+                    sa.delete(staging).where(
+                        staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk_id
+                    )
+                )
+                require_row_count(staging.name, changed=done.rowcount, meant=run.staged)
+    except WarehouseUnavailable:
+        # Without a stamp nothing can have been committed.  With one, the reply to the COMMIT may
+        # be all that was lost.
+        if stamp is None or not settle_commit(database, run):
+            raise
+        LOG.warning(
+            "the reply to the commit was lost, but the run has published",
+            extra={"run_id": run.run_id},
+        )
+    assert stamp is not None  # noqa: S101 - the transaction has set it
+    return stamp
+
+
+def require_fresh_pages(oldest: datetime | None, *, now: datetime, age_max: timedelta) -> None:
+    """Raise DataRefused if a walk's oldest page, requested at ``oldest``, is older than allowed.
+
+    Nobody knows whether what it said still holds.
+    """
+    if oldest is None or now - oldest <= age_max:
+        return
+    age, most = (timedelta(seconds=round(each.total_seconds())) for each in (now - oldest, age_max))
+    raise DataRefused(
+        f"The oldest page of this walk was read {age} ago, and no page older than {most} is "
+        "published (ETL_PUBLISH_AGE_MAX). Nothing was published; the next run reads the whole list "
+        "again. If one reading takes that long, read more pages at a time (ETL_CONCURRENCY) or "
+        "allow older ones.",
+        reason="pages_too_old",
+    )
+
+
+def _take_stamp(
+    connection: sa.Connection, database: Database, run: OpenRun, given: datetime | None
+) -> datetime:
+    """Lock the partner, then read the clock: stamps grow in the order of the commits."""
+    lock_until_commit(connection, f"kaltura-etl {database.schema} {run.partner_id}")
+    last = connection.execute(last_published(database, run.partner_id)).one_or_none()
+    last_run_id = None if last is None else last.run_id
+    if last_run_id != run.last_published_run_id:
+        raise DataRefused(
+            f"Run {last_run_id} has published since run {run.run_id} began: what this run compared "
+            "with is no longer current. Nothing was published; the next run reads the list again.",
+            reason="other_run_published",
+            run_id=run.run_id,
+            other_run_id=last_run_id,
+        )
+    if given is not None:
+        if last is not None and given <= last.published_at:
+            raise DataRefused(
+                f"Run {run.run_id} was published before run {last_run_id}, which is in the "
+                "warehouse already: runs are replayed in the order in which they were published.",
+                reason="replay_order",
+                run_id=run.run_id,
+            )
+        return given
+    now = sa.func.clock_timestamp()
+    stamp: datetime = connection.execute(
+        sa.select(now)
+        if last is None
+        # Also if the server's clock was set back.
+        else sa.select(
+            sa.func.greatest(
+                now, sa.literal(last.published_at + timedelta(microseconds=1), sa.DateTime(True))
+            )
+        )
+    ).scalar_one()
+    return stamp
+
+
+def _check_staging(connection: sa.Connection, database: Database, run: OpenRun) -> None:
+    staging = database.tables.upload_token_staging
+    found = connection.scalar(sa.select(sa.func.count()).where(staging.c.walk_id == run.walk_id))
+    if found != run.staged:
+        raise DataRefused(
+            f"The staging table holds {found} rows of the walk, and not {run.staged}: a crash of "
+            "the server has emptied it. Nothing was published; the next run reads the list again.",
+            reason="staging_lost",
+            run_id=run.run_id,
+        )
+
+
+def _write_versions(
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    counts: AuditCounts,
+    stamp: datetime,
+) -> None:
+    """Move replaced versions away and write the new ones, in one statement of one snapshot."""
+    token, superseded = database.tables.upload_token, database.tables.upload_token_superseded
+    stamped = sa.literal(stamp, sa.DateTime(timezone=True))
+    run_id = sa.literal(run.run_id, sa.BigInteger)
+    new = outcomes(database, run).cte("new_version").prefix_with("materialized")
+    moved_columns = [column.name for column in token.c]
+    moved = (
+        sa.insert(superseded)
+        .from_select(
+            [*moved_columns, "valid_to", "superseded_by_run_id"],
+            sa.select(*[token.c[name] for name in moved_columns], stamped, run_id)
+            .select_from(
+                new.join(
+                    token,
+                    sa.and_(
+                        token.c.partner_id == new.c.partner_id,
+                        token.c.token_id == new.c.token_id,
+                    ),
+                )
+            )
+            .order_by(new.c.token_id),
+        )
+        .returning(superseded.c.version)
+        .cte("moved")
+    )
+    upsert = insert(token).from_select(
+        [*VERSION_COLUMNS, "valid_from", "run_id"],
+        # In the order in which the next walk will read them: neighbours on a page become
+        # neighbours on disk.
+        sa.select(*[new.c[name] for name in VERSION_COLUMNS], stamped, run_id).order_by(
+            new.c.created_at, new.c.token_id
+        ),
+    )
+    written = (
+        upsert.on_conflict_do_update(
+            index_elements=["partner_id", "token_id"],
+            set_={
+                column.name: upsert.excluded[column.name]
+                for column in token.c
+                if not column.primary_key
+            },
+            # A version that somebody else wrote meanwhile is not replaced: the count tells.
+            where=token.c.version == upsert.excluded.version - 1,
+        )
+        .returning(token.c.change_kind)
+        .cte("written")
+    )
+    kinds = count_by(
+        connection,
+        sa.select(written.c.change_kind, sa.func.count())
+        .group_by(written.c.change_kind)
+        .union_all(sa.select(sa.literal("moved"), sa.func.count()).select_from(moved)),
+    )
+    expected = {
+        "first_seen": counts.inserted,
+        "changed": counts.changed,
+        "absent": counts.absent,
+        "relisted": counts.relisted,
+        "moved": counts.versions - counts.inserted,
+    }
+    if any(kinds.get(kind, 0) != count for kind, count in expected.items()):
+        raise DataRefused(
+            f"Postgres did not write what it was told to: expected {expected}, written {kinds}. "
+            "A trigger, a rule or row-level security on the tables may have dropped rows.",
+            reason="row_count_mismatch",
+            run_id=run.run_id,
+            expected=expected,
+            written=kinds,
+        )
+
+
+def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRun) -> None:
+    """Say which known tokens this run covered without seeing them: it is no witness of those."""
+    found = unobserved(database, run).subquery()
+    token_id, reason = found.c
+    connection.execute(
+        sa.insert(database.tables.unobserved_token).from_select(
+            ["partner_id", "token_id", "run_id", "reason"],
+            sa.select(
+                sa.literal(run.partner_id, sa.Integer),
+                token_id,
+                sa.literal(run.run_id, sa.BigInteger),
+                reason,
+            ),
+        )
+    )
+
+
+def plan_changes(database: Database, run: OpenRun, limit: int) -> list[dict[str, Any]]:
+    """What publishing would change; see ``Warehouse.plan_changes``."""
+    versions = outcomes(database, run).subquery()
+    with transaction(database.engine, work_mem=_WORK_MEM) as connection:
+        return [
+            dict(row)
+            for row in connection.execute(
+                sa.select(versions.c.token_id, versions.c.change_kind, versions.c.changed_columns)
+                .order_by(versions.c.token_id)
+                .limit(limit)
+            ).mappings()
+        ]

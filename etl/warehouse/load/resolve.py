@@ -1,0 +1,316 @@
+"""What a walk comes to: its staging, resolved to at most one outcome a token, against the known.
+
+Of the observations of a token that count, the latest look-up by id wins; without one, the page
+row with the newest createdAt, then the one that was observed last.  A token that was only missing
+on its page, and that no look-up has settled, has no outcome: it is pending and stays as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import array, distinct_on
+
+from etl.coverage import EVERYTHING
+from etl.tokens.decode import TOKEN_COLUMNS
+from etl.warehouse.ledger.run import DUPLICATE_ID, AuditCounts, Database, OpenRun
+from etl.warehouse.load.compare import (
+    KEPT_WHEN_ABSENT,
+    OPEN_STATUSES,
+    changed_columns,
+    differs,
+    of_walk,
+    within,
+)
+
+VERSION_COLUMNS: Final = (
+    "partner_id",
+    *TOKEN_COLUMNS,
+    "is_listed",
+    "version",
+    "change_kind",
+    "changed_columns",
+    "observed_at",
+    "last_listed_at",
+    "absence_confirmed_at",
+)
+"""What ``outcomes`` gives: a version without its stamp and its run."""
+# Where createdAt and the observation's time are equal; ``observations._rank`` has the same order.
+_TIES: Final = (
+    "updated_at",
+    "status",
+    "uploaded_size_bytes",
+    "file_size_bytes",
+    "file_name",
+    "user_id",
+    "attached_object_id",
+    "attached_object_type",
+    "upload_url",
+    "auto_finalize",
+)
+_TEXTS: Final = frozenset(
+    {"file_name", "user_id", "attached_object_id", "attached_object_type", "upload_url"}
+)
+
+
+def resolved(database: Database, run: OpenRun) -> sa.CTE:
+    """One row of staging for each token that has an outcome, in the order of token_id."""
+    staged = database.tables.upload_token_staging
+    ties = [sa.collate(staged.c[name], "C") if name in _TEXTS else staged.c[name] for name in _TIES]
+    return (
+        sa.select(staged)
+        .ext(distinct_on(staged.c.token_id))
+        .where(of_walk(staged, run), staged.c.kind != "missing")
+        .order_by(
+            staged.c.token_id,
+            staged.c.from_lookup.desc(),
+            sa.case((staged.c.from_lookup, staged.c.observed_at)).desc().nulls_last(),
+            staged.c.kind.desc(),
+            staged.c.created_at.desc(),
+            staged.c.observed_at.desc(),
+            *[tie.desc().nulls_last() for tie in ties],
+        )
+        .cte("resolved")
+    )
+
+
+def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """The versions that the walk would publish (``VERSION_COLUMNS``), in no order."""
+    new, known = resolved(database, run), database.tables.upload_token
+    kind = sa.case(
+        (new.c.kind == "absent", sa.case((known.c.is_listed, "absent"))),
+        (known.c.token_id.is_(None), "first_seen"),
+        (known.c.is_listed.is_(False), "relisted"),
+        (differs(new.c, known.c), "changed"),
+    )
+    is_absent = new.c.kind == "absent"
+
+    def value(name: str) -> sa.ColumnElement[Any]:
+        given: sa.ColumnElement[Any] = new.c[name]
+        if name in KEPT_WHEN_ABSENT:
+            given = sa.func.coalesce(given, known.c[name])
+        return sa.case((is_absent, known.c[name]), else_=given).label(name)
+
+    is_listed_changed: array[Any] = array([sa.literal("is_listed")], type_=sa.Text)
+    columns: dict[str, Any] = {
+        "partner_id": new.c.partner_id,
+        "token_id": new.c.token_id,
+        **{name: value(name) for name in TOKEN_COLUMNS if name != "token_id"},
+        "is_listed": sa.not_(is_absent),
+        "version": sa.func.coalesce(known.c.version, 0) + 1,
+        "change_kind": kind,
+        "changed_columns": sa.case(
+            (is_absent, is_listed_changed),
+            (known.c.token_id.is_(None), sa.null()),
+            (
+                known.c.is_listed.is_(False),
+                sa.func.array_cat(is_listed_changed, changed_columns(new.c, known.c)),
+            ),
+            else_=changed_columns(new.c, known.c),
+        ),
+        "observed_at": new.c.observed_at,
+        "last_listed_at": sa.case((is_absent, _last_listed_at(database, run, known))),
+        "absence_confirmed_at": sa.case((is_absent, new.c.observed_at)),
+    }
+    return (
+        sa.select(*[columns[name].label(name) for name in VERSION_COLUMNS])
+        .select_from(new.outerjoin(known, _same_token(new, known)))
+        .where(kind.is_not(None))
+    )
+
+
+def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -> AuditCounts:
+    """Count what publishing would do; see ``Warehouse.audit_counts``."""
+    tables = database.tables
+    staging, rejected = tables.upload_token_staging, tables.rejected_row
+    staged_now = _count(connection, sa.select(staging).where(staging.c.walk_id == run.walk_id))
+    kinds: dict[str, int] = {}
+    pending = rejected_known = 0
+    rejected_rows = sa.select(
+        rejected.c.token_id, rejected.c.reason, rejected.c.created_second
+    ).where(rejected.c.run_id == run.run_id)
+    if staged_now:
+        versions = outcomes(database, run).subquery()
+        kinds = count_by(
+            connection,
+            sa.select(versions.c.change_kind, sa.func.count()).group_by(versions.c.change_kind),
+        )
+        pending = _count(connection, _pending(database, run))
+    rejected_count = _count(connection, rejected_rows.distinct())
+    if rejected_count:
+        rejected_known = _count(connection, _rejected_known(database, run))
+    looked_at = run.listed_before
+    if not complete(run) and run.listed_before:
+        looked_at = _count(connection, _looked_at(database, run))
+    changed, absent = kinds.get("changed", 0), kinds.get("absent", 0)
+    kept = changed + absent + pending + rejected_known
+    return AuditCounts(
+        inserted=kinds.get("first_seen", 0),
+        changed=changed,
+        absent=absent,
+        relisted=kinds.get("relisted", 0),
+        pending=pending,
+        rejected=rejected_count,
+        rejected_known=rejected_known,
+        not_covered=max(0, run.listed_before - looked_at),
+        unchanged=max(0, looked_at - kept),
+        listed_before=run.listed_before,
+        staged_now=staged_now,
+        staged_expected=run.staged,
+    )
+
+
+def _looked_at(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
+    """Known listed tokens in the seconds that were read, or shown or denied by a look-up."""
+    known, staging = database.tables.upload_token, database.tables.upload_token_staging
+    staged = sa.select(staging.c.token_id).where(of_walk(staging, run))
+    listed = sa.select(known.c.token_id).where(
+        known.c.partner_id == run.partner_id, known.c.is_listed
+    )
+    # One select an index; together in one OR they would read the table.
+    return sa.union(
+        listed.where(within(known.c.created_at, run.coverage)),
+        listed.where(
+            known.c.status.in_(OPEN_STATUSES), within(known.c.created_at, run.open_coverage)
+        ),
+        listed.where(known.c.token_id.in_(staged)),
+        listed.where(known.c.token_id.in_(_rejected_ids(database, run))),
+    )
+
+
+def unobserved(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
+    """Known listed tokens of which the walk says nothing: token_id and reason."""
+    return sa.union_all(
+        *[
+            sa.select(tokens.c.token_id, sa.literal(reason))
+            for reason, tokens in (
+                ("pending", _pending(database, run).subquery()),
+                ("rejected", _rejected_known(database, run).subquery()),
+            )
+        ]
+    )
+
+
+def complete(run: OpenRun) -> bool:
+    """Whether the walk covered the whole createdAt line."""
+    return run.coverage.contains_span(EVERYTHING)
+
+
+def _rejected_ids(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """Tokens that were listed, but in a row that could not be loaded.
+
+    A rejected twin says nothing of the token itself.
+    """
+    rejected = database.tables.rejected_row
+    return sa.select(rejected.c.token_id).where(
+        rejected.c.run_id == run.run_id,
+        rejected.c.reason != DUPLICATE_ID,
+        rejected.c.token_id.is_not(None),
+    )
+
+
+def _pending(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """Known listed tokens that were missing on their page, and that no look-up has settled."""
+    staging, known = database.tables.upload_token_staging, database.tables.upload_token
+    return (
+        sa.select(staging.c.token_id)
+        .distinct()
+        .select_from(staging.join(known, _same_token(staging, known)))
+        .where(
+            staging.c.walk_id == run.walk_id,
+            staging.c.kind == "missing",
+            known.c.is_listed,
+            _has_no_outcome(database, run, staging.c.token_id),
+            staging.c.token_id.not_in(_rejected_ids(database, run)),
+        )
+    )
+
+
+def _rejected_known(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """Known listed tokens of which the walk showed nothing but a row that could not be loaded."""
+    known = database.tables.upload_token
+    return sa.select(known.c.token_id).where(
+        known.c.partner_id == run.partner_id,
+        known.c.is_listed,
+        known.c.token_id.in_(_rejected_ids(database, run)),
+        _has_no_outcome(database, run, known.c.token_id),
+    )
+
+
+def _same_token(one: Any, other: Any) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        one.c.partner_id == other.c.partner_id,
+        one.c.token_id == other.c.token_id,
+    )
+
+
+def _has_no_outcome(
+    database: Database, run: OpenRun, token_id: sa.ColumnElement[Any]
+) -> sa.ColumnElement[bool]:
+    other = database.tables.upload_token_staging.alias("outcome")
+    return sa.not_(
+        sa.exists().where(
+            of_walk(other, run),
+            other.c.kind != "missing",
+            other.c.token_id == token_id,
+        )
+    )
+
+
+def _last_listed_at(database: Database, run: OpenRun, known: sa.Table) -> sa.ColumnElement[Any]:
+    """The last time at which the token is known to have been listed.
+
+    That is the beginning of the last published walk that saw it: the one that published its
+    version, or a later one that covered its second.  When a reply arrives the token may be gone
+    already.
+    """
+    unobserved_token = database.tables.unobserved_token
+    published = database.tables.sync_run.alias("published")
+    first = database.tables.sync_run.alias("first_run")
+    second = sa.cast(sa.func.floor(sa.extract("epoch", known.c.created_at)), sa.BigInteger)
+    overlooked = (
+        sa.exists()
+        .where(
+            unobserved_token.c.partner_id == known.c.partner_id,
+            unobserved_token.c.token_id == known.c.token_id,
+            unobserved_token.c.run_id == published.c.run_id,
+        )
+        # Not of its own FROM: another "known" would hide the one that is asked about.
+        .correlate(known, published)
+    )
+    seen = (
+        sa.select(sa.func.max(first.c.started_at))
+        .select_from(published.join(first, first.c.run_id == published.c.walk_id))
+        .where(
+            published.c.partner_id == run.partner_id,
+            published.c.published_at.is_not(None),
+            sa.or_(
+                published.c.run_id == known.c.run_id,
+                sa.and_(_covered(published, known, second), sa.not_(overlooked)),
+            ),
+        )
+        .correlate(known)
+        .scalar_subquery()
+    )
+    return sa.func.coalesce(seen, known.c.observed_at)
+
+
+def _covered(
+    published: Any, known: sa.Table, second: sa.ColumnElement[Any]
+) -> sa.ColumnElement[bool]:
+    """Whether a run read the token's second: as a whole, or its open tokens if it is one."""
+    return sa.or_(
+        published.c.coverage.contains(second),
+        sa.and_(known.c.status.in_(OPEN_STATUSES), published.c.open_coverage.contains(second)),
+    )
+
+
+def count_by(connection: sa.Connection, pairs: sa.Executable) -> dict[str, int]:
+    """Rows of (word, count) as a dict."""
+    return {row[0]: row[1] for row in connection.execute(pairs)}
+
+
+def _count(connection: sa.Connection, rows: sa.Select[Any] | sa.CompoundSelect[Any]) -> int:
+    counted = connection.scalar(sa.select(sa.func.count()).select_from(rows.subquery()))
+    return int(counted or 0)

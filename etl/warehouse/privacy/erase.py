@@ -1,0 +1,288 @@
+"""Erasure: pseudonyms in place of personal data, everywhere, in one transaction.
+
+Who is erased is a user or a token.  The *tokens concerned* are the token, or every token that
+belonged to the user in any version, in an open walk's staging or in a rejected row.  In all their
+versions the file name and ``extra`` are replaced, whoever owned the token then: a name stays with
+a token that changes hands, and nobody can tell whose it was.  ``user_id`` is replaced where it is
+the user's; of an erased token, always.  Payloads of rejected rows are replaced as a whole.
+
+Equal values get equal pseudonyms and different ones different, so every version still differs from
+the one before in the columns that it names.  No run can be at work meanwhile: the transaction holds
+the partner's lease in a row of the ledger that nobody ever sees.
+
+The key is the setting ETL_ERASURE_KEY.  Where it is not set, the first erasure of an account makes
+one, in its transaction, and the warehouse keeps it (table ``erasure_key``).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+import sqlalchemy as sa
+from psycopg import sql
+
+from etl.errors import ConfigurationError, CredentialsRefused, EtlError, UsageError
+from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
+from etl.version import program_version
+from etl.warehouse.engine import require_row_count, transaction
+from etl.warehouse.ledger.lease import (
+    LOCK_NOT_AVAILABLE,
+    UNIQUE_VIOLATION,
+    abandon_dead_runs,
+    lease_held,
+)
+from etl.warehouse.ledger.run import Database
+from etl.warehouse.privacy.subject import VERSION_TABLES, Erased, Eraser, Subject, listed_subjects
+from etl.warehouse.schema.token_tables import MARKED
+
+LOG = logging.getLogger(__name__)
+STATEMENT_SECONDS: Final = 3_600
+ROWS_AT_ONCE: Final = 1_000
+ERASER_PRIVILEGES: Final = {
+    "upload_token": ("SELECT", "UPDATE"),
+    "upload_token_superseded": ("SELECT", "UPDATE"),
+    "upload_token_staging": ("SELECT", "UPDATE"),
+    "rejected_row": ("SELECT", "UPDATE"),
+    "sync_run": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "erasure": ("SELECT", "INSERT"),
+    "erasure_key": ("SELECT", "INSERT"),
+}
+
+
+def erase(
+    database: Database,
+    *,
+    partner_id: int,
+    key: str | None,
+    subjects: Sequence[Subject],
+    again: bool = False,
+    lease_seconds: float,
+    apply: bool,
+) -> list[Erased]:
+    """Erase the subjects, or count what that would replace.  All of it or nothing.
+
+    With ``again``, those too who are on the list and of whom data are here nevertheless: after an
+    older backup was restored.
+
+    ``key`` is the setting; None: the warehouse's, which is made if there is none.  To count, any
+    key does.
+
+    Raises:
+        UsageError: a subject that cannot be one.
+        ConfigurationError: the key is not that of the erasures before, or it is missing.
+        CredentialsRefused: the role may not change earlier versions.
+        LeaseHeld: a run of the partner is at work.
+    """
+    read_only: dict[str, Any] = {} if apply else {"transaction_read_only": "on"}
+    lease: int | None = None
+    try:
+        with transaction(
+            database.engine,
+            durable=apply,
+            statement_seconds=STATEMENT_SECONDS,
+            **read_only,
+        ) as connection:
+            if apply:
+                _require_privileges(connection, database)
+            # First, so that nobody else makes a key meanwhile.
+            if apply:
+                lease = _take_lease(connection, database, partner_id, lease_seconds)
+            known = _known_pseudonyms(connection, database, partner_id, key)
+            new_key = secrets.token_hex(32)
+            pseudonyms = known or Pseudonyms(new_key, partner_id)
+            who = list(subjects)
+            for subject in who:
+                if pseudonyms.is_pseudonym(subject.subject_id):
+                    raise UsageError(f"--{subject.kind}-id is a pseudonym: it was erased already.")
+            if again:
+                who += listed_subjects(connection, database, partner_id, pseudonyms)
+            erased = [
+                Eraser(connection, database, partner_id, pseudonyms, each, apply=apply).run()
+                for each in dict.fromkeys(who)
+            ]
+            if lease is not None:
+                if known is None and erased:
+                    connection.execute(
+                        sa.insert(database.tables.erasure_key).values(
+                            partner_id=partner_id, key=new_key
+                        )
+                    )
+                _renew_statistics(connection, database)
+                sync_run = database.tables.sync_run
+                ended = connection.execute(sa.delete(sync_run).where(sync_run.c.run_id == lease))
+                require_row_count(sync_run.name, changed=ended.rowcount, meant=1)
+            elif known is None:
+                for each in erased:
+                    each.subject_hash = None
+    except EtlError as error:
+        # Only before the lease is taken do these mean that somebody else holds it.
+        if lease is None and error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
+            raise lease_held(database, partner_id) from None
+        raise
+    if apply and known is None and erased:
+        LOG.info(
+            "ETL_ERASURE_KEY is not set: the warehouse keeps a new key, in the table erasure_key",
+            extra={"partner_id": partner_id},
+        )
+    return erased
+
+
+def load_suppression(database: Database, partner_id: int, key: str | None) -> Suppression | None:
+    """What a run must replace as soon as it has read it; None if nobody was erased.
+
+    Call it while the run holds the lease: nobody can be erased then.  ``key`` is the setting; None:
+    the warehouse's.  Raises ConfigurationError without the key of the erasures, or with another.
+    """
+    erasure = database.tables.erasure
+    with transaction(database.engine, statement_seconds=STATEMENT_SECONDS) as connection:
+        listed = connection.execute(
+            sa.select(erasure.c.kind, erasure.c.subject_hash)
+            .where(erasure.c.partner_id == partner_id)
+            .distinct()
+        ).all()
+        pseudonyms = _known_pseudonyms(connection, database, partner_id, key)
+        if not listed or pseudonyms is None:
+            return None
+        hashes: dict[str, list[bytes]] = {"user": [], "token": []}
+        for kind, subject_hash in listed:
+            hashes[kind].append(bytes(subject_hash))
+        return Suppression(
+            pseudonyms,
+            users=hashes["user"],
+            tokens=hashes["token"],
+            marked=_marked(connection, database, partner_id, pseudonyms),
+        )
+
+
+def _marked(
+    connection: sa.Connection, database: Database, partner_id: int, pseudonyms: Pseudonyms
+) -> set[str]:
+    """The tokens that have a pseudonym in any version, in staging or as a rejected row."""
+    tables = database.tables
+    found: set[str] = set()
+    for name in VERSION_TABLES:
+        table = tables.metadata.tables[f"{database.schema}.{name}"]
+        rows = connection.execute(
+            sa.select(
+                table.c.token_id,
+                table.c.user_id,
+                table.c.file_name,
+                sa.cast(table.c.extra, sa.Text),
+            ).where(table.c.partner_id == partner_id, sa.text(MARKED)),
+            execution_options={"yield_per": ROWS_AT_ONCE},
+        )
+        for token_id, *values in rows:
+            if token_id not in found and pseudonyms.is_marked(*values):
+                found.add(token_id)
+    rejected, sync_run = tables.rejected_row, tables.sync_run
+    payloads = connection.execute(
+        sa.select(rejected.c.token_id, rejected.c.payload)
+        .join(sync_run, sync_run.c.run_id == rejected.c.run_id)
+        .where(
+            sync_run.c.partner_id == partner_id,
+            rejected.c.token_id.is_not(None),
+            sa.func.octet_length(rejected.c.payload) == ERASED_PAYLOAD_BYTES,
+        )
+    )
+    found.update(
+        token_id for token_id, payload in payloads if pseudonyms.is_erased_payload(bytes(payload))
+    )
+    return found
+
+
+def _take_lease(
+    connection: sa.Connection, database: Database, partner_id: int, lease_seconds: float
+) -> int:
+    """Hold the partner's lease until the transaction ends; returns the number of its row.
+
+    A unique index lets one run of a partner be at work: with a row in it that nobody can see yet,
+    no run can begin, and while a run is at work this fails.
+    """
+    sync_run = database.tables.sync_run
+    abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
+    run_id: int = connection.execute(
+        sa.insert(sync_run)
+        .values(
+            partner_id=partner_id,
+            mode="full",
+            status="running",
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            program_version=program_version(),
+        )
+        .returning(sync_run.c.run_id)
+    ).scalar_one()
+    return run_id
+
+
+def _require_privileges(connection: sa.Connection, database: Database) -> None:
+    missing = [
+        f"{privilege} on {database.schema}.{table}"
+        for table, privileges in ERASER_PRIVILEGES.items()
+        for privilege in privileges
+        if not connection.scalar(
+            sa.select(
+                sa.func.has_table_privilege(
+                    sa.func.format("%I.%I", sa.literal(database.schema), sa.literal(table)),
+                    privilege,
+                )
+            )
+        )
+    ]
+    if missing:
+        raise CredentialsRefused(
+            "The database role may not rewrite history: it lacks "
+            f"{', '.join(missing)}. Erase as the role that owns the tables (the one that runs "
+            "kaltura-etl migrate), not as the loader.",
+            missing=missing,
+        )
+
+
+def _known_pseudonyms(
+    connection: sa.Connection, database: Database, partner_id: int, key: str | None
+) -> Pseudonyms | None:
+    """Those of the setting's key, else of the one that the warehouse keeps; None without a key.
+
+    Raises ConfigurationError if somebody was erased with another key than this.
+    """
+    erasure, erasure_key = database.tables.erasure, database.tables.erasure_key
+    kept: str | None = connection.scalar(
+        sa.select(erasure_key.c.key).where(erasure_key.c.partner_id == partner_id)
+    )
+    used_key = kept if key is None else key
+    pseudonyms = None if used_key is None else Pseudonyms(used_key, partner_id)
+    checks = {
+        bytes(each)
+        for each in connection.scalars(
+            sa.select(erasure.c.key_check).where(erasure.c.partner_id == partner_id).distinct()
+        )
+    }
+    if checks <= ({pseudonyms.key_check()} if pseudonyms else set()):
+        return pseudonyms
+    erased_with = f"the key with which people of account {partner_id} were erased"
+    if key is not None:
+        said = f"ETL_ERASURE_KEY is not {erased_with}: set that one"
+        if kept is not None:
+            said += ", or none if it is the one that the warehouse keeps (table erasure_key)"
+    elif kept is not None:
+        said = f"ETL_ERASURE_KEY is not set, and the key in table erasure_key is not {erased_with}"
+    else:
+        said = f"ETL_ERASURE_KEY is not set, and the warehouse does not keep {erased_with}: set it"
+    raise ConfigurationError(
+        f"{said}. Without it their data would come back.", setting="ETL_ERASURE_KEY"
+    )
+
+
+def _renew_statistics(connection: sa.Connection, database: Database) -> None:
+    """The planner's statistics hold frequent values word for word: gather them anew."""
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    for name in (*VERSION_TABLES, "rejected_row"):
+        driver.execute(
+            sql.SQL("analyze {}").format(sql.Identifier(database.schema, name)), prepare=False
+        )

@@ -1,0 +1,224 @@
+"""Pruning: what is older than it must be is deleted, in small transactions, and that is recorded.
+
+``kaltura-etl prune`` says in the table ``pruning`` what it has deleted, in the transaction that
+deletes: so a check that misses a rejected row or a version can tell whether it ought to be there.
+The nightly run prunes pages and rejected rows of the same old runs together and needs no record: a
+run without pages has no certificate any more, and no check asks for the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from etl.errors import CredentialsRefused
+from etl.process.stop import Stop
+from etl.version import program_version
+from etl.warehouse.engine import require_row_count, transaction
+from etl.warehouse.ledger.lease import delete_of_run, lock_prunes
+from etl.warehouse.ledger.resume import is_past_resuming
+from etl.warehouse.ledger.run import Database
+
+VERSIONS_AT_ONCE: Final = 20_000
+STATEMENT_SECONDS: Final = 600
+PRUNER_PRIVILEGES: Final = {
+    "pages": ("sync_page", "DELETE"),
+    "rejected": ("rejected_row", "DELETE"),
+    "versions": ("upload_token_superseded", "DELETE"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What was deleted of one account, or would be."""
+
+    partner_id: int
+    kind: str
+    """pages, rejected or versions."""
+    horizon: datetime
+    """Runs that began before it, or versions that were valid until before it."""
+    rows: int
+
+
+def prune(
+    database: Database,
+    *,
+    days: dict[str, int],
+    partner_id: int | None,
+    apply: bool,
+    stop: Stop | None = None,
+) -> list[Pruned]:
+    """Delete what is older, or count it; ``days`` by kind, a kind that is not in it is kept.
+
+    For one account, or for all.  Latest versions are never deleted.  An interruption between two
+    transactions leaves less to do for the next time.
+
+    Raises:
+        CredentialsRefused: the role may not delete, or not record it.
+    """
+    sync_run = database.tables.sync_run
+    with transaction(database.engine) as connection:
+        if apply:
+            _require_privileges(connection, database, list(days))
+        now = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+        accounts = connection.scalars(
+            sa.select(sync_run.c.partner_id).distinct().order_by(sync_run.c.partner_id)
+        ).all()
+    pruned = []
+    for account in accounts:
+        if partner_id not in (None, account):
+            continue
+        for kind in ("pages", "rejected", "versions"):
+            if kind in days:
+                horizon = now - timedelta(days=days[kind])
+                pruner = _Pruner(database, account, kind, horizon, apply=apply)
+                rows = 0
+                for deleted in pruner.run():
+                    rows += deleted
+                    if stop is not None:
+                        stop.check()
+                pruned.append(Pruned(partner_id=account, kind=kind, horizon=horizon, rows=rows))
+    return pruned
+
+
+class _Pruner:
+    """One kind of rows of one account."""
+
+    def __init__(
+        self, database: Database, partner_id: int, kind: str, horizon: datetime, *, apply: bool
+    ) -> None:
+        self._database = database
+        self._partner_id = partner_id
+        self._kind = kind
+        self._horizon = horizon
+        self._apply = apply
+
+    def run(self) -> Iterator[int]:
+        """Rows deleted (or counted) by each transaction."""
+        if self._kind == "versions":
+            return self._prune_versions() if self._apply else self._count_versions()
+        return self._prune_runs()
+
+    def _prune_runs(self) -> Iterator[int]:
+        tables = self._database.tables
+        table = tables.sync_page if self._kind == "pages" else tables.rejected_row
+        runs = self._old_runs(table)
+        with transaction(self._database.engine, statement_seconds=STATEMENT_SECONDS) as connection:
+            if not self._apply:
+                of_runs = sa.select(sa.func.count()).where(table.c.run_id.in_(runs))
+                yield connection.scalar(of_runs) or 0
+                return
+            old = connection.scalars(runs).all()
+        for run_id in old:
+            # All of a run or nothing: what is left of its pages would not add up.
+            with transaction(
+                self._database.engine, statement_seconds=STATEMENT_SECONDS
+            ) as connection:
+                deleted = delete_of_run(connection, self._database, table, run_id)
+                self._record(connection, deleted)
+            yield deleted
+
+    def _old_runs(self, table: sa.Table) -> sa.Select[Any]:
+        sync_run = self._database.tables.sync_run
+        return (
+            sa.select(sync_run.c.run_id)
+            .where(
+                sync_run.c.partner_id == self._partner_id,
+                sync_run.c.started_at < self._horizon,
+                is_past_resuming(sync_run),
+                sa.exists().where(table.c.run_id == sync_run.c.run_id),
+            )
+            .order_by(sync_run.c.run_id)
+        )
+
+    def _count_versions(self) -> Iterator[int]:
+        with transaction(self._database.engine, statement_seconds=STATEMENT_SECONDS) as connection:
+            superseded = self._database.tables.upload_token_superseded
+            counted = sa.select(sa.func.count()).where(*self._old_versions(superseded))
+            yield connection.scalar(counted) or 0
+
+    def _prune_versions(self) -> Iterator[int]:
+        """In the order of ids and versions: so what is left of a token always has no gap."""
+        superseded = self._database.tables.upload_token_superseded
+        after: tuple[str, int] | None = None
+        while True:
+            with transaction(
+                self._database.engine, statement_seconds=STATEMENT_SECONDS
+            ) as connection:
+                lock_prunes(connection, self._database)
+                key = sa.tuple_(superseded.c.token_id, superseded.c.version)
+                meant = connection.execute(
+                    sa.select(superseded.c.token_id, superseded.c.version)
+                    .where(
+                        *self._old_versions(superseded),
+                        sa.true() if after is None else key > sa.tuple_(*after),
+                    )
+                    .order_by(superseded.c.token_id, superseded.c.version)
+                    .limit(VERSIONS_AT_ONCE)
+                ).all()
+                if not meant:
+                    return
+                token_ids, versions = zip(*meant, strict=True)
+                some = (
+                    sa.func.unnest(
+                        sa.cast(list(token_ids), sa.ARRAY(sa.Text(collation="C"))),
+                        sa.cast(list(versions), sa.ARRAY(sa.Integer)),
+                    )
+                    .table_valued("token_id", "version")
+                    .render_derived()
+                )
+                gone = connection.execute(
+                    sa.delete(superseded).where(
+                        superseded.c.partner_id == self._partner_id,
+                        superseded.c.token_id == some.c.token_id,
+                        superseded.c.version == some.c.version,
+                    )
+                )
+                require_row_count(superseded.name, changed=gone.rowcount, meant=len(meant))
+                self._record(connection, len(meant))
+            after = (meant[-1].token_id, meant[-1].version)
+            yield len(meant)
+
+    def _old_versions(self, superseded: sa.Table) -> tuple[sa.ColumnElement[bool], ...]:
+        return (
+            superseded.c.partner_id == self._partner_id,
+            superseded.c.valid_to < self._horizon,
+        )
+
+    def _record(self, connection: sa.Connection, deleted: int) -> None:
+        connection.execute(
+            sa.insert(self._database.tables.pruning).values(
+                partner_id=self._partner_id,
+                kind=self._kind,
+                horizon=self._horizon,
+                deleted=deleted,
+                program_version=program_version(),
+            )
+        )
+
+
+def _require_privileges(connection: sa.Connection, database: Database, kinds: list[str]) -> None:
+    wanted = [PRUNER_PRIVILEGES[kind] for kind in kinds] + [("pruning", "INSERT")]
+    missing = [
+        f"{privilege} on {database.schema}.{table}"
+        for table, privilege in wanted
+        if not connection.scalar(
+            sa.select(
+                sa.func.has_table_privilege(
+                    sa.func.format("%I.%I", sa.literal(database.schema), sa.literal(table)),
+                    privilege,
+                )
+            )
+        )
+    ]
+    if missing:
+        raise CredentialsRefused(
+            f"The database role may not prune: it lacks {', '.join(missing)}. Prune as the role "
+            "that owns the tables (the one that runs kaltura-etl migrate); the nightly run deletes "
+            "old pages and rejected rows by itself.",
+            missing=missing,
+        )

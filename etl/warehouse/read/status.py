@@ -1,0 +1,116 @@
+"""What ``kaltura-etl status`` shows: the last runs, how fresh the data are, tokens by status."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+
+from etl.warehouse.engine import connect, transaction
+from etl.warehouse.ledger.certificates import is_complete
+from etl.warehouse.schema.revision import require_current
+from etl.warehouse.schema.tables import Tables, build_tables
+
+RUNS_SHOWN: Final = 10
+
+
+def status_summary(url: str, schema: str, partner_id: int | None) -> dict[str, object]:
+    """``accounts``, ``last_runs`` (newest first) and ``tokens_by_status``: lists of rows.
+
+    For one account, or for all with None.  Raises ConfigurationError where the schema is not of
+    this program's version.
+    """
+    engine = connect(url)
+    tables = build_tables(schema)
+    try:
+        with transaction(engine, transaction_read_only="on") as connection:
+            require_current(connection, schema)
+            return {
+                "accounts": _rows(connection, _accounts(tables, partner_id)),
+                "last_runs": _rows(connection, _last_runs(tables, partner_id)),
+                "tokens_by_status": _rows(connection, _tokens_by_status(tables, partner_id)),
+            }
+    finally:
+        engine.dispose()
+
+
+def _rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, object]]:
+    return [dict(row) for row in connection.execute(query).mappings()]
+
+
+def _of(column: sa.ColumnElement[Any], partner_id: int | None) -> sa.ColumnElement[bool]:
+    return sa.true() if partner_id is None else column == partner_id
+
+
+def _accounts(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
+    run = tables.sync_run
+    complete = sa.and_(run.c.status == "succeeded", is_complete(run))
+    fresh_at = sa.func.max(run.c.published_at)
+    complete_at = sa.func.max(run.c.published_at).filter(complete)
+    return (
+        sa.select(
+            run.c.partner_id,
+            fresh_at.label("published_at"),
+            complete_at.label("complete_at"),
+            _hours_since(fresh_at).label("age_hours"),
+            _hours_since(complete_at).label("complete_age_hours"),
+            sa.func.bool_or(run.c.status == "running").label("running"),
+        )
+        .where(_of(run.c.partner_id, partner_id))
+        .group_by(run.c.partner_id)
+        .order_by(run.c.partner_id)
+    )
+
+
+def _hours_since(time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    return sa.cast(sa.extract("epoch", sa.func.clock_timestamp() - time) / 3600, sa.Double)
+
+
+def _last_runs(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
+    run = tables.sync_run
+    names = (
+        "run_id",
+        "partner_id",
+        "mode",
+        "status",
+        "started_at",
+        "finished_at",
+        "tokens_read",
+        "inserted",
+        "changed",
+        "absent",
+        "relisted",
+        "rejected",
+        "unreadable",
+        "error_kind",
+        "error_message",
+    )
+    return (
+        sa.select(*[run.c[name] for name in names])
+        .where(_of(run.c.partner_id, partner_id))
+        .order_by(run.c.run_id.desc())
+        .limit(RUNS_SHOWN)
+    )
+
+
+def _tokens_by_status(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
+    token, status = tables.upload_token, tables.upload_token_status
+    counted = (
+        sa.select(
+            token.c.partner_id,
+            token.c.status,
+            sa.func.count().filter(token.c.is_listed).label("listed"),
+            sa.func.count().filter(sa.not_(token.c.is_listed)).label("absent"),
+        )
+        .where(_of(token.c.partner_id, partner_id))
+        .group_by(token.c.partner_id, token.c.status)
+        .subquery()
+    )
+    name = sa.func.coalesce(
+        status.c.name, sa.literal("UNKNOWN_") + sa.cast(counted.c.status, sa.Text), "UNKNOWN"
+    )
+    return (
+        sa.select(counted.c.partner_id, name.label("status"), counted.c.listed, counted.c.absent)
+        .outerjoin_from(counted, status, status.c.code == counted.c.status)
+        .order_by(counted.c.partner_id, counted.c.status)
+    )

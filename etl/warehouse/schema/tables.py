@@ -1,0 +1,57 @@
+"""The tables of the warehouse, for SQLAlchemy Core: what the loader reads and writes.
+
+The same tables are made by ``migrations/``; a test says that the two agree.  Names are contracts
+(DESIGN section 4).  The analysts' views are no part of this: they are in ``sql/views/``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from sqlalchemy import MetaData, Table
+
+from etl.warehouse.schema import erasure_tables, ledger_tables, token_tables
+from etl.warehouse.schema.columns import NAMING_CONVENTION
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """The tables of one schema, by the names that they have in the database."""
+
+    metadata: MetaData
+    upload_token: Table
+    upload_token_superseded: Table
+    upload_token_staging: Table
+    upload_token_status: Table
+    sync_run: Table
+    sync_page: Table
+    rejected_row: Table
+    unobserved_token: Table
+    erasure: Table
+    erasure_key: Table
+    pruning: Table
+
+
+@cache
+def build_tables(schema: str | None = "kaltura") -> Tables:
+    """The tables in ``schema``; None leaves the name out, so that the search_path decides."""
+    metadata = MetaData(schema=schema, naming_convention=NAMING_CONVENTION)
+    sync_run = ledger_tables.sync_run_table(metadata)
+    tables = Tables(
+        metadata=metadata,
+        upload_token=token_tables.upload_token_table(metadata),
+        upload_token_superseded=token_tables.upload_token_superseded_table(metadata),
+        upload_token_staging=token_tables.upload_token_staging_table(metadata),
+        upload_token_status=token_tables.upload_token_status_table(metadata),
+        sync_run=sync_run,
+        sync_page=ledger_tables.sync_page_table(metadata, sync_run),
+        rejected_row=ledger_tables.rejected_row_table(metadata, sync_run),
+        unobserved_token=ledger_tables.unobserved_token_table(metadata, sync_run),
+        erasure=erasure_tables.erasure_table(metadata),
+        erasure_key=erasure_tables.erasure_key_table(metadata),
+        pruning=erasure_tables.pruning_table(metadata),
+    )
+    for table in (tables.upload_token, tables.upload_token_superseded):
+        token_tables.index_marked(table)
+    return tables

@@ -1,0 +1,201 @@
+"""The tables of upload tokens: their versions, statuses, and what open walks observed."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from etl.warehouse.schema.columns import bytewise, column, one_of, time
+
+CHANGE_KINDS: Final = ("first_seen", "changed", "absent", "relisted")
+STAGED_KINDS: Final = ("present", "missing", "absent")
+MARKED: Final = (
+    "starts_with(user_id, 'erased:') or starts_with(file_name, 'erased:') or extra ? 'erased'"
+)
+"""Which versions hold a pseudonym (or look so): the condition of two indexes, word for word."""
+
+
+def upload_token_table(metadata: MetaData) -> Table:
+    table = Table(
+        "upload_token",
+        metadata,
+        *_version_columns(),
+        PrimaryKeyConstraint("partner_id", "token_id"),
+        *_version_checks(),
+        comment="Upload tokens: one row for each ever seen, its latest version.",
+    )
+    # The first finds what a span ought to show; the second what an incremental run must ask for.
+    Index(
+        "ix_upload_token_listed",
+        table.c.partner_id,
+        table.c.created_at,
+        postgresql_where=text("is_listed"),
+    )
+    Index(
+        "ix_upload_token_open",
+        table.c.partner_id,
+        table.c.status,
+        postgresql_where=text("status in (0, 1, 2) and is_listed"),
+    )
+    return table
+
+
+def upload_token_superseded_table(metadata: MetaData) -> Table:
+    table = Table(
+        "upload_token_superseded",
+        metadata,
+        *_version_columns(),
+        column("valid_to", time(), "When the next version was published; not included."),
+        column("superseded_by_run_id", BigInteger(), "The run that published the next version."),
+        PrimaryKeyConstraint("partner_id", "token_id", "version"),
+        *_version_checks(),
+        CheckConstraint("valid_to > valid_from and isfinite(valid_to)", name="valid_to"),
+        comment="Earlier versions of upload tokens; append-only.",
+    )
+    # The state at a moment: few pairs of stamps, so that it is small, and it grows at its end.
+    Index("ix_upload_token_superseded_valid", table.c.valid_to, table.c.valid_from)
+    return table
+
+
+def upload_token_staging_table(metadata: MetaData) -> Table:
+    return Table(
+        "upload_token_staging",
+        metadata,
+        column("walk_id", BigInteger(), "The walk that observed it: sync_run.walk_id."),
+        column("partner_id", Integer(), "Kaltura account (partner)."),
+        *_token_columns(),
+        column("kind", Text(), "present, missing (not on its page) or absent (confirmed)."),
+        column("from_lookup", Boolean(), "Whether the token was asked for by its id."),
+        column("observed_at", time(), "When the reply arrived."),
+        one_of("kind", STAGED_KINDS),
+        prefixes=["UNLOGGED"],
+        comment="Observations of open walks that differ from upload_token.  Not for analysts.",
+    )
+
+
+def upload_token_status_table(metadata: MetaData) -> Table:
+    return Table(
+        "upload_token_status",
+        metadata,
+        Column(
+            "code",
+            SmallInteger(),
+            nullable=False,
+            autoincrement=False,
+            comment="Kaltura's code, as in upload_token.status.",
+        ),
+        column("name", Text(), "Kaltura's name of the code."),
+        column("outcome_group", Text(), "open, succeeded or failed."),
+        column("description", Text(), "What the status means."),
+        PrimaryKeyConstraint("code"),
+        UniqueConstraint("name"),
+        one_of("outcome_group", ("open", "succeeded", "failed")),
+        comment="The statuses that an upload token can have.",
+    )
+
+
+def _token_columns() -> list[Column[Any]]:
+    """The columns of ``etl.tokens.decode.TOKEN_COLUMNS`` in that order."""
+    return [
+        column("token_id", bytewise(), "Kaltura's id of the token, bytewise."),
+        column("user_id", Text(), "Kaltura user; once known, kept when sent empty.", null=True),
+        column("status", SmallInteger(), "Code of upload_token_status, or unknown.", null=True),
+        column("file_name", Text(), "Name of the file; NULL also if not valid UTF-8.", null=True),
+        column("file_size_bytes", BigInteger(), "Size announced, in bytes.", null=True),
+        column("uploaded_size_bytes", BigInteger(), "Bytes received so far.", null=True),
+        column("created_at", time(), "When Kaltura made the token; whole seconds."),
+        column("updated_at", time(), "When Kaltura last changed the token.", null=True),
+        column("attached_object_type", Text(), "Kind of object it was used for.", null=True),
+        column("attached_object_id", Text(), "Id of the object it was used for.", null=True),
+        column(
+            "auto_finalize",
+            Boolean(),
+            "Close when complete.  Volatile: refreshed with a version, never a reason for one.",
+            null=True,
+        ),
+        column(
+            "upload_url",
+            Text(),
+            "Where to upload.  Volatile: refreshed with a version, never a reason for one.",
+            null=True,
+        ),
+        column("extra", JSONB(), "Keys of the reply that have no column here.", null=True),
+    ]
+
+
+def _version_columns() -> list[Column[Any]]:
+    return [
+        column("partner_id", Integer(), "Kaltura account (partner)."),
+        *_token_columns(),
+        column("is_listed", Boolean(), "Whether the service listed the token."),
+        column("version", Integer(), "1, 2, ... without gaps, for each token."),
+        column("change_kind", Text(), "Why: first_seen, changed, absent or relisted."),
+        column(
+            "changed_columns",
+            ARRAY(Text()),
+            "Columns that differ from the version before.",
+            null=True,
+        ),
+        column("valid_from", time(), "Publication stamp: published_at of the run run_id."),
+        column("observed_at", time(), "When the reply that showed this version arrived."),
+        column(
+            "last_listed_at",
+            time(),
+            "When absent: the token was listed then, and it went after that.",
+            null=True,
+        ),
+        column(
+            "absence_confirmed_at",
+            time(),
+            "When absent: the token was not listed then, and it went before that.",
+            null=True,
+        ),
+        column("run_id", BigInteger(), "The run that published this version."),
+    ]
+
+
+def _version_checks() -> list[CheckConstraint]:
+    checks = {
+        "created_at": "created_at >= '1990-01-01 00:00:00+00' "
+        "and created_at < '2100-01-01 00:00:00+00'",
+        "updated_at": "updated_at >= '1990-01-01 00:00:00+00' "
+        "and updated_at < '2100-01-01 00:00:00+00'",
+        "version": "version >= 1 and (version = 1) = (change_kind = 'first_seen')",
+        "is_listed": "is_listed = (change_kind <> 'absent')",
+        "absence": "(absence_confirmed_at is not null) = (not is_listed) "
+        "and (is_listed or last_listed_at is not null)",
+        "changed_columns": "change_kind <> 'changed' "
+        "or coalesce(cardinality(changed_columns), 0) > 0",
+        "valid_from": "isfinite(valid_from) and isfinite(observed_at)",
+    }
+    return [
+        one_of("change_kind", CHANGE_KINDS),
+        *(CheckConstraint(condition, name=name) for name, condition in checks.items()),
+    ]
+
+
+def index_marked(table: Table) -> None:
+    # Runs that must suppress somebody look these tokens up; they are few.
+    Index(
+        f"ix_{table.name}_marked",
+        table.c.partner_id,
+        table.c.token_id,
+        postgresql_where=text(MARKED),
+    )
