@@ -9,7 +9,7 @@ import pytest
 
 from etl.simulator import SimulatorServer, generate_account
 from tests.cli.conftest import Run
-from tests.integration.syncing import Job
+from tests.support.job import Job
 
 KEY = "0123456789abcdef0123456789abcdef"
 USER = "=cmd|' /C calc'!A0 \x1b[31m é"

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.roles import Roles, roles_of
+from tests.support.roles import Roles, roles_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 

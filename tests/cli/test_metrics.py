@@ -7,7 +7,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl.simulator import SimulatorServer, generate_account
-from tests.integration.syncing import Job
+from tests.support.job import Job
 
 
 def samples(path: Path) -> dict[str, float]:

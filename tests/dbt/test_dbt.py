@@ -21,7 +21,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.access.grants import grant
-from tests.integration.syncing import Job
+from tests.support.job import Job
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Path(__file__).with_name("project")

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from etl.simulator import Churn, SimulatorClient, SimulatorServer, generate_account
-from tests.integration.syncing import VALUES, Job, assert_same, columns_of, listed, tell
+from tests.support.job import VALUES, Job, assert_same, columns_of, listed, tell
 
 TOKENS = 2_000
 PAGE_CAP = 100

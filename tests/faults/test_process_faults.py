@@ -25,7 +25,7 @@ import pytest
 from psycopg import sql
 
 from etl.simulator import SimulatorServer, generate_account
-from tests.integration.syncing import (
+from tests.support.job import (
     Job,
     Model,
     assert_same,
@@ -33,7 +33,7 @@ from tests.integration.syncing import (
     tell,
     wait_until,
 )
-from tests.integration.warm import Warm, warm
+from tests.support.warm import Warm, warm
 
 TOKENS = 4_000
 PAGE_CAP = 100

@@ -10,7 +10,7 @@ import pytest
 
 from etl.coverage import EVERYTHING, Coverage, Span
 from etl.walk import Hole, Lookup, PageRequest, PageRows, Walk, WalkStuck
-from tests.property.adversary import Account, hostile_account, walk_account
+from tests.support.adversary import Account, hostile_account, walk_account
 
 WINDOWS = (1, 2, 3, 4, 5, 6, 7, 8)
 

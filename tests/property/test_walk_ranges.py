@@ -12,7 +12,7 @@ import pytest
 
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.walk import Lookup, PageRequest, PageRows, Walk, WalkStuck
-from tests.property.adversary import Account, hostile_account, walk_account
+from tests.support.adversary import Account, hostile_account, walk_account
 
 TOKENS = [20_000, 200_000, 2_000_000]
 

@@ -16,7 +16,6 @@ import pytest
 
 from etl.errors import EtlError
 from etl.simulator import Account, SimulatorServer
-from tests.integration.syncing import Job
 from tests.questions.lives import (
     BACK,
     BAD_ROW,
@@ -31,6 +30,7 @@ from tests.questions.lives import (
     Move,
     Night,
 )
+from tests.support.job import Job
 
 PAGE_SIZE = 7
 """Small, so that a night has more pages than a checkpoint waits for."""

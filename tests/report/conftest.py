@@ -18,9 +18,9 @@ import pytest
 from psycopg import sql
 
 from etl.simulator import Life, SimulatorServer, generate_account
-from tests.integration.restamp import restamp_run
-from tests.integration.syncing import ROOT, Job
-from tests.report.sample import HOSTILE
+from tests.support.job import ROOT, Job
+from tests.support.report_sample import HOSTILE
+from tests.support.restamp import restamp_run
 
 NIGHTS = 5
 TOKENS = 300

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.report.browser import Browser, open_browser
-from tests.report.sample import HOSTILE
+from tests.support.browser import Browser, open_browser
+from tests.support.report_sample import HOSTILE
 
 pytestmark = pytest.mark.chromium
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.report.conftest import Lived, Report
-from tests.report.sample import Page
+from tests.support.report_sample import Page
 
 WITHOUT_THE_EXTRA = "import sys; sys.modules['vl_convert'] = None"
 

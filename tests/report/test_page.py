@@ -10,7 +10,7 @@ import pytest
 from etl.report.charts import find_drawer
 from etl.report.page import render_report
 from etl.report.read import ReportRows
-from tests.report.sample import (
+from tests.support.report_sample import (
     HOSTILE,
     HOUR,
     LAST_DAY,

@@ -22,7 +22,7 @@ from etl.resources import sql_directory
 from etl.warehouse.access.grants import grant
 from etl.warehouse.read.queries import reading
 from tests.report.conftest import TOKENS, VANISHED, Lived
-from tests.report.sample import HOSTILE
+from tests.support.report_sample import HOSTILE
 
 OPEN = (0, 1, 2)
 

@@ -8,7 +8,16 @@ from typing import Any
 import pytest
 
 from etl.report.trust import trust
-from tests.report.sample import HOUR, NOW, PUBLISHED, certificate, freshness, nothing, rows, run
+from tests.support.report_sample import (
+    HOUR,
+    NOW,
+    PUBLISHED,
+    certificate,
+    freshness,
+    nothing,
+    rows,
+    run,
+)
 
 DAY = 24 * HOUR
 

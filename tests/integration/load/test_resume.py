@@ -1,0 +1,103 @@
+"""A run that ended early is gone on with: what was covered is not read again."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from etl.errors import CredentialsRefused
+from etl.run.options import SyncOptions
+from etl.simulator import SimulatorServer, generate_account
+from tests.support.job import Job, Model, assert_same, listed, requests_of, tell
+
+WINDOW = 8
+"""Requests under way at once: twice the concurrency."""
+PLACES = 2 * 8
+"""Rows that are asked for to find where at most 8 lanes stopped."""
+
+
+def break_at(server: SimulatorServer, job: Job, request: int, options: SyncOptions) -> None:
+    """A run that is refused at its so-many-th page."""
+    fired = server.faults.fired["service-forbidden"]
+    server.faults.schedule("service-forbidden", where="list", at=(request,))
+    with pytest.raises(CredentialsRefused):
+        job.run(options=options)
+    assert server.faults.fired["service-forbidden"] == fired + 1
+
+
+def assert_published(job: Job, server: SimulatorServer) -> None:
+    model = Model()
+    model.night(listed(server))
+    assert_same(job.current(), model.current())
+
+
+def broken_and_resumed(database_url: str, tokens: int, moments: int, seed: int) -> None:
+    account = generate_account(tokens, seed=seed)
+    rng = random.Random(seed)
+    worst = 0
+    with SimulatorServer(account, seed=seed) as server:
+        job = Job.of(server, database_url)
+        whole = 0
+        for _ in range(moments + 1):
+            mark = len(server.service.log)
+            if not whole:
+                job.run()
+                whole = requests_of(server, mark)
+                continue
+            broken_at = rng.randrange(3, whole)
+            break_at(server, job, broken_at, SyncOptions())
+            report = job.run()
+            again = requests_of(server, mark) - whole
+            worst = max(worst, again)
+            assert report.coverage == "{(,)}"
+            assert (report.resumed_from is not None) == (job.runs()[-2]["pages"] > 0)
+            assert again <= WINDOW + PLACES + 2, (broken_at, again)
+        assert_published(job, server)
+    tell({"tokens": tokens, "requests": whole, "moments": moments, "read again": worst})
+
+
+def test_a_run_that_ended_at_any_moment_is_gone_on_with(database_url: str) -> None:
+    broken_and_resumed(database_url, 12_000, 4, seed=1)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_fifty_moments(database_url: str) -> None:
+    broken_and_resumed(database_url, 60_000, 50, seed=2)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3600)
+def test_half_of_a_large_account_is_not_read_again(database_url: str) -> None:
+    account = generate_account(200_000, seed=3)
+    with SimulatorServer(account, seed=3) as server:
+        job = Job.of(server, database_url)
+        job.run()
+        whole = requests_of(server)
+        break_at(server, job, 215, SyncOptions())
+        first = requests_of(server) - whole
+        job.run()
+        rest = requests_of(server) - whole - first
+        tell({"whole": whole, "first": first, "rest": rest})
+    # What was under way, the places where the lanes stopped, and page 1 to learn the page size.
+    assert first + rest <= whole + WINDOW + PLACES + 2
+    assert rest < 0.6 * whole
+
+
+def test_an_incremental_run_is_gone_on_with(database_url: str) -> None:
+    account = generate_account(3_000, seed=4)
+    for token in list(account.line)[::2]:
+        account.change(token.id, {"status": 1})
+    with SimulatorServer(account, seed=4) as server:
+        job, options = Job.of(server, database_url), SyncOptions(mode="incremental")
+        job.run()
+        break_at(server, job, 4, options)
+        assert job.last_run()["pages"] > 0
+        report = job.run(options=options)
+        assert report.mode == "incremental"
+        assert report.resumed_from is not None
+        assert report.open_coverage == "{(,)}"
+        # A full run is another kind of run, and goes on from none of these.
+        break_at(server, job, 3, options)
+        assert job.run().resumed_from is None

@@ -1,0 +1,73 @@
+"""What ``sync`` prints, and what a dry run leaves behind: nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from etl.run.options import SyncOptions
+from etl.simulator import SimulatorServer, generate_account
+from tests.support.job import Job, listed
+
+
+@pytest.fixture
+def server() -> Iterator[SimulatorServer]:
+    with SimulatorServer(generate_account(700, seed=21)) as running:
+        yield running
+
+
+def test_a_dry_run_says_what_would_change_and_changes_nothing(
+    server: SimulatorServer, database_url: str
+) -> None:
+    job = Job.of(server, database_url, ETL_ABSENCE_GRACE="0s")
+    first = job.run(options=SyncOptions(dry_run=True))
+    assert (first.inserted, first.published_at) == (700, None)
+    assert job.everything() == ({}, {})
+    job.run()
+    rows = listed(server)
+    server.account.change(rows[3]["id"], {"status": 4})
+    server.account.delete(rows[5]["id"])
+    server.account.insert({"id": "new"})
+    before = job.everything()
+
+    dry = job.call("--dry-run")
+
+    assert dry.code == 0, dry.err
+    report = dry.report
+    assert job.everything() == before
+    assert (report["inserted"], report["changed"], report["absent"]) == (1, 1, 1)
+    changes = {change["token_id"]: change["change_kind"] for change in report["changes"]}
+    assert changes == {"new": "first_seen", rows[3]["id"]: "changed", rows[5]["id"]: "absent"}
+    (left,) = job.query("select count(*) as n from kaltura.upload_token_staging")
+    assert left["n"] == 0
+    assert job.last_run()["published_at"] is None
+
+    after = job.run()
+    assert (after.inserted, after.changed, after.absent) == (1, 1, 1)
+    assert after.resumed_from is None
+
+
+def test_the_json_is_one_object_and_logs_go_elsewhere(
+    server: SimulatorServer, database_url: str
+) -> None:
+    night = Job.of(server, database_url).call()
+
+    assert night.code == 0, night.err
+    assert night.out.count("\n") == 1
+    report = night.report
+    assert report["run_id"] == 1
+    assert (report["inserted"], report["coverage"], report["dry_run"]) == (700, "{(,)}", False)
+    assert all(json.loads(line)["level"] for line in night.err.splitlines())
+    assert str(server.settings()["admin_secret"]) not in night.out + night.err
+
+
+def test_a_refusal_is_one_object_too(server: SimulatorServer, database_url: str) -> None:
+    server.faults.schedule("foreign-partner", where="list", rate=1.0)
+
+    night = Job.of(server, database_url).call()
+
+    assert night.code == 65
+    assert (night.report["status"], night.report["error_kind"]) == ("failed", "refused")
+    assert "Traceback" not in night.err

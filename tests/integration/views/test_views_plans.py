@@ -1,0 +1,104 @@
+"""What is asked of few versions does not read all of them: plans on 10,000 tokens, analyzed."""
+
+# ruff: noqa: S608 - the statements are constants of this file
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+DATA = Path(__file__).parents[3] / "benchmarks" / "views_data.sql"
+TOKENS = 10_000
+TOKEN = "'0_' || md5('7777')"
+LARGE = ("upload_token", "upload_token_superseded")
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with closing(psycopg.connect(database_url, autocommit=True)) as opened:
+        statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(TOKENS))
+        opened.execute(statements.encode())
+        opened.execute("set search_path = kaltura")
+        opened.execute("vacuum analyze")
+        opened.execute("set max_parallel_workers_per_gather = 0")
+        yield opened
+
+
+def nodes(connection: psycopg.Connection[Any], query: str) -> list[dict[str, Any]]:
+    """The nodes of the plan that was followed."""
+    explained = connection.execute(f"explain (analyze, format json) {query}".encode()).fetchone()
+    assert explained is not None
+
+    def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        yield node
+        for below in node.get("Plans", []):
+            yield from walk(below)
+
+    return list(walk(explained[0][0]["Plan"]))
+
+
+def scans(plan: list[dict[str, Any]], table: str) -> list[str]:
+    """How a table was read: names of indexes, or Seq Scan; nodes that were never run left out."""
+    found = []
+    for node in plan:
+        if node.get("Relation Name") == table and node["Actual Loops"]:
+            index = node.get("Index Name")
+            if node["Node Type"] == "Bitmap Heap Scan":
+                index = node["Plans"][0].get("Index Name", "several indexes")
+            found.append(index or node["Node Type"])
+    return found
+
+
+def rows_read(plan: list[dict[str, Any]], table: str) -> float:
+    return sum(
+        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        for node in plan
+        if node.get("Relation Name") == table
+    )
+
+
+def test_a_recent_moment_does_not_read_all_history(connection: psycopg.Connection[Any]) -> None:
+    plan = nodes(connection, "select * from upload_token_as_of('2026-09-29')")
+    assert scans(plan, "upload_token_superseded") == ["ix_upload_token_superseded_valid"]
+    stored = connection.execute("select count(*) from upload_token_superseded").fetchone()
+    assert stored is not None
+    assert rows_read(plan, "upload_token_superseded") < 0.05 * stored[0]
+
+
+def test_one_token_is_found_by_its_keys(connection: psycopg.Connection[Any]) -> None:
+    for asked in (
+        "upload_token_history",
+        "upload_token_as_of('2026-09-29')",
+        "upload_token_happened_by('2026-09-29')",
+        "upload_token_happened_by('2026-09-02')",
+        "upload_token_status_history",
+        "upload_token_snapshot_dbt",
+    ):
+        query = f"select * from {asked} where partner_id = 101 and token_id = {TOKEN}"
+        assert connection.execute(query.encode()).fetchone()
+        plan = nodes(connection, query)
+        for table in LARGE:
+            assert set(scans(plan, table)) <= {f"pk_{table}"}, asked
+            assert rows_read(plan, table) <= 30
+
+
+def test_the_stuck_are_found_among_the_open(connection: psycopg.Connection[Any]) -> None:
+    plan = nodes(connection, "select * from stuck_upload")
+    assert scans(plan, "upload_token") == ["ix_upload_token_open"]
+    assert scans(plan, "upload_token_superseded") == []
+
+
+def test_changes_of_a_night_ask_for_earlier_versions_by_key(
+    connection: psycopg.Connection[Any],
+) -> None:
+    plan = nodes(connection, "select * from upload_token_status_history where run_id = 119")
+    by_scan = [name for name in scans(plan, "upload_token_superseded") if name == "Seq Scan"]
+    # Once, to find what the run published; not once for each row.
+    assert len(by_scan) <= 2
+    for node in plan:
+        if node["Node Type"] == "Seq Scan" and node["Relation Name"] in LARGE:
+            assert node["Actual Loops"] == 1
