@@ -1,4 +1,4 @@
-"""Where the SQL files and the migrations are: beside the package, or inside an installed one."""
+"""What was installed with the program: its SQL files, its migrations, its version."""
 
 from __future__ import annotations
 
@@ -15,6 +15,17 @@ def sql_directory() -> Path:
 def migrations_directory() -> Path:
     """Return the folder of Alembic's ``env.py`` and ``versions/``."""
     return _directory("migrations")
+
+
+def program_version() -> str:
+    """The version of the installed distribution; ``0+unknown`` in a bare checkout."""
+    # Imported here: importlib.metadata costs a tenth of what --help may take.
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415
+
+    try:
+        return version("kaltura-etl")
+    except PackageNotFoundError:
+        return "0+unknown"
 
 
 def _directory(name: str) -> Path:

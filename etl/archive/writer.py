@@ -38,7 +38,7 @@ from etl.archive.reader import Archive, Kept
 from etl.archive.segment import Call, SegmentHead, pack
 from etl.archive.stores import ArchiveUnavailable, Store, open_store
 from etl.errors import ConfigurationError, DataRefused, EtlError
-from etl.version import program_version
+from etl.resources import program_version
 from etl.warehouse.ledger.replayed import entry_of, ledger_rows, published_before, staged_replies
 
 if TYPE_CHECKING:

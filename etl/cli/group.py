@@ -185,7 +185,7 @@ def _output_is_broken() -> bool:
 def _print_version(context: click.Context, parameter: click.Parameter, value: bool) -> None:
     del parameter
     if value and not context.resilient_parsing:
-        from etl.version import program_version
+        from etl.resources import program_version
 
         click.echo(f"kaltura-etl {program_version()}")
         context.exit()

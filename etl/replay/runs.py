@@ -21,9 +21,9 @@ from etl.coverage import EVERYTHING, Coverage, Span
 from etl.errors import DataRefused, EtlError, UsageError
 from etl.kaltura.replies import parse_list
 from etl.kaltura.upload_token import PageReply
+from etl.resources import program_version
 from etl.run.fetch import FetchedPage, staged_page, suppress
 from etl.tokens.decode import decode_rows
-from etl.version import program_version
 from etl.warehouse.engine import connect
 from etl.warehouse.ledger.replayed import (
     REPLAY,

@@ -21,7 +21,7 @@ from etl.report.charts import (
 )
 from etl.report.read import ReportRows
 from etl.report.trust import trust
-from etl.version import program_version
+from etl.resources import program_version
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
-from etl.version import program_version
+from etl.resources import program_version
 from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
 from etl.warehouse.ledger.resume import (
     DRY_RUN,

@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from etl.coverage import Coverage
 from etl.errors import DataRefused, EtlError, LeaseHeld
-from etl.version import program_version
+from etl.resources import program_version
 from etl.warehouse.engine import transaction
 from etl.warehouse.ledger.lease import _look_around as look_around
 from etl.warehouse.ledger.resume import DRY_RUN

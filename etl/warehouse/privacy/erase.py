@@ -28,8 +28,8 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, UsageError
+from etl.resources import program_version
 from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
-from etl.version import program_version
 from etl.warehouse.engine import require_row_count, transaction
 from etl.warehouse.ledger.lease import (
     LOCK_NOT_AVAILABLE,

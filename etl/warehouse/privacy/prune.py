@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from etl.errors import CredentialsRefused
 from etl.process.stop import Stop
-from etl.version import program_version
+from etl.resources import program_version
 from etl.warehouse.engine import require_row_count, transaction
 from etl.warehouse.ledger.lease import delete_of_run, lock_prunes
 from etl.warehouse.ledger.resume import is_past_resuming

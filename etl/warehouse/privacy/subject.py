@@ -12,9 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.errors import UsageError
+from etl.resources import program_version
 from etl.tokens.pseudonyms import Pseudonyms, owners_of
 from etl.tokens.token import TEXT_BYTES_MAX, TOKEN_ID_BYTES_MAX
-from etl.version import program_version
 from etl.warehouse.engine import require_row_count
 from etl.warehouse.ledger.run import Database
 
