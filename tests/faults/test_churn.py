@@ -15,7 +15,8 @@ import msgspec
 import pytest
 
 from etl.simulator import Churn, SimulatorClient, SimulatorServer, generate_account
-from tests.support.job import VALUES, Job, assert_same, columns_of, listed, tell
+from tests.support.job import Job, listed, tell
+from tests.support.model import VALUES, assert_same, columns_of
 
 TOKENS = 2_000
 PAGE_CAP = 100

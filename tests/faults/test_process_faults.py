@@ -25,14 +25,8 @@ import pytest
 from psycopg import sql
 
 from etl.simulator import SimulatorServer, generate_account
-from tests.support.job import (
-    Job,
-    Model,
-    assert_same,
-    listed,
-    tell,
-    wait_until,
-)
+from tests.support.job import Job, listed, tell, wait_until
+from tests.support.model import Model, assert_same
 from tests.support.warm import Warm, warm
 
 TOKENS = 4_000

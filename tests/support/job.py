@@ -1,9 +1,4 @@
-"""What the tests of whole runs share: a job in this process or its own, and a model of the truth.
-
-``Model`` is a second, plain implementation of what DESIGN section 4 calls a version.  It knows
-nothing of pages, staging or SQL: it gets what the service lists at the end of each night, and says
-what the warehouse must then hold, column by column.
-"""
+"""A job of one account, in this process or in one of its own, and what it left in the warehouse."""
 
 from __future__ import annotations
 
@@ -13,11 +8,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,125 +23,10 @@ from etl.run.options import SyncOptions
 from etl.run.sync import RunReport, sync_full
 from etl.settings.table import load_settings
 from etl.simulator import SimulatorServer
+from tests.support.model import VALUES, VERSION, Row, as_model
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCOUNT_102 = ROOT / "tests" / "conformance" / "data" / "account-102.json.gz"
-REPLACEMENT = "\ufffd"
-TEXTS = ("user_id", "file_name", "attached_object_type", "attached_object_id", "upload_url")
-VALUES = (
-    *("user_id", "status", "file_name", "file_size_bytes", "uploaded_size_bytes", "created_at"),
-    *("updated_at", "attached_object_type", "attached_object_id", "auto_finalize", "upload_url"),
-    "extra",
-)
-"""The columns of a token that the service tells, but its id."""
-VOLATILE = ("auto_finalize", "upload_url")
-KEPT = ("user_id", *VOLATILE)
-VERSION = ("is_listed", "version", "change_kind", "changed_columns")
-KEYS_WITH_A_COLUMN = {
-    "userId": "user_id",
-    "status": "status",
-    "fileName": "file_name",
-    "fileSize": "file_size_bytes",
-    "uploadedFileSize": "uploaded_size_bytes",
-    "createdAt": "created_at",
-    "updatedAt": "updated_at",
-    "attachedObjectType": "attached_object_type",
-    "attachedObjectId": "attached_object_id",
-    "autoFinalize": "auto_finalize",
-    "uploadUrl": "upload_url",
-}
-NOT_EXTRA = {*KEYS_WITH_A_COLUMN, "id", "partnerId", "objectType"}
-
-
-def columns_of(fields: dict[str, Any]) -> dict[str, Any]:
-    """What a token's JSON object must become, by the rules of DESIGN and nothing of the program."""
-    row: dict[str, Any] = dict.fromkeys(VALUES)
-    for key, column in KEYS_WITH_A_COLUMN.items():
-        value = fields.get(key)
-        if value is None:
-            continue
-        if column in TEXTS:
-            row[column] = "".join(
-                REPLACEMENT if char == "\0" or "\ud800" <= char <= "\udfff" else char
-                for char in str(value)
-            )
-        elif column.endswith("_bytes"):
-            row[column] = int(value)
-        elif column.endswith("_at"):
-            row[column] = datetime.fromtimestamp(value, UTC)
-        else:
-            row[column] = value
-    extra = {key: value for key, value in fields.items() if key not in NOT_EXTRA}
-    row["extra"] = extra or None
-    return row
-
-
-@dataclass
-class Model:
-    """What the warehouse must hold after each night."""
-
-    versions: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
-    """For each token its versions: the values, and ``VERSION`` (changed_columns sorted)."""
-
-    def night(self, listed: Iterable[dict[str, Any]]) -> Counter[str]:
-        """The service lists these at the end of a quiet night; returns what was published."""
-        kinds: Counter[str] = Counter()
-        here = {fields["id"]: columns_of(fields) for fields in listed}
-        for token_id, row in here.items():
-            versions = self.versions.setdefault(token_id, [])
-            kind = self._take(versions, row)
-            kinds[kind] += 1
-        for token_id, versions in self.versions.items():
-            if token_id not in here and versions[-1]["is_listed"]:
-                versions.append(
-                    versions[-1]
-                    | {
-                        "is_listed": False,
-                        "version": len(versions) + 1,
-                        "change_kind": "absent",
-                        "changed_columns": ["is_listed"],
-                    }
-                )
-                kinds["absent"] += 1
-        return kinds
-
-    @staticmethod
-    def _take(versions: list[dict[str, Any]], row: dict[str, Any]) -> str:
-        if not versions:
-            first = {"is_listed": True, "version": 1, "change_kind": "first_seen"}
-            versions.append(row | first | {"changed_columns": None})
-            return "first_seen"
-        known = versions[-1]
-        row = row | {name: known[name] for name in KEPT if row[name] is None}
-        differing = [name for name in VALUES if row[name] != known[name]]
-        reasons = [name for name in differing if name not in VOLATILE]
-        if known["is_listed"] and not reasons:
-            return "unchanged"
-        kind = "changed" if known["is_listed"] else "relisted"
-        if kind == "relisted":
-            reasons.append("is_listed")
-        versions.append(
-            row
-            | {
-                "is_listed": True,
-                "version": len(versions) + 1,
-                "change_kind": kind,
-                "changed_columns": sorted(reasons),
-            }
-        )
-        return kind
-
-    def current(self) -> dict[str, dict[str, Any]]:
-        """The latest version of each token."""
-        return {token_id: versions[-1] for token_id, versions in self.versions.items()}
-
-    def superseded(self) -> dict[tuple[str, int], dict[str, Any]]:
-        """The earlier versions by id and number."""
-        return {
-            (token_id, version["version"]): version
-            for token_id, versions in self.versions.items()
-            for version in versions[:-1]
-        }
 
 
 @dataclass
@@ -213,35 +91,35 @@ class Job:
 
     # --- what is in the warehouse ----------------------------------------------------------------
 
-    def query(self, statement: str, *values: object) -> list[dict[str, Any]]:
+    def query(self, statement: str, *values: object) -> list[Row]:
         """Rows as dicts, in a transaction of their own."""
         with psycopg.connect(
             self.database_url, autocommit=True, row_factory=dict_row, prepare_threshold=None
         ) as connection:
-            cursor = connection.execute(statement, values)  # type: ignore[arg-type]
+            cursor = connection.execute(statement, values)
             return cursor.fetchall() if cursor.description else []
 
-    def current(self) -> dict[str, dict[str, Any]]:
+    def current(self) -> dict[str, Row]:
         """``upload_token`` by id, as the model has it."""
-        return {row["token_id"]: _as_model(row) for row in self._versions("upload_token")}
+        return {row["token_id"]: as_model(row) for row in self._versions("upload_token")}
 
-    def superseded(self) -> dict[tuple[str, int], dict[str, Any]]:
+    def superseded(self) -> dict[tuple[str, int], Row]:
         """``upload_token_superseded`` by id and version, as the model has it."""
         rows = self._versions("upload_token_superseded")
-        return {(row["token_id"], row["version"]): _as_model(row) for row in rows}
+        return {(row["token_id"], row["version"]): as_model(row) for row in rows}
 
-    def everything(self) -> tuple[Any, ...]:
+    def everything(self) -> tuple[dict[str, Row], dict[tuple[str, int], Row]]:
         """Both tables without stamps, run ids and times of observation: equal if runs are."""
         return self.current(), self.superseded()
 
-    def _versions(self, table: str) -> list[dict[str, Any]]:
+    def _versions(self, table: str) -> list[Row]:
         return self.query(
             f"select token_id, {', '.join((*VALUES, *VERSION))} from kaltura.{table} "  # noqa: S608
             "where partner_id = %s",
             self.partner_id,
         )
 
-    def runs(self) -> list[dict[str, Any]]:
+    def runs(self) -> list[Row]:
         """The ledger, oldest first."""
         return self.query(
             "select *, coverage::text as certificate from kaltura.sync_run "
@@ -249,10 +127,10 @@ class Job:
             self.partner_id,
         )
 
-    def last_run(self) -> dict[str, Any]:
+    def last_run(self) -> Row:
         return self.runs()[-1]
 
-    def rejected(self, run_id: int) -> list[dict[str, Any]]:
+    def rejected(self, run_id: int) -> list[Row]:
         return self.query("select * from kaltura.rejected_row where run_id = %s", run_id)
 
     def writes(self) -> dict[str, dict[str, int]]:
@@ -291,7 +169,7 @@ def ended(process: subprocess.Popen[str], timeout: float = 120) -> Ended:
     return Ended(process.returncode, out, err)
 
 
-def listed(server: SimulatorServer) -> list[dict[str, Any]]:
+def listed(server: SimulatorServer) -> list[Row]:
     """What the service lists now, straight from the account."""
     with server.account.lock:
         return [server.account.fields(token) for token in server.account.line]
@@ -302,7 +180,7 @@ def requests_of(server: SimulatorServer, since: int = 0) -> int:
     return sum(record.action == "list" for record in list(server.service.log)[since:])
 
 
-def wait_until(condition: Any, seconds: float = 20) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:
     """Poll until ``condition()`` is true."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -324,30 +202,3 @@ def killed_at_exit(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[
 def tell(figures: Mapping[str, object]) -> None:
     """Put figures into the test's output (``pytest -rP`` shows it)."""
     sys.stdout.write(f"{json.dumps(figures, sort_keys=True)}\n")
-
-
-def assert_same(found: dict[Any, Any], expected: dict[Any, Any]) -> None:
-    """Two dicts of rows are equal; a few of the differences are shown if they are not."""
-    if found == expected:
-        return
-    lost, extra = expected.keys() - found.keys(), found.keys() - expected.keys()
-    differing = {
-        key: {
-            name: (found[key].get(name), value)
-            for name, value in expected[key].items()
-            if found[key].get(name) != value
-        }
-        for key in expected.keys() & found.keys()
-        if found[key] != expected[key]
-    }
-    raise AssertionError(
-        f"lost {len(lost)}: {sorted(lost)[:3]}; not expected {len(extra)}: {sorted(extra)[:3]}; "
-        f"differing (found, expected) {len(differing)}: {dict(list(differing.items())[:3])}"
-    )
-
-
-def _as_model(row: dict[str, Any]) -> dict[str, Any]:
-    values = {name: row[name] for name in (*VALUES, *VERSION)}
-    if values["changed_columns"] is not None:
-        values["changed_columns"] = sorted(values["changed_columns"])
-    return values

@@ -31,7 +31,8 @@ from etl.run.sync import sync_full
 from etl.settings.table import load_settings
 from etl.simulator import Churn, Life, SimulatorServer
 from etl.simulator.faults import RequestInfo
-from tests.support.job import VALUES, VOLATILE, Job, columns_of
+from tests.support.job import Job
+from tests.support.model import VALUES, VOLATILE, columns_of
 from tests.support.restamp import restamp_run
 
 COLUMNS = tuple(name for name in VALUES if name not in VOLATILE)

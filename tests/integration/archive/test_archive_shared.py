@@ -25,7 +25,7 @@ from tests.support.archive import (
     replay_into,
 )
 from tests.support.erasure import KEY, erased
-from tests.support.job import assert_same
+from tests.support.model import assert_same
 
 
 @pytest.fixture

@@ -16,14 +16,8 @@ from etl.run.options import SyncOptions
 from etl.simulator import Account, SimulatorServer
 from etl.simulator.faults import RequestInfo
 from etl.verify.checks import verify
-from tests.support.job import (
-    Job,
-    Model,
-    killed_at_exit,
-    listed,
-    requests_of,
-    wait_until,
-)
+from tests.support.job import Job, killed_at_exit, listed, requests_of, wait_until
+from tests.support.model import Model
 
 TOKENS = 400
 HIDDEN = 180

@@ -9,7 +9,8 @@ import pytest
 from etl.errors import CredentialsRefused
 from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
-from tests.support.job import Job, Model, assert_same, listed, requests_of, tell
+from tests.support.job import Job, listed, requests_of, tell
+from tests.support.model import Model, assert_same
 
 WINDOW = 8
 """Requests under way at once: twice the concurrency."""

@@ -14,16 +14,8 @@ from etl.run.engine import RunReport
 from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
-from tests.support.job import (
-    VALUES,
-    VOLATILE,
-    Job,
-    assert_same,
-    columns_of,
-    listed,
-    requests_of,
-    tell,
-)
+from tests.support.job import Job, listed, requests_of, tell
+from tests.support.model import VALUES, VOLATILE, assert_same, columns_of
 from tests.support.restamp import restamp_run
 
 OPEN = (0, 1, 2)

@@ -11,16 +11,8 @@ from typing import Any
 import pytest
 
 from etl.simulator import SimulatorServer, account_from_file
-from tests.support.job import (
-    ACCOUNT_102,
-    VALUES,
-    Job,
-    assert_same,
-    columns_of,
-    listed,
-    tell,
-    wait_until,
-)
+from tests.support.job import ACCOUNT_102, Job, listed, tell, wait_until
+from tests.support.model import VALUES, assert_same, columns_of
 from tests.support.pgbouncer import pgbouncer
 from tests.support.wal import install_wal_inspect, wal_of_tables, wal_position
 

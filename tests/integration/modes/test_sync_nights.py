@@ -10,7 +10,8 @@ import pytest
 
 from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
-from tests.support.job import Job, Model, assert_same, listed, requests_of
+from tests.support.job import Job, listed, requests_of
+from tests.support.model import Model, assert_same
 
 NIGHTS = 6
 

@@ -11,16 +11,8 @@ import pytest
 
 from etl.run.options import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
-from tests.support.job import (
-    Job,
-    Model,
-    assert_same,
-    ended,
-    killed_at_exit,
-    listed,
-    requests_of,
-    wait_until,
-)
+from tests.support.job import Job, ended, killed_at_exit, listed, requests_of, wait_until
+from tests.support.model import Model, assert_same
 
 PAGES = 40
 PAGE_CAP = 100

@@ -18,7 +18,8 @@ from etl.warehouse.engine import connect
 from etl.warehouse.privacy import prune as pruning
 from etl.warehouse.privacy.prune import Pruned, prune
 from etl.warehouse.store import Warehouse
-from tests.support.job import Job, assert_same, listed
+from tests.support.job import Job, listed
+from tests.support.model import assert_same
 from tests.support.restamp import restamp_run
 from tests.support.roles import roles_of
 from tests.support.searching import fingerprint

@@ -18,7 +18,8 @@ from etl.warehouse.access.privileges import ANALYST_TABLES, NOT_FOR_ANALYSTS, kn
 from etl.warehouse.engine import connect
 from etl.warehouse.read.status import status_summary
 from etl.warehouse.store import Warehouse
-from tests.support.job import Job, Model, assert_same, listed
+from tests.support.job import Job, listed
+from tests.support.model import Model, assert_same
 from tests.support.roles import Roles, roles_of
 
 pytestmark = pytest.mark.postgres15
