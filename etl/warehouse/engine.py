@@ -1,11 +1,11 @@
-"""The door to Postgres: one engine, one kind of transaction, one translation of errors.
+"""Access to Postgres: the engine, transactions, and the translation of errors.
 
-No session state: PgBouncer in transaction mode may give every transaction another connection of
-the server.  Each transaction sets what it needs for itself (``set_config(…, is_local => true)``).
+No session state: PgBouncer in transaction mode may run each transaction on another server
+connection.  Each transaction sets what it needs locally (``set_config(…, is_local => true)``).
 
-What leaves this module as an error never holds a row, a parameter or a piece of the URL: libpq's
-and Postgres' own texts may hold all of them, so only the SQLSTATE and our sentence are passed on,
-and the cause is cut off (``from None``).
+Errors raised here never contain a row, a parameter or a part of the URL.  The texts of libpq and
+of Postgres may, so only the SQLSTATE and a sentence of ours are passed on, and the cause is
+dropped (``from None``).
 """
 
 from __future__ import annotations
@@ -34,6 +34,26 @@ STATEMENT_SECONDS: Final = 300
 IDLE_SECONDS: Final = 300
 CONNECT_SECONDS: Final = 10
 
+# SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
+UNIQUE_VIOLATION: Final = "23505"
+READ_ONLY_TRANSACTION: Final = "25006"
+INVALID_AUTHORIZATION: Final = "28000"
+INVALID_PASSWORD: Final = "28P01"  # noqa: S105 - a code
+DEPENDENT_PRIVILEGES: Final = "2BP01"
+INVALID_CATALOG_NAME: Final = "3D000"
+INVALID_SCHEMA_NAME: Final = "3F000"
+INSUFFICIENT_PRIVILEGE: Final = "42501"
+UNDEFINED_COLUMN: Final = "42703"
+UNDEFINED_OBJECT: Final = "42704"
+UNDEFINED_FUNCTION: Final = "42883"
+UNDEFINED_TABLE: Final = "42P01"
+INVALID_COLUMN_REFERENCE: Final = "42P10"
+DISK_FULL: Final = "53100"
+TOO_MANY_CONNECTIONS: Final = "53300"
+LOCK_NOT_AVAILABLE: Final = "55P03"
+QUERY_CANCELED: Final = "57014"
+CANNOT_CONNECT_NOW: Final = "57P03"
+
 _DEFAULTS: Final[dict[str, object]] = {
     "application_name": "kaltura-etl",
     "connect_timeout": CONNECT_SECONDS,
@@ -46,7 +66,7 @@ _SCHEME = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://")
 
 
 def normalise_url(url: str) -> str:
-    """``url`` as libpq reads it: ``postgres://`` and ``postgresql+psycopg://`` are taken too.
+    """``url`` as libpq reads it: ``postgres://`` and ``postgresql+psycopg://`` are accepted too.
 
     Raises ConfigurationError, which does not repeat the URL.
     """
@@ -69,17 +89,17 @@ def normalise_url(url: str) -> str:
 
 
 def connect(url: str) -> sa.Engine:
-    """An engine for ``url`` that holds one connection, made when it is first needed.
+    """An engine for ``url`` that pools one connection, opened when first needed.
 
-    libpq reads the URL itself, so every form that it knows works (several hosts, sockets, files
-    with certificates), and no password ends up in the engine's own URL.
+    libpq parses the URL itself, so every form that it knows works (several hosts, sockets,
+    certificate files), and the engine's own URL holds no password.
     """
     normal = normalise_url(url)
     given = conninfo_to_dict(normal)
     defaults = {key: value for key, value in _DEFAULTS.items() if key not in given}
 
     def open_connection() -> psycopg.Connection[Any]:
-        # Prepared statements belong to a connection of the server, which PgBouncer may exchange.
+        # Prepared statements belong to a server connection, which PgBouncer may exchange.
         return psycopg.connect(normal, prepare_threshold=None, client_encoding="utf8", **defaults)  # type: ignore[arg-type]
 
     return sa.create_engine(
@@ -105,7 +125,7 @@ def transaction(
 ) -> Iterator[sa.Connection]:
     """One transaction, committed at the end.  ``durable`` pins ``synchronous_commit`` to on.
 
-    ``settings`` are more server settings for it, such as ``work_mem``.  Raises the errors that
+    ``settings`` are further server settings, such as ``work_mem``.  Raises the errors that
     ``translate_error`` names.
     """
     local = {
@@ -138,18 +158,18 @@ def translated_errors() -> Iterator[None]:
 
 
 def sqlstate_of(error: BaseException) -> str | None:
-    """The five characters of Postgres' error code, or None if it sent none."""
+    """The SQLSTATE that Postgres sent, or None."""
     original = error.orig if isinstance(error, DBAPIError) else error
     state = getattr(original, "sqlstate", None)
     return state if isinstance(state, str) else None
 
 
 def translate_error(error: BaseException) -> EtlError:
-    """The error of ours that says what to do about ``error``; ``fields['sqlstate']`` has its code.
+    """The error of ours for ``error``; ``fields['sqlstate']`` has its code.
 
-    WarehouseUnavailable unless it is plain that another try cannot help: CredentialsRefused,
-    ConfigurationError (privileges, the schema, the URL) or DataRefused (a value that Postgres does
-    not take).
+    WarehouseUnavailable unless a retry certainly cannot help: CredentialsRefused,
+    ConfigurationError (privileges, the schema, the URL) or DataRefused (a value that Postgres
+    rejects).
     """
     state = sqlstate_of(error) or _connect_state(error)
     if state is None:
@@ -176,39 +196,50 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str], ...]] = (
         "Postgres refused the user or the password: check DATABASE_URL",
     ),
     (
-        ("42501",),
+        (INSUFFICIENT_PRIVILEGE,),
         ConfigurationError,
         "The database role lacks a privilege: see 'kaltura-etl grant'",
     ),
     (
-        ("3D000",),
+        (INVALID_CATALOG_NAME,),
         ConfigurationError,
         "The database does not exist: create it, or correct DATABASE_URL",
     ),
     (
-        ("42P01", "42703", "42704", "42883", "42P10", "3F000"),
+        (
+            *(UNDEFINED_TABLE, UNDEFINED_COLUMN, UNDEFINED_OBJECT, UNDEFINED_FUNCTION),
+            *(INVALID_COLUMN_REFERENCE, INVALID_SCHEMA_NAME),
+        ),
         ConfigurationError,
         "The schema is not of this program's version: run 'kaltura-etl migrate'",
     ),
     (
-        ("25006",),
+        (READ_ONLY_TRANSACTION,),
         WarehouseUnavailable,
         "Postgres is read-only (a standby, or default_transaction_read_only): connect to the "
         "primary, or wait until a failover is over",
     ),
-    (("55P03",), WarehouseUnavailable, "A lock was not given in time: somebody holds the table"),
-    (("57014",), WarehouseUnavailable, "Postgres cancelled a statement, or it took too long"),
-    (("53100",), WarehouseUnavailable, "The disk of Postgres is full: free some space"),
-    (("53", "57", "08"), WarehouseUnavailable, "Postgres does not serve us now: try again later"),
-    (("40",), WarehouseUnavailable, "Postgres broke off a transaction: try again"),
-    (("22", "23"), DataRefused, "Postgres does not take a value, or a constraint forbids it"),
+    (
+        (LOCK_NOT_AVAILABLE,),
+        WarehouseUnavailable,
+        "A lock was not granted in time: another session holds it",
+    ),
+    (
+        (QUERY_CANCELED,),
+        WarehouseUnavailable,
+        "Postgres cancelled a statement, or it took too long",
+    ),
+    ((DISK_FULL,), WarehouseUnavailable, "The disk of Postgres is full: free some space"),
+    (("53", "57", "08"), WarehouseUnavailable, "Postgres is not available now: try again later"),
+    (("40",), WarehouseUnavailable, "Postgres aborted a transaction: try again"),
+    (("22", "23"), DataRefused, "Postgres rejected a value, or a constraint forbids it"),
 )
 
 
 def _connect_state(error: BaseException) -> str | None:
     """The SQLSTATE of a refused connection, for which libpq gives only a text.
 
-    The text of another language falls through to "cannot be reached", which is not wrong.
+    A localised text falls through to "cannot be reached", which is not wrong.
     """
     original = error.orig if isinstance(error, DBAPIError) else error
     if not isinstance(original, psycopg.OperationalError):
@@ -221,38 +252,45 @@ def _connect_state(error: BaseException) -> str | None:
 
 
 _CONNECT_TEXTS: Final = (
-    (r"authentication failed", "28P01"),
-    (r"no password supplied", "28P01"),
-    (r"no pg_hba\.conf entry|role .* does not exist|is not permitted to log in", "28000"),
-    (r"database .* does not exist", "3D000"),
-    (r"too many (clients|connections)|remaining connection slots", "53300"),
-    (r"the database system is (starting|shutting|in recovery)", "57P03"),
+    (r"authentication failed", INVALID_PASSWORD),
+    (r"no password supplied", INVALID_PASSWORD),
+    (
+        r"no pg_hba\.conf entry|role .* does not exist|is not permitted to log in",
+        INVALID_AUTHORIZATION,
+    ),
+    (r"database .* does not exist", INVALID_CATALOG_NAME),
+    (r"too many (clients|connections)|remaining connection slots", TOO_MANY_CONNECTIONS),
+    (r"the database system is (starting|shutting|in recovery)", CANNOT_CONNECT_NOW),
 )
 
 
 def lock_until_commit(connection: sa.Connection, name: str) -> None:
-    """Let one transaction at a time go on that takes the lock ``name``.
+    """Serialise the transactions that take the lock ``name``.
 
-    The lock belongs to the transaction, on the connection that writes, so it cannot be lost
-    without the transaction.
+    The lock is the transaction's, on the connection that writes, so it cannot be lost without it.
     """
     key = sa.func.hashtextextended(name, sa.literal(0, sa.BigInteger))
     connection.execute(sa.select(sa.func.pg_advisory_xact_lock(key)))
 
 
 def require_row_count(table: str, *, changed: int, meant: int) -> None:
-    """Raise DataRefused, so that the transaction is undone, unless as many rows were changed as
-    were named by their keys."""
+    """Raise DataRefused, which rolls back, unless the rows changed are those named by their keys."""
     if changed != meant:
         raise DataRefused(
             f"Postgres changed {changed} rows of {table} and not the {meant} that were named: "
-            "a trigger, a rule, row-level security or another program at work on the same rows. "
-            "The transaction was undone; look for the cause, then run again.",
+            "a trigger, a rule, row-level security or another program changed the outcome. "
+            "The transaction was rolled back; find the cause, then run again.",
             reason="row_count_mismatch",
             table=table,
             changed=changed,
             meant=meant,
         )
+
+
+def driver_connection(connection: sa.Connection) -> psycopg.Connection[Any]:
+    """The psycopg connection below ``connection``, in the same transaction."""
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    return driver
 
 
 def copy_rows(
@@ -264,13 +302,12 @@ def copy_rows(
     """COPY rows in the binary format; ``columns`` are (name, type) in the rows' order.
 
     Raises psycopg errors, and TypeError, OverflowError or UnicodeEncodeError for a value that
-    does not fit its type: the rows must have been checked before.
+    does not fit its type: check the rows before.
     """
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
     statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
         table, sql.SQL(", ").join(sql.Identifier(name) for name, _ in columns)
     )
-    with driver.cursor() as cursor, cursor.copy(statement) as copy:
+    with driver_connection(connection).cursor() as cursor, cursor.copy(statement) as copy:
         copy.set_types([type_name for _, type_name in columns])
         write = copy.write_row
         for row in rows:

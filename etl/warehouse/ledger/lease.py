@@ -21,7 +21,13 @@ import sqlalchemy as sa
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
 from etl.resources import program_version
-from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
+from etl.warehouse.engine import (
+    LOCK_NOT_AVAILABLE,
+    UNIQUE_VIOLATION,
+    lock_until_commit,
+    require_row_count,
+    transaction,
+)
 from etl.warehouse.ledger.resume import (
     DRY_RUN,
     RESUMABLE_STATUSES,
@@ -34,8 +40,6 @@ from etl.warehouse.ledger.run import Database, OpenRun
 LOG = logging.getLogger(__name__)
 _MESSAGE_LIMIT = 2_000
 _PRUNE_RUNS_MAX = 100
-UNIQUE_VIOLATION = "23505"
-LOCK_NOT_AVAILABLE = "55P03"
 
 
 def open_run(

@@ -16,14 +16,13 @@ from sqlalchemy.dialects.postgresql import insert
 from etl.coverage import Coverage
 from etl.errors import DataRefused, EtlError, LeaseHeld
 from etl.resources import program_version
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import UNIQUE_VIOLATION, transaction
 from etl.warehouse.ledger.lease import _look_around as look_around
 from etl.warehouse.ledger.resume import DRY_RUN
 from etl.warehouse.ledger.run import Database, OpenRun
 
 REPLAY: Final = "replay"
 REPLAYED_MODE: Final = "replayed_mode"
-_UNIQUE_VIOLATION: Final = "23505"
 _WALKED_BEFORE_PUBLISHING: Final = (
     *("pages", "rows_read", "tokens_read", "inserted", "changed", "unchanged", "rejected"),
     *("absent", "relisted", "unreadable", "listed_before", "staged"),
@@ -183,7 +182,7 @@ def open_replay(
             _reserve_run_ids(connection, database, run_ids_up_to)
             look_around(connection, database, run)
     except EtlError as error:
-        if error.fields.get("sqlstate") == _UNIQUE_VIOLATION:
+        if error.fields.get("sqlstate") == UNIQUE_VIOLATION:
             raise _at_work(run) from None
         raise
     return run

@@ -30,13 +30,13 @@ from psycopg import sql
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, UsageError
 from etl.resources import program_version
 from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
-from etl.warehouse.engine import require_row_count, transaction
-from etl.warehouse.ledger.lease import (
+from etl.warehouse.engine import (
     LOCK_NOT_AVAILABLE,
     UNIQUE_VIOLATION,
-    abandon_dead_runs,
-    lease_held,
+    require_row_count,
+    transaction,
 )
+from etl.warehouse.ledger.lease import abandon_dead_runs, lease_held
 from etl.warehouse.ledger.run import Database
 from etl.warehouse.privacy.subject import VERSION_TABLES, Erased, Eraser, Subject, listed_subjects
 from etl.warehouse.schema.token_tables import MARKED
