@@ -21,22 +21,13 @@ from etl.errors import (
     WarehouseUnavailable,
 )
 from etl.warehouse.engine import connect, normalise_url, transaction
+from etl.warehouse.ledger.run import OpenRun
+from tests.support.nights import START, MakeNights, Nights, make_token, page_of
 
-START = 1_700_000_000
 WINDOW = timedelta(hours=6)
 
 
-@pytest.fixture
-def token(account: Any) -> Any:
-    return account[0]
-
-
-@pytest.fixture
-def page(account: Any) -> Any:
-    return account[1]
-
-
-def make_stale(nights: Any, run: Any) -> None:
+def make_stale(nights: Nights, run: OpenRun) -> None:
     nights.query(
         "update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '2 min' "
         "where run_id = %s",
@@ -44,7 +35,7 @@ def make_stale(nights: Any, run: Any) -> None:
     )
 
 
-def test_second_run_of_a_partner_is_told_who_holds_the_lease(nights: Any) -> None:
+def test_second_run_of_a_partner_is_told_who_holds_the_lease(nights: Nights) -> None:
     first = nights.open()
     with pytest.raises(LeaseHeld, match=f"Run {first.run_id} of partner 102") as held:
         nights.open()
@@ -53,12 +44,12 @@ def test_second_run_of_a_partner_is_told_who_holds_the_lease(nights: Any) -> Non
     assert nights.open(partner_id=103).run_id > first.run_id
 
 
-def test_of_many_that_open_at_once_one_gets_the_lease(make_nights: Callable[..., Any]) -> None:
+def test_of_many_that_open_at_once_one_gets_the_lease(make_nights: MakeNights) -> None:
     starters = [make_nights() for _ in range(6)]
     outcomes: list[str] = []
     barrier = threading.Barrier(len(starters))
 
-    def start(nights: Any) -> None:
+    def start(nights: Nights) -> None:
         barrier.wait()
         try:
             nights.open()
@@ -75,18 +66,16 @@ def test_of_many_that_open_at_once_one_gets_the_lease(make_nights: Callable[...,
     assert sorted(outcomes) == ["held"] * 5 + ["open"]
 
 
-def test_run_that_was_taken_over_can_neither_stage_nor_publish(
-    make_nights: Callable[..., Any], token: Any, page: Any
-) -> None:
+def test_run_that_was_taken_over_can_neither_stage_nor_publish(make_nights: MakeNights) -> None:
     sleeper, nights = make_nights(), make_nights()
     run = sleeper.open()
-    sleeper.stage(run, page([token("a")], from_start=True, to_end=True))
+    sleeper.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
     make_stale(nights, run)
     second = nights.open()
 
     assert nights.ledger(run.run_id)["status"] == "abandoned"
     with pytest.raises(LeaseHeld):
-        sleeper.stage(run, page([token("b")], from_start=True, to_end=True))
+        sleeper.stage(run, page_of([make_token("b")], from_start=True, to_end=True))
     with pytest.raises(LeaseHeld):
         sleeper.publish(run)
     with pytest.raises(LeaseHeld):
@@ -98,10 +87,10 @@ def test_run_that_was_taken_over_can_neither_stage_nor_publish(
     assert nights.query("select 1 from kaltura.upload_token_staging") == []
 
 
-def test_failed_run_is_resumed_with_its_pages(nights: Any, token: Any, page: Any) -> None:
-    tokens = [token(f"t{second}", START + second) for second in range(6)]
+def test_failed_run_is_resumed_with_its_pages(nights: Nights) -> None:
+    tokens = [make_token(f"t{second}", START + second) for second in range(6)]
     first = nights.open()
-    nights.stage(first, page(tokens[:4], from_start=True))
+    nights.stage(first, page_of(tokens[:4], from_start=True))
     nights.warehouse.fail_run(first, ServiceUnavailable("The service\nis down"))
     ended = nights.ledger(first.run_id)
     assert (ended["status"], ended["error_kind"]) == ("failed", "service_unavailable")
@@ -111,7 +100,7 @@ def test_failed_run_is_resumed_with_its_pages(nights: Any, token: Any, page: Any
     assert (run.resumed_from, run.walk_id) == (first.run_id, first.run_id)
     assert run.coverage == first.coverage
     assert (run.next_seq, run.pages, run.rows_read, run.staged) == (1, 1, 4, 4)
-    nights.stage(run, page(tokens[2:], to_end=True))
+    nights.stage(run, page_of(tokens[2:], to_end=True))
     nights.publish(run)
 
     row = nights.ledger(run.run_id)
@@ -134,10 +123,10 @@ def test_failed_run_is_resumed_with_its_pages(nights: Any, token: Any, page: Any
     ],
 )
 def test_run_that_must_not_be_resumed_leaves_nothing_behind(
-    nights: Any, token: Any, page: Any, options: dict[str, Any]
+    nights: Nights, options: dict[str, Any]
 ) -> None:
     first = nights.open()
-    nights.stage(first, page([token("a")], from_start=True, to_end=True))
+    nights.stage(first, page_of([make_token("a")], from_start=True, to_end=True))
     nights.warehouse.fail_run(first, ServiceUnavailable("down"))
     run = nights.open(**options)
 
@@ -145,9 +134,9 @@ def test_run_that_must_not_be_resumed_leaves_nothing_behind(
     assert nights.query("select 1 from kaltura.upload_token_staging") == []
 
 
-def test_emptied_staging_is_noticed(nights: Any, token: Any, page: Any) -> None:
+def test_emptied_staging_is_noticed(nights: Nights) -> None:
     run = nights.open()
-    nights.stage(run, page([token("a")], from_start=True, to_end=True))
+    nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
     nights.query("truncate kaltura.upload_token_staging")
 
     counts = nights.warehouse.audit_counts(run)
@@ -158,21 +147,21 @@ def test_emptied_staging_is_noticed(nights: Any, token: Any, page: Any) -> None:
 
     nights.warehouse.restart_walk(run)
     assert (len(run.coverage), run.next_seq) == (0, 0)
-    nights.stage(run, page([token("a")], from_start=True, to_end=True))
+    nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
     nights.publish(run)
     assert nights.token("a")["version"] == 1
 
 
-def test_walk_whose_staging_was_emptied_is_not_resumed(nights: Any, token: Any, page: Any) -> None:
+def test_walk_whose_staging_was_emptied_is_not_resumed(nights: Nights) -> None:
     first = nights.open()
-    nights.stage(first, page([token("a")], from_start=True, to_end=True))
+    nights.stage(first, page_of([make_token("a")], from_start=True, to_end=True))
     nights.warehouse.fail_run(first, ServiceUnavailable("down"))
     nights.query("truncate kaltura.upload_token_staging")
 
     assert nights.open(resume_window=WINDOW).resumed_from is None
 
 
-def test_failing_a_run_does_not_raise_without_a_server(make_nights: Callable[..., Any]) -> None:
+def test_failing_a_run_does_not_raise_without_a_server(make_nights: MakeNights) -> None:
     nights = make_nights()
     run = nights.open()
     offline = make_nights("postgresql://127.0.0.1:1/none?connect_timeout=1")
@@ -181,7 +170,7 @@ def test_failing_a_run_does_not_raise_without_a_server(make_nights: Callable[...
     assert nights.ledger(run.run_id)["status"] == "running"
 
 
-def test_failing_a_run_takes_a_new_connection_if_the_old_one_is_lost(nights: Any) -> None:
+def test_failing_a_run_takes_a_new_connection_if_the_old_one_is_lost(nights: Nights) -> None:
     run = nights.open()
     nights.query(
         "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
@@ -192,9 +181,9 @@ def test_failing_a_run_takes_a_new_connection_if_the_old_one_is_lost(nights: Any
     assert nights.ledger(run.run_id)["status"] == "failed"
 
 
-def test_prune_deletes_old_pages_and_rows_only(nights: Any, token: Any) -> None:
-    nights.night([token("a"), token("a", START + 1)])
-    nights.night([token("a", START + 1)])
+def test_prune_deletes_old_pages_and_rows_only(nights: Nights) -> None:
+    nights.night([make_token("a"), make_token("a", START + 1)])
+    nights.night([make_token("a", START + 1)])
     nights.query(
         "update kaltura.sync_run set started_at = started_at - interval '91 days' "
         "where run_id = (select min(run_id) from kaltura.sync_run)"
@@ -281,12 +270,12 @@ def commit_proxy(folder: Path, url: str) -> Iterator[tuple[CommitProxy, str]]:
 
 
 def test_run_whose_commit_was_not_answered_has_published(
-    make_nights: Callable[..., Any], database_url: str, private_folder: Path, token: Any, page: Any
+    make_nights: MakeNights, database_url: str, private_folder: Path
 ) -> None:
     with commit_proxy(private_folder, database_url) as (proxy, url):
         nights = make_nights(url)
         run = nights.open()
-        nights.stage(run, page([token("a")], from_start=True, to_end=True))
+        nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
         counts = nights.warehouse.audit_counts(run)
         proxy.cut = "reply"
         stamp = nights.warehouse.publish(
@@ -299,12 +288,12 @@ def test_run_whose_commit_was_not_answered_has_published(
 
 
 def test_run_whose_commit_did_not_arrive_has_failed(
-    make_nights: Callable[..., Any], database_url: str, private_folder: Path, token: Any, page: Any
+    make_nights: MakeNights, database_url: str, private_folder: Path
 ) -> None:
     with commit_proxy(private_folder, database_url) as (proxy, url):
         nights = make_nights(url)
         run = nights.open()
-        nights.stage(run, page([token("a")], from_start=True, to_end=True))
+        nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
         counts = nights.warehouse.audit_counts(run)
         proxy.cut = "request"
         with pytest.raises(WarehouseUnavailable):

@@ -8,25 +8,13 @@ from typing import Any
 import pytest
 
 from etl.errors import DataRefused
+from tests.support.nights import START, Nights, make_token, page_of
 
 pytestmark = pytest.mark.postgres15
 
 
-@pytest.fixture
-def token(account: Any) -> Any:
-    return account[0]
-
-
-@pytest.fixture
-def page(account: Any) -> Any:
-    return account[1]
-
-
-START = 1_700_000_000
-
-
-def test_first_night_loads_every_token_as_its_first_version(nights: Any, token: Any) -> None:
-    counts = nights.night([token("a"), token("b", START + 1, extra=b'{"new": 1}')])
+def test_first_night_loads_every_token_as_its_first_version(nights: Nights) -> None:
+    counts = nights.night([make_token("a"), make_token("b", START + 1, extra=b'{"new": 1}')])
 
     assert (counts.inserted, counts.versions) == (2, 2)
     row = nights.token("b")
@@ -38,9 +26,9 @@ def test_first_night_loads_every_token_as_its_first_version(nights: Any, token: 
     assert nights.query("select 1 from kaltura.upload_token_staging") == []
 
 
-def test_changed_token_gets_a_version_and_the_old_one_is_kept(nights: Any, token: Any) -> None:
-    nights.night([token("a", status=1), token("b")])
-    counts = nights.night([token("a", status=3, file_name=None), token("b")])
+def test_changed_token_gets_a_version_and_the_old_one_is_kept(nights: Nights) -> None:
+    nights.night([make_token("a", status=1), make_token("b")])
+    counts = nights.night([make_token("a", status=3, file_name=None), make_token("b")])
 
     assert (counts.changed, counts.unchanged, counts.inserted) == (1, 1, 0)
     row = nights.token("a")
@@ -52,8 +40,8 @@ def test_changed_token_gets_a_version_and_the_old_one_is_kept(nights: Any, token
     assert old["superseded_by_run_id"] == row["run_id"]
 
 
-def test_unchanged_night_makes_no_version(nights: Any, token: Any) -> None:
-    tokens = [token("a"), token("b", START + 5)]
+def test_unchanged_night_makes_no_version(nights: Nights) -> None:
+    tokens = [make_token("a"), make_token("b", START + 5)]
     nights.night(tokens)
     counts = nights.night(tokens)
 
@@ -72,17 +60,17 @@ def test_unchanged_night_makes_no_version(nights: Any, token: Any) -> None:
     ],
 )
 def test_volatile_or_vanished_value_makes_no_version(
-    nights: Any, token: Any, values: dict[str, Any]
+    nights: Nights, values: dict[str, Any]
 ) -> None:
-    nights.night([token("a")])
-    counts = nights.night([token("a", **values)])
+    nights.night([make_token("a")])
+    counts = nights.night([make_token("a", **values)])
 
     assert (counts.unchanged, counts.versions) == (1, 0)
 
 
-def test_known_value_is_not_erased_by_a_missing_one(nights: Any, token: Any) -> None:
-    nights.night([token("a", status=1)])
-    nights.night([token("a", status=3, user_id=None, upload_url=None, auto_finalize=None)])
+def test_known_value_is_not_erased_by_a_missing_one(nights: Nights) -> None:
+    nights.night([make_token("a", status=1)])
+    nights.night([make_token("a", status=3, user_id=None, upload_url=None, auto_finalize=None)])
 
     row = nights.token("a")
     assert row["changed_columns"] == ["status"]
@@ -90,16 +78,16 @@ def test_known_value_is_not_erased_by_a_missing_one(nights: Any, token: Any) -> 
     assert row["auto_finalize"] is False
 
 
-def test_renamed_user_makes_a_version(nights: Any, token: Any) -> None:
-    nights.night([token("a")])
-    nights.night([token("a", user_id="anna2")])
+def test_renamed_user_makes_a_version(nights: Nights) -> None:
+    nights.night([make_token("a")])
+    nights.night([make_token("a", user_id="anna2")])
 
     assert nights.token("a")["changed_columns"] == ["user_id"]
 
 
-def test_vanished_token_becomes_absent_with_its_last_values(nights: Any, token: Any) -> None:
-    nights.night([token("a"), token("b", START + 5)])
-    counts = nights.night([token("b", START + 5)])
+def test_vanished_token_becomes_absent_with_its_last_values(nights: Nights) -> None:
+    nights.night([make_token("a"), make_token("b", START + 5)])
+    counts = nights.night([make_token("b", START + 5)])
 
     assert (counts.absent, counts.unchanged) == (1, 1)
     row = nights.token("a")
@@ -110,13 +98,13 @@ def test_vanished_token_becomes_absent_with_its_last_values(nights: Any, token: 
     # When the first night's reply arrived the token may have been gone; when it began, it was not.
     (first,) = nights.query("select min(started_at) as at from kaltura.sync_run")
     assert row["last_listed_at"] == first["at"]
-    assert nights.night([token("b", START + 5)]).versions == 0
+    assert nights.night([make_token("b", START + 5)]).versions == 0
 
 
-def test_absent_token_that_comes_back_is_relisted(nights: Any, token: Any) -> None:
-    nights.night([token("a"), token("b", START + 5)])
-    nights.night([token("b", START + 5)])
-    counts = nights.night([token("a", status=4), token("b", START + 5)])
+def test_absent_token_that_comes_back_is_relisted(nights: Nights) -> None:
+    nights.night([make_token("a"), make_token("b", START + 5)])
+    nights.night([make_token("b", START + 5)])
+    counts = nights.night([make_token("a", status=4), make_token("b", START + 5)])
 
     assert (counts.relisted, counts.unchanged) == (1, 1)
     row = nights.token("a")
@@ -126,13 +114,11 @@ def test_absent_token_that_comes_back_is_relisted(nights: Any, token: Any) -> No
     assert nights.versions("a") == [(1, "first_seen"), (2, "absent"), (3, "relisted")]
 
 
-def test_missing_token_that_answers_a_lookup_is_unchanged(
-    nights: Any, token: Any, page: Any
-) -> None:
-    both = [token("a"), token("b", START + 5)]
+def test_missing_token_that_answers_a_lookup_is_unchanged(nights: Nights) -> None:
+    both = [make_token("a"), make_token("b", START + 5)]
     nights.night(both)
     run = nights.open()
-    nights.stage(run, page(both[1:], from_start=True, to_end=True))
+    nights.stage(run, page_of(both[1:], from_start=True, to_end=True))
 
     assert nights.confirm(run, both) == ["a"]
     assert nights.warehouse.missing_tokens(run, after=None) == []
@@ -140,23 +126,24 @@ def test_missing_token_that_answers_a_lookup_is_unchanged(
     assert (nights.counts.unchanged, nights.counts.versions) == (2, 0)
 
 
-def test_missing_token_without_a_lookup_stays_pending(nights: Any, token: Any, page: Any) -> None:
-    both = [token("a"), token("b", START + 5)]
+def test_missing_token_without_a_lookup_stays_pending(nights: Nights) -> None:
+    both = [make_token("a"), make_token("b", START + 5)]
     nights.night(both)
     run = nights.open()
-    nights.stage(run, page(both[1:], from_start=True, to_end=True))
+    nights.stage(run, page_of(both[1:], from_start=True, to_end=True))
     nights.publish(run)
 
     assert (nights.counts.pending, nights.counts.unchanged, nights.counts.versions) == (1, 1, 0)
     assert nights.token("a")["is_listed"]
 
 
-def test_young_token_that_does_not_answer_stays_pending(nights: Any, token: Any, page: Any) -> None:
+def test_young_token_that_does_not_answer_stays_pending(nights: Nights) -> None:
     young = int(nights.time.timestamp()) - 60
-    nights.night([token("a", START), token("b", young)], at=nights.time)
+    nights.night([make_token("a", START), make_token("b", young)], at=nights.time)
     run = nights.open()
     nights.stage(
-        run, page([token("a", START)], from_start=True, to_end=True, observed_at=nights.time)
+        run,
+        page_of([make_token("a", START)], from_start=True, to_end=True, observed_at=nights.time),
     )
     assert nights.confirm(run, []) == ["b"]
     nights.publish(run)
@@ -164,11 +151,11 @@ def test_young_token_that_does_not_answer_stays_pending(nights: Any, token: Any,
     assert (nights.counts.pending, nights.counts.absent) == (1, 0)
 
 
-def test_token_outside_of_the_coverage_is_left_alone(nights: Any, token: Any, page: Any) -> None:
-    tokens = [token(f"t{second}", START + second) for second in range(10)]
+def test_token_outside_of_the_coverage_is_left_alone(nights: Nights) -> None:
+    tokens = [make_token(f"t{second}", START + second) for second in range(10)]
     nights.night(tokens)
     run = nights.open(mode="backfill")
-    nights.stage(run, page([tokens[2], tokens[5]]))
+    nights.stage(run, page_of([tokens[2], tokens[5]]))
     nights.confirm(run, [])
     nights.publish(run)
 
@@ -177,8 +164,8 @@ def test_token_outside_of_the_coverage_is_left_alone(nights: Any, token: Any, pa
     assert sorted(row["token_id"] for row in absent) == ["t3", "t4"]
 
 
-def test_newer_twin_is_the_token_and_the_older_is_rejected(nights: Any, token: Any) -> None:
-    counts = nights.night([token("a", START, status=1), token("a", START + 9, status=2)])
+def test_newer_twin_is_the_token_and_the_older_is_rejected(nights: Nights) -> None:
+    counts = nights.night([make_token("a", START, status=1), make_token("a", START + 9, status=2)])
 
     assert (counts.inserted, counts.rejected) == (1, 1)
     assert nights.token("a")["status"] == 2
@@ -186,24 +173,24 @@ def test_newer_twin_is_the_token_and_the_older_is_rejected(nights: Any, token: A
     assert (row["token_id"], row["reason"], row["created_second"]) == ("a", "duplicate_id", START)
 
 
-def test_older_twin_of_a_known_token_is_rejected(nights: Any, token: Any) -> None:
-    newer = token("a", START + 9)
+def test_older_twin_of_a_known_token_is_rejected(nights: Nights) -> None:
+    newer = make_token("a", START + 9)
     nights.night([newer])
-    counts = nights.night([token("a", START), newer])
+    counts = nights.night([make_token("a", START), newer])
 
     assert (counts.versions, counts.rejected, counts.unchanged) == (0, 1, 1)
 
 
-def test_token_whose_newer_twin_went_continues_as_the_older(nights: Any, token: Any) -> None:
-    nights.night([token("a", START + 9)])
-    counts = nights.night([token("a", START)])
+def test_token_whose_newer_twin_went_continues_as_the_older(nights: Nights) -> None:
+    nights.night([make_token("a", START + 9)])
+    counts = nights.night([make_token("a", START)])
 
     assert (counts.changed, counts.rejected, counts.absent) == (1, 0, 0)
     assert nights.token("a")["changed_columns"] == ["created_at", "updated_at"]
 
 
-def test_trigger_that_swallows_rows_is_noticed(nights: Any, token: Any) -> None:
-    nights.night([token("a")])
+def test_trigger_that_swallows_rows_is_noticed(nights: Nights) -> None:
+    nights.night([make_token("a")])
     nights.query(
         "create function public.swallow() returns trigger language plpgsql "
         "as $$ begin if new.token_id = 'c' then return null; end if; return new; end $$"
@@ -213,25 +200,25 @@ def test_trigger_that_swallows_rows_is_noticed(nights: Any, token: Any) -> None:
         "for each row execute function public.swallow()"
     )
     with pytest.raises(DataRefused) as refused:
-        nights.night([token("a"), token("b", START + 1), token("c", START + 2)])
+        nights.night([make_token("a"), make_token("b", START + 1), make_token("c", START + 2)])
 
     assert refused.value.fields["reason"] == "row_count_mismatch"
     assert [row["token_id"] for row in nights.query("select * from kaltura.upload_token")] == ["a"]
 
 
-def test_stamps_grow_although_the_clock_was_set_back(nights: Any, token: Any) -> None:
-    nights.night([token("a", status=1)])
+def test_stamps_grow_although_the_clock_was_set_back(nights: Nights) -> None:
+    nights.night([make_token("a", status=1)])
     future = datetime(2090, 1, 1, tzinfo=UTC)
     nights.query("update kaltura.sync_run set published_at = %s", future)
-    nights.night([token("a", status=2)])
+    nights.night([make_token("a", status=2)])
 
     assert nights.token("a")["valid_from"] == future + timedelta(microseconds=1)
 
 
-def test_run_does_not_publish_over_another_one(nights: Any, token: Any, page: Any) -> None:
-    nights.night([token("a")])
+def test_run_does_not_publish_over_another_one(nights: Nights) -> None:
+    nights.night([make_token("a")])
     run = nights.open()
-    nights.stage(run, page([token("a", status=5)], from_start=True, to_end=True))
+    nights.stage(run, page_of([make_token("a", status=5)], from_start=True, to_end=True))
     nights.query(
         "insert into kaltura.sync_run (partner_id, mode, status, walk_id, published_at) "
         "select partner_id, mode, 'succeeded', 1, clock_timestamp() from kaltura.sync_run limit 1"
@@ -243,11 +230,14 @@ def test_run_does_not_publish_over_another_one(nights: Any, token: Any, page: An
     assert nights.token("a")["status"] == 3
 
 
-def test_dry_run_plans_and_leaves_nothing(nights: Any, token: Any, page: Any) -> None:
-    nights.night([token("a")])
+def test_dry_run_plans_and_leaves_nothing(nights: Nights) -> None:
+    nights.night([make_token("a")])
     run = nights.open(dry_run=True)
     nights.stage(
-        run, page([token("a", status=5), token("b", START + 1)], from_start=True, to_end=True)
+        run,
+        page_of(
+            [make_token("a", status=5), make_token("b", START + 1)], from_start=True, to_end=True
+        ),
     )
     plan = nights.warehouse.plan_changes(run, 10)
     nights.warehouse.finish_dry_run(run)

@@ -3,39 +3,24 @@
 from __future__ import annotations
 
 import random
-import shutil
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.tokens.decode import Rejected
+from tests.support.nights import START, MakeNights, Nights, make_token, page_of
+from tests.support.pgbouncer import pgbouncer
 from tests.support.wal import install_wal_inspect, wal_of_tables, wal_position
 
-START = 1_700_000_000
 WRITTEN = ("upload_token", "upload_token_superseded", "upload_token_staging")
 
 
-@pytest.fixture
-def token(account: Any) -> Any:
-    return account[0]
-
-
-@pytest.fixture
-def page(account: Any) -> Any:
-    return account[1]
-
-
-def published(nights: Any) -> list[tuple[Any, ...]]:
+def published(nights: Nights) -> list[tuple[Any, ...]]:
     """The tables without their stamps."""
     rows = nights.query(
         "select token_id, version, change_kind, changed_columns, is_listed, status, user_id, "
@@ -55,9 +40,8 @@ def published(nights: Any) -> list[tuple[Any, ...]]:
 )
 @given(data=st.data())
 def test_any_batches_in_any_order_give_the_same_table(
-    make_nights: Callable[..., Any], account: Any, data: st.DataObject
+    make_nights: MakeNights, data: st.DataObject
 ) -> None:
-    make_token, page_of = account
     seconds = st.integers(0, 12)
     rows = st.lists(
         st.tuples(st.sampled_from("abcdefghij"), seconds, st.sampled_from([1, 3])),
@@ -114,14 +98,13 @@ def test_any_batches_in_any_order_give_the_same_table(
     assert load([pages_of_night], small=False) == load(batches, small=True)
 
 
-def test_unchanged_night_writes_no_row(make_nights: Callable[..., Any], account: Any) -> None:
-    make_token, page_of = account
+def test_unchanged_night_writes_no_row(make_nights: MakeNights) -> None:
     tokens = [make_token(f"token-{number}", START + number) for number in range(20_000)]
     assert install_wal_inspect(make_nights().query)
     for small in (False, True):
         nights = make_nights(small=small)
 
-        def night(nights: Any = nights) -> int:
+        def night(nights: Nights = nights) -> int:
             run = nights.open()
             pages = [
                 page_of(
@@ -149,7 +132,7 @@ def test_unchanged_night_writes_no_row(make_nights: Callable[..., Any], account:
         assert 0 < grown < 2 * len(tokens)
 
 
-def statistics(nights: Any) -> list[tuple[Any, ...]]:
+def statistics(nights: Nights) -> list[tuple[Any, ...]]:
     # A backend tells what it has done at most once a second, and for certain when it ends.
     nights.warehouse.close()
     nights.query("select pg_stat_force_next_flush()")
@@ -162,30 +145,28 @@ def statistics(nights: Any) -> list[tuple[Any, ...]]:
     return [tuple(row.values()) for row in rows]
 
 
-def test_later_page_that_shows_the_known_value_again_wins(
-    nights: Any, token: Any, page: Any
-) -> None:
-    nights.night([token("a", status=1)])
+def test_later_page_that_shows_the_known_value_again_wins(nights: Nights) -> None:
+    nights.night([make_token("a", status=1)])
     run = nights.open()
     later = nights.time + timedelta(hours=1)
-    nights.stage(run, page([token("a", status=2)], from_start=True, to_end=True))
-    nights.stage(run, page([token("a", status=1)], from_start=True, to_end=True, observed_at=later))
+    nights.stage(run, page_of([make_token("a", status=2)], from_start=True, to_end=True))
+    nights.stage(
+        run, page_of([make_token("a", status=1)], from_start=True, to_end=True, observed_at=later)
+    )
     nights.publish(run)
 
     assert (nights.counts.versions, nights.counts.unchanged) == (0, 1)
 
 
-def test_rejected_row_of_a_known_token_keeps_its_version_open(
-    nights: Any, token: Any, page: Any
-) -> None:
-    nights.night([token("a"), token("b", START + 9)])
+def test_rejected_row_of_a_known_token_keeps_its_version_open(nights: Nights) -> None:
+    nights.night([make_token("a"), make_token("b", START + 9)])
     bad = Rejected("a", "bad_status", b'{"id": "a", "status": "full"}', START)
     run = nights.open()
     for _ in range(2):
         nights.stage(
-            run, page([token("b", START + 9)], from_start=True, to_end=True, rejected=[bad])
+            run, page_of([make_token("b", START + 9)], from_start=True, to_end=True, rejected=[bad])
         )
-    assert nights.confirm(run, [token("b", START + 9)]) == []
+    assert nights.confirm(run, [make_token("b", START + 9)]) == []
     nights.publish(run)
 
     counts = nights.counts
@@ -194,14 +175,18 @@ def test_rejected_row_of_a_known_token_keeps_its_version_open(
     assert nights.token("a")["is_listed"]
 
 
-def test_awkward_texts_arrive_as_they_are(nights: Any, token: Any) -> None:
+def test_awkward_texts_arrive_as_they_are(nights: Nights) -> None:
     names = ["\\N", "", "a\tb\r\n'\"\\.", "\U0001f4a9é\u202e", "'; drop table x--", "%s %(a)s :x"]
     nights.night(
-        token(f"t{number}", START + number, file_name=name, user_id="", extra=b'{"k": "\\u00e9"}')
+        make_token(
+            f"t{number}", START + number, file_name=name, user_id="", extra=b'{"k": "\\u00e9"}'
+        )
         for number, name in enumerate(names)
     )
     counts = nights.night(
-        token(f"t{number}", START + number, file_name=name, user_id="", extra=b'{"k": "\xc3\xa9"}')
+        make_token(
+            f"t{number}", START + number, file_name=name, user_id="", extra=b'{"k": "\xc3\xa9"}'
+        )
         for number, name in enumerate(names)
     )
 
@@ -210,16 +195,14 @@ def test_awkward_texts_arrive_as_they_are(nights: Any, token: Any) -> None:
     assert [row["file_name"] for row in rows] == names
 
 
-def test_looked_up_token_that_is_known_and_silent_becomes_absent(
-    nights: Any, token: Any, page: Any
-) -> None:
+def test_looked_up_token_that_is_known_and_silent_becomes_absent(nights: Nights) -> None:
     """What an incremental run asks for without having missed it on a page."""
-    nights.night([token("a"), token("b")])
+    nights.night([make_token("a"), make_token("b")])
     run = nights.open(mode="incremental")
     nights.warehouse.stage_lookup(
         run,
         ["a", "b", "unknown"],
-        page([token("b", status=4)], seq=0, observed_at=nights.time, lookup=True),
+        page_of([make_token("b", status=4)], seq=0, observed_at=nights.time, lookup=True),
         absence_grace=timedelta(minutes=15),
     )
     nights.publish(run)
@@ -228,7 +211,7 @@ def test_looked_up_token_that_is_known_and_silent_becomes_absent(
     assert nights.ledger(run.run_id)["pages"] == 1
 
 
-def test_many_random_nights_agree_with_a_model(make_nights: Callable[..., Any], token: Any) -> None:
+def test_many_random_nights_agree_with_a_model(make_nights: MakeNights) -> None:
     dice = random.Random(7)
     nights = make_nights()
     model: dict[str, int] = {}
@@ -237,7 +220,7 @@ def test_many_random_nights_agree_with_a_model(make_nights: Callable[..., Any], 
             model[f"t{dice.randrange(40)}"] = dice.randrange(7)
         for token_id in dice.sample(sorted(model), 8):
             del model[token_id]
-        nights.night(token(each, START + int(each[1:]), status=model[each]) for each in model)
+        nights.night(make_token(each, START + int(each[1:]), status=model[each]) for each in model)
 
         rows = nights.query("select * from kaltura.upload_token where is_listed")
         assert {row["token_id"]: row["status"] for row in rows} == model
@@ -253,66 +236,23 @@ def test_many_random_nights_agree_with_a_model(make_nights: Callable[..., Any], 
     assert broken == []
 
 
-@contextmanager
-def pgbouncer(program: str, folder: Path, url: str) -> Iterator[str]:
-    """PgBouncer in transaction mode with several connections of the server, in random order."""
-    parts = urlsplit(url)
-    query = parse_qs(parts.query)
-    user = parts.username or "postgres"
-    settings_file = folder / "pgbouncer.ini"
-    settings_file.write_text(
-        "[databases]\n"
-        f"* = host={query['host'][0]} port={query.get('port', ['5432'])[0]} user={user}\n"
-        "[pgbouncer]\nlisten_addr =\n"
-        f"unix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-        "pool_mode = transaction\nserver_round_robin = 1\nmin_pool_size = 3\n"
-        f"default_pool_size = 3\nlogfile = {folder}/pgbouncer.log\npidfile = {folder}/pid\n"
-    )
-    for path in (settings_file, folder):
-        path.chmod(0o777)
-    command = [program, str(settings_file)]
-    if Path("/proc/self").stat().st_uid == 0:
-        # Only the server's user can pass to its socket.
-        owner = Path(query["host"][0]).owner()
-        shutil.chown(folder, owner)
-        command[1:1] = ["-u", owner]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    through = parts._replace(netloc=f"{user}@", query=f"host={folder}&port=6432").geturl()
-    try:
-        deadline = time.monotonic() + 20
-        while True:
-            try:
-                psycopg.connect(through).close()
-                break
-            except psycopg.OperationalError:
-                if time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-        yield through
-    finally:
-        process.terminate()
-        process.wait(20)
-
-
 @pytest.mark.pgbouncer
 def test_nights_through_pgbouncer_in_transaction_mode(
-    make_nights: Callable[..., Any],
+    make_nights: MakeNights,
     database_url: str,
     pgbouncer_program: str,
     private_folder: Path,
-    token: Any,
-    page: Any,
 ) -> None:
     with pgbouncer(pgbouncer_program, private_folder, database_url) as url:
         nights = make_nights(url)
-        tokens = [token(f"t{number}", START + number) for number in range(30)]
+        tokens = [make_token(f"t{number}", START + number) for number in range(30)]
         nights.night(tokens)
         assert nights.night(tokens).versions == 0
         run = nights.open()
         for begin in range(0, 30, 3):
             nights.stage(
                 run,
-                page(
+                page_of(
                     [each._replace(status=4) for each in tokens[begin : begin + 5]],
                     from_start=begin == 0,
                     to_end=begin == 27,

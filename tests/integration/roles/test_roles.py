@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from etl.warehouse.read.status import status_summary
 from etl.warehouse.store import Warehouse
 from tests.support.job import Job, listed
 from tests.support.model import Model, assert_same
+from tests.support.nights import MakeNights, make_token
 from tests.support.roles import Roles, roles_of
 
 pytestmark = pytest.mark.postgres15
@@ -98,11 +99,9 @@ def test_a_missing_privilege_is_named_before_the_walk(granted: Roles, arguments:
         assert job.runs() == []
 
 
-def test_large_batches_as_the_loader(
-    granted: Roles, make_nights: Callable[..., Any], account: Any
-) -> None:
+def test_large_batches_as_the_loader(granted: Roles, make_nights: MakeNights) -> None:
     """Those of a large account are compared in a temporary table."""
-    nights, (make_token, _) = make_nights(granted.url("loader"), small=False), account
+    nights = make_nights(granted.url("loader"), small=False)
     tokens = [make_token(f"t{number}", 1_700_000_000 + number) for number in range(20)]
     nights.night(tokens)
 

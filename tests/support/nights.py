@@ -1,0 +1,183 @@
+"""Tokens and pages made in Python, and nights that load them into a warehouse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+
+import psycopg
+from psycopg.rows import dict_row
+
+from etl.coverage import page_span
+from etl.tokens.decode import Rejected, Token
+from etl.warehouse.ledger.run import AuditCounts, OpenRun, StagedPage
+from etl.warehouse.store import Warehouse
+from tests.support.model import Row
+
+PARTNER = 102
+START = 1_700_000_000
+OBSERVED = datetime(2026, 11, 1, tzinfo=UTC)
+GRACE = timedelta(minutes=15)
+
+
+def make_token(token_id: str, created: int = START, **values: Any) -> Token:
+    """A closed token; ``created`` in Unix seconds."""
+    fields: Row = {
+        "user_id": "anna",
+        "status": 3,
+        "file_name": "film.mp4",
+        "file_size_bytes": 1_000,
+        "uploaded_size_bytes": 1_000,
+        "created_at": datetime.fromtimestamp(created, UTC),
+        "updated_at": datetime.fromtimestamp(created + 60, UTC),
+        "attached_object_type": "1",
+        "attached_object_id": "0_entry",
+        "auto_finalize": False,
+        "upload_url": "https://upload.example",
+        "extra": None,
+    }
+    return Token(token_id, **(fields | values))
+
+
+def raw_of(token: Token) -> bytes:
+    return json.dumps([str(value) for value in token]).encode()
+
+
+def page_of(
+    tokens: Iterable[Token],
+    *,
+    seq: int | None = 0,
+    observed_at: datetime = OBSERVED,
+    from_start: bool = False,
+    to_end: bool = False,
+    lookup: bool = False,
+    rejected: Sequence[Rejected] = (),
+) -> StagedPage:
+    """A page of tokens in the order given; ``lookup`` for an answer, which has no span."""
+    tokens = list(tokens)
+    seconds = [int(token.created_at.timestamp()) for token in tokens]
+    span = None if lookup else page_span(seconds, from_start=from_start, to_end=to_end)
+    return StagedPage(
+        seq=seq,
+        page_index=1,
+        page_size=500,
+        filter="{}",
+        requested_at=observed_at - timedelta(seconds=1),
+        received_at=observed_at,
+        total_count=len(tokens),
+        body_sha256=hashlib.sha256(repr(tokens).encode()).digest(),
+        rows=len(tokens),
+        first_created_at=seconds[0] if seconds else None,
+        last_created_at=seconds[-1] if seconds else None,
+        span=span,
+        tokens=tokens,
+        raw=[raw_of(token) for token in tokens],
+        rejected=rejected,
+    )
+
+
+@dataclass
+class Nights:
+    """A warehouse, and runs through it as ``etl.run.sync`` makes them."""
+
+    url: str
+    warehouse: Warehouse
+    small: bool = False
+    time: datetime = OBSERVED
+    counts: AuditCounts = field(init=False)
+    """Of the last run that was published."""
+
+    def open(self, **options: Any) -> OpenRun:
+        settings: Row = {
+            "partner_id": PARTNER,
+            "mode": "full",
+            "lease_seconds": 60,
+            "resume_window": None,
+        }
+        run = self.warehouse.open_run(**(settings | options))
+        run.small = self.small
+        return run
+
+    def stage(self, run: OpenRun, *pages: StagedPage) -> None:
+        coverage = run.coverage.union([page.span for page in pages if page.span is not None])
+        for offset, page in enumerate(pages):
+            page.seq = run.next_seq + offset
+        self.warehouse.stage_batch(
+            run, pages, coverage=coverage, holes=[], requests=len(pages), retries=0
+        )
+
+    def confirm(
+        self, run: OpenRun, answers: Iterable[Token], grace: timedelta = GRACE
+    ) -> list[str]:
+        """Look up what is missing; ``answers`` are all rows that the service has."""
+        answers = list(answers)
+        asked = [token_id for token_id, _ in self.warehouse.missing_tokens(run, after=None)]
+        if asked:
+            page = page_of(
+                [token for token in answers if token.token_id in asked],
+                seq=run.next_seq,
+                observed_at=self.time + timedelta(minutes=1),
+                lookup=True,
+            )
+            self.warehouse.stage_lookup(run, asked, page, absence_grace=grace)
+        return asked
+
+    def publish(self, run: OpenRun) -> datetime:
+        self.counts = self.warehouse.audit_counts(run)
+        return self.warehouse.publish(
+            run,
+            self.counts,
+            holes=[],
+            overrides={},
+            total_counts=(run.total_count_first, run.total_count_last),
+            requests=1,
+            retries=0,
+        )
+
+    def night(self, tokens: Iterable[Token], *, at: datetime | None = None) -> AuditCounts:
+        """One whole run over an account that fits on one page."""
+        tokens = list(tokens)
+        self.time = at or self.time + timedelta(days=1)
+        run = self.open()
+        ordered = sorted(tokens, key=lambda token: token.created_at)
+        self.stage(run, page_of(ordered, observed_at=self.time, from_start=True, to_end=True))
+        self.confirm(run, tokens)
+        self.publish(run)
+        return self.counts
+
+    def query(self, statement: str, *values: object) -> list[Row]:
+        with psycopg.connect(self.url, autocommit=True, row_factory=dict_row) as connection:
+            cursor = connection.execute(statement, values)
+            return cursor.fetchall() if cursor.description else []
+
+    def token(self, token_id: str) -> Row:
+        (row,) = self.query("select * from kaltura.upload_token where token_id = %s", token_id)
+        return row
+
+    def versions(self, token_id: str) -> list[tuple[int, str]]:
+        """Version and kind, of superseded and present versions."""
+        rows = self.query(
+            "select version, change_kind from kaltura.upload_token_superseded where token_id = %s "
+            "union all select version, change_kind from kaltura.upload_token where token_id = %s "
+            "order by version",
+            token_id,
+            token_id,
+        )
+        return [(row["version"], row["change_kind"]) for row in rows]
+
+    def ledger(self, run_id: int) -> Row:
+        (row,) = self.query(
+            "select *, coverage::text as certificate from kaltura.sync_run where run_id = %s",
+            run_id,
+        )
+        return row
+
+
+class MakeNights(Protocol):
+    """Makes nights on a test's database, or on another URL of it."""
+
+    def __call__(self, url: str | None = None, *, small: bool = False) -> Nights: ...
