@@ -44,14 +44,14 @@ from etl.simulator import SimulatorServer
 from etl.simulator.faults import RequestInfo
 from etl.verify.checks import verify
 from tests.conftest import with_database
-from tests.integration.load.test_refused_runs import (
+from tests.support.job import Job, listed, wait_until
+from tests.support.refusals import (
     FIRST_SECOND,
     account_of_singles,
     let_hours_pass,
     no_room_for_publishing,
     staged,
 )
-from tests.support.job import Job, listed, wait_until
 from tests.support.warm import Warm, warm
 
 TOKENS: Final = 140
