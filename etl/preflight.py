@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, Interrupted
 from etl.process.stop import Stop
-from etl.settings.table import Reading, Settings
+from etl.settings.read import LoadedSettings
+from etl.settings.table import Settings
 from etl.settings.values import database_url_warning, masked_database_url
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
@@ -29,21 +30,21 @@ class Finding:
 
 
 def check_parts(
-    reading: Reading, open_database: Callable[[], str | None], stop: Stop
+    loaded: LoadedSettings, open_database: Callable[[], str | None], stop: Stop
 ) -> Iterator[Finding]:
     """Yield a finding a part, as soon as it is known.
 
     ``open_database`` gives the address to try, None if the embedded server does not exist yet.
     Raises nothing but ``Interrupted``.
     """
-    settings = reading.settings
-    yield from _check_settings(reading)
-    yield from _check_service(settings, stop, _names_with_problems(reading))
-    yield from _check_database(settings, open_database, _names_with_problems(reading))
+    settings = loaded.settings
+    yield from _check_settings(loaded)
+    yield from _check_service(settings, stop, _names_with_problems(loaded))
+    yield from _check_database(settings, open_database, _names_with_problems(loaded))
 
 
-def _names_with_problems(reading: Reading) -> set[object]:
-    return {problem.fields.get("setting") for problem in reading.problems}
+def _names_with_problems(loaded: LoadedSettings) -> set[object]:
+    return {problem.fields.get("setting") for problem in loaded.problems}
 
 
 def _failed(part: str, error: EtlError) -> Finding:
@@ -52,20 +53,20 @@ def _failed(part: str, error: EtlError) -> Finding:
     return Finding(part, FAILED, error.message, error.exit_code)
 
 
-def _check_settings(reading: Reading) -> Iterator[Finding]:
-    for problem in reading.problems:
+def _check_settings(loaded: LoadedSettings) -> Iterator[Finding]:
+    for problem in loaded.problems:
         yield _failed("settings", problem)
-    for warning in reading.warnings:
+    for warning in loaded.warnings:
         yield Finding("settings", WARNING, warning)
     try:
-        kind = reading.settings.credential().kind.replace("_", " ")
-        partner_id = reading.settings.require_partner_id()
+        kind = loaded.settings.credential().kind.replace("_", " ")
+        partner_id = loaded.settings.require_partner_id()
     except ConfigurationError as error:
         # A credential that is set but does not parse is already named above.
-        if not reading.problems:
+        if not loaded.problems:
             yield _failed("settings", error)
         return
-    if not reading.problems:
+    if not loaded.problems:
         yield Finding("settings", OK, f"account {partner_id}, by {kind}")
 
 

@@ -9,7 +9,8 @@ import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
-from etl.settings.table import SETTINGS, Reading
+from etl.settings.read import LoadedSettings
+from etl.settings.table import SETTINGS
 
 
 @click.command()
@@ -27,18 +28,18 @@ def check(runtime: Runtime) -> None:
     from etl.cli.tables import rows_table
     from etl.preflight import check_parts, first_exit_code
 
-    reading = runtime.read()
+    loaded = runtime.load()
     runtime.stop.install()
     with ExitStack() as held:
 
         def open_database() -> str | None:
-            settings = reading.settings
+            settings = loaded.settings
             if settings.database_url is None and not embedded_server_exists(settings):
                 return None
             return held.enter_context(open_warehouse(settings, create=False)).database_url
 
-        findings = list(check_parts(reading, open_database, runtime.stop))
-    settings = _settings_rows(reading)
+        findings = list(check_parts(loaded, open_database, runtime.stop))
+    settings = _settings_rows(loaded)
     code = first_exit_code(findings)
     parts: list[dict[str, object]] = [dataclasses.asdict(finding) for finding in findings]
     shown = [{key: part[key] for key in ("part", "state", "detail")} for part in parts]
@@ -55,16 +56,16 @@ def check(runtime: Runtime) -> None:
     click.get_current_context().exit(code)
 
 
-def _settings_rows(reading: Reading) -> list[dict[str, object]]:
+def _settings_rows(loaded: LoadedSettings) -> list[dict[str, object]]:
     """Every setting as a person may see it, and where it came from."""
-    wrong = {problem.fields.get("setting") for problem in reading.problems}
+    wrong = {problem.fields.get("setting") for problem in loaded.problems}
     return [
         {
             "name": setting.name,
             "value": "(wrong, see below)"
             if setting.name in wrong
-            else setting.text(getattr(reading.settings, name)),
-            "source": reading.settings.sources.get(name, "default"),
+            else setting.text(getattr(loaded.settings, name)),
+            "source": loaded.settings.sources.get(name, "default"),
         }
         for name, setting in SETTINGS.items()
     ]

@@ -18,7 +18,8 @@ from etl.process.log import (
     wants_json,
 )
 from etl.process.stop import Stop
-from etl.settings.table import Reading, Settings, read_settings
+from etl.settings.read import LoadedSettings, load_settings
+from etl.settings.table import Settings
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -45,10 +46,10 @@ class Runtime:
         self._handler: StandardErrorHandler | None = None
         self._json_log = False
 
-    def read(self) -> Reading:
-        """Read the settings as far as they go, and begin to log as they say."""
-        reading = read_settings(self.flags)
-        settings = reading.settings
+    def load(self) -> LoadedSettings:
+        """Load the settings as far as they go, and begin to log as they say."""
+        loaded = load_settings(self.flags)
+        settings = loaded.settings
         level = settings.log_level
         if self.verbose and self.quiet:
             raise UsageError("--verbose and --quiet contradict each other; give one.")
@@ -57,19 +58,17 @@ class Runtime:
         elif self.quiet and level in ("DEBUG", "INFO"):
             level = "WARNING"
         self._handler = setup_logging(
-            level=level, log_format=settings.log_format, secrets=reading.secrets
+            level=level, log_format=settings.log_format, secrets=loaded.secrets
         )
         self._json_log = wants_json(settings.log_format, sys.stderr)
-        return reading
+        return loaded
 
     def start(self) -> Settings:
         """The settings; the first wrong one is raised."""
-        reading = self.read()
-        for warning in reading.warnings:
+        loaded = self.load()
+        for warning in loaded.warnings:
             log.warning(warning)
-        if reading.problems:
-            raise reading.problems[0]
-        return reading.settings
+        return loaded.checked()
 
     @contextmanager
     def progress(self) -> Iterator[Progress]:

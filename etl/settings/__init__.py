@@ -1,0 +1,7 @@
+"""The settings of the program.
+
+table          every setting: name, default, parser, purpose; ``Settings``, ``Credential``
+read           ``load_settings``: flag > environment > file > default
+values         parsers: one function per kind of value
+variable_file  the file named by ``VARIABLE_FILE``
+"""

@@ -1,32 +1,21 @@
 # ruff: noqa: RUF009 - _setting returns dataclasses.field, which is what ruff asks for
-"""Every setting: its name, default, check and purpose, in one table.
-
-A setting comes from a command's flag, else from the environment, else from the file named by
-``VARIABLE_FILE``, else it has its default.  Empty text counts as not set (Compose files and CI
-hand over empty variables for unset ones).  Where each value came from is kept, so that
-``kaltura-etl check`` can show it.  Secrets have no flag.
-"""
+"""Every setting: its name, default, parser and purpose, in one table."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
-import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
-from etl.errors import ConfigurationError, EtlError, UsageError
+from etl.errors import ConfigurationError
 from etl.settings import values
-from etl.settings.variable_file import read_variable_file
 
 T = TypeVar("T")
 
 _METADATA_KEY = "setting"
-_LENGTH_LIMIT = 4096
-VARIABLE_FILE = "VARIABLE_FILE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,7 +216,7 @@ class Settings:
     archive: str | None = _setting(
         None,
         "ETL_ARCHIVE",
-        values.plain_text,
+        str,
         "Folder, or s3://, gs:// or az:// address, that keeps every accepted reply.",
     )
     metrics_file: Path | None = _setting(
@@ -303,103 +292,12 @@ class Settings:
         return tuple(own)
 
 
-def describe_settings() -> Iterator[Description]:
-    """All settings, in the order in which they are documented."""
-    for each in dataclasses.fields(Settings):
-        description = each.metadata.get(_METADATA_KEY)
-        if description is not None:
-            yield dataclasses.replace(description, field_name=each.name, default=each.default)
+def _described(setting: dataclasses.Field[object]) -> Description:
+    description: Description = setting.metadata[_METADATA_KEY]
+    return dataclasses.replace(description, field_name=setting.name, default=setting.default)
 
 
-SETTINGS: Mapping[str, Description] = {each.field_name: each for each in describe_settings()}
-"""By name of the field of ``Settings``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """Settings as far as they could be read, and everything that is wrong with them."""
-
-    settings: Settings
-    problems: tuple[EtlError, ...]
-    """Settings with a problem have their default in ``settings``; ``fields['setting']`` names."""
-    warnings: tuple[str, ...]
-    secrets: tuple[str, ...]
-    """Secret texts, those of refused settings included: the scrubber must know them too."""
-
-
-def load_settings(
-    flags: Mapping[str, str] | None = None, environment: Mapping[str, str] | None = None
-) -> Settings:
-    """The settings, or the first problem raised: ``UsageError`` or ``ConfigurationError``."""
-    reading = read_settings(flags, environment)
-    if reading.problems:
-        raise reading.problems[0]
-    return reading.settings
-
-
-def read_settings(
-    flags: Mapping[str, str] | None = None, environment: Mapping[str, str] | None = None
-) -> Reading:
-    """Read all settings without raising.  ``flags`` is text by name of the field."""
-    environment = os.environ if environment is None else environment
-    problems: list[EtlError] = []
-    file_name = environment.get(VARIABLE_FILE, "").strip()
-    file_values: Mapping[str, str] = {}
-    if file_name:
-        try:
-            file_values = read_variable_file(Path(file_name))
-        except ConfigurationError as problem:
-            problem.fields["setting"] = VARIABLE_FILE
-            problems.append(problem)
-
-    parsed: dict[str, object] = {}
-    sources: dict[str, str] = {}
-    unread: list[str] = []
-    for setting in SETTINGS.values():
-        candidates = (
-            ((flags or {}).get(setting.field_name, ""), "flag " + setting.flag),
-            (environment.get(setting.name, ""), "environment"),
-            (file_values.get(setting.name, ""), f"file {file_name}"),
-        )
-        text, source = next(
-            ((text.strip(), source) for text, source in candidates if text.strip()), ("", "")
-        )
-        if not text:
-            continue
-        sources[setting.field_name] = source
-        try:
-            parsed[setting.field_name] = _parse(setting, text)
-        except ValueError as exc:
-            if setting.secret:
-                unread.append(text)
-            problems.append(_problem(setting, source, exc))
-
-    settings = Settings(sources=sources, **parsed)  # type: ignore[arg-type]
-    warnings = list(_unknown_names(environment, "the environment"))
-    warnings += _unknown_names(file_values, file_name)
-    return Reading(settings, tuple(problems), tuple(warnings), (*settings.secrets(), *unread))
-
-
-def _parse(setting: Description, text: str) -> object:
-    if len(text) > _LENGTH_LIMIT:
-        raise ValueError(f"must not be longer than {_LENGTH_LIMIT} characters")
-    if "\x00" in text:
-        raise ValueError("must not hold a NUL character")
-    return setting.parse(text)
-
-
-def _problem(setting: Description, source: str, exc: ValueError) -> EtlError:
-    if source.startswith("flag "):
-        return UsageError(f"{setting.flag} {exc}.", setting=setting.name)
-    return ConfigurationError(f"{setting.name} (from {source}) {exc}.", setting=setting.name)
-
-
-def _unknown_names(given: Mapping[str, str], where: str) -> Iterator[str]:
-    """Sentences about names that are probably a slip of the pen; others are none of ours."""
-    known = [setting.name for setting in SETTINGS.values()]
-    for name in given:
-        if name.startswith(("ETL_", "KALTURA_", "DATABASE_")) and name not in known:
-            for near in difflib.get_close_matches(name, known, n=1, cutoff=0.85):
-                # A near name that is set as well is no slip: KALTURA_KS2 beside KALTURA_KS.
-                if near not in given:
-                    yield f"{name} in {where} is not a setting; did you mean {near}?"
+SETTINGS: Mapping[str, Description] = {
+    each.name: _described(each) for each in dataclasses.fields(Settings) if each.metadata
+}
+"""By name of the field of ``Settings``, in the order in which they are documented."""

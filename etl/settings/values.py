@@ -21,7 +21,6 @@ _FALSE = frozenset({"0", "false", "no", "off"})
 _LONG_SECRET_LENGTH = 32
 _POSTGRES_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _SECRET_QUERY_KEYS = frozenset({"password", "sslpassword"})
-_TLS_MODES_THAT_PROVE_THE_SERVER = frozenset({"verify-full"})
 
 
 def shown(text: str) -> str:
@@ -95,10 +94,6 @@ def yes_or_no(text: str) -> bool:
     if text.lower() in _FALSE:
         return False
     raise ValueError(f"must be yes or no (also true/false, on/off, 1/0), not {shown(text)}")
-
-
-def plain_text(text: str) -> str:
-    return text
 
 
 def secret(text: str) -> str:
@@ -248,7 +243,7 @@ def database_url_warning(url: str) -> str | None:
     for host in hosts:
         name = host.rpartition(":")[0] if re.search(r"[^:]:\d*$", host) else host
         local = not name or name.startswith("/") or _is_loopback(name.strip("[]"))
-        if not local and query.get("sslmode") not in _TLS_MODES_THAT_PROVE_THE_SERVER:
+        if not local and query.get("sslmode") != "verify-full":
             return (
                 "DATABASE_URL leaves this machine without sslmode=verify-full, so nothing proves "
                 "that the right server answers; add ?sslmode=verify-full&sslrootcert=system"

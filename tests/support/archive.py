@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from etl.run.options import SyncOptions
 from psycopg import sql
 
 from etl.archive.layout import Manifest, decode_manifest
@@ -23,9 +24,9 @@ from etl.process.stop import Stop
 from etl.replay.check import Comparison, check_archives
 from etl.replay.runs import ReplayReport, replay
 from etl.run.backfill import Range, backfill_ids, backfill_range
-from etl.run.options import SyncOptions
 from etl.run.sync import RunReport
-from etl.settings.table import Settings, load_settings
+from etl.settings.read import load_settings
+from etl.settings.table import Settings
 from etl.simulator import Churn, SimulatorServer, generate_account
 from etl.simulator.faults import RequestInfo
 from etl.verify.checks import verify
@@ -199,7 +200,7 @@ def keeping(database_url: str, template_url: str, archive: Path) -> Iterator[Kep
 
 
 def settings_of(job: Job, schema: str = "kaltura") -> Settings:
-    return load_settings(environment=job.environment(ETL_SCHEMA=schema))
+    return load_settings(environment=job.environment(ETL_SCHEMA=schema)).checked()
 
 
 def replay_into(

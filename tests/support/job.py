@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from etl.run.options import SyncOptions
 from psycopg.rows import dict_row
 
 from etl.process.progress import NoProgress
 from etl.process.stop import Stop
-from etl.run.options import SyncOptions
 from etl.run.sync import RunReport, sync_full
-from etl.settings.table import load_settings
+from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer
 from tests.support.model import VALUES, VERSION, Row, as_model
 
@@ -58,7 +58,7 @@ class Job:
 
     def run(self, *, options: SyncOptions | None = None, **variables: str) -> RunReport:
         """One run in this process; raises what it raises."""
-        settings = load_settings(environment=self.environment(**variables))
+        settings = load_settings(environment=self.environment(**variables)).checked()
         stop = Stop()
         try:
             return sync_full(settings, options or SyncOptions(), stop=stop, progress=NoProgress())

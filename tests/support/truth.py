@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 
 import msgspec
 import psycopg
+from etl.run.options import SyncOptions
 
 from etl.coverage import EVERYTHING, Coverage
 from etl.errors import DataRefused, ServiceUnavailable
 from etl.process.progress import NoProgress
 from etl.process.stop import Stop
 from etl.run.engine import RunReport
-from etl.run.options import SyncOptions
 from etl.run.sync import sync_full
-from etl.settings.table import load_settings
+from etl.settings.read import load_settings
 from etl.simulator import Churn, Life, SimulatorServer
 from etl.simulator.faults import RequestInfo
 from tests.support.job import Job
@@ -268,7 +268,7 @@ class Chronicle:
 
     def _run(self, mode: str, grace_seconds: float) -> RunReport:
         settings = replace(
-            load_settings(environment=self.job.environment()),
+            load_settings(environment=self.job.environment()).checked(),
             # Longer than the setting allows: the account's time is months ago.
             absence_grace=timedelta(seconds=grace_seconds),
         )

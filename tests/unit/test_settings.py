@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigurationError, UsageError
-from etl.settings.table import SETTINGS, Settings, load_settings, read_settings
+from etl.settings.read import load_settings
+from etl.settings.table import SETTINGS, Settings
 
 CANARY = "canary-5f3a9"
 
@@ -23,8 +24,8 @@ def variable_file(tmp_path: Path) -> Path:
 
 
 def test_every_setting_has_its_default_when_nothing_is_set() -> None:
-    assert load_settings({}, {}) == Settings()
-    assert load_settings({}, {}).sources == {}
+    assert load_settings({}, {}).checked() == Settings()
+    assert load_settings({}, {}).checked().sources == {}
 
 
 def test_a_flag_wins_over_the_environment_and_the_environment_over_the_file(
@@ -37,7 +38,7 @@ def test_a_flag_wins_over_the_environment_and_the_environment_over_the_file(
         "ETL_CONCURRENCY": "2",
     }
 
-    settings = load_settings({"page_size": "1"}, environment)
+    settings = load_settings({"page_size": "1"}, environment).checked()
 
     assert (settings.page_size, settings.concurrency, settings.schema) == (1, 2, "three")
     assert settings.sources == {
@@ -51,7 +52,7 @@ def test_empty_text_counts_as_not_set(variable_file: Path) -> None:
     variable_file.write_text("KALTURA_KS=from-file\n")
     environment = {"KALTURA_KS": " ", "VARIABLE_FILE": str(variable_file), "DATABASE_URL": ""}
 
-    settings = load_settings({}, environment)
+    settings = load_settings({}, environment).checked()
 
     assert settings.ks == "from-file"
     assert settings.database_url is None
@@ -78,7 +79,7 @@ def test_empty_text_counts_as_not_set(variable_file: Path) -> None:
     ],
 )
 def test_reads(name: str, text: str, field: str, value: object) -> None:
-    assert getattr(load_settings({}, {name: text}), field) == value
+    assert getattr(load_settings({}, {name: text}).checked(), field) == value
 
 
 @pytest.mark.parametrize(
@@ -121,7 +122,7 @@ def test_reads(name: str, text: str, field: str, value: object) -> None:
 )
 def test_refuses_with_one_sentence_that_names_the_setting(name: str, text: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        load_settings({}, {name: text})
+        load_settings({}, {name: text}).checked()
 
     assert caught.value.exit_code == 78
     assert caught.value.message.startswith(f"{name} (from environment) ")
@@ -133,20 +134,20 @@ def test_refuses_with_one_sentence_that_names_the_setting(name: str, text: str) 
 
 def test_a_wrong_flag_is_named_as_the_flag_and_is_wrong_usage() -> None:
     with pytest.raises(UsageError, match=r"^--page-size must be a whole number") as caught:
-        load_settings({"page_size": "x"}, {"ETL_PAGE_SIZE": "7"})
+        load_settings({"page_size": "x"}, {"ETL_PAGE_SIZE": "7"}).checked()
 
     assert caught.value.exit_code == 2
 
 
 def test_all_problems_are_found_at_once() -> None:
-    reading = read_settings({}, {"ETL_PAGE_SIZE": "x", "ETL_SCHEMA": "X", "ETL_CONCURRENCY": "9"})
+    loaded = load_settings({}, {"ETL_PAGE_SIZE": "x", "ETL_SCHEMA": "X", "ETL_CONCURRENCY": "9"})
 
-    assert [each.fields["setting"] for each in reading.problems] == ["ETL_SCHEMA", "ETL_PAGE_SIZE"]
-    assert reading.settings.concurrency == 9
+    assert [each.fields["setting"] for each in loaded.problems] == ["ETL_SCHEMA", "ETL_PAGE_SIZE"]
+    assert loaded.settings.concurrency == 9
 
 
 def test_a_slip_of_the_pen_gives_a_warning() -> None:
-    warnings = read_settings({}, {"ETL_PAGE_SIZ": "4", "ETL_HOME": "/", "PATH": "/"}).warnings
+    warnings = load_settings({}, {"ETL_PAGE_SIZ": "4", "ETL_HOME": "/", "PATH": "/"}).warnings
 
     assert warnings == (
         "ETL_PAGE_SIZ in the environment is not a setting; did you mean ETL_PAGE_SIZE?",
@@ -167,7 +168,7 @@ APP_TOKEN = {"KALTURA_APP_TOKEN_ID": "0_abc", "KALTURA_APP_TOKEN": "t"}
     ],
 )
 def test_one_credential_is_chosen(environment: dict[str, str], kind: str) -> None:
-    assert load_settings({}, environment).credential().kind == kind
+    assert load_settings({}, environment).checked().credential().kind == kind
 
 
 @pytest.mark.parametrize(
@@ -184,7 +185,7 @@ def test_none_half_or_two_credentials_are_refused(
     environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(ConfigurationError, match=message):
-        load_settings({}, environment).credential()
+        load_settings({}, environment).checked().credential()
 
 
 def test_an_account_is_asked_for_by_name() -> None:
@@ -203,34 +204,36 @@ SECRETS = {
 
 
 def test_no_secret_is_in_the_settings_text_or_description() -> None:
-    settings = load_settings({}, SECRETS)
+    settings = load_settings({}, SECRETS).checked()
 
     assert CANARY not in repr(settings)
     assert CANARY not in str(settings)
-    assert CANARY not in repr(read_settings({}, SECRETS).problems)
+    assert CANARY not in repr(load_settings({}, SECRETS).problems)
     for name, setting in SETTINGS.items():
         assert CANARY not in setting.text(getattr(settings, name))
     assert CANARY not in repr(
-        load_settings({}, APP_TOKEN | {"KALTURA_APP_TOKEN": CANARY}).credential()
+        load_settings({}, APP_TOKEN | {"KALTURA_APP_TOKEN": CANARY}).checked().credential()
     )
 
 
 def test_every_secret_is_known_to_the_scrubber() -> None:
-    assert set(load_settings({}, SECRETS).secrets()) == {f"{letter}{CANARY}" for letter in "askpq"}
+    assert set(load_settings({}, SECRETS).checked().secrets()) == {
+        f"{letter}{CANARY}" for letter in "askpq"
+    }
 
 
 @pytest.mark.parametrize("name", [each.name for each in SETTINGS.values() if each.secret])
 def test_the_message_about_a_wrong_secret_does_not_hold_it(name: str) -> None:
-    reading = read_settings({}, {name: f"{CANARY} {CANARY}\x01"})
+    loaded = load_settings({}, {name: f"{CANARY} {CANARY}\x01"})
 
-    assert [each.fields["setting"] for each in reading.problems] == [name]
-    assert CANARY not in str(reading.problems[0])
-    assert CANARY not in repr(reading.problems[0].fields)
-    assert any(CANARY in secret for secret in reading.secrets), "the scrubber must know it"
+    assert [each.fields["setting"] for each in loaded.problems] == [name]
+    assert CANARY not in str(loaded.problems[0])
+    assert CANARY not in repr(loaded.problems[0].fields)
+    assert any(CANARY in secret for secret in loaded.secrets), "the scrubber must know it"
 
 
 def test_settings_can_be_replaced_and_copied() -> None:
-    settings = load_settings({}, SECRETS)
+    settings = load_settings({}, SECRETS).checked()
 
     assert dataclasses.replace(settings, page_size=9).sources == settings.sources
     assert pickle.loads(pickle.dumps(settings)) == settings  # noqa: S301 - our own bytes

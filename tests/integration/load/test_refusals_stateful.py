@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import psycopg
 import pytest
+from etl.run.options import SyncOptions
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -37,9 +38,8 @@ from etl.process.progress import NoProgress
 from etl.process.stop import Stop
 from etl.run.audit import REJECTED_ALWAYS_ALLOWED, absences_allowed
 from etl.run.backfill import Range, backfill_range
-from etl.run.options import SyncOptions
 from etl.run.sync import sync_full
-from etl.settings.table import load_settings
+from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer
 from etl.simulator.faults import RequestInfo
 from etl.verify.checks import verify
@@ -322,7 +322,7 @@ class Nights(RuleBasedStateMachine):
 
     def _attempt(self, options: SyncOptions, part: tuple[int, int] | None) -> EtlError | None:
         """Run; what it raises is returned."""
-        chosen = load_settings(environment=self.job.environment())
+        chosen = load_settings(environment=self.job.environment()).checked()
         stop = Stop()
         try:
             if part is None:

@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from etl.run.options import SyncOptions
 
 from etl.process.progress import NoProgress
 from etl.process.stop import Stop
 from etl.run.backfill import Range, backfill_ids, backfill_range
 from etl.run.engine import RunReport
-from etl.run.options import SyncOptions
-from etl.settings.table import load_settings
+from etl.settings.read import load_settings
 from etl.simulator import Account, SimulatorServer, generate_account
 from etl.simulator.account.churn import Churn
 from etl.verify.checks import verify
@@ -45,7 +45,7 @@ def seconds_of(account: Account) -> list[int]:
 
 
 def backfill(job: Job, wanted: Range | list[str], **options: Any) -> RunReport:
-    settings = load_settings(environment=job.environment(ETL_ABSENCE_GRACE="0s"))
+    settings = load_settings(environment=job.environment(ETL_ABSENCE_GRACE="0s")).checked()
     stop = Stop()
     chosen = SyncOptions(mode="backfill", **options)
     try:

@@ -11,7 +11,7 @@ import pytest
 
 from etl.errors import ConfigurationError, EtlError
 from etl.process.stop import Stop
-from etl.settings.table import load_settings
+from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
 from etl.tokens.pseudonyms import Pseudonyms
 from etl.verify.source import verify_source
@@ -74,7 +74,7 @@ def test_the_first_erasure_makes_a_key_that_all_later_ones_use(
     assert search(job.database_url, [ANNA, "anna-first", "anna-new", "otto"]) == set()
     assert_verified(job)
     with closing(Stop()) as stop:
-        settings = load_settings(environment=job.environment())
+        settings = load_settings(environment=job.environment()).checked()
         compared = verify_source(settings, sample=1_000, seed=1, stop=stop)
     assert compared.outcomes["same"] == 63
 

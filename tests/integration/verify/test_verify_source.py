@@ -14,17 +14,17 @@ from typing import Any
 
 import psycopg
 import pytest
+from etl.warehouse.store import Warehouse
 
 from etl.errors import ConfigurationError, UsageError
 from etl.process.stop import Stop
-from etl.settings.table import load_settings
+from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.source import SourceComparison, verify_source
 from etl.warehouse.engine import connect
 from etl.warehouse.load.compare import COMPARED
 from etl.warehouse.privacy.erase import erase
 from etl.warehouse.privacy.subject import Subject
-from etl.warehouse.store import Warehouse
 from tests.support.job import ROOT, Job
 from tests.support.restamp import restamp_run
 
@@ -44,7 +44,7 @@ class World:
         self.job.query(statement)
 
     def compare(self, sample: int = 2 * TOKENS, seed: int | None = 1, **more: str) -> Any:
-        settings = load_settings(environment=self.job.environment(**more))
+        settings = load_settings(environment=self.job.environment(**more)).checked()
         with closing(Stop()) as stop:
             return verify_source(settings, sample=sample, seed=seed, stop=stop)
 
