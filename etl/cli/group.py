@@ -24,9 +24,9 @@ from etl.process.log import (
     exception_places,
     json_text,
     printable,
-    scrub,
     setup_logging,
 )
+from etl.process.secrets import scrub
 
 log = logging.getLogger("etl.cli")
 

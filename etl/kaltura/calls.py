@@ -44,7 +44,7 @@ class Calls:
         return self.send(
             path,
             params,
-            lambda reply: read_object(reply, self.client.secrets),
+            lambda reply: read_object(reply, self.client.scrubber),
             facts={"path": path},
         )
 

@@ -30,10 +30,10 @@ from etl.errors import (
     EtlError,
     ServiceUnavailable,
 )
-from etl.kaltura.redaction import Secrets, session_id_text
-from etl.kaltura.replies import Reply
+from etl.kaltura.replies import Reply, session_id_text
 from etl.kaltura.retry import PassingFailure, Stop
 from etl.kaltura.transport import RequestDeadline, check_service_url, open_http
+from etl.process.secrets import Scrubber
 
 CLIENT_TAG = "kaltura-etl"
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -61,20 +61,20 @@ class KalturaClient:
         *,
         clock: Callable[[], datetime],
         stop: Stop,
-        secrets: Secrets,
+        scrubber: Scrubber,
         ca_file: Path | None = None,
         use_environment_proxies: bool = False,
     ) -> None:
         """Raises ConfigurationError for an address that must not be used."""
         self.base_url = check_service_url(service_url)
-        self.secrets = secrets
+        self.scrubber = scrubber
         self.clock = clock
         self._deadline = RequestDeadline()
         self._http = open_http(
             self.base_url,
             self._deadline,
             stop,
-            secrets,
+            scrubber,
             ca_file=ca_file,
             use_environment_proxies=use_environment_proxies,
         )
@@ -137,7 +137,7 @@ class KalturaClient:
                 cached=any(v.startswith("cached-") for v in headers.get_list("X-Kaltura")),
                 error_header=_error_header(headers),
             )
-        failure.message = self.secrets.scrub(failure.message)
+        failure.message = self.scrubber.scrub_foreign(failure.message)
         failure.args = (failure.message,)
         raise failure
 

@@ -83,14 +83,14 @@ class AppTokenLogin:
     def open(self, calls: Calls) -> Session:
         widget = calls.object(START_WIDGET_PATH, {"widgetId": f"_{self.partner_id}"})
         widget_ks = _text_of(widget, "ks")
-        calls.client.secrets.add(widget_ks)
+        calls.client.scrubber.add(widget_ks)
         candidates = [self.hash_type] if self.hash_type else list(HASH_TYPES)
         while True:
             hash_type = candidates.pop(0)
             digest = hashlib.new(
                 hash_type.lower(), (widget_ks + self.app_token).encode(), usedforsecurity=False
             ).hexdigest()
-            calls.client.secrets.add(digest)
+            calls.client.scrubber.add(digest)
             started = calls.monotonic()
             try:
                 info = calls.object(
@@ -109,7 +109,7 @@ class AppTokenLogin:
             break
         self.hash_type = hash_type
         ks = _text_of(info, "ks")
-        calls.client.secrets.add(ks)
+        calls.client.scrubber.add(ks)
         _check_session(info, self.partner_id)
         return Session(ks, started, _lifetime(info, calls))
 
@@ -136,7 +136,7 @@ class AdminSecretLogin:
             user_id=self.user_id,
             privileges=self.privileges,
         )
-        calls.client.secrets.add(ks)
+        calls.client.scrubber.add(ks)
         if not self._proved:
             try:
                 _check_session(calls.object(GET_SESSION_PATH, {"ks": ks}), self.partner_id)

@@ -16,8 +16,8 @@ from typing import Any
 import msgspec
 
 from etl.errors import ConfigurationError, CredentialsRefused, DataRefused, EtlError
-from etl.kaltura.redaction import Secrets
 from etl.kaltura.retry import PassingFailure
+from etl.process.secrets import Scrubber
 
 # The window of Kaltura's rate limit (``_expiry``), which it does not tell us in a Retry-After.
 RATE_LIMIT_WAIT_SECONDS = 10.0
@@ -113,6 +113,9 @@ UNKNOWN_CODE = Rule(Action.REFUSE, "an error that this program does not know")
 
 # Facts of an error that may be shown: names of services and parameters, never values.
 _SHOWN_ARGS = ("SERVICE", "SERVICE_NAME", "ACTION_NAME", "SRV_NAME", "PARAM_NAME", "PROP_NAME")
+_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_WORD = re.compile(r"[A-Za-z0-9_:.\-> \[\]]{1,60}")
+_SESSION_ID = re.compile(r"\d{1,20}, ?\d{1,20}")
 
 
 class SessionEnded(CredentialsRefused):
@@ -212,7 +215,7 @@ def _parse_with_lone_surrogates(text: bytes) -> ListEnvelope | None:
     )
 
 
-def read_list(reply: Reply, secrets: Secrets) -> ListEnvelope:
+def read_list(reply: Reply, scrubber: Scrubber) -> ListEnvelope:
     """The list in a reply.  Raises PassingFailure, or what the table says about the error."""
     envelope = parse_list(reply.body)
     if envelope is not None and not reply.cached:
@@ -220,10 +223,10 @@ def read_list(reply: Reply, secrets: Secrets) -> ListEnvelope:
     if envelope is not None:
         # ``nocache`` should make this impossible: an old page would prove absences that are not.
         raise PassingFailure("the service answered from a cache", reason="cached_reply")
-    raise read_failure(reply, secrets)
+    raise read_failure(reply, scrubber)
 
 
-def read_object(reply: Reply, secrets: Secrets) -> dict[str, Any]:
+def read_object(reply: Reply, scrubber: Scrubber) -> dict[str, Any]:
     """The object in a reply of a session service.  Raises like ``read_list``.
 
     A success from the service's cache is taken: widget sessions may be served so, and a session
@@ -235,7 +238,7 @@ def read_object(reply: Reply, secrets: Secrets) -> dict[str, Any]:
         value = None
     if isinstance(value, dict) and "code" not in value and "objectType" in value:
         return value
-    raise read_failure(reply, secrets)
+    raise read_failure(reply, scrubber)
 
 
 def total_count_of(envelope: ListEnvelope) -> int | None:
@@ -244,13 +247,13 @@ def total_count_of(envelope: ListEnvelope) -> int | None:
     return int(text) if text.isdigit() and len(text) <= 15 else None
 
 
-def read_failure(reply: Reply, secrets: Secrets) -> EtlError:
+def read_failure(reply: Reply, scrubber: Scrubber) -> EtlError:
     """The error for a reply that is not what was asked for."""
     facts: dict[str, Any] = {"kaltura_session": reply.kaltura_session}
     body = reply.body.removeprefix(_BOM).strip()
     if not body:
         if reply.error_header:
-            return error_for_code(reply.error_header, {}, secrets, facts)
+            return error_for_code(reply.error_header, {}, scrubber, facts)
         return PassingFailure("the service sent an empty reply", reason="empty_reply", **facts)
     if body[:1] == b"<":
         # A login page, a captive portal, a firewall, or XML: seldom gone a moment later.
@@ -278,7 +281,7 @@ def read_failure(reply: Reply, secrets: Secrets) -> EtlError:
         return PassingFailure(
             "the service answered with an error from a cache", reason="cached_reply", **facts
         )
-    return error_for_code(str(envelope.code), _args_of(envelope), secrets, facts)
+    return error_for_code(str(envelope.code), _args_of(envelope), scrubber, facts)
 
 
 def rule_for(code: str, args: Mapping[str, object]) -> Rule:
@@ -289,18 +292,35 @@ def rule_for(code: str, args: Mapping[str, object]) -> Rule:
 
 
 def error_for_code(
-    code: str, args: Mapping[str, object], secrets: Secrets, facts: dict[str, object]
+    code: str, args: Mapping[str, object], scrubber: Scrubber, facts: dict[str, object]
 ) -> EtlError:
-    """The error to raise.  Its text has the code and our own words, nothing of the message."""
+    """The error to raise.  Its text has the code and our own words, nothing of the message.
+
+    The service's own texts echo session strings, another client's among them.
+    """
     rule = rule_for(code, args)
-    shown = secrets.code_text(code)
+    shown = _shown_code(code, scrubber)
     if code == "INVALID_KS" and str(args.get("KSID")) in INVALID_KS_TABLE:
         shown = f"{shown} {args['KSID']}"
-    where = [secrets.word_text(str(args[name])) for name in _SHOWN_ARGS if name in args]
+    where = [_shown_word(str(args[name]), scrubber) for name in _SHOWN_ARGS if name in args]
     named = ", ".join(word for word in where if word)
     message = f"Kaltura answered {shown}{f' ({named})' if named else ''}: {rule.advice}"
-    facts = facts | {"code": secrets.code_text(code)}
+    facts = facts | {"code": _shown_code(code, scrubber)}
     return _BUILDERS[rule.action](message, args, facts)
+
+
+def session_id_text(header: str | None) -> str | None:
+    """``X-Kaltura-Session`` (random number, Unix time): what to quote to Kaltura's support."""
+    return header if header and _SESSION_ID.fullmatch(header) else None
+
+
+def _shown_code(code: str, scrubber: Scrubber) -> str:
+    return scrubber.scrub_foreign(code) if _CODE.fullmatch(code) else "(unreadable code)"
+
+
+def _shown_word(word: str, scrubber: Scrubber) -> str | None:
+    """The name of a parameter or service as it may be shown, else None."""
+    return scrubber.scrub_foreign(word) if _WORD.fullmatch(word) else None
 
 
 def _args_of(envelope: _ErrorEnvelope) -> dict[str, object]:

@@ -11,10 +11,10 @@ from pathlib import Path
 from etl.kaltura.calls import Calls
 from etl.kaltura.client import KalturaClient, utc_now
 from etl.kaltura.login import ADMIN_SESSION_SECONDS, Credentials, choose_login
-from etl.kaltura.redaction import Secrets
 from etl.kaltura.retry import RetryLimits, RetryPolicy, Stop
 from etl.kaltura.session import Sessions
 from etl.kaltura.upload_token import Probe, UploadTokens
+from etl.process.secrets import Scrubber
 
 __all__ = ["Credentials", "Probe", "RetryLimits", "ServiceSettings", "UploadTokens", "open_service"]
 
@@ -59,13 +59,13 @@ def open_service(
         session_user_id=settings.session_user_id,
         session_privileges=settings.session_privileges,
     )
-    secrets = Secrets()
-    secrets.add(credentials.app_token, credentials.admin_secret, credentials.ks)
+    scrubber = Scrubber()
+    scrubber.add(credentials.app_token, credentials.admin_secret, credentials.ks)
     client = KalturaClient(
         service_url,
         clock=clock,
         stop=stop,
-        secrets=secrets,
+        scrubber=scrubber,
         ca_file=settings.ca_file,
         use_environment_proxies=settings.use_environment_proxies,
     )

@@ -23,8 +23,8 @@ import httpcore2
 import httpx2
 
 from etl.errors import ConfigurationError
-from etl.kaltura.redaction import Secrets
 from etl.kaltura.retry import Stop, check_stop
+from etl.process.secrets import Scrubber
 
 STOP_CHECK_SECONDS = 0.5
 # More connections than threads: the pool is never what a request waits for.
@@ -149,7 +149,7 @@ def open_http(
     base_url: str,
     deadline: RequestDeadline,
     stop: Stop,
-    secrets: Secrets,
+    scrubber: Scrubber,
     *,
     ca_file: Path | None,
     use_environment_proxies: bool,
@@ -159,7 +159,7 @@ def open_http(
     Proxies of the environment (with NO_PROXY) are used only if asked for; netrc and SSL_CERT_FILE
     never are.  ``ca_file`` replaces the system's authorities, for a private one.
     """
-    proxy = _environment_proxy(base_url, secrets) if use_environment_proxies else None
+    proxy = _environment_proxy(base_url, scrubber) if use_environment_proxies else None
     transport = _Transport(_tls_context(ca_file), proxy, _Backend(deadline, stop))
     return httpx2.Client(transport=transport, trust_env=False, follow_redirects=False)
 
@@ -219,7 +219,7 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     return context
 
 
-def _environment_proxy(base_url: str, secrets: Secrets) -> httpx2.Proxy | None:
+def _environment_proxy(base_url: str, scrubber: Scrubber) -> httpx2.Proxy | None:
     parts = urlsplit(base_url)
     proxies = urllib.request.getproxies_environment()
     # On macOS and Windows proxy_bypass() would ask the system; this one reads NO_PROXY only.
@@ -236,5 +236,5 @@ def _environment_proxy(base_url: str, secrets: Secrets) -> httpx2.Proxy | None:
         proxy = None
     if proxy is None or proxy.url.scheme not in {"http", "https"}:
         raise ConfigurationError(f"{name} must be an http:// or https:// address", setting=name)
-    secrets.add(*(proxy.auth or ()))
+    scrubber.add(*(proxy.auth or ()))
     return proxy

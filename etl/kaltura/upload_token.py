@@ -155,10 +155,10 @@ class UploadTokens:
         }
         if omit_auto_finalize:
             params["responseProfile"] = PROFILE_WITHOUT_AUTO_FINALIZE
-        secrets = self._calls.client.secrets
+        scrubber = self._calls.client.scrubber
 
         def read(reply: Reply) -> tuple[Reply, ListEnvelope]:
-            return reply, read_list(reply, secrets)
+            return reply, read_list(reply, scrubber)
 
         reply, envelope = self._sessions.call(
             LIST_PATH,

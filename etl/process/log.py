@@ -7,7 +7,6 @@ the libraries' own DEBUG lines show headers and statements.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import datetime
 import json
@@ -18,80 +17,15 @@ import re
 import sys
 from collections.abc import Callable, Iterable
 from typing import TextIO
-from urllib.parse import quote, quote_plus
 
-REMOVED = "***"
+from etl.process.secrets import scrub
+
 TEXT_LENGTH_LIMIT = 8_000
-_SHORT_SECRET_LENGTH = 12
-_LEAST_SECRET_LENGTH = 3
 _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
-# A KS that nobody told us about: v2 begins with base64 of "v2|", v1 is base64 of
-# "sha1-in-hexadecimal|partner;…".
-_KS_V2 = re.compile(r"djJ8[\w\-+/=%]{8,}", re.ASCII)
-_LONG_BASE64 = re.compile(r"[A-Za-z0-9+/]{56,}={0,2}")
-_KS_V1_DECODED = re.compile(rb"[0-9a-f]{40}\|")
 # Format characters (bidi overrides, zero width) reorder or hide text on a terminal.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-class Scrubber:
-    """Replaces secrets by ***: known ones in every form in which they travel, and sessions."""
-
-    def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._secrets: set[str] = set()
-        self._pattern: re.Pattern[str] | None = None
-        self.add(*secrets)
-
-    def add(self, *secrets: str) -> None:
-        self._secrets.update(each for each in secrets if len(each) >= _LEAST_SECRET_LENGTH)
-        # A short secret ("etl", "postgres") is replaced only where it stands alone, or it would
-        # tear ordinary words apart.
-        short = {each for each in self._secrets if len(each) < _SHORT_SECRET_LENGTH}
-        forms = {form for each in self._secrets - short for form in _forms(each)}
-        # Longest first: a secret inside another one would leave the rest of it readable.
-        patterns = [re.escape(form) for form in sorted(forms, key=len, reverse=True)]
-        patterns += [
-            rf"(?<![A-Za-z0-9]){re.escape(form)}(?![A-Za-z0-9])"
-            for form in sorted((form for each in short for form in _forms(each)), key=len)[::-1]
-        ]
-        self._pattern = re.compile("|".join(patterns)) if patterns else None
-
-    def __call__(self, text: str) -> str:
-        if self._pattern is not None:
-            text = self._pattern.sub(REMOVED, text)
-        return _LONG_BASE64.sub(_without_ks_v1, _KS_V2.sub(REMOVED, text))
-
-
-def _without_ks_v1(match: re.Match[str]) -> str:
-    start = match[0][:56]
-    return REMOVED if _KS_V1_DECODED.match(base64.b64decode(start)) else match[0]
-
-
-def _forms(secret: str) -> set[str]:
-    raw = secret.encode("utf-8", "surrogatepass")
-    forms = {
-        secret,
-        quote(raw, safe=""),
-        quote_plus(raw),
-        json.dumps(secret)[1:-1],
-        json.dumps(secret, ensure_ascii=False)[1:-1],
-        repr(secret)[1:-1],
-        raw.hex(),
-    }
-    # Base64 of a text that holds the secret somewhere inside: three alignments, without the
-    # characters that depend on the neighbours.
-    for shift in range(3):
-        encoded = base64.b64encode(b"\0" * shift + raw).decode()
-        middle = encoded[(0, 2, 3)[shift] : (shift + len(raw)) * 8 // 6]
-        if len(middle) >= 8:
-            forms |= {middle, middle.replace("+", "-").replace("/", "_")}
-    return forms
-
-
-scrub = Scrubber()
-"""The process's own scrubber; ``setup_logging`` teaches it the secrets of the settings."""
 
 
 def printable(text: str) -> str:

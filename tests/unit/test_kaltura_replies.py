@@ -9,7 +9,6 @@ import msgspec
 import pytest
 
 from etl.errors import ConfigurationError, CredentialsRefused, DataRefused, EtlError
-from etl.kaltura.redaction import Secrets
 from etl.kaltura.replies import (
     ERROR_TABLE,
     INVALID_KS_TABLE,
@@ -21,9 +20,11 @@ from etl.kaltura.replies import (
     read_list,
     read_object,
     rule_for,
+    session_id_text,
     total_count_of,
 )
 from etl.kaltura.retry import PassingFailure
+from etl.process.secrets import Scrubber
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
 SERVICE_PAGE = Path(__file__).parents[2] / "docs" / "reference" / "service.md"
@@ -42,7 +43,7 @@ def an_error(code: object, args: object = (), message: str = "…") -> bytes:
 
 def failure(body: bytes, **kinds: object) -> EtlError:
     with pytest.raises(EtlError) as caught:
-        read_list(a_reply(body, **kinds), Secrets())  # type: ignore[arg-type]
+        read_list(a_reply(body, **kinds), Scrubber())  # type: ignore[arg-type]
     return caught.value
 
 
@@ -211,7 +212,7 @@ def test_a_list_is_read_with_a_byte_order_mark_spaces_and_any_key_order() -> Non
         b'\xef\xbb\xbf {"objectType":"KalturaUploadTokenListResponse", "new":[{"code":1}],'
         b' "objects":[ {"id":"a"} , {"id":"\xc3\xa9"}], "totalCount":"2"}\n'
     )
-    envelope = read_list(a_reply(body), Secrets())
+    envelope = read_list(a_reply(body), Scrubber())
 
     assert [bytes(row) for row in envelope.objects] == [b'{"id":"a"}', '{"id":"é"}'.encode()]
     assert total_count_of(envelope) == 2
@@ -251,13 +252,13 @@ def test_a_missing_total_count_is_nothing() -> None:
 def test_a_login_from_the_services_cache_counts_but_an_error_from_it_does_not() -> None:
     info = b'{"ks":"abc","objectType":"KalturaStartWidgetSessionResponse"}'
 
-    assert read_object(a_reply(info, cached=True), Secrets())["ks"] == "abc"
+    assert read_object(a_reply(info, cached=True), Scrubber())["ks"] == "abc"
     with pytest.raises(PassingFailure):
-        read_object(a_reply(an_error("INVALID_KS"), cached=True), Secrets())
+        read_object(a_reply(an_error("INVALID_KS"), cached=True), Scrubber())
 
 
 def test_a_reply_of_neither_kind_is_malformed() -> None:
-    assert read_failure(a_reply(b'{"a":1}'), Secrets()).fields["reason"] == "malformed_reply"
+    assert read_failure(a_reply(b'{"a":1}'), Scrubber()).fields["reason"] == "malformed_reply"
 
 
 def test_a_lone_surrogate_costs_no_page_and_rows_are_kept_as_sent() -> None:
@@ -278,3 +279,9 @@ def test_a_lone_surrogate_excuses_nothing_else() -> None:
     body = b'{"totalCount":1,"objects":[{"id":"a","n":"\\ud83d"},],"objectType":"x"}'
 
     assert parse_list(body) is None
+
+
+def test_only_a_well_formed_session_id_is_shown() -> None:
+    assert session_id_text("2013301934, 1795424053") == "2013301934, 1795424053"
+    assert session_id_text("djJ8MTAyfBZhZ") is None
+    assert session_id_text(None) is None
