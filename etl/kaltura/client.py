@@ -31,9 +31,10 @@ from etl.errors import (
     ServiceUnavailable,
 )
 from etl.kaltura.replies import Reply, session_id_text
-from etl.kaltura.retry import PassingFailure, Stop
+from etl.kaltura.retry import PassingFailure
 from etl.kaltura.transport import RequestDeadline, check_service_url, open_http
 from etl.process.secrets import Scrubber
+from etl.process.stop import Stop
 
 CLIENT_TAG = "kaltura-etl"
 CONNECT_TIMEOUT_SECONDS = 10.0

@@ -13,35 +13,16 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import tenacity
 
-from etl.errors import EtlError, Interrupted, ServiceFailure
+from etl.errors import EtlError, ServiceFailure
+from etl.process.stop import Stop
 
 log = logging.getLogger("etl.kaltura")
 
 T = TypeVar("T")
-
-SLEEP_SLICE_SECONDS = 0.5
-
-
-class Stop(Protocol):
-    """The run's wish to stop, set by a signal handler; a ``threading.Event`` with a number."""
-
-    @property
-    def signal_number(self) -> int | None:
-        """The signal that asked, None if nothing did."""
-
-    def wait(self, timeout: float, /) -> bool:
-        """Wait up to ``timeout`` seconds; True as soon as a stop is asked for."""
-
-
-def check_stop(stop: Stop, wait_seconds: float = 0.0) -> None:
-    """Raise Interrupted if a stop is asked for, now or within ``wait_seconds``."""
-    if stop.wait(wait_seconds):
-        number = stop.signal_number or 15
-        raise Interrupted(f"interrupted by signal {number}", signal_number=number)
 
 
 class PassingFailure(ServiceFailure):
@@ -87,8 +68,6 @@ class RetryLimits:
     wait_cap_seconds: float = 60.0
     budget_share: float = 0.2
     budget_extra: int = 10
-    first_request_jitter_seconds: float = 0.0
-    """The run's first request waits up to this long, so that many jobs do not start as one."""
 
 
 class Counters:
@@ -108,11 +87,9 @@ class Counters:
     def retries(self) -> int:
         return self._retries
 
-    def count_request(self) -> int:
-        """Count one request and say how many there are now."""
+    def count_request(self) -> None:
         with self._lock:
             self._requests += 1
-            return self._requests
 
     def take_retry(self) -> bool:
         """Take one request out of the run's retry budget; False when it is spent."""
@@ -166,9 +143,8 @@ class RetryPolicy:
         def one() -> T:
             left = started + self.limits.total_seconds - self._monotonic()
             self._hold(left)
-            check_stop(self._stop)
-            if self.counters.count_request() == 1 and self.limits.first_request_jitter_seconds:
-                self.wait(self._uniform(0.0, self.limits.first_request_jitter_seconds))
+            self._stop.check()
+            self.counters.count_request()
             return attempt(max(0.001, min(self.limits.request_seconds, left)))
 
         def stop(retry: tenacity.RetryCallState) -> bool:
@@ -216,14 +192,12 @@ class RetryPolicy:
         raise _final(last, state.ended_by, facts)
 
     def wait(self, seconds: float) -> None:
-        """Sleep; Interrupted within half a second of a stop."""
+        """Sleep; Interrupted as soon as a stop is requested."""
         if self._sleep is not None:
             self._sleep(seconds)
-            check_stop(self._stop)
-            return
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            check_stop(self._stop, min(left, SLEEP_SLICE_SECONDS))
+        else:
+            self._stop.wait(seconds)
+        self._stop.check()
 
     def _next_wait(self, retry: tenacity.RetryCallState) -> float:
         """Full jitter over the exponential step, on top of what the service asked for.

@@ -11,10 +11,11 @@ from pathlib import Path
 from etl.kaltura.calls import Calls
 from etl.kaltura.client import KalturaClient, utc_now
 from etl.kaltura.login import ADMIN_SESSION_SECONDS, Credentials, choose_login
-from etl.kaltura.retry import RetryLimits, RetryPolicy, Stop
+from etl.kaltura.retry import RetryLimits, RetryPolicy
 from etl.kaltura.session import Sessions
 from etl.kaltura.upload_token import Probe, UploadTokens
 from etl.process.secrets import Scrubber
+from etl.process.stop import Stop
 
 __all__ = ["Credentials", "Probe", "RetryLimits", "ServiceSettings", "UploadTokens", "open_service"]
 

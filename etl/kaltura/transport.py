@@ -23,8 +23,8 @@ import httpcore2
 import httpx2
 
 from etl.errors import ConfigurationError
-from etl.kaltura.retry import Stop, check_stop
 from etl.process.secrets import Scrubber
+from etl.process.stop import Stop
 
 STOP_CHECK_SECONDS = 0.5
 # More connections than threads: the pool is never what a request waits for.
@@ -61,7 +61,7 @@ class _Stream(httpcore2.NetworkStream):
     def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         end = time.monotonic() + self._deadline.left(timeout)
         while True:
-            check_stop(self._stop)
+            self._stop.check()
             left = end - time.monotonic()
             if left <= 0:
                 raise httpcore2.ReadTimeout("deadline of the request")
@@ -109,7 +109,7 @@ class _Backend(httpcore2.NetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
     ) -> httpcore2.NetworkStream:
-        check_stop(self._stop)
+        self._stop.check()
         left = self._deadline.left(timeout)
         if left <= 0:
             raise httpcore2.ConnectTimeout("deadline of the request")

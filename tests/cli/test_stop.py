@@ -1,4 +1,4 @@
-"""The wish to stop: by signal, from any thread, and without a lock."""
+"""The request to stop: by signal, from any thread, and without a lock."""
 
 from __future__ import annotations
 
@@ -8,14 +8,24 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 
 import pytest
 
 from etl.errors import Interrupted
-from etl.process.stop import Stop
+from etl.process.stop import SIGNALS, Stop
 
 
-def test_waits_as_long_as_it_is_told_when_nobody_asks() -> None:
+@pytest.fixture(autouse=True)
+def default_handlers() -> Iterator[None]:
+    """Signals as a shell hands them to a program, whatever the parent of the tests ignores."""
+    previous = {number: signal.signal(number, signal.SIG_DFL) for number in SIGNALS}
+    yield
+    for number, handler in previous.items():
+        signal.signal(number, handler)
+
+
+def test_waits_as_long_as_it_is_told_without_a_request() -> None:
     stop = Stop()
     began = time.monotonic()
 
@@ -46,27 +56,35 @@ def test_a_signal_asks_for_a_stop_and_the_first_one_counts(
     number: signal.Signals, code: int
 ) -> None:
     stop = Stop()
-    with stop.installed():
-        os.kill(os.getpid(), number)
-        os.kill(os.getpid(), signal.SIGTERM)
+    stop.install()
+    os.kill(os.getpid(), number)
+    os.kill(os.getpid(), signal.SIGTERM)
 
-        assert stop.wait(5) is True
-        with pytest.raises(Interrupted, match=number.name) as caught:
-            stop.check()
-
+    assert stop.wait(5) is True
+    with pytest.raises(Interrupted, match=number.name) as caught:
+        stop.check()
     assert caught.value.exit_code == code
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+    stop.end()
+    assert {signal.getsignal(each) for each in SIGNALS} == {signal.SIG_IGN}
 
 
 def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
-    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     stop = Stop()
-    try:
-        with stop.installed():
-            os.kill(os.getpid(), signal.SIGHUP)
-            assert stop.wait(0.05) is False
-    finally:
-        signal.signal(signal.SIGHUP, previous)
+    stop.install()
+    os.kill(os.getpid(), signal.SIGHUP)
+
+    assert stop.wait(0.05) is False
+
+
+def test_its_descriptors_are_closed_with_it() -> None:
+    before = os.listdir("/proc/self/fd")
+    stops = [Stop() for _ in range(10)]
+    assert len(os.listdir("/proc/self/fd")) == len(before) + 20
+    del stops
+
+    assert os.listdir("/proc/self/fd") == before
 
 
 def test_a_storm_of_signals_does_not_hang() -> None:

@@ -49,6 +49,7 @@ from etl.errors import (
 )
 from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
 from etl.kaltura.upload_token import UploadTokens
+from etl.process.stop import Stop
 
 PARTNER = 102
 APP_TOKEN = "canary0apptoken0f00dfeedc0ffee00"
@@ -63,10 +64,6 @@ ROWS = [{"id": f"0_{n}", "createdAt": 1_700_000_000 + n} for n in range(5)]
 LIST_PATH = "/api_v3/service/uploadtoken/action/list?format=1"
 POSITIONS = ("login", "list", "idIn")
 JSON_TYPE = {"Content-Type": "application/json", "X-Kaltura-Session": "2013301934, 1795424053"}
-
-
-class StopEvent(threading.Event):
-    signal_number: int | None = None
 
 
 # ---- the server -------------------------------------------------------------------------------
@@ -105,7 +102,7 @@ class FaultServer:
     where: str = "list"
     times: float = 0.0
     """How many requests at that position the fault still meets."""
-    stop: StopEvent = field(default_factory=StopEvent)
+    stop: Stop = field(default_factory=Stop)
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -563,7 +560,7 @@ def test_a_service_that_comes_back_is_used(waits: Waits) -> None:
 
 def test_a_name_that_does_not_resolve(waits: Waits, seen: Seen) -> None:
     with error_of(seen, ServiceUnavailable):
-        open_service("https://service.invalid", CREDENTIALS, stop=StopEvent(), sleep=waits.append)
+        open_service("https://service.invalid", CREDENTIALS, stop=Stop(), sleep=waits.append)
 
     assert len(waits) == 5
 
@@ -582,7 +579,7 @@ def test_a_black_hole_is_given_up_within_the_time_for_connecting(waits: Waits, s
             open_service(
                 f"http://127.0.0.1:{hole.getsockname()[1]}",
                 CREDENTIALS,
-                stop=StopEvent(),
+                stop=Stop(),
                 sleep=waits.sleep,
                 monotonic=waits.monotonic,
                 settings=ServiceSettings(retry=RetryLimits(request_seconds=0.3, attempts=2)),
@@ -890,8 +887,7 @@ def test_a_stop_cuts_a_running_request_within_a_second(
         service.meet(fault)
 
         def interrupt() -> None:
-            service.stop.signal_number = 15
-            service.stop.set()
+            service.stop.request()
 
         timer = threading.Timer(0.3, interrupt)
         timer.start()
@@ -926,7 +922,7 @@ def test_a_stop_cuts_a_running_request_within_a_second(
 )
 def test_an_address_that_must_not_be_used_is_a_wrong_setting(seen: Seen, url: str) -> None:
     with error_of(seen, ConfigurationError) as caught:
-        open_service(url, CREDENTIALS, stop=StopEvent())
+        open_service(url, CREDENTIALS, stop=Stop())
 
     assert "KALTURA_SERVICE_URL" in caught[0].message
 

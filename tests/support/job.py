@@ -59,11 +59,7 @@ class Job:
     def run(self, *, options: SyncOptions | None = None, **variables: str) -> RunReport:
         """One run in this process; raises what it raises."""
         settings = load_settings(environment=self.environment(**variables)).checked()
-        stop = Stop()
-        try:
-            return sync_full(settings, options or SyncOptions(), stop=stop, progress=NoProgress())
-        finally:
-            stop.close()
+        return sync_full(settings, options or SyncOptions(), stop=Stop(), progress=NoProgress())
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """``kaltura-etl sync --json`` as a process of its own."""

@@ -11,14 +11,11 @@ import pytest
 
 from etl.errors import DataRefused, Interrupted, ServiceFailure, ServiceUnavailable
 from etl.kaltura.retry import PassingFailure, RetryLimits, RetryPolicy
-
-
-class StopEvent(threading.Event):
-    signal_number: int | None = None
+from etl.process.stop import Stop
 
 
 class Clock:
-    """Monotonic seconds that pass only while somebody sleeps."""
+    """Monotonic seconds that pass only during a sleep."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -36,10 +33,10 @@ class Policy(RetryPolicy):
     def __init__(self, limits: RetryLimits | None = None, share: float = 1.0) -> None:
         """``share`` of the jitter's range is what the jitter always is."""
         self.clock = Clock()
-        self.stop_event = StopEvent()
+        self.stop = Stop()
         super().__init__(
             limits or RetryLimits(),
-            self.stop_event,
+            self.stop,
             sleep=self.clock.sleep,
             monotonic=self.clock,
             uniform=lambda low, high: low + share * (high - low),
@@ -133,7 +130,7 @@ def test_real_jitter_differs_between_clients() -> None:
     waits = []
     for _ in range(20):
         clock = Clock()
-        policy = RetryPolicy(RetryLimits(), StopEvent(), sleep=clock.sleep, monotonic=clock)
+        policy = RetryPolicy(RetryLimits(), Stop(), sleep=clock.sleep, monotonic=clock)
         policy.call(failing(1, passing))
         waits += clock.slept
 
@@ -238,14 +235,6 @@ def test_the_runs_budget_bounds_retries_to_a_fifth_and_ten() -> None:
     assert all("budget" in message for message in refusals)
 
 
-def test_the_runs_first_request_may_be_spread_over_time() -> None:
-    policy = Policy(RetryLimits(first_request_jitter_seconds=30.0), share=0.5)
-    policy.call(failing(0, passing))
-    policy.call(failing(0, passing))
-
-    assert policy.clock.slept == [15.0]
-
-
 def test_each_retry_is_one_log_event_with_its_facts(caplog: pytest.LogCaptureFixture) -> None:
     policy = Policy()
     with caplog.at_level(logging.DEBUG, logger="etl.kaltura"):
@@ -260,15 +249,10 @@ def test_each_retry_is_one_log_event_with_its_facts(caplog: pytest.LogCaptureFix
 
 
 def test_a_stop_ends_a_wait_within_a_second() -> None:
-    stop = StopEvent()
+    stop = Stop()
     policy = RetryPolicy(RetryLimits(), stop)
     asks = failing(9, lambda: PassingFailure("429", retry_after_seconds=60.0))
-
-    def interrupt() -> None:
-        stop.signal_number = 15
-        stop.set()
-
-    timer = threading.Timer(0.2, interrupt)
+    timer = threading.Timer(0.2, stop.request)
     timer.start()
     began = time.monotonic()
     with pytest.raises(Interrupted) as caught:
@@ -280,8 +264,7 @@ def test_a_stop_ends_a_wait_within_a_second() -> None:
 
 def test_after_a_stop_no_request_is_sent() -> None:
     policy = Policy()
-    policy.stop_event.signal_number = 2
-    policy.stop_event.set()
+    policy.stop.request(2)
     with pytest.raises(Interrupted) as caught:
         policy.call(failing(0, passing))
 
@@ -290,7 +273,7 @@ def test_after_a_stop_no_request_is_sent() -> None:
 
 
 def test_counters_add_up_under_threads() -> None:
-    policy = RetryPolicy(RetryLimits(budget_extra=10_000), StopEvent(), sleep=lambda _: None)
+    policy = RetryPolicy(RetryLimits(budget_extra=10_000), Stop(), sleep=lambda _: None)
 
     def work() -> None:
         for _ in range(200):

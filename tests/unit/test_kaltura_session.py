@@ -15,6 +15,7 @@ import pytest
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, ServiceUnavailable
 from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
 from etl.kaltura.upload_token import UploadTokens
+from etl.process.stop import Stop
 from etl.simulator.account.account import Account
 from etl.simulator.api.ks import mint_v1, mint_v2, parse_privileges
 from etl.simulator.http.server import SimulatorServer
@@ -25,10 +26,6 @@ TOKEN_ID, TOKEN = "0_c6604ueb", "03b39a73092a685dd0e72d90a13b1a0f"
 ADMIN = Credentials(PARTNER, admin_secret=SECRET)
 APP_TOKEN = Credentials(PARTNER, app_token_id=TOKEN_ID, app_token=TOKEN)
 LEAST_PRIVILEGE = "setrole:5001,urirestrict:/api_v3/service/uploadtoken/action/list*"
-
-
-class StopEvent(threading.Event):
-    signal_number: int | None = None
 
 
 class Clock:
@@ -67,7 +64,7 @@ def app_token(**changes: Any) -> dict[str, Any]:
 
 def open_at(server: SimulatorServer, credentials: Credentials, **kinds: Any) -> UploadTokens:
     kinds.setdefault("sleep", lambda _seconds: None)
-    return open_service(server.url, credentials, stop=StopEvent(), **kinds)
+    return open_service(server.url, credentials, stop=Stop(), **kinds)
 
 
 def actions(server: SimulatorServer) -> list[str]:

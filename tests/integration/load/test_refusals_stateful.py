@@ -337,8 +337,6 @@ class Nights(RuleBasedStateMachine):
             return error
         else:
             return None
-        finally:
-            stop.close()
 
     def _interrupted(self, mode: str, trouble: Any, *, dies: bool) -> None:
         with trouble:

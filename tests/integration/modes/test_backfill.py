@@ -48,12 +48,9 @@ def backfill(job: Job, wanted: Range | list[str], **options: Any) -> RunReport:
     settings = load_settings(environment=job.environment(ETL_ABSENCE_GRACE="0s")).checked()
     stop = Stop()
     chosen = SyncOptions(mode="backfill", **options)
-    try:
-        if isinstance(wanted, list):
-            return backfill_ids(settings, chosen, wanted, stop=stop, progress=NoProgress())
-        return backfill_range(settings, chosen, wanted, stop=stop, progress=NoProgress())
-    finally:
-        stop.close()
+    if isinstance(wanted, list):
+        return backfill_ids(settings, chosen, wanted, stop=stop, progress=NoProgress())
+    return backfill_range(settings, chosen, wanted, stop=stop, progress=NoProgress())
 
 
 def full(job: Job) -> RunReport:
