@@ -14,6 +14,7 @@ from etl.verify.checks import verify
 from etl.warehouse.access.grants import grant
 from tests.questions.expected import EXPECTED
 from tests.questions.lives import (
+    BACK,
     LIVES,
     NIGHTS,
 )
@@ -96,8 +97,11 @@ def test_every_change_happened_within_its_interval(connection: psycopg.Connectio
         assert any(after <= each <= before for each in happened), (token_id, version)
         assert after <= happened_at <= before
         if to_status not in (NOT_LISTED, "PENDING"):
-            moves = [move.at for move in life.moves if NAMES.get(move.to) == to_status]  # type: ignore[call-overload]
-            moves += [move.at for move in life.moves if move.to == "back"]
+            moves = [
+                move.at
+                for move in life.moves
+                if move.to == BACK or (isinstance(move.to, int) and NAMES.get(move.to) == to_status)
+            ]
             assert any(after <= each <= before for each in moves), (token_id, version)
 
 

@@ -1,0 +1,160 @@
+"""What changed between two moments, and which tokens went."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import datetime, timedelta
+from decimal import Decimal
+
+from tests.questions.answers import Answers, Rows, rounded
+from tests.questions.lives import (
+    NIGHTS,
+    NOW,
+    moment,
+)
+from tests.questions.truth import (
+    NAMES,
+    OPEN,
+    as_of,
+    current,
+    history_of,
+    quantile,
+    status_changes,
+    user_of,
+    versions,
+)
+
+ANSWERS = Answers()
+
+
+@ANSWERS.to("history_of_token.sql")
+def _() -> Rows:
+    sent = ["uploaded_size_bytes", "updated_at"]
+    attached = ["attached_object_type", "attached_object_id"]
+    reasons = [None, sent, ["status", *sent, *attached]]
+    return [
+        {
+            "version": version.version,
+            "run_id": version.night.run_id,
+            "change_kind": version.kind,
+            "status": version.status_name,
+            "updated_at": version.updated_at,
+            "valid_from": version.night.published_at,
+            "changed_columns": reason,
+        }
+        for version, reason in zip(history_of("0_23_resumed"), reasons, strict=True)
+    ]
+
+
+@ANSWERS.to("when_did_it_happen.sql")
+def _() -> Rows:
+    rows: Rows = []
+    before: datetime | None = None
+    for _was, version in status_changes("0_mar_back"):
+        rows.append(
+            {
+                "to_status": version.seen_as,
+                "happened_at": version.happened_at,
+                "happened_after": version.happened_after,
+                "happened_before": version.observed_at,
+                "time_in_from_status": version.happened_at - before if before else None,
+            }
+        )
+        before = version.happened_at
+    went, back = moment("03-22 10:00"), moment("03-24 10:00")
+    assert rows[1]["happened_after"] < went < rows[1]["happened_before"]
+    assert rows[2]["happened_after"] < back < rows[2]["happened_before"]
+    return rows
+
+
+@ANSWERS.to("what_changed_last_run.sql")
+def _() -> Rows:
+    counts: Counter[tuple[str, str | None, str]] = Counter()
+    for version in versions():
+        if version.night == NIGHTS[-1]:
+            earlier = history_of(version.life.token_id)[: version.version - 1]
+            was = earlier[-1].status_name if earlier else None
+            counts[version.kind, was, version.status_name] += 1
+    rows = [
+        {"change_kind": kind, "was": was, "became": became, "tokens": tokens}
+        for (kind, was, became), tokens in counts.items()
+    ]
+    return sorted(
+        rows, key=lambda row: (row["change_kind"], -row["tokens"], row["was"] or "", row["became"])
+    )
+
+
+@ANSWERS.to("changed_between.sql")
+def _() -> Rows:
+    before, after = as_of(NIGHTS[4].published_at), as_of(NIGHTS[6].published_at)
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for token_id, version in after.items():
+        was = before[token_id].seen_as if token_id in before else "(none)"
+        if was != version.seen_as:
+            found[was, version.seen_as].append(token_id)
+    rows = [
+        {"was": was, "became": became, "tokens": len(ids), "for_example": min(ids)}
+        for (was, became), ids in found.items()
+    ]
+    return sorted(rows, key=lambda row: (-row["tokens"], row["was"], row["became"]))
+
+
+@ANSWERS.to("first_status.sql")
+def _() -> Rows:
+    since = moment("03-21 00:00")
+    ages: dict[int, list[timedelta]] = defaultdict(list)
+    for version in versions():
+        if version.version == 1 and version.life.created_at >= since:
+            ages[version.status].append(version.observed_at - version.life.created_at)
+    tokens = sum(map(len, ages.values()))
+    return [
+        {
+            "first_status": NAMES[status],
+            "tokens": len(found),
+            "percent": rounded(Decimal(100 * len(found)) / tokens, 1),
+            "median_age": quantile(found, 0.5),
+        }
+        for status, found in sorted(ages.items())
+    ]
+
+
+@ANSWERS.to("disappeared.sql")
+def _() -> Rows:
+    gone = [
+        (before, after)
+        for before, after in status_changes()
+        if before and not after.listed and after.night.published_at >= NOW - timedelta(days=7)
+    ]
+    for _, after in gone:
+        assert after.happened_after < after.life.moves[-1].at < after.observed_at
+    rows: Rows = [
+        {
+            "run_id": after.night.run_id,
+            "token_id": after.life.token_id,
+            "last_status": before.seen_as,
+            "is_back": current()[after.life.token_id].listed,
+            "went_after": after.happened_after,
+            "went_before": after.observed_at,
+        }
+        for before, after in gone
+    ]
+    return sorted(rows, key=lambda row: (-row["run_id"], row["token_id"]))
+
+
+@ANSWERS.to("vanished_unfinished.sql")
+def _() -> Rows:
+    rows = [
+        {
+            "token_id": token_id,
+            "user_id": user_of(version),
+            "last_status": version.status_name,
+            "created_at": version.life.created_at,
+            "went_after": version.last_listed_at,
+            "went_before": version.observed_at,
+            "received": version.received,
+        }
+        for token_id, version in current().items()
+        if not version.listed and version.status in OPEN
+    ]
+    assert {row["token_id"] for row in rows} == {"0_26_wait", "0_23_half", "0_jan_never"}
+    return sorted(rows, key=lambda row: (-row["went_before"].timestamp(), row["token_id"]))

@@ -1,0 +1,212 @@
+"""What is, and what was at a moment: the state of runs, statuses and stuck uploads."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from datetime import timedelta
+from decimal import Decimal
+
+from tests.questions.answers import SINCE, Answers, Rows, rounded
+from tests.questions.lives import (
+    BAD_ROW,
+    CLOSED,
+    FULL,
+    LIVES,
+    NIGHTS,
+    NOW,
+    PARTIAL,
+    PENDING,
+    UNKNOWN_CODE,
+    moment,
+)
+from tests.questions.truth import (
+    FAILED,
+    NAMES,
+    OPEN,
+    PUBLISHED,
+    Version,
+    as_of,
+    current,
+    outcome_of,
+    user_of,
+)
+
+ANSWERS = Answers()
+
+
+@ANSWERS.to("freshness.sql")
+def _() -> Rows:
+    return [
+        {
+            "last_complete_at": moment("03-30 21:05"),
+            "hours_old": Decimal("10.9"),
+            "last_run_status": "succeeded",
+            "tokens_listed": sum(life.state_at(NIGHTS[-1].began_at) is not None for life in LIVES),
+            "tokens_known": len(LIVES) - 1,  # 0_24_unseen came and went between two nights
+            "unreadable": 0,
+            "rejected": 1,
+            "certificate": "{(,)}",
+        }
+    ]
+
+
+@ANSWERS.to("troubled_nights.sql")
+def _() -> Rows:
+    return [
+        {
+            "run_id": night.run_id,
+            "started_at": night.began_at,
+            "status": "failed" if night.failed else "succeeded",
+            "error_kind": "credentials" if night.failed else None,
+            "resumed_from": night.resumed_from,
+            "unreadable": int(night.unreadable is not None),
+            "made_good_at": min(
+                later.published_at
+                for later in PUBLISHED
+                if later.unreadable is None and later.began_at >= night.began_at
+            ),
+        }
+        for night in NIGHTS
+        if night.failed or night.resumed_from or night.unreadable
+    ]
+
+
+@ANSWERS.to("rejected_rows.sql")
+def _() -> Rows:
+    token_id, created_at = BAD_ROW
+    bad = [night.began_at for night in PUBLISHED if night.began_at >= created_at]
+    odd = [night for night in PUBLISHED if night.odd]
+    columns = ("token_id", "reason", "runs", "first_at", "last_at", "otherwise_known")
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in (
+            (token_id, "file_size_invalid", len(bad), bad[0], bad[-1], False),
+            (odd[0].odd, "auto_finalize_invalid", 1, odd[0].began_at, odd[0].began_at, True),
+        )
+    ]
+
+
+@ANSWERS.to("status_now.sql")
+def _() -> Rows:
+    by_status: dict[int, list[Version]] = defaultdict(list)
+    for version in current().values():
+        if version.listed:
+            by_status[version.status].append(version)
+    groups = dict.fromkeys(OPEN, "open") | dict.fromkeys(FAILED, "failed") | {CLOSED: "succeeded"}
+    return [
+        {
+            "status": NAMES[status],
+            "outcome_group": groups.get(status),
+            "tokens": len(found),
+            "oldest": min(version.life.created_at for version in found),
+        }
+        for status, found in sorted(by_status.items())
+    ]
+
+
+@ANSWERS.to("status_each_day.sql")
+def _() -> Rows:
+    rows = []
+    for number in range((NOW - SINCE).days):
+        day = SINCE + timedelta(days=number)
+        known = as_of(day + timedelta(days=1)).values()
+        counts = Counter(version.status for version in known if version.listed)
+        rows.append(
+            {
+                "day": day.date(),
+                "pending": counts[PENDING],
+                "partial": counts[PARTIAL],
+                "full": counts[FULL],
+                "closed": counts[CLOSED],
+                "failed": sum(counts[status] for status in FAILED),
+                "unknown": counts[UNKNOWN_CODE],
+                "not_listed": sum(not version.listed for version in known),
+            }
+        )
+    return rows
+
+
+@ANSWERS.to("stuck_now.sql")
+def _() -> Rows:
+    looked_at = PUBLISHED[-1].began_at
+    rows = []
+    for version in current().values():
+        if version.is_open and looked_at - version.moved_at >= timedelta(hours=24):
+            size = version.life.size
+            assert size is not None
+            rows.append(
+                {
+                    "token_id": version.life.token_id,
+                    "user_id": user_of(version),
+                    "status": version.status_name,
+                    "last_moved_at": version.moved_at,
+                    "stuck_for": looked_at - version.moved_at,
+                    "percent_received": rounded(100 * (version.received or 0) / size, 1),
+                }
+            )
+    assert {row["token_id"] for row in rows} == {"0_feb_full", "0_22_stuck"}
+    return sorted(rows, key=lambda row: (-row["stuck_for"], row["token_id"]))
+
+
+@ANSWERS.to("stuck_on_day.sql")
+def _() -> Rows:
+    tuesday = moment("03-24 00:00")
+    rows = []
+    for token_id, version in as_of(tuesday + timedelta(days=1)).items():
+        if version.is_open and version.moved_at <= tuesday:
+            size = version.life.size
+            assert size is not None
+            rows.append(
+                {
+                    "token_id": token_id,
+                    "user_id": user_of(version),
+                    "status_then": version.status_name,
+                    "last_moved_at": version.moved_at,
+                    "percent": rounded(100 * (version.received or 0) / size, 0),
+                    "became": outcome_of(token_id),
+                }
+            )
+    assert {row["token_id"]: row["became"] for row in rows} == {
+        "0_feb_full": "abandoned",
+        "0_22_stuck": "abandoned",
+        "0_22_timeout": "failed",
+        "0_23_half": "deleted",
+        "0_23_late": "succeeded",
+        "0_23_resumed": "succeeded",
+    }
+    return sorted(rows, key=lambda row: (row["last_moved_at"], row["token_id"]))
+
+
+@ANSWERS.to("stuck_at_run.sql")
+def _() -> Rows:
+    now, before = as_of(NIGHTS[4].published_at), as_of(NIGHTS[3].published_at)
+    by_status: dict[int, list[str]] = defaultdict(list)
+    for token_id, version in now.items():
+        if version.is_open and before.get(token_id) == version:
+            by_status[version.status].append(token_id)
+    last = current()
+    return [
+        {
+            "status_then": NAMES[status],
+            "stuck": len(found),
+            "oldest": min(last[each].life.created_at for each in found),
+            "still_open": sum(last[each].is_open for each in found),
+            "closed": sum(last[each].listed and last[each].status == CLOSED for each in found),
+            "failed": sum(last[each].listed and last[each].status in FAILED for each in found),
+            "gone": sum(not last[each].listed for each in found),
+        }
+        for status, found in sorted(by_status.items())
+    ]
+
+
+@ANSWERS.to("then_and_now.sql")
+def _() -> Rows:
+    """Seen since, but true then: the failed night of the 25th would have told it."""
+    return [
+        {"known_then": then, "known_now": now, "tokens": count, "for_example": example}
+        for then, now, count, example in (
+            ("PARTIAL_UPLOAD", "CLOSED", 1, "0_24_evening"),
+            ("PARTIAL_UPLOAD", "TIMED_OUT", 1, "0_22_timeout"),
+            ("not seen yet", "CLOSED", 3, "0_25_a"),
+        )
+    ]

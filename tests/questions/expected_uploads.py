@@ -1,0 +1,252 @@
+"""Outcomes, sizes, durations and users of the uploads."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+from tests.questions.answers import BUCKET_NAMES, OUTCOMES, SINCE, Answers, Rows, giga, rounded
+from tests.questions.lives import (
+    NOW,
+    PARTIAL,
+    moment,
+)
+from tests.questions.truth import (
+    FAILED,
+    Version,
+    bucket_of,
+    current,
+    history_of,
+    outcome_of,
+    quantile,
+    time_to_complete,
+    user_of,
+)
+
+ANSWERS = Answers()
+
+
+@ANSWERS.to("failed_uploads.sql")
+def _() -> Rows:
+    rows = [
+        {
+            "token_id": token_id,
+            "user_id": user_of(version),
+            "file_name": version.life.file_name,
+            "status": version.status_name,
+            "failed_at": version.updated_at,
+            "percent": rounded(100 * (version.received or 0) / (version.life.size or 1), 0),
+        }
+        for token_id, version in current().items()
+        if version.status in FAILED and version.updated_at >= SINCE
+    ]
+    return sorted(rows, key=lambda row: (-row["failed_at"].timestamp(), row["token_id"]))
+
+
+def _outcomes(ids: list[str]) -> dict[str, int]:
+    counts = Counter(outcome_of(token_id) for token_id in ids)
+    return {outcome: counts[outcome] for outcome in OUTCOMES}
+
+
+def _by_bucket(ids: list[str]) -> list[tuple[str, list[str]]]:
+    """The tokens by size announced: each bucket that has any, smallest first."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for token_id in ids:
+        found[bucket_of(current()[token_id].life.size)].append(token_id)
+    return sorted(found.items(), key=lambda item: BUCKET_NAMES.index(item[0]))
+
+
+def _created(begin: datetime, end: datetime) -> list[str]:
+    return [each for each, v in current().items() if begin <= v.life.created_at < end]
+
+
+@ANSWERS.to("outcome_of_day.sql")
+def _() -> Rows:
+    day = moment("03-23 00:00")
+    return [
+        {
+            "size_bucket": bucket,
+            "started": len(ids),
+            **_outcomes(ids),
+            "bytes_announced": sum(current()[each].life.size or 0 for each in ids),
+            "bytes_received": sum(current()[each].received or 0 for each in ids),
+        }
+        for bucket, ids in _by_bucket(_created(day, day + timedelta(days=1)))
+    ]
+
+
+@ANSWERS.to("failure_rate_by_size.sql")
+def _() -> Rows:
+    rows = []
+    for bucket, ids in _by_bucket(_created(SINCE, NOW)):
+        counts = _outcomes(ids)
+        ended = len(ids) - counts["still_open"]
+        lost = ended - counts["succeeded"]
+        rows.append(
+            {
+                "size_bucket": bucket,
+                "started": len(ids),
+                "ended": ended,
+                **{name: counts[name] for name in ("failed", "abandoned", "deleted")},
+                "percent_lost": rounded(Decimal(100 * lost) / ended, 1) if ended else None,
+            }
+        )
+    return rows
+
+
+@ANSWERS.to("time_to_complete_by_size.sql")
+def _() -> Rows:
+    rows = []
+    for bucket, ids in _by_bucket(_created(SINCE, NOW)):
+        times = [took for each in ids if (took := time_to_complete(each)) is not None]
+        if times:
+            rows.append(
+                {
+                    "size_bucket": bucket,
+                    "completed": len(times),
+                    "median": quantile(times, 0.5),
+                    "p95": quantile(times, 0.95),
+                    "longest": max(times),
+                }
+            )
+    return rows
+
+
+@ANSWERS.to("slowest_users.sql")
+def _() -> Rows:
+    done: dict[str | None, list[tuple[timedelta, int]]] = defaultdict(list)
+    for token_id, version in current().items():
+        if (took := time_to_complete(token_id)) is not None:
+            done[user_of(version)].append((took, version.received or 0))
+    rows = []
+    for user, found in done.items():
+        if len(found) >= 5:
+            received = sum(each for _, each in found)
+            rates = [each / 10**6 / took.total_seconds() for took, each in found]
+            rows.append(
+                {
+                    "user_id": user,
+                    "completed": len(found),
+                    "median": quantile([took for took, _ in found], 0.5),
+                    "average_mb": rounded(Decimal(received) / len(found) / 10**6, 0),
+                    "median_mb_per_second": rounded(statistics.median(rates), 2),
+                }
+            )
+    return sorted(rows, key=lambda row: (-row["median"], row["user_id"] or "~"))
+
+
+@ANSWERS.to("busiest_users.sql")
+def _() -> Rows:
+    found: dict[str | None, list[str]] = defaultdict(list)
+    for token_id, version in current().items():
+        found[user_of(version)].append(token_id)
+    rows = []
+    for user, ids in found.items():
+        received = sum(current()[each].received or 0 for each in ids)
+        rows.append(
+            (
+                received,
+                {
+                    "user_id": user,
+                    "uploads": len(ids),
+                    "gb_received": giga(received),
+                    **_outcomes(ids),
+                    "last_upload_at": max(current()[each].life.created_at for each in ids),
+                },
+            )
+        )
+    return [row for _, row in sorted(rows, key=lambda each: -each[0])]
+
+
+@ANSWERS.to("growth.sql")
+def _() -> Rows:
+    rows: Rows = []
+    tokens = received = 0
+    for month in (1, 2, 3):
+        found = [v for v in current().values() if v.life.created_at.month == month]
+        tokens += len(found)
+        received += sum(version.received or 0 for version in found)
+        rows.append(
+            {
+                "month": f"2026-{month:02}",
+                "tokens": len(found),
+                "gb_received": giga(sum(version.received or 0 for version in found)),
+                "tokens_in_all": tokens,
+                "gb_in_all": giga(received),
+            }
+        )
+    return rows
+
+
+@ANSWERS.to("resumed_uploads.sql")
+def _() -> Rows:
+    resumed: dict[str, list[tuple[Version, Version]]] = defaultdict(list)
+    for token_id in current():
+        seen = history_of(token_id)
+        for earlier, later in pairwise(seen):
+            waited = later.updated_at - earlier.updated_at >= timedelta(hours=12)
+            more = (later.received or 0) > (earlier.received or 0)
+            if earlier.status == PARTIAL and more and waited:
+                resumed[token_id].append((earlier, later))
+    assert resumed.keys() == {"0_23_resumed", "0_24_evening", "0_28_big"}
+    return [
+        {
+            "token_id": token_id,
+            "user_id": user_of(steps[0][0]),
+            "times_resumed": len(steps),
+            "received_at_first": steps[0][0].received,
+            "received_in_the_end": steps[-1][1].received,
+            "announced": steps[0][0].life.size,
+            "became": outcome_of(token_id),
+        }
+        for token_id, steps in sorted(resumed.items())
+    ]
+
+
+@ANSWERS.to("bytes_never_received.sql")
+def _() -> Rows:
+    found: dict[str, list[Version]] = defaultdict(list)
+    for token_id, version in current().items():
+        if version.life.size and outcome_of(token_id) != "succeeded":
+            found[outcome_of(token_id)].append(version)
+    rows = []
+    for outcome, lost in found.items():
+        announced = sum(version.life.size or 0 for version in lost)
+        received = sum(version.received or 0 for version in lost)
+        rows.append(
+            {
+                "outcome": outcome,
+                "uploads": len(lost),
+                "gb_announced": giga(announced),
+                "gb_received": giga(received),
+                "gb_never_received": giga(announced - received),
+            }
+        )
+    return sorted(rows, key=lambda row: -row["gb_never_received"])
+
+
+@ANSWERS.to("uploads_by_day.sql")
+def _() -> Rows:
+    zone = ZoneInfo("Europe/Berlin")
+    found: dict[date, list[str]] = defaultdict(list)
+    for token_id, version in current().items():
+        found[version.life.created_at.astimezone(zone).date()].append(token_id)
+    rows = [
+        {
+            "day": day,
+            "time_zone": "Europe/Berlin",
+            "started": len(ids),
+            "succeeded": _outcomes(ids)["succeeded"],
+            "gb_received": giga(sum(current()[each].received or 0 for each in ids)),
+        }
+        for day, ids in sorted(found.items())
+        if day >= date(2026, 3, 27)
+    ]
+    # By UTC it would be four each day: two uploads of the late evening are of the next day there,
+    # one before and one after the clocks go forward.
+    assert [row["started"] for row in rows] == [4, 3, 4, 5]
+    return rows
