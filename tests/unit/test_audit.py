@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
 
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import DataRefused
-from etl.run.audit import audit
+from etl.run.audit import audit_changes, audit_coverage
 from etl.walk import Hole
-from etl.warehouse.ledger.run import AuditCounts
+from etl.warehouse.load.resolve import AuditCounts
 
 COUNTS = AuditCounts(
     inserted=0,
@@ -26,19 +27,24 @@ COUNTS = AuditCounts(
     staged_now=0,
     staged_expected=0,
 )
+COMPLETE = Coverage([EVERYTHING])
 WITH_HOLE = Coverage([Span(NEGATIVE_INFINITY, 100), Span(105, POSITIVE_INFINITY)])
 
 
-def refused(counts: AuditCounts = COUNTS, **changes: object) -> str | None:
-    arguments: dict[str, object] = {
-        "target": EVERYTHING,
-        "coverage": Coverage([EVERYTHING]),
-        "holes": [],
-        "max_unreadable": 10,
-        "accept_absences": None,
-    }
+def refused(
+    counts: AuditCounts = COUNTS,
+    *,
+    coverage: Coverage = COMPLETE,
+    holes: Sequence[Hole] = (),
+    max_unreadable: int = 10,
+    accept_absences: int | None = None,
+) -> str | None:
+    """The reason; None if the walk may be published."""
     try:
-        audit(counts, **(arguments | changes))  # type: ignore[arg-type]
+        audit_coverage(
+            target=EVERYTHING, coverage=coverage, holes=holes, max_unreadable=max_unreadable
+        )
+        audit_changes(counts, accept_absences=accept_absences)
     except DataRefused as error:
         return f"exit {error.exit_code}" if error.exit_code != 65 else str(error.fields["reason"])
     return None

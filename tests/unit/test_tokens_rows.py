@@ -17,6 +17,7 @@ NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 NOW_SECOND = int(NOW.timestamp())
 PARTNER = 102
 ABSENT = object()
+NOTHING: dict[str, Any] = dict.fromkeys(TOKEN_COLUMNS)
 BASE: dict[str, Any] = {
     "id": "0_54a07a7b489ceda16fceaf83bb66450e",
     "partnerId": PARTNER,
@@ -341,7 +342,7 @@ def test_row_with_nothing_but_identity_and_creation_loads() -> None:
     found = decode(b'{"id":"a","createdAt":1767632400}')
 
     assert found.tokens == [
-        Token("a", *[None] * 5, datetime(2026, 1, 5, 17, tzinfo=UTC), *[None] * 6)  # type: ignore[arg-type]
+        Token(**NOTHING | {"token_id": "a", "created_at": datetime(2026, 1, 5, 17, tzinfo=UTC)})
     ]
     assert found.coercions == {"partner_id_absent": 1}
 
