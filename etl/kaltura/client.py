@@ -32,9 +32,10 @@ from etl.errors import (
 )
 from etl.kaltura.replies import Reply, session_id_text
 from etl.kaltura.retry import PassingFailure
-from etl.kaltura.transport import RequestDeadline, check_service_url, open_http
+from etl.kaltura.transport import RequestDeadline, open_http
 from etl.process.secrets import Scrubber
 from etl.process.stop import Stop
+from etl.settings.values import service_url as checked_service_url
 
 CLIENT_TAG = "kaltura-etl"
 CONNECT_TIMEOUT_SECONDS = 10.0
@@ -67,7 +68,11 @@ class KalturaClient:
         use_environment_proxies: bool = False,
     ) -> None:
         """Raises ConfigurationError for an address that must not be used."""
-        self.base_url = check_service_url(service_url)
+        try:
+            self.base_url = checked_service_url(service_url)
+        except ValueError as exc:
+            name = "KALTURA_SERVICE_URL"
+            raise ConfigurationError(f"{name} {exc}", setting=name) from None
         self.scrubber = scrubber
         self.clock = clock
         self._deadline = RequestDeadline()

@@ -8,7 +8,6 @@ every half second.
 
 from __future__ import annotations
 
-import ipaddress
 import ssl
 import threading
 import time
@@ -162,46 +161,6 @@ def open_http(
     proxy = _environment_proxy(base_url, scrubber) if use_environment_proxies else None
     transport = _Transport(_tls_context(ca_file), proxy, _Backend(deadline, stop))
     return httpx2.Client(transport=transport, trust_env=False, follow_redirects=False)
-
-
-def check_service_url(url: str) -> str:
-    """The base address without a trailing slash; https, or http to this machine only.
-
-    Raises ConfigurationError, with the address left out if it could hold a password.
-    """
-    try:
-        parts = urlsplit(url)
-        host, _port = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    if not host or parts.scheme not in {"http", "https"}:
-        raise ConfigurationError(
-            "KALTURA_SERVICE_URL must be an address such as https://www.kaltura.com",
-            setting="KALTURA_SERVICE_URL",
-        )
-    if parts.username is not None or parts.password is not None or parts.query or parts.fragment:
-        raise ConfigurationError(
-            "KALTURA_SERVICE_URL must hold a host and nothing secret: "
-            "leave out user, password, query and fragment",
-            setting="KALTURA_SERVICE_URL",
-        )
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ConfigurationError(
-            f"KALTURA_SERVICE_URL must begin with https:// (host {host}): "
-            "plain http:// is allowed to this machine only",
-            setting="KALTURA_SERVICE_URL",
-        )
-    path = parts.path.rstrip("/").removesuffix("/api_v3")
-    return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:

@@ -131,13 +131,13 @@ def schema_name(text: str) -> str:
 
 
 def service_url(text: str) -> str:
-    """An ``https://`` base address; ``http://`` only to this machine."""
+    """The base address without a trailing slash: ``https://``, or ``http://`` to this machine."""
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError:
         host = None
-    # The address is not repeated: somebody may have put a session or a password into it.
+    # The address is not repeated: it may contain a session or a password.
     if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", text):
         raise ValueError("must be an address such as https://www.kaltura.com")
     if parts.username is not None or parts.password is not None:
@@ -146,7 +146,8 @@ def service_url(text: str) -> str:
         raise ValueError("must not hold a '?' or '#': give the base address only")
     if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError("must begin with https:// (http:// is allowed only to this machine)")
-    return text.rstrip("/").removesuffix("/api_v3")
+    path = parts.path.rstrip("/").removesuffix("/api_v3")
+    return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 def _is_loopback(host: str) -> bool:
