@@ -2,17 +2,18 @@
 
     EtlError                    exit 1    a bug, unless a child says otherwise
     ├── UsageError              exit 2    bad arguments: correct the call
-    ├── DataRefused             exit 65   a check of the data said no; nothing was published
+    ├── DataRefused             exit 65   a check of the data failed; nothing was published
     ├── ServiceUnavailable      exit 69   the service failed after all retries: try again later
     │   └── ServiceFailure      (69)      one failed attempt that is worth a retry
     ├── WarehouseUnavailable    exit 74   Postgres failed or is not reachable: try again later
-    ├── LeaseHeld               exit 75   another run is at work, or took this run's lease over
+    │   └── ArchiveUnavailable  (74)      the archive cannot be read or written: try again later
+    ├── LeaseHeld               exit 75   another run holds the lease, or took it over
     ├── CredentialsRefused      exit 77   session, secret or privilege refused
     ├── ConfigurationError      exit 78   a setting or the schema version is wrong
     └── Interrupted             exit 130/143   SIGINT or SIGTERM
 
-Errors are translated once, at the door where they arise, with ``raise … from exc``.  The
-message says what failed, with what, and what to do; it never holds a secret.
+Errors are translated once, at the boundary where they arise, with ``raise … from exc``.  The
+message says what failed, with what, and what to do; it never contains a secret.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ class ServiceUnavailable(EtlError):
 
 
 class ServiceFailure(ServiceUnavailable):
-    """One attempt failed in a way that another attempt may mend.
+    """One attempt failed in a way that may not recur: worth a retry.
 
     ``retry_after_seconds`` is what the server asked for, or None.  ``code`` is Kaltura's error
     code, if it sent one.
@@ -75,10 +76,16 @@ class ServiceFailure(ServiceUnavailable):
 
 
 class WarehouseUnavailable(EtlError):
-    """Postgres refused, failed or vanished."""
+    """Postgres refused, failed or went away."""
 
     exit_code = 74
     kind = "warehouse_unavailable"
+
+
+class ArchiveUnavailable(WarehouseUnavailable):
+    """The archive cannot be read or written now: free some space, or try again later."""
+
+    kind = "archive_unavailable"
 
 
 class LeaseHeld(EtlError):
@@ -89,7 +96,7 @@ class LeaseHeld(EtlError):
 
 
 class CredentialsRefused(EtlError):
-    """The service or the database refused who we are, or we are not who we must be."""
+    """The service or the database refused the credentials, or they lack a privilege."""
 
     exit_code = 77
     kind = "credentials"
@@ -103,7 +110,7 @@ class ConfigurationError(EtlError):
 
 
 class Interrupted(EtlError):
-    """A signal asked the program to stop; nothing was published."""
+    """A signal stopped the program; nothing was published."""
 
     kind = "interrupted"
 

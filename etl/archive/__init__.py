@@ -1,10 +1,12 @@
-"""The archive: every accepted reply of every published run, so that history can be made again.
+"""The archive: every accepted reply of every published run, so that history can be rebuilt.
 
-``stores``        where it is kept: a folder, or an object store
-``layout``        names, and the manifest that says what belongs to a run
+``stores``        where it is kept: a folder, or an object store (``object_store``)
+``layout``        names, and the manifest that lists what belongs to a run
 ``segment``       the file of one staging transaction: its replies, compressed
-``read``          what is in an archive
-``recorder``      writes it while a run is at work
+``reader``        what an archive contains
+``writer``        ``Recorder``: writes it during a run
+``catalogue``     the runs of several archives, in the order of publication, and their gaps
 
-The format is a contract: docs/reference/archive.md.
+Above ``warehouse``, because the ledger decides which replies belong to a run; below ``run`` and
+``replay``.  The format is a contract: docs/reference/archive.md.
 """

@@ -1,4 +1,4 @@
-"""Which runs of which archives are to be replayed, in which order; and what stands against it."""
+"""Which runs of which archives to replay, in which order, and the gaps that prevent it."""
 
 from __future__ import annotations
 
@@ -32,21 +32,21 @@ class Plan:
     runs: list[ArchivedRun] = field(default_factory=list)
     """In the order in which they were published."""
     unfinished: list[RunName] = field(default_factory=list)
-    """Folders without a manifest: runs that were killed or failed, or one that is at work now.
+    """Folders without a manifest: runs that were killed, failed, or are in progress.
 
-    A run that another one went on with is none of them: its replies are in the other's manifest.
+    A run that another one resumed is not among them: its replies are in the other's manifest.
     """
     gaps: list[str] = field(default_factory=list)
-    """A sentence for each published run that is missing before one that is there."""
+    """A sentence per published run that is missing before one that is present."""
     last_run_id: int = 0
-    """The highest number that any run has."""
+    """The highest run id of any archive."""
 
 
 def plan_of(archives: Iterable[Archive], *, until: int | None = None) -> Plan:
-    """Read every manifest; ``until`` is the last run to replay (whatever its account).
+    """Read every manifest; ``until`` is the last run to replay (of any account).
 
     Raises UsageError for a run that is in no archive, DataRefused for damage and for two archives
-    that hold different runs of one number.
+    with different runs of one number.
     """
     plan = Plan()
     runs: dict[RunName, ArchivedRun] = {}
@@ -63,8 +63,8 @@ def plan_of(archives: Iterable[Archive], *, until: int | None = None) -> Plan:
                 other = runs.setdefault(name, ArchivedRun(archive, manifest))
                 if other.manifest != manifest:
                     raise DataRefused(
-                        f"{other.archive.address} and {archive.address} hold different runs "
-                        f"{run_id} of partner {partner_id}: they are of two warehouses.",
+                        f"{other.archive.address} and {archive.address} have different runs "
+                        f"{run_id} of partner {partner_id}: they belong to two warehouses.",
                         reason="archive_conflict",
                     )
     carried_on = {
@@ -90,7 +90,7 @@ def _until(runs: Sequence[ArchivedRun], until: int) -> list[ArchivedRun]:
 
 
 def _gaps(runs: Sequence[ArchivedRun]) -> list[str]:
-    """Runs that were published and are not there: what came after was compared with them."""
+    """Published runs that are missing: later runs were compared with them."""
     gaps = []
     last: dict[int, int] = {}
     for run in runs:

@@ -48,10 +48,10 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """All that is known of a published run but its replies.
+    """Everything about a published run except its replies.
 
-    ``ledger`` holds rows of ``sync_run`` as they were after publishing: first the runs that it went
-    on with, oldest first, then its own.  ``segments`` are in the order of staging.
+    ``ledger``: rows of ``sync_run`` as of publication: first the runs that it resumed, oldest
+    first, then its own.  ``segments`` are in the order of staging.
     """
 
     format: str
@@ -129,7 +129,7 @@ def encode_mark() -> bytes:
 
 
 def check_mark(body: bytes, address: str) -> None:
-    """Raises DataRefused unless it is the mark of an archive that this program can read."""
+    """Raise DataRefused unless it is the mark of an archive that this program can read."""
     try:
         mark = msgspec.json.decode(body, type=Mark)
     except msgspec.DecodeError:
@@ -138,7 +138,7 @@ def check_mark(body: bytes, address: str) -> None:
 
 
 def encode_manifest(manifest: Manifest) -> bytes:
-    """As it is stored: indented for people, with the SHA-256 of its own text."""
+    """As stored: indented for readers, with the SHA-256 of its own text."""
     text = msgspec.json.format(msgspec.json.encode(manifest), indent=1)
     return b'{"sha256": "%s",\n"manifest": %s}\n' % (sha256_of(text).encode(), text)
 
@@ -151,7 +151,7 @@ def decode_manifest(body: bytes, name: str) -> Manifest:
         raise corrupt(f"{name} is not a manifest, or is cut off") from None
     text = bytes(envelope.manifest)
     if sha256_of(text) != envelope.sha256:
-        raise corrupt(f"{name} was changed after it was written: its SHA-256 is another")
+        raise corrupt(f"{name} was changed after it was written: its SHA-256 differs")
     try:
         mark = msgspec.json.decode(text, type=Mark)
         _check_format(mark.format, mark.format_version, name)

@@ -1,8 +1,8 @@
 """Archives in an object store, through ``obstore`` (the extra ``archive``).
 
-Who we are comes from the environment, as the store's own tools read it: ``AWS_ACCESS_KEY_ID``,
+Credentials come from the environment, as for the store's own tools: ``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL`` and so on, or the machine's role.
-One put is one object, whole or not at all, so nothing has to be renamed.
+A put is atomic, so nothing has to be renamed.
 """
 
 from __future__ import annotations
@@ -12,8 +12,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from etl.archive.stores import ArchiveUnavailable
-from etl.errors import ConfigurationError, CredentialsRefused, EtlError
+from etl.errors import ArchiveUnavailable, ConfigurationError, CredentialsRefused, EtlError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore as Obstore
@@ -26,7 +25,7 @@ RETRY_SECONDS: Final = 180
 def open_object_store(address: str) -> ObjectStore:
     """The store of an ``s3://``, ``gs://`` or ``az://`` address; sends no request yet."""
     try:
-        # 16 ms, and an extra: only who keeps archives there pays for it.
+        # Imported here because it takes 16 ms, and is an optional extra.
         from obstore import exceptions, store  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(
@@ -37,12 +36,12 @@ def open_object_store(address: str) -> ObjectStore:
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise ConfigurationError(
             "An archive's address is scheme://bucket/path without a user, key or query: the keys "
-            "come from the environment (AWS_ACCESS_KEY_ID and its kin)."
+            "come from the environment (AWS_ACCESS_KEY_ID and related variables)."
         )
     if not parts.netloc:
         raise ConfigurationError("An archive's address names no bucket: s3://bucket/path.")
-    # A store of one's own on the same machine or in the same network seldom has a certificate; that
-    # the address begins with http:// says that the operator knows.
+    # A self-hosted store on the same machine or network seldom has a certificate; with http:// in
+    # the endpoint the operator accepts that.
     endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT", "")
     plain = parts.scheme.lower() == "s3" and endpoint.startswith("http://")
     try:
@@ -55,7 +54,7 @@ def open_object_store(address: str) -> ObjectStore:
             },
         )
     except (exceptions.BaseError, ValueError, TypeError) as error:
-        # The library's text may hold what the environment holds.
+        # The library's text may contain values from the environment.
         raise ConfigurationError(
             f"The archive's address {address} cannot be used: {type(error).__name__}. Check it, "
             "and the store's variables in the environment."
@@ -110,7 +109,7 @@ class ObjectStore:
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
     def _failure(self, what: str, error: Exception) -> EtlError:
-        """Our error for one of the library, whose texts hold addresses, headers and bodies."""
+        """Translate an error of the library, whose texts contain addresses, headers and bodies."""
         from obstore import exceptions  # noqa: PLC0415
 
         said = f"The archive {self._address} cannot be {what}"
@@ -118,8 +117,8 @@ class ObjectStore:
         refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
         if isinstance(error, (*refused, PermissionError)):
             return CredentialsRefused(
-                f"{said}: the object store refuses who we are. Check its keys in the environment "
-                "and what they allow.",
+                f"{said}: the object store refuses the credentials. Check the keys in the "
+                "environment and their permissions.",
                 **facts,
             )
         if isinstance(error, exceptions.NotFoundError | FileNotFoundError):

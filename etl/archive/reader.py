@@ -1,4 +1,4 @@
-"""What is in an archive: runs that were published, runs that were not, and their replies."""
+"""What an archive contains: published and unpublished runs, and their replies."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NOT_AN_ARCHIVE: Final = "no archive of this program"
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A file of replies as it lies in a run's folder: what a manifest would say of it."""
+    """A file of replies in a run's folder, as a manifest would list it."""
 
     segment: Segment
     replies: tuple[tuple[int, datetime], ...]
@@ -77,7 +77,7 @@ class Archive:
         return sorted(run_id for run_id in found if run_id is not None)
 
     def manifest(self, partner_id: int, run_id: int) -> Manifest | None:
-        """The run's manifest; None if it has none, so has not published or was not finished."""
+        """The run's manifest; None if it has not published, or its archive is unfinished."""
         name = f"{run_folder(partner_id, run_id)}/{MANIFEST_NAME}"
         body = self._store.read(name)
         if body is None:
@@ -96,7 +96,7 @@ class Archive:
             raise corrupt(f"{shown} is missing", run_id=manifest.run_id)
         if len(packed) != segment.bytes or sha256_of(packed) != segment.sha256:
             raise corrupt(
-                f"{shown} is not the file that the manifest names: its SHA-256 is another",
+                f"{shown} is not the file that the manifest names: its SHA-256 differs",
                 run_id=manifest.run_id,
             )
         head, replies = unpack(packed, shown)
@@ -118,7 +118,7 @@ class Archive:
 
 
 def kept_of(run_id: int, name: str, packed: bytes, replies: list[Reply]) -> Kept:
-    """What is to be said of one file."""
+    """One file as a manifest would list it."""
     return Kept(
         Segment(
             name=f"{run_name(run_id)}/{name}",

@@ -1,8 +1,8 @@
 """A segment: the replies of one staging transaction in one compressed file.
 
-Decompressed it is a line of JSON about the transaction, then for each reply a line of JSON about
-it, its body byte for byte, and a line feed.  ``zstdcat batch-000001.zst | less`` shows it.  The
-bodies are kept as they were accepted: a row that could not be loaded is kept with every byte.
+Decompressed it is a line of JSON about the transaction, then per reply a line of JSON about it,
+its body byte for byte, and a line feed.  ``zstdcat batch-000001.zst | less`` shows it.  Bodies are
+kept as they were accepted, rows that could not be loaded included.
 """
 
 from __future__ import annotations
@@ -126,12 +126,12 @@ def unpack(packed: bytes, name: str) -> tuple[SegmentHead, list[Reply]]:
             body = text[cursor : cursor + reply.body_bytes]
             cursor += reply.body_bytes + 1
             if hashlib.sha256(body).hexdigest() != reply.sha256:
-                raise corrupt(f"reply {reply.seq} in {name} has another SHA-256")
+                raise corrupt(f"reply {reply.seq} in {name} has a different SHA-256")
             replies.append(Reply(reply, body))
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
-        raise corrupt(f"{name} does not hold what a file of replies holds") from None
+        raise corrupt(f"{name} is not a file of replies") from None
     if cursor != len(text):
-        raise corrupt(f"{name} holds more than its first line says")
+        raise corrupt(f"{name} contains more than its first line says")
     return head, replies
 
 

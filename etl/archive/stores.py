@@ -1,4 +1,4 @@
-"""Where an archive is kept.  A store holds named byte strings; a name is a path with slashes."""
+"""Where an archive is kept.  A store maps names to bytes; a name is a path with slashes."""
 
 from __future__ import annotations
 
@@ -9,19 +9,13 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from etl.errors import ConfigurationError, WarehouseUnavailable
+from etl.errors import ArchiveUnavailable, ConfigurationError
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
-"""An archive holds personal data: nobody but its owner reads it."""
+"""An archive contains personal data: only its owner may read it."""
 OBJECT_SCHEMES: Final = ("s3", "gs", "az")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-
-
-class ArchiveUnavailable(WarehouseUnavailable):
-    """The archive cannot be read or written now: free some space, or try again later."""
-
-    kind = "archive_unavailable"
 
 
 class Store(Protocol):
@@ -29,7 +23,7 @@ class Store(Protocol):
 
     @property
     def address(self) -> str:
-        """What messages call it; holds no secret."""
+        """Its name in messages; contains no secret."""
         ...
 
     def folders(self, under: str) -> list[str]:
@@ -45,7 +39,7 @@ class Store(Protocol):
         ...
 
     def write(self, name: str, body: bytes) -> None:
-        """Write all of it or nothing, for good when this returns; replaces what was there."""
+        """Write atomically, durable when this returns; replaces what was there."""
         ...
 
 
@@ -100,7 +94,7 @@ class LocalStore:
 
     def write(self, name: str, body: bytes) -> None:
         path = self._root / name
-        # Listings leave out what begins with a dot, so a killed run's rest is no part of anything.
+        # Listings skip names with a leading dot, so what a killed run leaves is never read.
         temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
         try:
             self._make(path.parent)
@@ -133,7 +127,7 @@ class LocalStore:
             raise self._failure("read", error) from error
 
     def _make(self, folder: Path) -> None:
-        """Make a folder and those above it; each is on the disk when this returns."""
+        """Make a folder and its parents, durably."""
         if folder.is_dir():
             return
         self._make(folder.parent)
@@ -150,7 +144,7 @@ class LocalStore:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a folder's entries on the disk: a rename alone does not."""
+    """Sync a folder's entries to disk: a rename alone does not."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

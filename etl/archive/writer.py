@@ -1,11 +1,11 @@
-"""Writes the archive while a run is at work, and its manifest when the run has published.
+"""Writes the archive during a run, and the manifest once the run has published.
 
-A file of replies is on the disk before they are staged, so what is published has been archived.
+Replies are written to disk before they are staged, so what is published has been archived.
 The ledger decides what belongs to a run: replies that were kept and never staged (the transaction
 failed, the walk started over) stay in the folder and are not in the manifest.
 
 If the process dies between the publishing commit and the manifest, ``begin`` of the next archived
-run writes it: from the ledger and the files that are there.
+run writes it, from the ledger and the files that exist.
 """
 
 from __future__ import annotations
@@ -36,13 +36,12 @@ from etl.archive.layout import (
 )
 from etl.archive.reader import Archive, Kept
 from etl.archive.segment import Call, SegmentHead, pack
-from etl.archive.stores import ArchiveUnavailable, Store, open_store
+from etl.archive.stores import Store, open_store
 from etl.errors import ConfigurationError, DataRefused, EtlError
 from etl.resources import program_version
 from etl.warehouse.ledger.replayed import entry_of, ledger_rows, published_before, staged_replies
 
 if TYPE_CHECKING:
-    from etl.archive.recorder import Recorder
     from etl.warehouse.ledger.run import Database, OpenRun, StagedPage
 
 log = logging.getLogger(__name__)
@@ -51,13 +50,13 @@ log = logging.getLogger(__name__)
 def open_recorder(address: str, database: Database, *, absence_grace: timedelta) -> Recorder:
     """The recorder of an archive; ``absence_grace`` is that of the run's look-ups.
 
-    Raises ConfigurationError for an address that cannot be one; asks nobody yet.
+    Raises ConfigurationError for an invalid address; sends no request yet.
     """
-    return ArchiveRecorder(open_store(address), database, absence_grace=absence_grace)
+    return Recorder(open_store(address), database, absence_grace=absence_grace)
 
 
-class ArchiveRecorder:
-    """``etl.archive.recorder.Recorder`` for an archive; one run each."""
+class Recorder:
+    """Keeps every reply that one run stages.  Called from one thread; a dry run has none."""
 
     def __init__(self, store: Store, database: Database, *, absence_grace: timedelta) -> None:
         self._store = store
@@ -68,13 +67,18 @@ class ArchiveRecorder:
         self._written = 0
 
     def begin(self, run: OpenRun) -> bool:
+        """Prepare the archive for a run that is open and has read nothing yet.
+
+        False: it resumed a walk of which some replies were not kept, so the walk must start over.
+        Raises ConfigurationError or ArchiveUnavailable where replies cannot be kept.
+        """
         mark = self._store.read(MARK_NAME)
         if mark is None:
             self._store.write(MARK_NAME, encode_mark())
         else:
             check_mark(mark, self._store.address)
-        self._look_around(run)
-        # The first file of the run shows before the first request that replies can be kept.
+        self._reconcile(run)
+        # Writing a file proves before the first request that replies can be kept.
         self._store.write(
             f"{run_folder(run.partner_id, run.run_id)}/{RUN_NAME}",
             msgspec.json.format(
@@ -95,6 +99,12 @@ class ArchiveRecorder:
         return run.walk_id == run.run_id or self._has_walk_of(run)
 
     def record(self, run: OpenRun, pages: Sequence[StagedPage], *, lookup: bool) -> None:
+        """Keep pages (their ``seq`` set) that are staged next, in one transaction.
+
+        ``lookup``: the one page is an answer to a look-up by id.  What was recorded and is not in
+        ``sync_page`` afterwards was not staged.  Raises ArchiveUnavailable; the run then fails
+        without publishing.
+        """
         call: Call = "lookup" if lookup else "pages"
         head = SegmentHead(
             partner_id=run.partner_id,
@@ -119,17 +129,18 @@ class ArchiveRecorder:
         self._kept.append(Kept(segment, replies))
 
     def finish(self, run: OpenRun) -> None:
+        """Write the manifest of a published run; if that fails, a later ``begin`` does it."""
         try:
             self._write_manifest(run.partner_id, run.run_id, self._kept)
         except EtlError as error:
-            # The run has published: nothing takes that back.
+            # The run has published, so this is no failure of the run.
             log.warning(
                 "the run has published, but its archive is unfinished; the next run finishes it",
                 extra={"run_id": run.run_id, "reason": error.message},
             )
 
     def _has_walk_of(self, run: OpenRun) -> bool:
-        """Whether every reply of the walk that the run resumed is here, and remember where."""
+        """Whether every reply of the resumed walk is here; remembers the files."""
         rows = ledger_rows(self._database, run.run_id)[:-1]
         try:
             self._kept = [kept for row in rows for kept in self._kept_by(row)]
@@ -149,8 +160,8 @@ class ArchiveRecorder:
     def _kept_by(self, row: Mapping[str, object]) -> Iterator[Kept]:
         return self._archive.kept(int(str(row["partner_id"])), int(str(row["run_id"])))
 
-    def _look_around(self, run: OpenRun) -> None:
-        """Finish what an earlier run left undone, and make sure whose archive this is."""
+    def _reconcile(self, run: OpenRun) -> None:
+        """Finish what an earlier run left unfinished; refuse the archive of another warehouse."""
         run_ids = self._archive.run_ids(run.partner_id)
         if run_ids and run_ids[-1] >= run.run_id:
             raise self._of_another_warehouse(
@@ -196,8 +207,8 @@ class ArchiveRecorder:
         staged = staged_replies(self._database, run_id)
         chosen = chosen_of(kept, staged)
         row = rows[-1]
-        # Fewer pages in the ledger than it counted: they were pruned, and nobody knows any more
-        # which replies were staged.
+        # Fewer pages in the ledger than it counted: they were pruned, and which replies were staged
+        # is no longer known.
         if chosen is None or len(staged) != row["pages"] or row["published_at"] is None:
             raise DataRefused(
                 f"The archive does not hold every reply of run {run_id}: it cannot be replayed.",
@@ -239,6 +250,3 @@ def chosen_of(kept: Iterable[Kept], staged: Mapping[int, datetime]) -> list[Segm
             chosen.append(each.segment)
             found.update(seq for seq, _ in each.replies)
     return chosen if found == staged.keys() else None
-
-
-__all__ = ["ArchiveRecorder", "ArchiveUnavailable", "open_recorder"]

@@ -35,10 +35,10 @@ from etl.archive.layout import (
 from etl.archive.object_store import ObjectStore
 from etl.archive.reader import Archive, Kept
 from etl.archive.segment import SegmentHead, pack, unpack
-from etl.archive.stores import ArchiveUnavailable, LocalStore, Store, open_store
+from etl.archive.stores import LocalStore, Store, open_store
 from etl.archive.writer import chosen_of
 from etl.coverage import Span
-from etl.errors import ConfigurationError, DataRefused, UsageError
+from etl.errors import ArchiveUnavailable, ConfigurationError, DataRefused, UsageError
 from etl.warehouse.ledger.run import StagedPage
 
 AT = datetime(2026, 11, 23, 1, 2, 3, 456789, tzinfo=UTC)
@@ -253,7 +253,8 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from etl.archive.stores import ArchiveUnavailable, LocalStore\n"
+        "from etl.archive.stores import LocalStore\n"
+        "from etl.errors import ArchiveUnavailable\n"
         "store = LocalStore(Path(sys.argv[1]))\n"
         "store.write('partner-1/small', b'x' * 10)\n"
         "try:\n"

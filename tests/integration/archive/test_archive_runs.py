@@ -125,8 +125,8 @@ def test_a_file_that_was_lost_makes_the_walk_start_over(kept: Kept) -> None:
 
 KILLED_BEFORE_ITS_MANIFEST = """
 import os, signal
-from etl.archive.writer import ArchiveRecorder
-ArchiveRecorder.finish = lambda self, run: os.kill(os.getpid(), signal.SIGKILL)
+from etl.archive.writer import Recorder
+Recorder.finish = lambda self, run: os.kill(os.getpid(), signal.SIGKILL)
 from etl.cli import main
 main(["sync"])
 """
