@@ -1,4 +1,4 @@
--- A version of kind absent repeats what was known of the token.
+-- A version of kind absent repeats the known values of the token.
 select
     later.partner_id,
     later.token_id,

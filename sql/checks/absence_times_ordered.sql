@@ -1,4 +1,4 @@
--- The times of an absence are in order: a walk saw the token, then another found it missing.
+-- The timestamps of an absence are in order: one walk saw the token, a later one did not.
 select
     absence.partner_id,
     absence.token_id,

@@ -1,4 +1,4 @@
--- A token was called absent only by a run that asked for it by its id itself (until pages are pruned).
+-- A token was marked absent only by a run that looked it up by its id (until pages are pruned).
 with absence as (
     select
         partner_id,
@@ -10,7 +10,7 @@ with absence as (
     where change_kind = 'absent'
 ),
 
--- All ids of a short look-up; of a long one the first and the last, with an ellipsis between
+-- All ids of a short lookup; of a long one the first and the last, with an ellipsis between
 -- (pages of version 0.1 name the first one only).
 look_up as (
     select
@@ -20,8 +20,8 @@ look_up as (
     inner join sync_run as run on run.run_id = page.run_id
     where
         page.filter like '%"idIn"%'
-        -- A look-up of an earlier run of the walk confirms nothing; programs that did not keep the
-        -- age of their pages took it over.
+        -- A lookup of an earlier run of the walk confirms nothing; program versions without
+        -- oldest_page_at accepted it.
         and (page.requested_at >= run.started_at or run.oldest_page_at is null)
 ),
 
@@ -42,7 +42,7 @@ select
     created_at
 from absence
 where
-    exists (select 1 from sync_page as page where page.run_id = absence.run_id) -- else pruned
+    exists (select 1 from sync_page as page where page.run_id = absence.run_id) -- otherwise pruned
     and not exists (
         select 1 from asked
         where

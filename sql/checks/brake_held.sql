@@ -1,4 +1,4 @@
--- No run took more tokens away than the brake lets pass, unless an operator said so.
+-- No run marked more tokens absent than the absence limit allows, unless it was overridden.
 select
     partner_id,
     run_id,

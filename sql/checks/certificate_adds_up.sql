@@ -1,4 +1,4 @@
--- The spans of a published run's pages add up to the coverage that it claims (until pruned).
+-- The spans of a published run's pages add up to its coverage (until pages are pruned).
 select
     run.partner_id,
     run.run_id,
@@ -9,7 +9,7 @@ join (
     select
         run_id,
         coalesce(
-            -- A page of a filtered list says nothing about the whole one.
+            -- A page of a filtered list proves nothing about the whole list.
             range_agg(span) filter (
                 where not cast(filter as jsonb) ?| array['idIn', 'statusIn']
             ),

@@ -1,4 +1,4 @@
--- A token goes absent or changes only while listed, and is relisted only after an absence.
+-- A token becomes absent or changes only while listed, and is relisted only after an absence.
 select
     later.partner_id,
     later.token_id,

@@ -1,4 +1,4 @@
--- changed_columns names what differs from the version before (volatile ones aside).
+-- changed_columns names what differs from the previous version (volatile columns aside).
 select
     partner_id,
     token_id,

@@ -1,4 +1,4 @@
--- A published run covered what its mode promises; what it could not read is a stated hole.
+-- A published run covered what its mode requires; what it could not read is a recorded hole.
 with settled as (
     select
         run.partner_id,
@@ -34,12 +34,12 @@ from settled
 where
     case mode
         when 'full' then seconds <> '{(,)}'
-        -- The newest tokens as a whole, and of all others those that were open.
+        -- All of the newest tokens, and of the others those that were open.
         when 'incremental' then not upper_inf(seconds) or seconds + open_seconds <> '{(,)}'
         when 'backfill' then not seconds @> int8range(
             cast(floor(extract(epoch from range_from)) as bigint),
             cast(floor(extract(epoch from range_to)) as bigint),
             '[]'
-        ) and (range_from is not null or range_to is not null) -- else by ids
+        ) and (range_from is not null or range_to is not null) -- otherwise by ids
         else false
     end

@@ -1,4 +1,4 @@
--- The constraints and indexes that make other breaches impossible are there, and valid.
+-- The constraints and indexes that make other violations impossible exist and are valid.
 select
     cast(null as integer) as partner_id,
     guard.name as missing_or_invalid

@@ -1,4 +1,4 @@
--- A user, an upload address or auto_finalize that was known is not erased by a later version.
+-- A known user id, upload URL or auto_finalize is not removed by a later version.
 select
     later.partner_id,
     later.token_id,

@@ -1,4 +1,4 @@
--- Every token that a run read is accounted for, written, unchanged or rejected, and was on a page.
+-- Every token that a run read is counted as written, unchanged or rejected, and was on a page.
 select
     partner_id,
     run_id,

@@ -1,4 +1,4 @@
--- The counts of a run are the versions that it wrote (until some were pruned).
+-- The counts of a run equal the versions that it wrote (until versions are pruned).
 with pruned as (
     select
         partner_id,
@@ -44,7 +44,7 @@ where
             > coalesce(
                 written.inserted + written.changed + written.absent + written.relisted, 0
             )
-            -- A version was valid after its run, so a later run's was not pruned.
+            -- valid_to is after the run: versions of runs after the horizon were not pruned.
             and (run.published_at < pruned.horizon) is not true
         )
     )

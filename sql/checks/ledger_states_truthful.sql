@@ -1,4 +1,4 @@
--- The state of a run agrees with its times and its error.
+-- The status of a run agrees with its timestamps and its error.
 select
     partner_id,
     run_id,

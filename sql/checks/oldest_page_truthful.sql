@@ -1,4 +1,4 @@
--- The age of what a run published is that of the oldest of its pages (until pages are pruned).
+-- oldest_page_at of a run is that of its oldest page (until pages are pruned).
 select
     run.partner_id,
     run.run_id,

@@ -1,4 +1,4 @@
--- At most one run of an account is running.
+-- At most one run per account is running.
 select
     partner_id,
     count(*) as running,

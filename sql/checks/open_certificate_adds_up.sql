@@ -1,4 +1,4 @@
--- The spans of the pages of open tokens add up to the open_coverage that the run claims.
+-- The spans of the pages of open tokens add up to the open_coverage of the run.
 select
     run.partner_id,
     run.run_id,
@@ -9,7 +9,7 @@ join (
     select
         run_id,
         coalesce(
-            -- Only a page of all three open statuses tells where open tokens are.
+            -- Only a page of all three open statuses proves where open tokens are.
             range_agg(span) filter (where cast(filter as jsonb) ->> 'statusIn' = '0,1,2'),
             '{}'
         ) as coverage

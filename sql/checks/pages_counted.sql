@@ -1,4 +1,4 @@
--- The ledger counts the pages of a published run, and the rows on them (until pruned).
+-- The ledger counts the pages of a published run and the rows on them (until pages are pruned).
 select
     run.partner_id,
     run.run_id,

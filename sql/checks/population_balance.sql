@@ -1,4 +1,4 @@
--- What a run found listed is what the runs before it left listed; the tables hold what is left now.
+-- The tokens listed before a run are those that earlier runs left listed; likewise the tables now.
 with published as (
     select
         partner_id,

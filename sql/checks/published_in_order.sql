@@ -1,4 +1,4 @@
--- Runs of an account published one after the other, in the order of their numbers.
+-- Runs of an account published one after another, in the order of their numbers.
 select
     partner_id,
     run_id,

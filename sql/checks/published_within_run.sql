@@ -14,8 +14,8 @@ from (
     where published_at is not null
 ) as run
 where
-    mode <> 'replay' -- which keeps the stamps of the runs that it replays
-    -- When the server's clock was set back, stamps go on where they were.
+    mode <> 'replay' -- keeps the timestamps of the replayed runs
+    -- If the server's clock is set back, timestamps continue from the latest one.
     and published_at is distinct from published_before + interval '1 microsecond'
     and (
         published_at < started_at

@@ -1,4 +1,4 @@
--- A published run kept the rows that it rejected (until they or its pages were pruned).
+-- A published run kept the rows that it rejected (until they or its pages are pruned).
 select
     run.partner_id,
     run.run_id,
@@ -6,7 +6,7 @@ select
     coalesce(kept.rejected, 0) as rejected_kept
 from sync_run as run
 left join (
-    -- A page that was read twice shows the row twice, maybe with other volatile values.
+    -- A page that was read twice shows the row twice, possibly with other volatile values.
     select
         run_id,
         count(*) as rejected

@@ -1,4 +1,4 @@
--- A resumed run goes on with the walk of an unpublished run of the same account, mode and range.
+-- A resumed run continues the walk of an unpublished run of the same account, mode and range.
 select
     run.partner_id,
     run.run_id,
@@ -14,8 +14,8 @@ where
         run.walk_id is null
         or origin.run_id is null
         or origin.run_id >= run.run_id
-        -- What the audit refused is read again from the beginning.  Programs that did not keep the
-        -- age of their pages went on with it.
+        -- A walk that the audit refused starts over.  Program versions without oldest_page_at
+        -- resumed it.
         or origin.status not in ('failed', 'abandoned', 'refused')
         or (origin.status = 'refused' and run.oldest_page_at is not null)
         or origin.walk_id is distinct from run.walk_id

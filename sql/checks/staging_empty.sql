@@ -1,4 +1,4 @@
--- Staging holds nothing but the work of walks that may still be published.
+-- Staging holds only rows of walks that may still be published.
 select
     staging.partner_id,
     staging.walk_id,

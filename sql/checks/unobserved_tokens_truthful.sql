@@ -1,4 +1,4 @@
--- A token is called unobserved only by a published run that ought to have seen it, and did not.
+-- A token is unobserved only by a published run that covered it and did not see it.
 with noted as (
     select
         noted.partner_id,
@@ -38,7 +38,7 @@ judged as (
             )
                 then 'the run published a version of it'
             when known.version is null and exists (
-                -- else its earlier versions are pruned
+                -- otherwise its earlier versions are pruned
                 select 1 from upload_token_history as first_version
                 where
                     first_version.partner_id = noted.partner_id

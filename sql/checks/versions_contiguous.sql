@@ -1,4 +1,4 @@
--- Versions of a token are 1, 2, ... without gaps, the latest one in upload_token (older ones pruned).
+-- Versions of a token are 1, 2, ... without gaps, the latest in upload_token (older ones pruned).
 with pruned as (
     select
         partner_id,
@@ -36,6 +36,6 @@ where
     or coalesce(earlier.versions, 0) <> latest.version - coalesce(earlier.oldest, latest.version)
     or (
         coalesce(earlier.oldest, latest.version) > 1
-        -- What came before the oldest that is left was valid until this one began.
+        -- The version before the oldest remaining one was valid until this one began.
         and (coalesce(earlier.valid_from, latest.valid_from) < pruned.horizon) is not true
     )

@@ -1,4 +1,4 @@
--- A version differs from the one before in a column that makes a version.
+-- A version differs from the previous one in a column that creates a version.
 select
     later.partner_id,
     later.token_id,

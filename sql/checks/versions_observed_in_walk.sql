@@ -1,4 +1,4 @@
--- A version was observed between the beginning of its walk and its publication.
+-- A version was observed between the start of its walk and its publication.
 select
     version.partner_id,
     version.token_id,
@@ -14,6 +14,6 @@ where
     run.status = 'succeeded'
     and (
         version.observed_at < walk.started_at
-        -- Within a run, time is told by the program's own steady clock; the stamp by the server's.
+        -- Times within a run are by the program's monotonic clock, published_at by the server's.
         or version.observed_at > run.published_at + interval '1 minute'
     )

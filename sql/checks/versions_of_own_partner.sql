@@ -1,4 +1,4 @@
--- A run publishes, and supersedes, tokens of its own account only.
+-- A run publishes and supersedes only tokens of its own account.
 select
     version.partner_id,
     version.token_id,

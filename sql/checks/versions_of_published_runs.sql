@@ -1,4 +1,4 @@
--- Every version was published by a run that succeeded: failed runs left no trace.
+-- Every version was published by a run that succeeded: failed runs leave no trace.
 select
     version.partner_id,
     version.token_id,

@@ -1,4 +1,4 @@
--- Who uploads most, and how does it go?
+-- Who uploads most, and how many of their uploads succeed?
 -- Variables: partner_id
 select
     user_id,

@@ -1,4 +1,4 @@
--- How many bytes were announced and never came?
+-- How many announced bytes were never received?
 -- Variables: partner_id
 select
     outcome,

@@ -1,4 +1,4 @@
--- What is different between two nights?
+-- What changed between two runs?
 -- Variables: run_before, run_id
 select
     case

@@ -1,4 +1,4 @@
--- How fresh is this, and is it complete?
+-- How fresh and how complete are the data?
 -- Variables: partner_id, now
 select
     last_complete_at,

@@ -1,4 +1,4 @@
--- How fast does it grow?
+-- How fast does the number of uploads grow?
 -- Variables: partner_id
 select
     to_char(created_at at time zone kaltura_time_zone(), 'YYYY-MM') as month,

@@ -1,4 +1,4 @@
--- What has one token been through?
+-- What is the history of a token?
 -- Variables: partner_id, token_id
 select
     token.version,

@@ -1,4 +1,4 @@
--- Which uploads were taken up again after half a day or more?
+-- Which uploads were resumed after half a day or more?
 -- Variables: partner_id
 select
     later.token_id,

@@ -1,4 +1,4 @@
--- Who waits longest, and are their files large or their lines slow?
+-- Whose uploads take longest, and is it the file size or the connection?
 -- Variables: partner_id
 select
     upload.user_id,

@@ -1,4 +1,4 @@
--- What was stuck at a run, as the run before had found it, and what became of it?
+-- What was stuck at a given run, and what became of it?
 -- Variables: run_id
 with seen as (
     select

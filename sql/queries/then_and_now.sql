@@ -1,4 +1,4 @@
--- What did we know at a moment, and what do we know of it now?
+-- What was known at a given time, and what is known about it now?
 -- Variables: partner_id, at
 select
     case

@@ -1,4 +1,4 @@
--- Which nights failed, or could not read everything?
+-- Which runs failed, or could not read everything?
 -- Variables: partner_id, since
 select
     run.run_id,

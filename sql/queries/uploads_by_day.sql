@@ -1,4 +1,4 @@
--- How many uploads a day, in my own time zone?
+-- How many uploads per day, in my own time zone?
 -- Variables: partner_id, since; the days are cut in kaltura.time_zone, a setting of the session
 select
     day,

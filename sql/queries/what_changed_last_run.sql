@@ -1,4 +1,4 @@
--- What changed with the last run that published?
+-- What changed in the last published run?
 select
     token.change_kind,
     case

@@ -1,4 +1,4 @@
--- The accounts of which there is any run, at most 100.
+-- The accounts that have a run, at most 100.
 select
     partner_id,
     max(published_at) as published_at

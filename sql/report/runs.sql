@@ -1,4 +1,4 @@
--- The last runs, newest first; those that were asked to publish nothing are left out.
+-- The last runs, newest first, without dry runs and skipped runs.
 select
     run_id,
     coalesce(overrides ->> 'replayed_mode', mode) as mode,

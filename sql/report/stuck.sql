@@ -1,4 +1,4 @@
--- Open uploads that have not moved for a day or more, the longest first, and how many there are.
+-- Open uploads without progress for a day or more, the longest first, and their number.
 select
     token_id,
     user_id,

@@ -1,7 +1,7 @@
--- The users with most uploads, and how many users there are.
+-- The users with most uploads, and the number of users.
 --
--- What upload_user_summary says of all users, reckoned for those that are shown: sorting the times
--- of a million uploads by user is what takes long.
+-- As upload_user_summary, but computed only for the users shown: sorting the durations of a
+-- million uploads by user is the expensive part.
 with busiest as (
     select
         user_id,
@@ -30,7 +30,7 @@ from busiest
 inner join upload_outcome as upload
     on
         upload.partner_id = %(partner_id)s
-        -- So that a hash finds the user who is none, too.
+        -- NULL becomes a value, so that a hash join finds uploads without a user too.
         and coalesce(upload.user_id, '') = coalesce(busiest.user_id, '')
         and (upload.user_id is null) = (busiest.user_id is null)
 group by busiest.user_id, busiest.uploads, busiest.total

@@ -1,4 +1,4 @@
--- Uploads that stopped being listed while they were open, in the days shown, the last ones first.
+-- Uploads that disappeared while open, in the days shown, the latest first.
 select
     token.token_id,
     token.user_id,

@@ -1,7 +1,7 @@
--- Open uploads that had not moved for a day or more when they were last looked at.
+-- Open uploads that had not moved for 24 hours or more as of sync_freshness.open_seen_at.
 --
--- Looked at: sync_freshness.open_seen_at, the beginning of the last published walk that read all
--- open tokens.  What happened since then nobody knows, so time does not run on without a sync.
+-- open_seen_at is the start of the last published walk that read all open tokens.  What happened
+-- later is unknown, so stuck_for does not grow without a sync.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- user_id: Kaltura user.

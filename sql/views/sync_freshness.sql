@@ -1,7 +1,7 @@
--- How fresh and how complete the warehouse is, a row an account.
+-- How fresh and how complete the warehouse is, one row per account.
 --
--- Complete is a published run that covered the whole line of createdAt, but for positions that the
--- service could not serve (unreadable; they are stated).  Dry runs do not count as runs.
+-- Complete is a published run that covered all of createdAt, except positions that the service
+-- could not return (unreadable, recorded as holes).  Dry runs do not count as runs.
 -- partner_id: Kaltura account (partner).
 -- last_published_at: Stamp of the last published run of any mode.
 -- last_complete_at: Stamp of the last complete one.

@@ -1,6 +1,6 @@
--- What became of each upload, as far as is known: a row a token.
+-- The outcome of each upload, as far as is known: one row per token.
 --
--- Kept apart, and together all tokens:
+-- Mutually exclusive, and together all tokens:
 -- succeeded - was CLOSED at any time, whatever came after (closed tokens are purged in the end);
 -- failed - TIMED_OUT or ERROR when last seen;
 -- deleted - DELETED, or no longer listed, and none of the above;
@@ -45,7 +45,7 @@ select
         when
             least(closed.updated_at, case when token.status = 3 then token.updated_at end)
             >= token.created_at
-            -- date_part, because extract would take the way over numeric.
+            -- date_part, because extract would compute in numeric.
             then date_part(
                 'epoch',
                 least(closed.updated_at, case when token.status = 3 then token.updated_at end)

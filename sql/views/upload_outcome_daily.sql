@@ -9,7 +9,7 @@
 -- started: Tokens created on the day.
 -- succeeded: Of these, those that were CLOSED at any time.
 -- failed: TIMED_OUT or ERROR when last seen.
--- abandoned: Open, and last moved more than 7 days before they were last looked at.
+-- abandoned: Open, and last moved more than 7 days before sync_freshness.open_seen_at.
 -- deleted: DELETED or no longer listed, without having succeeded or failed.
 -- still_open: All others.
 -- bytes_announced: Sum of the sizes announced, in bytes; those not known are left out.
@@ -66,7 +66,7 @@ from (
             cast(outcome.created_at at time zone zone.name as date) as day
         from upload_outcome as outcome
         cross join zone
-        -- Keeps the outcome from being worked out once for each column that counts it.
+        -- Prevents the outcome from being computed once per column that counts it.
         offset 0
     ) as upload
     group by upload.partner_id, upload.day, upload.size_bucket_order

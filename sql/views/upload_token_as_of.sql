@@ -8,7 +8,7 @@ returns setof upload_token_history
 language sql
 stable
 parallel safe
--- Bound when it is made: no search_path can change what it reads, and it is inlined all the same.
+-- Bound at creation: no search_path can change what it reads, and it is still inlined.
 begin atomic
     select known.*
     from upload_token_history as known

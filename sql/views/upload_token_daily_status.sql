@@ -14,7 +14,7 @@ with zone as materialized (
     select kaltura_time_zone() as name
 ),
 
--- Few rows: the stamps of all versions are those of the runs.
+-- Few rows: the timestamps of all versions are those of the runs.
 moved as (
     select
         known.partner_id,
@@ -76,7 +76,7 @@ select
     zone.name as time_zone
 from counted
 cross join zone
--- Until the next day on which the number changes, else until today.
+-- Until the next day on which the number changes, otherwise until today.
 cross join lateral generate_series(
     0,
     coalesce(

@@ -24,7 +24,7 @@ begin atomic
         end <= upload_token_happened_by.at
     union all
     select
-        -- Of the outer one, so that a condition on them is applied first.
+        -- Columns of the outer query, so that a condition on them is applied first.
         latest.partner_id,
         latest.token_id,
         earlier.version,

@@ -3,7 +3,7 @@
 -- The interval [happened_after, happened_before] contains the true moment, as far as the clocks of
 -- the service and of the database agree: the old state was still seen by a published walk that
 -- began at happened_after, the new one by a reply that had arrived at happened_before.  A token that
--- changed twice between two looks has one row, and the interval is that of the last change or
+-- changed twice between two runs has one row, and the interval is that of the last change or
 -- earlier.  A version whose predecessor was pruned has from_status NULL, as at first sight.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
@@ -35,7 +35,7 @@ select
     moment.happened_at,
     moment.happened_after,
     moment.happened_before,
-    -- Not a window function: so that a condition on any column is applied first.
+    -- Not a window function, so that a condition on any column is applied first.
     case
         when moment.version > 1 then (
             select moment.happened_at - before.happened_at

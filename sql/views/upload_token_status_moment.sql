@@ -1,6 +1,6 @@
--- One row a change of status or presence, without the time in the status before: a part of the next.
+-- One row per change of status or presence, without time_in_from_status.
 --
--- Ask upload_token_status_history instead, which has one more column.
+-- Used by upload_token_status_history: query that view instead.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- version: The version that brought the change; 1 is the first sight of the token.
@@ -32,7 +32,7 @@ select
     case when became.is_listed then became.status end as to_status_code,
     became.change_kind,
     case
-        -- Every token begins as pending, and what was never seen as anything else still was.
+        -- Every token begins as PENDING, and a token never seen otherwise still was.
         when became.version = 1 and became.status = 0 then bounds.happened_after
         -- updated_at is in whole seconds: the second may begin before the interval does.
         when
@@ -55,9 +55,9 @@ left join upload_token_superseded as was
         and was.version = became.version - 1
 left join upload_token_status as became_name on became_name.code = became.status
 left join upload_token_status as was_name on was_name.code = was.status
--- The run published just before: the same for all versions of a run, and mostly the one wanted.
--- Runs of an account publish in the order of their numbers.  Each of these joins gives one row for
--- sure, so that Postgres leaves them out where the times are not asked for.
+-- The previously published run: the same for all versions of a run, and mostly the one wanted.
+-- Runs of an account publish in the order of their numbers.  Each of these joins gives exactly one
+-- row, so that Postgres can remove them if the times are not selected.
 left join lateral (
     select max(run.run_id) as run_id
     from sync_run as run
@@ -87,11 +87,11 @@ left join lateral (
                     @> cast(date_part('epoch', was.created_at) as bigint)
                 )
             )
-            -- Of a token that was away, a row that could not be loaded may have been the return.
+            -- A rejected row of an absent token may have been its return.
             and (was.is_listed or run_before.rejected = 0)
         ) as by_run_before
 ) as saw on true
--- Else the last run that saw it; in the end that is the one that published the old state.
+-- Otherwise the last run that saw it: at the latest the one that published the old state.
 left join lateral (
     select max(latest.started_at) as started_at
     from (
@@ -132,7 +132,7 @@ left join lateral (
 ) as run_earlier on true
 cross join lateral (
     select
-        -- Without an earlier version all that is sure is that the token was not there before.
+        -- Without an earlier version, all that is certain is that the token did not exist before.
         least(
             case
                 when was.version is null then became.created_at

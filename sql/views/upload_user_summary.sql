@@ -1,4 +1,4 @@
--- Uploads of each user: how many ended how, bytes, first and last, and the usual time to complete.
+-- Uploads of each user: how many ended how, bytes, first and last, and median time to complete.
 --
 -- What the outcomes mean is said in upload_outcome; uploads is the sum of the five.
 -- partner_id: Kaltura account (partner).
@@ -6,8 +6,8 @@
 -- uploads: Tokens of the user.
 -- succeeded: Of these, those that were CLOSED at any time.
 -- failed: TIMED_OUT or ERROR when last seen.
--- abandoned: Open, and last moved more than 7 days before they were last looked at.
--- still_open: Neither of the others.
+-- abandoned: Open, and last moved more than 7 days before sync_freshness.open_seen_at.
+-- still_open: All others.
 -- deleted: DELETED or no longer listed, without having succeeded or failed.
 -- bytes_received: Sum of the bytes received.
 -- first_upload_at: created_at of the first token.
@@ -38,7 +38,7 @@ from (
         outcome.created_at,
         outcome.seconds_to_complete
     from upload_outcome as outcome
-    -- Keeps the outcome from being worked out once for each column that counts it.
+    -- Prevents the outcome from being computed once per column that counts it.
     offset 0
 ) as upload
 group by upload.partner_id, upload.user_id
