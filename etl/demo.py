@@ -11,29 +11,26 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from itertools import dropwhile
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
-from etl.errors import ConfigurationError, LeaseHeld
 from etl.process.progress import NoProgress
 from etl.process.stop import Stop
 from etl.resources import sql_directory
-from etl.run.options import SyncOptions
-from etl.run.sync import RunReport, sync_full
+from etl.run.plan import SyncOptions
+from etl.run.report import RunReport
+from etl.run.sync import sync
 from etl.settings.table import Settings
 from etl.simulator import Life, SimulatorServer, generate_account
-from etl.warehouse.engine import connect, transaction, translated_errors
+from etl.warehouse.read.demo import busiest_token, demo_lock, recreate_demo_schema
+from etl.warehouse.read.queries import Reader, reading
+from etl.warehouse.schema.database import open_database
 from etl.warehouse.schema.revision import migrate
 
-if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
 SCHEMA: Final = "kaltura_demo"
-MADE_BY_DEMO: Final = "Made by kaltura-etl demo, which drops it when it runs again."
 OPEN_SHARE: Final = 0.03
 """Uploads that were never finished: few enough to be told apart from those of the nights."""
 SYNC_HOUR: Final = 23
@@ -96,22 +93,19 @@ def run_demo(
     ``settings.database_url`` is the embedded server.  Schema ``kaltura_demo`` is made anew; one
     that this program did not make is a ConfigurationError, and a demo at work is LeaseHeld.
     """
-    engine = connect(str(settings.database_url))
-    try:
-        with _alone(engine):
-            _start_afresh(engine)
-            migrate(str(settings.database_url), SCHEMA)
-            lived: list[Night] = []
-            begin = int(first_load_at(nights, now()).timestamp())
-            account = generate_account(tokens, seed=seed, now=begin, open_share=OPEN_SHARE)
-            with SimulatorServer(account, seed=seed) as server:
-                ours = _settings_for(settings, server)
-                for night in _live(ours, server.life(), nights, stop):
-                    lived.append(night)
-                    yield night
-            yield from _answers(engine, lived)
-    finally:
-        engine.dispose()
+    url = str(settings.database_url)
+    with open_database(url, SCHEMA) as database, demo_lock(database):
+        recreate_demo_schema(database)
+        migrate(url, SCHEMA)
+        lived: list[Night] = []
+        begin = int(first_load_at(nights, now()).timestamp())
+        account = generate_account(tokens, seed=seed, now=begin, open_share=OPEN_SHARE)
+        with SimulatorServer(account, seed=seed) as server:
+            ours = _settings_for(settings, server)
+            for night in _live(ours, server.life(), nights, stop):
+                lived.append(night)
+                yield night
+        yield from _answers(url, lived, {"partner_id": str(account.partner_id)})
 
 
 def _settings_for(settings: Settings, server: SimulatorServer) -> Settings:
@@ -130,7 +124,7 @@ def _live(settings: Settings, life: Life, nights: int, stop: Stop) -> Iterator[N
         stop.check()
         if number:
             life.advance(hours=24)
-        report = sync_full(settings, options, stop=stop, progress=NoProgress())
+        report = sync(settings, options, stop=stop, progress=NoProgress())
         yield _night(number, datetime.fromtimestamp(life.now, UTC), report)
 
 
@@ -150,73 +144,27 @@ def _night(number: int, at: datetime, report: RunReport) -> Night:
     )
 
 
-# --- the schema --------------------------------------------------------------------------------
-
-
-@contextmanager
-def _alone(engine: Engine) -> Iterator[None]:
-    """One demo at a time.  A session's lock is right here: no pooler stands before this server."""
-    with translated_errors(), engine.connect() as connection:
-        locked = connection.exec_driver_sql(
-            "select pg_try_advisory_lock(hashtextextended('kaltura-etl demo', 0))"
-        ).scalar_one()
-        connection.commit()
-        if not locked:
-            raise LeaseHeld("Another demo is at work in this warehouse: wait until it has ended.")
-        try:
-            yield
-        finally:
-            # The connection goes back to a pool, which would keep the lock.
-            connection.invalidate()
-
-
-def _start_afresh(engine: Engine) -> None:
-    with transaction(engine) as connection:
-        found = connection.exec_driver_sql(
-            "select obj_description(oid, 'pg_namespace') from pg_namespace "
-            "where nspname = 'kaltura_demo'"
-        ).one_or_none()
-        if found is not None and found[0] != MADE_BY_DEMO:
-            raise ConfigurationError(
-                f"Schema {SCHEMA} of the embedded Postgres was not made by demo, which would drop "
-                f"it. Rename it: ./dev psql -c 'alter schema {SCHEMA} rename to another_name'",
-                schema=SCHEMA,
-            )
-        connection.exec_driver_sql("drop schema if exists kaltura_demo cascade")
-        connection.exec_driver_sql("create schema kaltura_demo")
-        connection.exec_driver_sql(
-            "comment on schema kaltura_demo is "
-            "'Made by kaltura-etl demo, which drops it when it runs again.'"
-        )
-
-
 # --- the questions -----------------------------------------------------------------------------
 
 
-def _answers(engine: Engine, lived: list[Night]) -> Iterator[Answer]:
-    with transaction(
-        engine, search_path=f"{SCHEMA}, pg_catalog", transaction_read_only="on"
-    ) as connection:
+def _answers(url: str, lived: list[Night], account: dict[str, str]) -> Iterator[Answer]:
+    with reading(url, SCHEMA, sql_directory() / "queries") as reader:
         last, asked = lived[-1], night_to_ask_for(lived)
         day = f"{asked.at:%A}"
-        partner_id = connection.exec_driver_sql(
-            "select partner_id from sync_run order by run_id desc limit 1"
-        ).scalar_one()
-        account = {"partner_id": str(partner_id)}
         yield _ask(
-            connection,
+            reader,
             f"What changed last night (run {last.run_id})?",
             "what_changed_last_run.sql",
         )
         yield _ask(
-            connection,
+            reader,
             f"What was stuck last {day} (run {asked.run_id}), and what became of it?",
             "stuck_at_run.sql",
             {"run_id": str(asked.run_id)},
             note="Kaltura itself can say only what is stuck now.",
         )
         yield _ask(
-            connection,
+            reader,
             "What disappeared, and when?",
             "disappeared.sql",
             account | {"now": "now"},
@@ -224,20 +172,17 @@ def _answers(engine: Engine, lived: list[Night]) -> Iterator[Answer]:
             "run_id tells the night.",
         )
         yield _ask(
-            connection,
+            reader,
             "Did the large uploads of these nights fail more often?",
             "failure_rate_by_size.sql",
             account | {"since": f"{lived[0].at:%Y-%m-%d}"},
             note="By what has become of them up to now: yesterday's may still fail.",
         )
-        busiest = connection.exec_driver_sql(
-            "select token_id from upload_token order by version desc, token_id limit 1"
-        ).scalar_one()
         yield _ask(
-            connection,
+            reader,
             "What has this token been through?",
             "history_of_token.sql",
-            account | {"token_id": str(busiest)},
+            account | {"token_id": busiest_token(reader)},
         )
 
 
@@ -248,7 +193,7 @@ def night_to_ask_for(lived: list[Night]) -> Night:
 
 
 def _ask(
-    connection: Connection,
+    reader: Reader,
     question: str,
     file: str,
     variables: Mapping[str, str] | None = None,
@@ -259,10 +204,7 @@ def _ask(
     lines = (sql_directory() / "queries" / file).read_text(encoding="utf-8").splitlines()
     statement = "\n".join(dropwhile(lambda line: line.startswith("--"), lines))
     sql = with_variables(statement, variables)
-    rows = [
-        {name: _plain(value) for name, value in row.items()}
-        for row in connection.exec_driver_sql(sql).mappings()
-    ]
+    rows = [{name: _plain(value) for name, value in row.items()} for row in reader.query(sql)]
     return Answer(question=question, file=file, sql=sql, rows=rows, note=note, variables=variables)
 
 

@@ -11,14 +11,12 @@ import hashlib
 import sys
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
 from etl.archive.layout import corrupt, utc
-
-if TYPE_CHECKING:
-    from etl.warehouse.ledger.run import StagedPage
+from etl.tokens.page import Page, PageFacts
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -72,31 +70,47 @@ class Reply(msgspec.Struct, frozen=True):
     head: ReplyHead
     body: bytes
 
+    @property
+    def facts(self) -> PageFacts:
+        """The facts of the reply, as they were when it arrived."""
+        head = self.head
+        return PageFacts(
+            page_index=head.page_index,
+            page_size=head.page_size,
+            filter=head.filter,
+            requested_at=head.requested_at,
+            received_at=head.received_at,
+            total_count=head.total_count,
+            rows=head.rows,
+            body_sha256=bytes.fromhex(head.sha256),
+        )
+
 
 _encode = msgspec.json.Encoder().encode
 _decode_head = msgspec.json.Decoder(SegmentHead).decode
 _decode_reply = msgspec.json.Decoder(ReplyHead).decode
 
 
-def pack(head: SegmentHead, pages: Sequence[StagedPage]) -> bytes:
+def pack(head: SegmentHead, pages: Sequence[Page]) -> bytes:
     """The file of a batch; its pages have their numbers."""
     parts = [_encode(head), b"\n"]
     for page in pages:
         if page.seq is None:
             raise ValueError("a page without a number cannot be archived")
+        facts = page.facts
         reply = ReplyHead(
             seq=page.seq,
-            page_index=page.page_index,
-            page_size=page.page_size,
-            filter=page.filter,
+            page_index=facts.page_index,
+            page_size=facts.page_size,
+            filter=facts.filter,
             asked=None if page.asked is None else list(page.asked),
             open_only=page.open_only,
-            requested_at=utc(page.requested_at),
-            received_at=utc(page.received_at),
-            total_count=page.total_count,
-            rows=page.rows,
+            requested_at=utc(facts.requested_at),
+            received_at=utc(facts.received_at),
+            total_count=facts.total_count,
+            rows=facts.rows,
             span=None if page.span is None else page.span.to_sql(),
-            sha256=page.body_sha256.hex(),
+            sha256=facts.body_sha256.hex(),
             body_bytes=len(page.body),
         )
         parts += [_encode(reply), b"\n", page.body, b"\n"]

@@ -42,7 +42,9 @@ from etl.resources import program_version
 from etl.warehouse.ledger.replayed import entry_of, ledger_rows, published_before, staged_replies
 
 if TYPE_CHECKING:
-    from etl.warehouse.ledger.run import Database, OpenRun, StagedPage
+    from etl.tokens.page import Page
+    from etl.warehouse.ledger.run import OpenRun
+    from etl.warehouse.schema.database import Database
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,7 @@ class Recorder:
                         "run_id": run.run_id,
                         "partner_id": run.partner_id,
                         "mode": run.mode,
-                        "walk_id": run.walk_id,
+                        "walk_id": run.walk.walk_id,
                         "resumed_from": run.resumed_from,
                         "started_at": utc(run.started_at),
                         "program_version": program_version(),
@@ -96,9 +98,9 @@ class Recorder:
                 indent=1,
             ),
         )
-        return run.walk_id == run.run_id or self._has_walk_of(run)
+        return not run.is_resumed or self._has_walk_of(run)
 
-    def record(self, run: OpenRun, pages: Sequence[StagedPage], *, lookup: bool) -> None:
+    def record(self, run: OpenRun, pages: Sequence[Page], *, lookup: bool) -> None:
         """Keep pages (their ``seq`` set) that are staged next, in one transaction.
 
         ``lookup``: the one page is an answer to a look-up by id.  What was recorded and is not in
@@ -123,9 +125,9 @@ class Recorder:
             sha256=sha256_of(packed),
             bytes=len(packed),
             replies=len(pages),
-            rows=sum(page.rows for page in pages),
+            rows=sum(page.facts.rows for page in pages),
         )
-        replies = tuple((page.seq, page.received_at) for page in pages if page.seq is not None)
+        replies = tuple((page.seq, page.facts.received_at) for page in pages if page.seq is not None)
         self._kept.append(Kept(segment, replies))
 
     def finish(self, run: OpenRun) -> None:
@@ -180,7 +182,7 @@ class Recorder:
                 break
             if entry is not None and entry.status == "succeeded":
                 self._finish_late(run.partner_id, run_id)
-        last = run.last_published_run_id
+        last = run.baseline.last_published_run_id
         if last is not None and (
             last not in run_ids or self._archive.manifest(run.partner_id, last) is None
         ):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import sys
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from etl.cli.options import json_option, log_options, pass_runtime, setting_options
-from etl.cli.run_options import wait_option
-from etl.cli.runtime import Runtime
+from etl.cli.options import json_option, log_options, pass_runtime, run_options
+from etl.cli.runtime import Run, Runtime
 from etl.errors import UsageError
 
 if TYPE_CHECKING:
-    from etl.cli.run_output import Run
-    from etl.run.options import SyncOptions
+    from etl.run.plan import SyncOptions
 
 
 @click.command()
@@ -44,25 +40,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Publish nothing; print what it would need and what would change.",
 )
-@click.option("--no-resume", is_flag=True, help="Start over instead of resuming a run that failed.")
-@click.option(
-    "--accept-absences",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Publish up to N absences this once, although the brake says no.",
-)
-@wait_option
-@setting_options(
-    "resume_window",
-    "max_unreadable",
-    "absence_grace",
-    "concurrency",
-    "page_size",
-    "partner_id",
-    "service_url",
-    "schema",
-    "archive",
-)
+@run_options
 @json_option
 @log_options
 @pass_runtime
@@ -82,7 +60,7 @@ def backfill(
     touched; all else is as in sync.
     """
     settings = runtime.start()
-    from etl.run.options import SyncOptions
+    from etl.run.plan import SyncOptions
 
     options = SyncOptions(
         mode="backfill",
@@ -95,32 +73,19 @@ def backfill(
     settings.credential()
     settings.require_partner_id()
     runtime.stop.install()
-    from etl.cli.run_output import run_and_print
-
-    run_and_print(runtime, settings, run)
+    runtime.run(settings, run)
 
 
 def _run(options: SyncOptions, begin: str | None, end: str | None, ids_file: str | None) -> Run:
     """What to do; raises UsageError before anything is touched."""
-    from etl.run.backfill import backfill_ids, backfill_range, read_range
+    from etl.cli.backfill_input import ids_of_file, read_range
+    from etl.run.backfill import backfill_ids, backfill_range
 
     if ids_file is not None:
         if begin is not None or end is not None:
             raise UsageError("--ids stands for itself: give no --from and no --to with it.")
-        return partial(backfill_ids, options=options, token_ids=_ids_of(ids_file))
+        return partial(backfill_ids, options=options, token_ids=ids_of_file(ids_file))
     if begin is None and end is None:
         raise UsageError("Say what to read: --from, --to or both, or --ids FILE.")
     wanted = read_range(begin, end, now=datetime.now(UTC))
     return partial(backfill_range, options=options, wanted=wanted)
-
-
-def _ids_of(ids_file: str) -> list[str]:
-    from etl.run.backfill import read_ids
-
-    if ids_file == "-":
-        return read_ids(sys.stdin.buffer, "standard input")
-    try:
-        with Path(ids_file).open("rb") as lines:
-            return read_ids(lines, ids_file)
-    except OSError as exc:
-        raise UsageError(f"{ids_file} cannot be read: {exc.strerror}.") from exc

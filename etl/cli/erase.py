@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from contextlib import closing
 from typing import Any
 
 import click
@@ -65,20 +64,19 @@ def erase(
         raise UsageError("Nobody is named: give --user-id, --token-id or --again.")
     # Signals keep their plain meaning: whatever ends the process, the transaction is undone.
     from etl.cli.database import open_warehouse
-    from etl.warehouse.engine import connect
     from etl.warehouse.privacy.erase import erase as erase_subjects
     from etl.warehouse.privacy.subject import Subject
-    from etl.warehouse.store import Warehouse
+    from etl.warehouse.schema.database import open_database, require_current_schema
 
     subjects = [Subject("user", user_id) for user_id in dict.fromkeys(user_ids)]
     subjects += [Subject("token", token_id) for token_id in dict.fromkeys(token_ids)]
     with (
         open_warehouse(settings, create=False) as opened,
-        closing(Warehouse(connect(str(opened.database_url)), opened.schema)) as warehouse,
+        open_database(str(opened.database_url), opened.schema) as database,
     ):
-        warehouse.require_current_schema()
+        require_current_schema(database)
         erased = erase_subjects(
-            warehouse.database,
+            database,
             partner_id=partner_id,
             key=settings.erasure_key,
             subjects=subjects,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from contextlib import closing
 from typing import Any
 
 import click
@@ -53,9 +52,8 @@ def prune(
     settings = runtime.start()
     runtime.stop.install()
     from etl.cli.database import open_warehouse
-    from etl.warehouse.engine import connect
     from etl.warehouse.privacy.prune import prune as prune_rows
-    from etl.warehouse.store import Warehouse
+    from etl.warehouse.schema.database import open_database, require_current_schema
 
     kept = settings.keep_pages_days
     days = {
@@ -66,11 +64,11 @@ def prune(
         days["versions"] = versions_days
     with (
         open_warehouse(settings, create=False) as opened,
-        closing(Warehouse(connect(str(opened.database_url)), opened.schema)) as warehouse,
+        open_database(str(opened.database_url), opened.schema) as database,
     ):
-        warehouse.require_current_schema()
+        require_current_schema(database)
         pruned = prune_rows(
-            warehouse.database,
+            database,
             days=days,
             partner_id=opened.partner_id,
             apply=apply,

@@ -7,8 +7,7 @@ from functools import partial
 
 import click
 
-from etl.cli.options import json_option, log_options, pass_runtime, setting_options
-from etl.cli.run_options import DurationType, wait_option
+from etl.cli.options import duration_type, json_option, log_options, pass_runtime, run_options
 from etl.cli.runtime import Runtime
 from etl.errors import UsageError
 
@@ -23,30 +22,12 @@ from etl.errors import UsageError
 )
 @click.option(
     "--full-every",
-    type=DurationType(),
+    type=duration_type,
     metavar="DURATION",
     help="Make an incremental run a full one when the last full certificate is older, such as 7d.",
 )
 @click.option("--dry-run", is_flag=True, help="Publish nothing; print what would change.")
-@click.option("--no-resume", is_flag=True, help="Start over instead of resuming a run that failed.")
-@click.option(
-    "--accept-absences",
-    type=click.IntRange(min=0),
-    metavar="N",
-    help="Publish up to N absences this once, although the brake says no.",
-)
-@wait_option
-@setting_options(
-    "resume_window",
-    "max_unreadable",
-    "absence_grace",
-    "concurrency",
-    "page_size",
-    "partner_id",
-    "service_url",
-    "schema",
-    "archive",
-)
+@run_options
 @json_option
 @log_options
 @pass_runtime
@@ -74,9 +55,8 @@ def sync(
     settings.credential()
     settings.require_partner_id()
     runtime.stop.install()
-    from etl.cli.run_output import run_and_print
-    from etl.run.options import SyncOptions
-    from etl.run.sync import sync_full
+    from etl.run.plan import SyncOptions
+    from etl.run.sync import sync as run_sync
 
     options = SyncOptions(
         mode=mode,
@@ -86,4 +66,4 @@ def sync(
         full_every=full_every,
         wait_seconds=wait_seconds,
     )
-    run_and_print(runtime, settings, partial(sync_full, options=options))
+    runtime.run(settings, partial(run_sync, options=options))

@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from types import TracebackType
 from typing import Self
 
@@ -16,6 +15,7 @@ from etl.kaltura.calls import Calls
 from etl.kaltura.replies import ListEnvelope, Reply, read_list, total_count_of
 from etl.kaltura.retry import Counters
 from etl.kaltura.session import Sessions
+from etl.tokens.page import PageFacts
 
 # All in lower case: a session's urirestrict compares the address as it is sent.
 LIST_PATH = "uploadtoken/action/list"
@@ -34,22 +34,11 @@ PROFILE_WITHOUT_AUTO_FINALIZE = {
 
 @dataclass(frozen=True, slots=True)
 class PageReply:
-    """One accepted reply.  ``body`` is what the service sent, decompressed, otherwise untouched.
+    """One accepted reply.  ``body`` is what the service sent, decompressed, otherwise untouched."""
 
-    ``filter`` is canonical JSON (sorted keys, no spaces); the times are aware UTC from the
-    injected clock; ``total_count`` is a hint, None if it was missing or nonsense; ``rows`` may be
-    more or fewer than were asked for.
-    """
-
-    page_index: int
-    page_size: int
-    filter: str
-    requested_at: datetime
-    received_at: datetime
-    total_count: int | None
+    facts: PageFacts
     rows: list[msgspec.Raw]
     body: bytes
-    body_sha256: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +126,7 @@ class UploadTokens:
             session_type=2,
             session_seconds_left=self._sessions.seconds_left(),
             latency_seconds=latency,
-            total_count=page.total_count,
+            total_count=page.facts.total_count,
             server_clock_ahead_seconds=self._calls.server_clock_ahead_seconds(),
         )
 
@@ -167,14 +156,14 @@ class UploadTokens:
             attempts=attempts,
             facts={"page_index": page_index, "page_size": page_size},
         )
-        return PageReply(
+        facts = PageFacts(
             page_index=page_index,
             page_size=page_size,
             filter=msgspec.json.encode(where, order="sorted").decode(),
             requested_at=reply.requested_at,
             received_at=reply.received_at,
             total_count=total_count_of(envelope),
-            rows=envelope.objects,
-            body=reply.body,
+            rows=len(envelope.objects),
             body_sha256=hashlib.sha256(reply.body).digest(),
         )
+        return PageReply(facts, envelope.objects, reply.body)

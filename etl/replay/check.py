@@ -1,4 +1,4 @@
-"""``replay --check``: is the warehouse what its archive comes to?
+"""``replay --check``: does the warehouse equal a rebuild from its archive?
 
 The archive is replayed into a schema of its own, which is compared with the warehouse and dropped.
 The warehouse is only read.
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 from etl.archive.catalogue import Plan, RunName, plan_of
 from etl.errors import EtlError
 from etl.replay.runs import open_archives, replay_into
-from etl.warehouse.engine import connect
 from etl.warehouse.ledger.replayed import all_entries
 from etl.warehouse.read.compare_schemas import (
     TableComparison,
@@ -23,8 +22,8 @@ from etl.warehouse.read.compare_schemas import (
     copy_suppression,
     drop_schema,
 )
+from etl.warehouse.schema.database import Database, open_database, require_current_schema
 from etl.warehouse.schema.revision import migrate
-from etl.warehouse.store import Warehouse
 
 if TYPE_CHECKING:
     from etl.process.progress import Progress
@@ -56,41 +55,38 @@ def check_archives(
     """Compare the warehouse of ``settings`` with its archives; raises what ``replay`` raises."""
     plan = plan_of(open_archives(addresses))
     url = str(settings.database_url)
-    warehouse = Warehouse(connect(url), settings.schema)
     found = Comparison(schema=settings.schema, runs=len(plan.runs), unfinished=plan.unfinished)
-    try:
-        warehouse.require_current_schema()
-        found.notes = [*plan.gaps, *_unlike(warehouse, plan)]
+    with open_database(url, settings.schema) as database:
+        require_current_schema(database)
+        found.notes = [*plan.gaps, *_unlike(database, plan)]
         if plan.gaps:
             return found
         aside = f"{settings.schema[:NAME_LENGTH]}_check_{secrets.token_hex(4)}"
-        replayed = Warehouse(connect(url), aside)
-        try:
-            migrate(url, aside)
-            copy_suppression(warehouse.database, replayed.database)
-            replay_into(
-                replayed, plan, replace(settings, schema=aside), stop=stop, progress=progress
-            )
-            found.tables = compare_schemas(
-                warehouse.database,
-                aside,
-                partners=sorted({run.manifest.partner_id for run in plan.runs}),
-                runs=[run.manifest.run_id for run in plan.runs],
-            )
-        finally:
-            _drop(replayed)
-    finally:
-        warehouse.close()
+        with open_database(url, aside) as replayed:
+            try:
+                migrate(url, aside)
+                copy_suppression(database, replayed)
+                replay_into(
+                    replayed, plan, replace(settings, schema=aside), stop=stop, progress=progress
+                )
+                found.tables = compare_schemas(
+                    database,
+                    aside,
+                    partners=sorted({run.manifest.partner_id for run in plan.runs}),
+                    runs=[run.manifest.run_id for run in plan.runs],
+                )
+            finally:
+                _drop(replayed)
     found.equal = not found.notes and all(table.equal for table in found.tables)
     return found
 
 
-def _unlike(warehouse: Warehouse, plan: Plan) -> list[str]:
+def _unlike(database: Database, plan: Plan) -> list[str]:
     """Published runs of these accounts that only the warehouse has, or only the archive."""
     partners = {run.manifest.partner_id for run in plan.runs}
     published = {
         entry.run_id: entry.published_at
-        for entry in all_entries(warehouse.database)
+        for entry in all_entries(database)
         if entry.published_at is not None and (entry.partner_id in partners or not partners)
     }
     archived = {run.manifest.run_id: run.manifest.published_at for run in plan.runs}
@@ -115,13 +111,11 @@ def _unlike(warehouse: Warehouse, plan: Plan) -> list[str]:
     return notes
 
 
-def _drop(replayed: Warehouse) -> None:
+def _drop(replayed: Database) -> None:
     try:
-        drop_schema(replayed.database)
+        drop_schema(replayed)
     except EtlError as error:
         log.warning(
             "the schema of the check could not be dropped",
-            extra={"schema": replayed.database.schema, "reason": error.message},
+            extra={"schema": replayed.schema, "reason": error.message},
         )
-    finally:
-        replayed.close()

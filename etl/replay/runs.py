@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,11 +20,11 @@ from etl.archive.stores import open_store
 from etl.coverage import EVERYTHING, Coverage, Span
 from etl.errors import DataRefused, EtlError, UsageError
 from etl.kaltura.replies import parse_list
-from etl.kaltura.upload_token import PageReply
 from etl.resources import program_version
-from etl.run.fetch import FetchedPage, staged_page, suppress
+from etl.run.fetch import suppress
 from etl.tokens.decode import decode_rows
-from etl.warehouse.engine import connect
+from etl.tokens.page import Page, page_of
+from etl.warehouse.ledger.lease import fail_run
 from etl.warehouse.ledger.replayed import (
     REPLAY,
     all_entries,
@@ -35,8 +35,10 @@ from etl.warehouse.ledger.replayed import (
     restored,
 )
 from etl.warehouse.load.publish import publish
+from etl.warehouse.load.resolve import AuditCounts, audit_counts
+from etl.warehouse.load.staging import stage_batch, stage_lookup
 from etl.warehouse.privacy.erase import load_suppression
-from etl.warehouse.store import Warehouse
+from etl.warehouse.schema.database import Database, open_database, require_current_schema
 
 if TYPE_CHECKING:
     from etl.archive.segment import Reply
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from etl.process.stop import Stop
     from etl.settings.table import Settings
     from etl.tokens.pseudonyms import Suppression
-    from etl.warehouse.ledger.run import AuditCounts, OpenRun, StagedPage
+    from etl.warehouse.ledger.run import OpenRun
 
 log = logging.getLogger(__name__)
 
@@ -117,21 +119,18 @@ def replay(
             "or accept a history that begins anew there (--accept-gaps).",
             reason="archive_gap",
         )
-    warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
-    try:
-        report = replay_into(warehouse, plan, settings, stop=stop, progress=progress)
-    finally:
-        warehouse.close()
+    with open_database(str(settings.database_url), settings.schema) as database:
+        report = replay_into(database, plan, settings, stop=stop, progress=progress)
     report.archives = list(addresses)
     return report
 
 
 def replay_into(
-    warehouse: Warehouse, plan: Plan, settings: Settings, *, stop: Stop, progress: Progress
+    database: Database, plan: Plan, settings: Settings, *, stop: Stop, progress: Progress
 ) -> ReplayReport:
     """Replay the runs of a plan that are not in the warehouse yet; raises as ``replay`` does."""
-    warehouse.require_current_schema()
-    done = _published_before(warehouse, plan, settings.schema)
+    require_current_schema(database)
+    done = _published_before(database, plan, settings.schema)
     report = ReplayReport(
         schema=settings.schema,
         found_runs=len(plan.runs),
@@ -140,15 +139,14 @@ def replay_into(
         gaps=plan.gaps,
     )
     total = sum(run.manifest.row["rows_read"] for run in plan.runs[done:])
-    replayer = _Replayer(settings, warehouse, plan, stop, progress, total)
+    replayer = _Replayer(settings, database, plan, stop, progress, total)
     for archived in plan.runs[done:]:
         report.runs.append(replayer.replay_run(archived))
     return report
 
 
-def _published_before(warehouse: Warehouse, plan: Plan, schema: str) -> int:
+def _published_before(database: Database, plan: Plan, schema: str) -> int:
     """How many runs of the plan are in the warehouse already; it must hold nothing else."""
-    database = warehouse.database
     if is_empty(database):
         return 0
     entries = all_entries(database)
@@ -173,14 +171,14 @@ class _Replayer:
     def __init__(
         self,
         settings: Settings,
-        warehouse: Warehouse,
+        database: Database,
         plan: Plan,
         stop: Stop,
         progress: Progress,
         rows_expected: int,
     ) -> None:
         self._settings = settings
-        self._warehouse = warehouse
+        self._database = database
         self._plan = plan
         self._stop = stop
         self._progress = progress
@@ -193,7 +191,7 @@ class _Replayer:
         self._stop.check()
         manifest = archived.manifest
         run = open_replay(
-            self._warehouse.database,
+            self._database,
             manifest.ledger,
             lease_seconds=self._settings.lease_seconds,
             run_ids_up_to=self._plan.last_run_id,
@@ -202,10 +200,10 @@ class _Replayer:
             return self._publish_again(archived, run)
         except EtlError as error:
             error.fields.setdefault("run_id", run.run_id)
-            self._warehouse.fail_run(run, error)
+            fail_run(self._database, run, error)
             raise
         except BaseException as error:
-            self._warehouse.fail_run(run, EtlError(f"This is a bug: {type(error).__name__}"))
+            fail_run(self._database, run, EtlError(f"This is a bug: {type(error).__name__}"))
             raise
 
     def _publish_again(self, archived: ArchivedRun, run: OpenRun) -> ReplayedRun:
@@ -219,10 +217,11 @@ class _Replayer:
             if head.call == "lookup":
                 (page,) = pages
                 if head.run_id != run.run_id and keeps_to_own_lookups(row):
-                    run.lookups_after = max(page.received_at, run.lookups_after or page.received_at)
-                self._warehouse.stage_lookup(
+                    received_at = page.facts.received_at
+                    run.walk.lookups_after = max(received_at, run.walk.lookups_after or received_at)
+                stage_lookup(
+                    self._database,
                     run,
-                    page.asked or (),
                     page,
                     absence_grace=timedelta(seconds=head.absence_grace_seconds),
                 )
@@ -231,7 +230,7 @@ class _Replayer:
             self._rows += segment.rows
             self._pages += segment.replies
             self._progress.update(self._rows, self._rows_expected, self._pages)
-        counts = self._warehouse.audit_counts(run)
+        counts = audit_counts(self._database, run)
         if counts.staged_now != counts.staged_expected:
             raise DataRefused(
                 "The database emptied the staging table: it seems to have restarted. Run again.",
@@ -241,12 +240,11 @@ class _Replayer:
         if differs:
             self._judge(manifest.program_version, manifest.run_id, differs, suppression)
         published_at = publish(
-            self._warehouse.database,
+            self._database,
             run,
             counts,
             holes=row["holes"],
             overrides=overrides_of(row),
-            total_counts=(run.total_count_first, run.total_count_last),
             requests=row["requests"],
             retries=row["retries"],
             unreadable=row["unreadable"],
@@ -259,7 +257,7 @@ class _Replayer:
             run_id=run.run_id,
             mode=run.mode,
             published_at=published_at,
-            pages=run.pages,
+            pages=run.walk.counts.pages,
             inserted=counts.inserted,
             changed=counts.changed,
             absent=counts.absent,
@@ -267,8 +265,8 @@ class _Replayer:
             differs=differs,
         )
 
-    def _stage(self, run: OpenRun, pages: Sequence[StagedPage], row: dict[str, Any]) -> None:
-        whole, open_only = run.coverage, run.open_coverage
+    def _stage(self, run: OpenRun, pages: Sequence[Page], row: dict[str, Any]) -> None:
+        whole, open_only = run.walk.coverage, run.walk.open_coverage
         for page in pages:
             if page.span is None:
                 continue
@@ -276,7 +274,8 @@ class _Replayer:
                 open_only = open_only.add(page.span)
             else:
                 whole = whole.add(page.span)
-        self._warehouse.stage_batch(
+        stage_batch(
+            self._database,
             run,
             pages,
             coverage=whole,
@@ -287,9 +286,7 @@ class _Replayer:
         )
 
     def _suppression(self, run: OpenRun) -> Suppression | None:
-        return load_suppression(
-            self._warehouse.database, run.partner_id, self._settings.erasure_key
-        )
+        return load_suppression(self._database, run.partner_id, self._settings.erasure_key)
 
     def _judge(
         self,
@@ -313,7 +310,7 @@ class _Replayer:
         )
 
 
-def staged_again(reply: Reply, partner_id: int, suppression: Suppression | None) -> StagedPage:
+def staged_again(reply: Reply, partner_id: int, suppression: Suppression | None) -> Page:
     """The page that a reply was when it was first staged.
 
     Raises DataRefused for a body that is no list: it was accepted once.
@@ -322,25 +319,17 @@ def staged_again(reply: Reply, partner_id: int, suppression: Suppression | None)
     envelope = parse_list(reply.body)
     if envelope is None:
         raise corrupt(f"reply {head.seq} is not a list of upload tokens")
-    as_received = PageReply(
-        page_index=head.page_index,
-        page_size=head.page_size,
-        filter=head.filter,
-        requested_at=head.requested_at,
-        received_at=head.received_at,
-        total_count=head.total_count,
-        rows=envelope.objects,
-        body=reply.body,
-        body_sha256=bytes.fromhex(head.sha256),
-    )
     decoded = decode_rows(envelope.objects, partner_id=partner_id, now=head.received_at)
-    fetched = replace(
-        FetchedPage.of(as_received, decoded),
+    page = page_of(
+        reply.facts,
+        reply.body,
+        envelope.objects,
+        decoded,
         asked=None if head.asked is None else tuple(head.asked),
         open_only=head.open_only,
     )
-    page = staged_page(suppress(fetched, suppression), span_of(head.span, f"reply {head.seq}"))
-    page.seq = head.seq
+    page = suppress(page, suppression)
+    page.seq, page.span = head.seq, span_of(head.span, f"reply {head.seq}")
     return page
 
 
@@ -357,13 +346,14 @@ def span_of(text: str | None, where: str) -> Span | None:
 
 def _differences(row: dict[str, Any], run: OpenRun, counts: AuditCounts) -> dict[str, list[Any]]:
     """What the replayed run comes to where that is not what the original came to."""
+    walk = run.walk
     found: dict[str, Any] = {
-        "pages": run.pages,
-        "rows_read": run.rows_read,
-        "coverage": run.coverage.to_sql(),
-        "open_coverage": run.open_coverage.to_sql(),
-        "total_count_first": run.total_count_first,
-        "total_count_last": run.total_count_last,
+        "pages": walk.counts.pages,
+        "rows_read": walk.counts.rows_read,
+        "coverage": walk.coverage.to_sql(),
+        "open_coverage": walk.open_coverage.to_sql(),
+        "total_count_first": walk.counts.total_count_first,
+        "total_count_last": walk.counts.total_count_last,
     }
     found |= {name: getattr(counts, name) for name in COMPARED_COUNTS if name not in found}
     return {

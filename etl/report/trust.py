@@ -10,7 +10,7 @@ from typing import Any, Final
 from etl.coverage import EVERYTHING, Coverage
 from etl.report.read import ReportRows
 from etl.report.words import counted, moment_in_words, rough_duration, span_in_words
-from etl.warehouse.ledger.run import seconds_between
+from etl.tokens.token import seconds_between
 
 STALE_AFTER: Final = timedelta(hours=36)
 """A nightly job that missed one night."""

@@ -13,7 +13,7 @@ from etl.errors import DataRefused
 from etl.walk import Hole
 
 if TYPE_CHECKING:
-    from etl.warehouse.ledger.run import AuditCounts
+    from etl.warehouse.load.resolve import AuditCounts
 
 ABSENCES_ALWAYS_ALLOWED: Final = 10
 ABSENCES_OF_PART_ALWAYS_ALLOWED: Final = 100
@@ -22,25 +22,6 @@ ABSENCE_BRAKE: Final = 0.20
 NOTHING_PUBLISHED: Final = "Nothing was published; the next run reads the list again."
 REJECTED_ALWAYS_ALLOWED: Final = 10
 REJECTED_SHARE: Final = 0.001
-
-
-def audit(
-    counts: AuditCounts,
-    *,
-    target: Span,
-    coverage: Coverage,
-    holes: Sequence[Hole],
-    max_unreadable: int,
-    accept_absences: int | None,
-) -> None:
-    """Refuse to publish what may not be published: ``audit_coverage`` and ``audit_counts``.
-
-    Raises:
-        DataRefused: ``fields['reason']`` is ``incomplete``, ``unreadable``, ``rejected`` or
-            ``absence_brake``.
-    """
-    audit_coverage(target=target, coverage=coverage, holes=holes, max_unreadable=max_unreadable)
-    audit_counts(counts, accept_absences=accept_absences)
 
 
 def audit_coverage(
@@ -67,7 +48,7 @@ def audit_coverage(
         )
 
 
-def audit_counts(counts: AuditCounts, *, accept_absences: int | None) -> None:
+def audit_changes(counts: AuditCounts, *, accept_absences: int | None) -> None:
     """Refuse what would change too much."""
     allowed = max(REJECTED_ALWAYS_ALLOWED, int(REJECTED_SHARE * counts.tokens_read))
     if counts.rejected > allowed:

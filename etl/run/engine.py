@@ -11,28 +11,34 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import DataRefused, EtlError, LeaseHeld
-from etl.run.audit import audit_counts, audit_coverage
+from etl.run.audit import audit_changes, audit_coverage
 from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher
-from etl.run.leg import Desk, LegReader
+from etl.run.leg import LegReader, RunContext
 from etl.run.plan import Planner, RunPlan
+from etl.run.report import RunReport
 from etl.run.service import open_upload_tokens
-from etl.warehouse.engine import connect
-from etl.warehouse.ledger.run import AuditCounts, OpenRun
+from etl.warehouse.ledger.certificates import unknown_ids
+from etl.warehouse.ledger.lease import fail_run, finish_dry_run, open_run, restart_walk
+from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.missing import missing_tokens
+from etl.warehouse.load.publish import plan_changes, publish
+from etl.warehouse.load.ready import require_ready
+from etl.warehouse.load.resolve import AuditCounts, audit_counts
 from etl.warehouse.privacy.erase import load_suppression
-from etl.warehouse.store import Warehouse
+from etl.warehouse.privacy.prune import prune_old_pages
+from etl.warehouse.schema.database import Database, open_database
 
 if TYPE_CHECKING:
-    from etl.archive.recorder import Recorder
+    from etl.archive.writer import Recorder
     from etl.kaltura.upload_token import UploadTokens
     from etl.process.progress import Progress
     from etl.process.stop import Stop
-    from etl.run.options import SyncOptions
+    from etl.run.plan import SyncOptions
     from etl.settings.table import Settings
 
 log = logging.getLogger(__name__)
@@ -43,51 +49,6 @@ CHANGES_SHOWN: Final = 1_000
 LEASE_POLL_SECONDS: Final = 1.0
 WAITING_SAID_SECONDS: Final = 60.0
 GARBAGE_COLLECTION: Final = (50_000, 20, 50)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunReport:
-    """What a run came to.  Counts are of tokens unless they say otherwise."""
-
-    run_id: int
-    status: str
-    mode: str
-    partner_id: int
-    tokens_read: int
-    rows_read: int
-    inserted: int
-    changed: int
-    absent: int
-    relisted: int
-    unchanged: int
-    rejected: int
-    """Rows that could not be loaded; they are in ``rejected_row``."""
-    unreadable: int
-    requests: int
-    retries: int
-    pages: int
-    duration_seconds: float
-    coverage: str
-    """The certificate: ``{(,)}`` is everything."""
-    holes: list[dict[str, Any]]
-    resumed_from: int | None
-    published_at: datetime | None
-    dry_run: bool
-    changes: list[dict[str, Any]] = field(default_factory=list)
-    """For a dry run: the first changes that it would have published."""
-    open_coverage: str = "{}"
-    """The same of the list of open tokens alone."""
-    full_because: str | None = None
-    """Why a run that was to be incremental read everything."""
-    range_from: datetime | None = None
-    range_to: datetime | None = None
-    asked: int = 0
-    """Ids that a backfill was given."""
-    not_found: list[str] = field(default_factory=list)
-    """Those of them that neither the service nor the warehouse knows."""
-    expected_tokens: int | None = None
-    expected_requests: int | None = None
-    """What a backfill expected to need, as far as the warehouse knew."""
 
 
 def run_plan(
@@ -102,19 +63,20 @@ def run_plan(
 
     Raises the errors of ``etl.errors``; the ledger then says what happened.
     """
-    warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
-    with _rare_garbage_collection(), closing(warehouse):
-        warehouse.require_current_schema()
-        warehouse.require_loader_privileges()
-        recorder = _recorder(settings, options, warehouse)
+    with (
+        _rare_garbage_collection(),
+        open_database(str(settings.database_url), settings.schema) as database,
+    ):
+        require_ready(database)
+        recorder = _recorder(settings, options, database)
         clock = _Clock()
         with open_upload_tokens(settings, stop, clock=clock) as tokens:
-            run, plan = _take_lease(settings, options, plan_for, warehouse, stop)
+            run, plan = _take_lease(settings, options, plan_for, database, stop)
             clock.read = run.clock
             engine = _Engine(
-                settings, options, plan, warehouse, run, tokens, stop, progress, recorder
+                settings, options, plan, database, run, tokens, stop, progress, recorder
             )
-            return _finish_or_fail(engine, warehouse, run)
+            return _finish_or_fail(engine, database, run)
 
 
 @contextmanager
@@ -134,19 +96,19 @@ def _rare_garbage_collection() -> Iterator[None]:
         gc.set_threshold(*thresholds)
 
 
-def _recorder(settings: Settings, options: SyncOptions, warehouse: Warehouse) -> Recorder | None:
+def _recorder(settings: Settings, options: SyncOptions, database: Database) -> Recorder | None:
     if settings.archive is None or options.dry_run:
         return None
     from etl.archive.writer import open_recorder  # noqa: PLC0415 - what only an archive needs
 
-    return open_recorder(settings.archive, warehouse.database, absence_grace=settings.absence_grace)
+    return open_recorder(settings.archive, database, absence_grace=settings.absence_grace)
 
 
 def _take_lease(
     settings: Settings,
     options: SyncOptions,
     plan_for: Planner,
-    warehouse: Warehouse,
+    database: Database,
     stop: Stop,
 ) -> tuple[OpenRun, RunPlan]:
     """Open the run, and wait for another one to end as long as ``options`` allow."""
@@ -154,9 +116,10 @@ def _take_lease(
     said = float("-inf")
     while True:
         stop.check()
-        plan = plan_for(warehouse)
+        plan = plan_for(database)
         try:
-            run = warehouse.open_run(
+            run = open_run(
+                database,
                 partner_id=settings.require_partner_id(),
                 mode=plan.mode,
                 range_from=plan.range_from,
@@ -181,15 +144,15 @@ def _take_lease(
             return run, plan
 
 
-def _finish_or_fail(engine: _Engine, warehouse: Warehouse, run: OpenRun) -> RunReport:
+def _finish_or_fail(engine: _Engine, database: Database, run: OpenRun) -> RunReport:
     try:
         return engine.run_all()
     except EtlError as error:
         error.fields.setdefault("run_id", run.run_id)
-        warehouse.fail_run(run, error)
+        fail_run(database, run, error)
         raise
     except BaseException as error:
-        warehouse.fail_run(run, EtlError(f"This is a bug: {type(error).__name__}"))
+        fail_run(database, run, EtlError(f"This is a bug: {type(error).__name__}"))
         raise
 
 
@@ -211,7 +174,7 @@ class _Engine:
         settings: Settings,
         options: SyncOptions,
         plan: RunPlan,
-        warehouse: Warehouse,
+        database: Database,
         run: OpenRun,
         tokens: UploadTokens,
         stop: Stop,
@@ -221,7 +184,7 @@ class _Engine:
         self._settings = settings
         self._options = options
         self._plan = plan
-        self._warehouse = warehouse
+        self._database = database
         self._run = run
         self._tokens = tokens
         self._stop = stop
@@ -248,19 +211,19 @@ class _Engine:
             log.warning("a full run instead of an incremental one: %s", plan.full_because)
         if self._recorder is not None and not self._recorder.begin(run):
             log.warning("the archive lacks a part of the walk, which therefore starts over")
-            self._warehouse.restart_walk(run)
+            restart_walk(self._database, run)
         with Fetcher(
             self._tokens,
             partner_id=run.partner_id,
             concurrency=self._settings.concurrency,
             suppression=load_suppression(
-                self._warehouse.database, run.partner_id, self._settings.erasure_key
+                self._database, run.partner_id, self._settings.erasure_key
             ),
         ) as fetcher:
             counts = self._walk_until_it_holds(
-                Desk(
+                RunContext(
                     settings=self._settings,
-                    warehouse=self._warehouse,
+                    database=self._database,
                     run=run,
                     fetcher=fetcher,
                     counters=self._tokens.counters,
@@ -272,17 +235,17 @@ class _Engine:
             )
         self._stop.check()
         if self._options.dry_run:
-            changes = self._warehouse.plan_changes(run, CHANGES_SHOWN)
+            changes = plan_changes(self._database, run, CHANGES_SHOWN)
             not_found = self._not_found()
-            self._warehouse.finish_dry_run(run)
+            finish_dry_run(self._database, run)
             return self._report(counts, None, changes, not_found)
         not_found = self._not_found()
-        published_at = self._warehouse.publish(
+        published_at = publish(
+            self._database,
             run,
             counts,
             holes=self._holes(),
             overrides=self._overrides(),
-            total_counts=(run.total_count_first, run.total_count_last),
             requests=self._tokens.counters.requests,
             retries=self._tokens.counters.retries,
             unreadable=self._unreadable(),
@@ -295,7 +258,7 @@ class _Engine:
 
     # --- reading -----------------------------------------------------------------------------
 
-    def _walk_until_it_holds(self, desk: Desk) -> AuditCounts:
+    def _walk_until_it_holds(self, context: RunContext) -> AuditCounts:
         """Read, confirm and audit.
 
         A run is refused for what it has read itself, never for what an earlier run of the walk has
@@ -305,8 +268,8 @@ class _Engine:
         walks = 1
         while True:
             try:
-                counts = self._read_and_confirm(desk)
-                self._audit(desk, counts)
+                counts = self._read_and_confirm(context)
+                self._audit(context, counts)
             except DataRefused as refusal:
                 reason = refusal.fields.get("reason")
                 if walks == WALKS_AT_MOST or not (self._run.is_resumed or reason == STAGING_LOST):
@@ -318,27 +281,27 @@ class _Engine:
                 )
             else:
                 return counts
-            self._warehouse.restart_walk(self._run)
+            restart_walk(self._database, self._run)
             walks += 1
 
-    def _read_and_confirm(self, desk: Desk) -> AuditCounts:
+    def _read_and_confirm(self, context: RunContext) -> AuditCounts:
         self._readers = []
         for leg in self._plan.legs:
-            self._readers.append(LegReader(desk, leg, self._holes()))
+            self._readers.append(LegReader(context, leg, self._holes()))
             self._readers[-1].read()
-        self._ask_for_ids(desk)
-        self._confirm_missing(desk)
-        return self._warehouse.audit_counts(self._run)
+        self._ask_for_ids(context)
+        self._confirm_missing(context)
+        return audit_counts(self._database, self._run)
 
-    def _ask_for_ids(self, desk: Desk) -> None:
+    def _ask_for_ids(self, context: RunContext) -> None:
         ids = sorted(self._plan.token_ids)
         self._found = set()
         for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
             some = ids[begin : begin + LOOKUP_IDS_AT_MOST]
-            self._found |= desk.look_up(some)
-            self._progress.update(begin + len(some), len(ids), self._run.pages)
+            self._found |= context.look_up(some)
+            self._progress.update(begin + len(some), len(ids), self._run.walk.counts.pages)
 
-    def _confirm_missing(self, desk: Desk) -> None:
+    def _confirm_missing(self, context: RunContext) -> None:
         """Ask by id for what was missing where it ought to be: only silence is an absence.
 
         In an incremental run these are, too, the tokens known as open that it has met neither
@@ -347,8 +310,8 @@ class _Engine:
         after: str | None = None
         while True:
             self._stop.check()
-            missing = self._warehouse.missing_tokens(
-                self._run, after=after, limit=LOOKUP_IDS_AT_MOST * 20
+            missing = missing_tokens(
+                self._database, self._run, after=after, limit=LOOKUP_IDS_AT_MOST * 20
             )
             if not missing:
                 return
@@ -356,26 +319,26 @@ class _Engine:
             # A comma would cut an id in two; such a token stays as it is known.
             asked = [token_id for token_id, _ in missing if "," not in token_id]
             for begin in range(0, len(asked), LOOKUP_IDS_AT_MOST):
-                desk.look_up(asked[begin : begin + LOOKUP_IDS_AT_MOST])
+                context.look_up(asked[begin : begin + LOOKUP_IDS_AT_MOST])
 
     # --- the end -----------------------------------------------------------------------------
 
-    def _audit(self, desk: Desk, counts: AuditCounts) -> None:
+    def _audit(self, context: RunContext, counts: AuditCounts) -> None:
         if counts.staged_now != counts.staged_expected:
             raise DataRefused(
                 "The database emptied the staging table: it seems to restart again and again. "
                 "Nothing was published; run again when it is stable.",
                 reason=STAGING_LOST,
             )
-        desk.require_fresh_pages()
+        context.require_fresh_pages()
         for leg, reader in zip(self._plan.legs, self._readers, strict=True):
             audit_coverage(
                 target=leg.target,
-                coverage=self._run.open_coverage if leg.open_only else self._run.coverage,
+                coverage=self._run.walk.open_coverage if leg.open_only else self._run.walk.coverage,
                 holes=reader.walk.holes,
                 max_unreadable=self._settings.max_unreadable,
             )
-        audit_counts(counts, accept_absences=self._options.accept_absences)
+        audit_changes(counts, accept_absences=self._options.accept_absences)
 
     def _holes(self) -> list[dict[str, Any]]:
         return self._readers[-1].holes if self._readers else []
@@ -385,7 +348,7 @@ class _Engine:
 
     def _not_found(self) -> list[str]:
         silent = [token_id for token_id in self._plan.token_ids if token_id not in self._found]
-        return self._warehouse.unknown_ids(self._run.partner_id, silent)
+        return unknown_ids(self._database, self._run.partner_id, silent)
 
     def _overrides(self) -> Mapping[str, Any]:
         if self._options.accept_absences is None:
@@ -395,7 +358,7 @@ class _Engine:
     def _prune(self) -> None:
         """Old pages and rejected rows go; the run has published, so a failure is a warning."""
         try:
-            self._warehouse.prune(self._settings.keep_pages_days)
+            prune_old_pages(self._database, self._settings.keep_pages_days)
         except EtlError as error:
             log.warning("old pages were not pruned", extra={"reason": error.message})
 
@@ -413,7 +376,7 @@ class _Engine:
             mode=run.mode,
             partner_id=run.partner_id,
             tokens_read=counts.tokens_read,
-            rows_read=run.rows_read,
+            rows_read=run.walk.counts.rows_read,
             inserted=counts.inserted,
             changed=counts.changed,
             absent=counts.absent,
@@ -423,15 +386,15 @@ class _Engine:
             unreadable=self._unreadable(),
             requests=self._tokens.counters.requests,
             retries=self._tokens.counters.retries,
-            pages=run.pages,
+            pages=run.walk.counts.pages,
             duration_seconds=round(time.monotonic() - self._began, 3),
-            coverage=run.coverage.to_sql(),
+            coverage=run.walk.coverage.to_sql(),
             holes=self._holes(),
             resumed_from=run.resumed_from,
             published_at=published_at,
             dry_run=self._options.dry_run,
             changes=changes,
-            open_coverage=run.open_coverage.to_sql(),
+            open_coverage=run.walk.open_coverage.to_sql(),
             full_because=plan.full_because,
             range_from=plan.range_from,
             range_to=plan.range_to,

@@ -19,20 +19,22 @@ from etl.errors import (
     ServiceUnavailable,
 )
 from etl.run.audit import NOTHING_PUBLISHED
-from etl.run.fetch import Fetched, FetchedPage, Fetcher, Undeliverable, staged_page
+from etl.run.fetch import Fetched, Fetcher, Undeliverable
 from etl.run.plan import Leg
-from etl.walk import Hole, Lookup, PageRequest, Request, Walk, WalkStuck
-from etl.warehouse.ledger.run import OpenRun, StagedPage
-from etl.warehouse.load.compare import OPEN_STATUSES
+from etl.tokens.page import Page
+from etl.tokens.token import OPEN_STATUSES
+from etl.walk import Hole, Lookup, PageRequest, PageRows, Request, Walk, WalkStuck
+from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.publish import require_fresh_pages
+from etl.warehouse.load.staging import stage_batch, stage_lookup
 
 if TYPE_CHECKING:
-    from etl.archive.recorder import Recorder
+    from etl.archive.writer import Recorder
     from etl.kaltura.retry import Counters
     from etl.process.progress import Progress
     from etl.process.stop import Stop
     from etl.settings.table import Settings
-    from etl.warehouse.store import Warehouse
+    from etl.warehouse.schema.database import Database
 
 BATCH_PAGES: Final = 8
 """Pages that are compared with the warehouse together: 4,000 rows cost little more than 500."""
@@ -46,11 +48,11 @@ STOP_POLL_SECONDS: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Desk:
+class RunContext:
     """What a run works with; made once, when it is open."""
 
     settings: Settings
-    warehouse: Warehouse
+    database: Database
     run: OpenRun
     fetcher: Fetcher
     counters: Counters
@@ -69,18 +71,18 @@ class Desk:
                 if future.done():
                     raise
 
-    def number(self, pages: list[StagedPage]) -> None:
-        """Give the pages their numbers, and show them to the recorder: they are staged next."""
-        for page in pages:
-            page.seq = self.run.next_seq
-            self.run.next_seq += 1
+    def number(self, pages: list[Page], *, lookup: bool = False) -> None:
+        """Give the pages their numbers, and record them in the archive: they are staged next."""
+        for seq, page in enumerate(pages, self.run.walk.next_seq):
+            page.seq = seq
+        self.run.walk.next_seq += len(pages)
         if self.recorder is not None:
-            self.recorder.record(self.run, pages, lookup=False)
+            self.recorder.record(self.run, pages, lookup=lookup)
 
     def require_fresh_pages(self) -> None:
         """Raise DataRefused as soon as a page of the walk is too old to be published."""
         require_fresh_pages(
-            self.run.oldest_page_at,
+            self.run.walk.oldest_page_at,
             now=self.run.clock(),
             age_max=self.settings.publish_age_max,
         )
@@ -89,19 +91,10 @@ class Desk:
         """Ask for these (at most 500), stage the answers, and return those that answered."""
         answered: set[str] = set()
         pages = self.wait(self.fetcher.submit(Lookup(tuple(token_ids))))
-        assert isinstance(pages, list)  # noqa: S101 - a look-up's future gives pages
+        assert isinstance(pages, list)  # noqa: S101 - a lookup's future gives pages
         for page in pages:
-            staged = staged_page(page, None)
-            staged.seq = self.run.next_seq
-            self.run.next_seq += 1
-            if self.recorder is not None:
-                self.recorder.record(self.run, [staged], lookup=True)
-            self.warehouse.stage_lookup(
-                self.run,
-                staged.asked or (),
-                staged,
-                absence_grace=self.settings.absence_grace,
-            )
+            self.number([page], lookup=True)
+            stage_lookup(self.database, self.run, page, absence_grace=self.settings.absence_grace)
             answered.update(token_id for token_id in page.token_ids if token_id is not None)
         return answered
 
@@ -109,27 +102,25 @@ class Desk:
 class LegReader:
     """Walks one leg.  ``holes_before`` are those of the legs before it, for the ledger."""
 
-    def __init__(self, desk: Desk, leg: Leg, holes_before: list[dict[str, Any]]) -> None:
-        self._desk = desk
+    def __init__(self, context: RunContext, leg: Leg, holes_before: list[dict[str, Any]]) -> None:
+        self._context = context
         self._leg = leg
         self._holes_before = holes_before
-        self._batch: list[StagedPage] = []
+        self._batch: list[Page] = []
         self._saved = time.monotonic()
         self._tie: datetime | None = None
-        run = desk.run
+        run = context.run
         # The holes of a resumed walk are not taken over: what could not be read then may be now.
         self.walk = Walk(
             leg.target,
-            page_size=desk.settings.page_size,
-            coverage=run.open_coverage if leg.open_only else run.coverage,
-            max_unreadable=desk.settings.max_unreadable,
+            page_size=context.settings.page_size,
+            coverage=run.walk.open_coverage if leg.open_only else run.walk.coverage,
+            max_unreadable=context.settings.max_unreadable,
             # As many as may be under way, so that the service never waits for the warehouse.
             lanes=self._pages_ahead(),
             newest_first=leg.newest_first,
-            positions=() if leg.open_only else run.positions,
+            positions=() if leg.open_only else run.walk.positions,
         )
-        # A walk of a few pages is best sent like a small account; else the pages will tell.
-        run.small = leg.open_only or leg.newest_first
 
     @property
     def holes(self) -> list[dict[str, Any]]:
@@ -146,12 +137,12 @@ class LegReader:
                     request = self.walk.next_request()
                     if request is None:
                         break
-                    future = self._desk.fetcher.submit(request, open_only=self._leg.open_only)
+                    future = self._context.fetcher.submit(request, open_only=self._leg.open_only)
                     in_flight.append((request, future))
                 if not in_flight:
                     break
                 request, future = in_flight.popleft()
-                self._take_in(request, self._desk.wait(future))
+                self._take_in(request, self._context.wait(future))
                 self._save_batch_if_due()
         except WalkStuck as stuck:
             self._save_batch()
@@ -167,47 +158,50 @@ class LegReader:
         self._save_batch()
 
     def _pages_ahead(self) -> int:
-        return max(2, self._desk.settings.concurrency * PAGES_AHEAD_PER_THREAD)
+        return max(2, self._context.settings.concurrency * PAGES_AHEAD_PER_THREAD)
 
     def _take_in(self, request: Request, fetched: Fetched) -> None:
         if isinstance(fetched, Undeliverable):
             self.walk.fail(fetched.request)
         elif isinstance(request, Lookup):
             assert isinstance(fetched, list)  # noqa: S101 - a look-up's future gives pages
-            self._batch.extend(staged_page(page, None) for page in fetched)
-            self._tie = next(
-                (token.created_at for page in fetched for token in page.decoded.tokens), None
-            )
+            self._batch.extend(fetched)
+            self._tie = next((token.created_at for page in fetched for token in page.tokens), None)
             self.walk.receive_lookup(request, self._listed(fetched))
         else:
-            assert isinstance(fetched, FetchedPage)  # noqa: S101
+            assert isinstance(fetched, Page)  # noqa: S101
             assert isinstance(request, PageRequest)  # noqa: S101
-            span = self.walk.receive(request, fetched.rows())
-            self._batch.append(staged_page(fetched, span))
+            rows = PageRows(fetched.positions, fetched.token_ids, fetched.facts.total_count)
+            fetched.span = self.walk.receive(request, rows)
+            self._batch.append(fetched)
             self._show_progress()
 
-    def _listed(self, answer: list[FetchedPage]) -> set[str]:
+    def _listed(self, answer: list[Page]) -> set[str]:
         """The ids of an answer that are on the list of this leg."""
         if self._leg.open_only:
             return {
                 token.token_id
                 for page in answer
-                for token in page.decoded.tokens
+                for token in page.tokens
                 if token.status in OPEN_STATUSES
             }
         return {token_id for page in answer for token_id in page.token_ids if token_id}
 
     def _show_progress(self) -> None:
-        run, total = self._desk.run, self.walk.total_count
+        counts, total = self._context.run.walk.counts, self.walk.total_count
         if self._leg.open_only or self._leg.newest_first:
             total = None  # the list is long, and what is wanted of it is not known beforehand
-        else:
-            run.small = (total or 0) <= SMALL_ACCOUNT
-        if self._desk.expected_tokens is not None:
-            total = self._desk.expected_tokens
-        rows = run.rows_read + sum(page.rows for page in self._batch)
-        pages = run.pages + len(self._batch)
-        self._desk.progress.update(rows if total is None else min(rows, total), total, pages)
+        if self._context.expected_tokens is not None:
+            total = self._context.expected_tokens
+        rows = counts.rows_read + sum(page.facts.rows for page in self._batch)
+        pages = counts.pages + len(self._batch)
+        self._context.progress.update(rows if total is None else min(rows, total), total, pages)
+
+    def _is_small(self) -> bool:
+        """Whether a batch is best sent as JSON: a walk of few pages, or of a small account."""
+        if self._leg.open_only or self._leg.newest_first:
+            return True
+        return (self.walk.total_count or 0) <= SMALL_ACCOUNT
 
     def _save_batch_if_due(self) -> None:
         if self._tie is not None:
@@ -227,19 +221,21 @@ class LegReader:
         if not self._batch:
             return
         batch, self._batch = self._batch, []
-        desk = self._desk
-        desk.number(batch)
+        context = self._context
+        context.number(batch)
         open_only = self._leg.open_only
-        desk.warehouse.stage_batch(
-            desk.run,
+        stage_batch(
+            context.database,
+            context.run,
             batch,
-            coverage=desk.run.coverage if open_only else self.walk.coverage,
+            coverage=context.run.walk.coverage if open_only else self.walk.coverage,
             open_coverage=self.walk.coverage if open_only else None,
             holes=self.holes,
-            requests=desk.counters.requests,
-            retries=desk.counters.retries,
+            requests=context.counters.requests,
+            retries=context.counters.retries,
+            as_json=self._is_small(),
         )
-        desk.require_fresh_pages()
+        context.require_fresh_pages()
 
 
 def _refusal(stuck: WalkStuck) -> EtlError:

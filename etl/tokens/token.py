@@ -1,15 +1,17 @@
 """The shapes that a decoded page is made of, and the limits that every row must keep.
 
-A leaf: it holds no logic, so that the fast reader (``records``) and the careful one
-(``records_careful``) can share it without importing each other.
+A leaf, so that the fast reader (``decode``) and the careful one (``row``) can share it without
+importing each other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Final, NamedTuple
+
+from etl.coverage import Span
 
 CREATED_SECOND_MIN: Final = 631_152_000
 """1990-01-01T00:00:00Z in Unix seconds: the first second a time may have."""
@@ -25,6 +27,11 @@ CLOCK_SKEW_SECONDS: Final = 300
 FUTURE_SECONDS_MAX: Final = 366 * 86_400
 """How far ahead of our clock a time may be before its row is rejected."""
 
+OPEN_STATUSES: Final = (0, 1, 2)
+"""What the service calls an upload that may still move."""
+DUPLICATE_ID: Final = "duplicate_id"
+"""Reason of a rejected row whose token has another row with a newer createdAt."""
+
 TOKEN_ID_BYTES_MAX: Final = 1_024
 TEXT_BYTES_MAX: Final = 65_536
 EXTRA_BYTES_MAX: Final = 65_536
@@ -33,6 +40,21 @@ EXTRA_DEPTH_MAX: Final = 64
 EXTRA_NUMBER_DIGITS_MAX: Final = 1_000
 """Digits before or after the decimal point.  jsonb takes more, but the page must not explode."""
 ROW_BYTES_MAX: Final = 8 * 1024 * 1024
+
+
+def time_of_second(second: int) -> datetime:
+    """The time of a Unix second."""
+    return datetime.fromtimestamp(second, UTC)
+
+
+def seconds_between(span: Span) -> tuple[datetime | None, datetime | None]:
+    """The span's ends as times; None for an end beyond all times that a token can have."""
+    lower = None if span.lower <= CREATED_SECOND_MIN else span.lower
+    upper = None if span.upper >= CREATED_SECOND_END else span.upper
+    return (
+        None if lower is None else time_of_second(min(lower, CREATED_SECOND_END)),
+        None if upper is None else time_of_second(max(upper, CREATED_SECOND_MIN)),
+    )
 
 
 class Token(NamedTuple):
@@ -58,6 +80,23 @@ class Token(NamedTuple):
 
 TOKEN_COLUMNS: Final[tuple[str, ...]] = Token._fields
 """Column names of ``upload_token`` in the order of a ``Token``, for COPY."""
+
+
+TIE_ORDER: Final = (
+    "updated_at",
+    "status",
+    "uploaded_size_bytes",
+    "file_size_bytes",
+    "file_name",
+    "user_id",
+    "attached_object_id",
+    "attached_object_type",
+    "upload_url",
+    "auto_finalize",
+)
+"""Which of two rows of an id counts where createdAt and the time of observation are equal: the
+greater one by these columns, None least and texts bytewise.  So the outcome does not depend on how
+pages are batched."""
 
 
 @dataclass(frozen=True, slots=True)

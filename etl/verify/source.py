@@ -17,19 +17,19 @@ import msgspec
 
 from etl.errors import ServiceFailure
 from etl.run.audit import ABSENCE_BRAKE, ABSENCES_ALWAYS_ALLOWED
-from etl.run.fetch import LOOKUP_IDS_AT_MOST, ROW_FAILURES, FetchedPage, Fetcher, suppress
+from etl.run.fetch import LOOKUP_IDS_AT_MOST, ROW_FAILURES, Fetcher, suppress
 from etl.run.service import open_upload_tokens
-from etl.tokens.decode import Token
+from etl.tokens.page import Page
+from etl.tokens.token import Token
 from etl.verify.checks import ROWS_SHOWN, CheckResult
-from etl.warehouse.engine import connect
 from etl.warehouse.privacy.erase import load_suppression
 from etl.warehouse.read.sample import Compared, compare_sample, sample_tokens
-from etl.warehouse.store import Warehouse
+from etl.warehouse.schema.database import open_database, require_current_schema
 
 if TYPE_CHECKING:
     from etl.process.stop import Stop
     from etl.settings.table import Settings
-    from etl.warehouse.ledger.run import Database
+    from etl.warehouse.schema.database import Database
 
 NAME: Final = "source"
 CLOCK_SKEW: Final = timedelta(minutes=5)
@@ -79,7 +79,7 @@ OUTCOMES: Final = ("same", "moved_on", "gone", "relisted", "not_comparable", "br
 class _Answer:
     """What the service said of some tokens."""
 
-    pages: list[FetchedPage]
+    pages: list[Page]
     failed: frozenset[str]
     """Ids on which it fails each time."""
 
@@ -95,10 +95,8 @@ def verify_source(
     partner_id = settings.require_partner_id()
     chosen = random.randrange(SEEDS) if seed is None else seed  # noqa: S311 - a sample, no secret
     result = SourceComparison(chosen)
-    warehouse = Warehouse(connect(str(settings.database_url)), settings.schema)
-    try:
-        warehouse.require_current_schema()
-        database = warehouse.database
+    with open_database(str(settings.database_url), settings.schema) as database:
+        require_current_schema(database)
         ids = _choose(database, partner_id, sample, result)
         with (
             open_upload_tokens(settings, stop) as tokens,
@@ -112,7 +110,7 @@ def verify_source(
                 suppression = load_suppression(database, partner_id, settings.erasure_key)
                 pages = [suppress(page, suppression) for page in answer.pages]
                 listed = _newest(pages)
-                rejected = {each.token_id for page in pages for each in page.decoded.rejected}
+                rejected = {each.token_id for page in pages for each in page.rejected}
                 compared = compare_sample(database, partner_id, some, list(listed.values()))
                 for each in compared:
                     if each.token_id in answer.failed or (
@@ -121,8 +119,6 @@ def verify_source(
                         result.outcomes["not_comparable"] += 1
                         continue
                     _judge(result, partner_id, each, listed.get(each.token_id))
-    finally:
-        warehouse.close()
     _judge_gone(result, partner_id)
     return result
 
@@ -155,11 +151,11 @@ def _ask(fetcher: Fetcher, ids: Sequence[str]) -> _Answer:
     return _Answer(one.pages + other.pages, one.failed | other.failed)
 
 
-def _newest(pages: Sequence[FetchedPage]) -> dict[str, Token]:
+def _newest(pages: Sequence[Page]) -> dict[str, Token]:
     """One row of each id: of two rows, the one with the newer createdAt is the token."""
     newest: dict[str, Token] = {}
     for page in pages:
-        for token in page.decoded.tokens:
+        for token in page.tokens:
             other = newest.setdefault(token.token_id, token)
             newest[token.token_id] = max(token, other, key=lambda each: each.created_at)
     return newest

@@ -14,7 +14,6 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
-from etl.run.options import SyncOptions
 from psycopg import sql
 
 from etl.archive.layout import Manifest, decode_manifest
@@ -24,7 +23,8 @@ from etl.process.stop import Stop
 from etl.replay.check import Comparison, check_archives
 from etl.replay.runs import ReplayReport, replay
 from etl.run.backfill import Range, backfill_ids, backfill_range
-from etl.run.sync import RunReport
+from etl.run.plan import SyncOptions
+from etl.run.report import RunReport
 from etl.settings.read import load_settings
 from etl.settings.table import Settings
 from etl.simulator import Churn, SimulatorServer, generate_account

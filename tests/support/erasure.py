@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from typing import Any
-
 import pytest
 
-from etl.errors import (
-    CredentialsRefused,
-)
+from etl.errors import CredentialsRefused
 from etl.simulator import SimulatorServer
 from etl.verify.checks import verify
-from etl.warehouse.engine import connect
 from etl.warehouse.privacy.erase import erase
 from etl.warehouse.privacy.subject import Erased, Subject
-from etl.warehouse.store import Warehouse
+from etl.warehouse.schema.database import open_database
 from tests.support.job import Job
 
 KEY = "an erasure key of some length, 40 chars.".replace(" ", "_")
@@ -30,14 +24,29 @@ VERSIONS = ("upload_token", "upload_token_superseded")
 
 
 def erased(
-    job: Job, *, users: tuple[str, ...] = (), tokens: tuple[str, ...] = (), **options: Any
+    job: Job,
+    *,
+    users: tuple[str, ...] = (),
+    tokens: tuple[str, ...] = (),
+    again: bool = False,
+    key: str | None = KEY,
+    apply: bool = True,
+    lease_seconds: float = 900.0,
+    url: str | None = None,
 ) -> list[Erased]:
+    """Erase users and tokens of the job's account, or count what that would replace."""
     subjects = [Subject("user", each) for each in users]
     subjects += [Subject("token", each) for each in tokens]
-    values = {"key": KEY, "apply": True, "lease_seconds": 900.0} | options
-    url = values.pop("url", job.database_url)
-    with closing(Warehouse(connect(url), "kaltura")) as warehouse:
-        return erase(warehouse.database, partner_id=job.partner_id, subjects=subjects, **values)
+    with open_database(url or job.database_url, "kaltura") as database:
+        return erase(
+            database,
+            partner_id=job.partner_id,
+            key=key,
+            subjects=subjects,
+            again=again,
+            lease_seconds=lease_seconds,
+            apply=apply,
+        )
 
 
 def assert_verified(job: Job) -> None:
@@ -66,7 +75,7 @@ def assert_untouched(job: Job, tokens: tuple[str, ...], kept: dict[str, list[str
     assert set(now["rejected_row"]) >= set(kept["rejected_row"])
 
 
-def insert(server: SimulatorServer, token_id: str, **fields: Any) -> None:
+def insert(server: SimulatorServer, token_id: str, **fields: object) -> None:
     """A token somewhere in the middle of the list, unless told otherwise."""
     rows = server.account.line
     created = rows[len(rows) // 2].created_at + 1

@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-from etl.run.options import SyncOptions
 from psycopg.rows import dict_row
 
 from etl.process.progress import NoProgress
 from etl.process.stop import Stop
-from etl.run.sync import RunReport, sync_full
+from etl.run.plan import SyncOptions
+from etl.run.report import RunReport
+from etl.run.sync import sync
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer
 from tests.support.model import VALUES, VERSION, Row, as_model
@@ -59,7 +60,7 @@ class Job:
     def run(self, *, options: SyncOptions | None = None, **variables: str) -> RunReport:
         """One run in this process; raises what it raises."""
         settings = load_settings(environment=self.environment(**variables)).checked()
-        return sync_full(settings, options or SyncOptions(), stop=Stop(), progress=NoProgress())
+        return sync(settings, options or SyncOptions(), stop=Stop(), progress=NoProgress())
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """``kaltura-etl sync --json`` as a process of its own."""

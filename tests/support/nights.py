@@ -13,9 +13,16 @@ import psycopg
 from psycopg.rows import dict_row
 
 from etl.coverage import page_span
-from etl.tokens.decode import Rejected, Token
-from etl.warehouse.ledger.run import AuditCounts, OpenRun, StagedPage
-from etl.warehouse.store import Warehouse
+from etl.tokens.page import Page, PageFacts
+from etl.tokens.token import Rejected, Token
+from etl.warehouse.engine import transaction
+from etl.warehouse.ledger.lease import fence, open_run
+from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.missing import missing_tokens
+from etl.warehouse.load.publish import publish
+from etl.warehouse.load.resolve import AuditCounts, audit_counts
+from etl.warehouse.load.staging import stage_batch, stage_lookup
+from etl.warehouse.schema.database import Database
 from tests.support.model import Row
 
 PARTNER = 102
@@ -55,29 +62,40 @@ def page_of(
     from_start: bool = False,
     to_end: bool = False,
     lookup: bool = False,
+    asked: Sequence[str] = (),
     rejected: Sequence[Rejected] = (),
-) -> StagedPage:
+) -> Page:
     """A page of tokens in the order given; ``lookup`` for an answer, which has no span."""
     tokens = list(tokens)
     seconds = [int(token.created_at.timestamp()) for token in tokens]
     span = None if lookup else page_span(seconds, from_start=from_start, to_end=to_end)
-    return StagedPage(
-        seq=seq,
+    facts = PageFacts(
         page_index=1,
         page_size=500,
         filter="{}",
         requested_at=observed_at - timedelta(seconds=1),
         received_at=observed_at,
         total_count=len(tokens),
-        body_sha256=hashlib.sha256(repr(tokens).encode()).digest(),
         rows=len(tokens),
-        first_created_at=seconds[0] if seconds else None,
-        last_created_at=seconds[-1] if seconds else None,
-        span=span,
+        body_sha256=hashlib.sha256(repr(tokens).encode()).digest(),
+    )
+    return Page(
+        facts=facts,
+        body=b"",
         tokens=tokens,
         raw=[raw_of(token) for token in tokens],
         rejected=rejected,
+        positions=seconds,
+        asked=tuple(asked) if lookup else None,
+        span=span,
+        seq=seq,
     )
+
+
+def require_lease(database: Database, run: OpenRun) -> None:
+    """Raise LeaseHeld unless the run still holds its lease."""
+    with transaction(database.engine) as connection:
+        fence(connection, database, run)
 
 
 @dataclass
@@ -85,7 +103,7 @@ class Nights:
     """A warehouse, and runs through it as ``etl.run.sync`` makes them."""
 
     url: str
-    warehouse: Warehouse
+    database: Database
     small: bool = False
     time: datetime = OBSERVED
     counts: AuditCounts = field(init=False)
@@ -98,16 +116,21 @@ class Nights:
             "lease_seconds": 60,
             "resume_window": None,
         }
-        run = self.warehouse.open_run(**(settings | options))
-        run.small = self.small
-        return run
+        return open_run(self.database, **(settings | options))
 
-    def stage(self, run: OpenRun, *pages: StagedPage) -> None:
-        coverage = run.coverage.union([page.span for page in pages if page.span is not None])
+    def stage(self, run: OpenRun, *pages: Page) -> None:
+        coverage = run.walk.coverage.union([page.span for page in pages if page.span is not None])
         for offset, page in enumerate(pages):
-            page.seq = run.next_seq + offset
-        self.warehouse.stage_batch(
-            run, pages, coverage=coverage, holes=[], requests=len(pages), retries=0
+            page.seq = run.walk.next_seq + offset
+        stage_batch(
+            self.database,
+            run,
+            pages,
+            coverage=coverage,
+            holes=[],
+            requests=len(pages),
+            retries=0,
+            as_json=self.small,
         )
 
     def confirm(
@@ -115,25 +138,26 @@ class Nights:
     ) -> list[str]:
         """Look up what is missing; ``answers`` are all rows that the service has."""
         answers = list(answers)
-        asked = [token_id for token_id, _ in self.warehouse.missing_tokens(run, after=None)]
+        asked = [token_id for token_id, _ in missing_tokens(self.database, run, after=None)]
         if asked:
             page = page_of(
                 [token for token in answers if token.token_id in asked],
-                seq=run.next_seq,
+                seq=run.walk.next_seq,
                 observed_at=self.time + timedelta(minutes=1),
                 lookup=True,
+                asked=asked,
             )
-            self.warehouse.stage_lookup(run, asked, page, absence_grace=grace)
+            stage_lookup(self.database, run, page, absence_grace=grace)
         return asked
 
     def publish(self, run: OpenRun) -> datetime:
-        self.counts = self.warehouse.audit_counts(run)
-        return self.warehouse.publish(
+        self.counts = audit_counts(self.database, run)
+        return publish(
+            self.database,
             run,
             self.counts,
             holes=[],
             overrides={},
-            total_counts=(run.total_count_first, run.total_count_last),
             requests=1,
             retries=0,
         )

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from etl.errors import CredentialsRefused, DataRefused
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import Account, SimulatorServer
 from tests.support.job import Job, killed_at_exit, listed, wait_until
 from tests.support.model import Model

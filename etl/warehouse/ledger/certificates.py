@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 
 from etl.warehouse.engine import transaction
-from etl.warehouse.ledger.run import Database
+from etl.warehouse.schema.database import Database
 
 UNREADABLE: Final = "unreadable"
 """Reason of the only holes with which a run may publish."""

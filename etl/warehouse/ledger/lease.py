@@ -18,28 +18,25 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
+from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
 from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
 from etl.resources import program_version
 from etl.warehouse.engine import (
     LOCK_NOT_AVAILABLE,
     UNIQUE_VIOLATION,
-    lock_until_commit,
-    require_row_count,
     transaction,
 )
 from etl.warehouse.ledger.resume import (
     DRY_RUN,
     RESUMABLE_STATUSES,
     inherited,
-    is_past_resuming,
     resume_walk,
 )
-from etl.warehouse.ledger.run import Database, OpenRun
+from etl.warehouse.ledger.run import Baseline, OpenRun, StagedWalk
+from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
 _MESSAGE_LIMIT = 2_000
-_PRUNE_RUNS_MAX = 100
 
 
 def open_run(
@@ -47,14 +44,20 @@ def open_run(
     *,
     partner_id: int,
     mode: str,
-    range_from: datetime | None,
-    range_to: datetime | None,
+    range_from: datetime | None = None,
+    range_to: datetime | None = None,
     lease_seconds: float,
     resume_window: timedelta | None,
-    page_age_max: timedelta | None,
-    dry_run: bool,
+    page_age_max: timedelta | None = None,
+    dry_run: bool = False,
 ) -> OpenRun:
-    """Take the lease; see ``Warehouse.open_run``."""
+    """Take the partner's lease, and resume the walk of a run that ended without publishing.
+
+    A run whose heartbeat is older than ``lease_seconds`` (by the database's clock) is marked
+    abandoned.  What is resumed says ``resume_walk``; ``resume_window`` None: nothing,
+    ``page_age_max`` None: pages of any age.  Raises LeaseHeld, naming the holder.  The schema must
+    be current.
+    """
     sync_run = database.tables.sync_run
     try:
         with transaction(database.engine) as connection:
@@ -76,10 +79,11 @@ def open_run(
             ).one()
             run = OpenRun(
                 run_id=opened.run_id,
-                walk_id=opened.run_id,
                 partner_id=partner_id,
                 mode=mode,
                 started_at=opened.started_at,
+                walk=StagedWalk(walk_id=opened.run_id),
+                baseline=load_baseline(connection, database, partner_id),
                 range=_seconds_of(range_from, range_to),
                 dry_run=dry_run,
             )
@@ -97,11 +101,11 @@ def open_run(
             staging = database.tables.upload_token_staging
             connection.execute(
                 sa.delete(staging).where(
-                    staging.c.partner_id == partner_id, staging.c.walk_id != run.walk_id
+                    staging.c.partner_id == partner_id,
+                    staging.c.walk_id != run.walk.walk_id,
                 )
             )
-            fence(connection, database, run, walk_id=run.walk_id, **inherited(run))
-            _look_around(connection, database, run)
+            fence(connection, database, run, **inherited(run))
             run.clock = _database_clock(connection)
     except EtlError as error:
         if error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
@@ -128,12 +132,6 @@ def fence(connection: sa.Connection, database: Database, run: OpenRun, **values:
             "over or ended from outside. Nothing more was written.",
             run_id=run.run_id,
         )
-
-
-def heartbeat(database: Database, run: OpenRun) -> None:
-    """A sign of life between batches, for a run that waits."""
-    with transaction(database.engine) as connection:
-        fence(connection, database, run)
 
 
 def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
@@ -172,74 +170,18 @@ def restart_walk(database: Database, run: OpenRun) -> None:
     """Forget what the walk has read: it starts over in this run, which then has resumed nothing."""
     tables = database.tables
     with transaction(database.engine) as connection:
-        old_walk_id, run.walk_id = run.walk_id, run.run_id
-        run.coverage, run.open_coverage, run.holes = Coverage(), Coverage(), []
-        run.shown.clear()
-        run.positions = []
-        run.resumed_from = run.oldest_page_at = run.lookups_after = None
-        run.pages = run.rows_read = run.staged = run.rejected = run.next_seq = 0
-        run.total_count_first = run.total_count_last = None
-        fence(connection, database, run, walk_id=run.walk_id, **inherited(run))
+        old_walk_id = run.walk.walk_id
+        run.walk, run.resumed_from = StagedWalk(walk_id=run.run_id), None
+        fence(connection, database, run, **inherited(run))
         for table in (tables.sync_page, tables.rejected_row):
             connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
         staging = tables.upload_token_staging
         connection.execute(
             sa.delete(staging).where(
                 staging.c.partner_id == run.partner_id,
-                staging.c.walk_id.in_((old_walk_id, run.walk_id)),
+                staging.c.walk_id.in_((old_walk_id, run.run_id)),
             )
         )
-
-
-def prune(database: Database, keep_pages_days: float) -> int:
-    """Delete pages and rejected rows of ended runs that began longer ago; returns rows deleted.
-
-    A bounded number of runs a call, oldest first, each in its own transaction.  Of every account,
-    so a run that failed keeps what the next one may go on from.
-    """
-    tables, sync_run = database.tables, database.tables.sync_run
-    deleted = 0
-    with transaction(database.engine) as connection:
-        old = connection.scalars(
-            sa.select(sync_run.c.run_id)
-            .where(
-                sync_run.c.started_at < sa.func.clock_timestamp() - timedelta(days=keep_pages_days),
-                is_past_resuming(sync_run),
-                sa.or_(
-                    *[
-                        sa.exists().where(table.c.run_id == sync_run.c.run_id)
-                        for table in (tables.sync_page, tables.rejected_row)
-                    ]
-                ),
-            )
-            .order_by(sync_run.c.run_id)
-            .limit(_PRUNE_RUNS_MAX)
-        ).all()
-    for run_id in old:
-        with transaction(database.engine) as connection:
-            for table in (tables.sync_page, tables.rejected_row):
-                deleted += delete_of_run(connection, database, table, run_id)
-    return deleted
-
-
-def lock_prunes(connection: sa.Connection, database: Database) -> None:
-    """Let one prune at a time delete: what is counted before is what is deleted then."""
-    lock_until_commit(connection, f"kaltura-etl {database.schema} prune")
-
-
-def delete_of_run(
-    connection: sa.Connection, database: Database, table: sa.Table, run_id: int
-) -> int:
-    """Delete a run's rows of a table, all of them; returns how many.
-
-    Raises DataRefused if some stay.
-    """
-    lock_prunes(connection, database)
-    of_run = table.c.run_id == run_id
-    meant = connection.scalar(sa.select(sa.func.count()).select_from(table).where(of_run)) or 0
-    done = connection.execute(sa.delete(table).where(of_run))
-    require_row_count(table.name, changed=done.rowcount, meant=meant)
-    return meant
 
 
 def status_of(database: Database, run_id: int) -> str | None:
@@ -294,7 +236,8 @@ def _finish(database: Database, run: OpenRun, status: str, **values: Any) -> Non
         if ended is not None and status not in RESUMABLE_STATUSES:
             connection.execute(
                 sa.delete(staging).where(
-                    staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk_id
+                    staging.c.partner_id == run.partner_id,
+                    staging.c.walk_id == run.walk.walk_id,
                 )
             )
 
@@ -329,17 +272,17 @@ def abandon_dead_runs(
         LOG.warning("an abandoned run was ended", extra={"run_id": run_id})
 
 
-def _look_around(connection: sa.Connection, database: Database, run: OpenRun) -> None:
-    """What is known of the partner before the run; counted from the index of listed tokens."""
+def load_baseline(connection: sa.Connection, database: Database, partner_id: int) -> Baseline:
+    """What is known of the partner; counted from the index of listed tokens."""
     token, sync_run = database.tables.upload_token, database.tables.sync_run
-    of_partner = token.c.partner_id == run.partner_id
-    run.listed_before = (
-        connection.scalar(sa.select(sa.func.count()).where(of_partner, token.c.is_listed)) or 0
-    )
-    known = connection.scalar(sa.select(sa.exists().where(of_partner)))
-    run.known_before = max(run.listed_before, int(bool(known)))
-    run.last_published_run_id = connection.scalar(
-        last_published(database, run.partner_id).with_only_columns(sync_run.c.run_id)
+    of_partner = token.c.partner_id == partner_id
+    listed = connection.scalar(sa.select(sa.func.count()).where(of_partner, token.c.is_listed))
+    return Baseline(
+        listed_before=listed or 0,
+        knows_tokens=bool(connection.scalar(sa.select(sa.exists().where(of_partner)))),
+        last_published_run_id=connection.scalar(
+            last_published(database, partner_id).with_only_columns(sync_run.c.run_id)
+        ),
     )
 
 

@@ -17,9 +17,10 @@ from etl.coverage import Coverage
 from etl.errors import DataRefused, EtlError, LeaseHeld
 from etl.resources import program_version
 from etl.warehouse.engine import UNIQUE_VIOLATION, transaction
-from etl.warehouse.ledger.lease import _look_around as look_around
+from etl.warehouse.ledger.lease import load_baseline
 from etl.warehouse.ledger.resume import DRY_RUN
-from etl.warehouse.ledger.run import Database, OpenRun
+from etl.warehouse.ledger.run import OpenRun, StagedWalk
+from etl.warehouse.schema.database import Database
 
 REPLAY: Final = "replay"
 REPLAYED_MODE: Final = "replayed_mode"
@@ -134,7 +135,7 @@ def open_replay(
     sync_run = tables.sync_run
     run = OpenRun(
         run_id=own["run_id"],
-        walk_id=own["walk_id"],
+        walk=StagedWalk(walk_id=own["walk_id"]),
         partner_id=own["partner_id"],
         mode=own["mode"],
         started_at=datetime.fromisoformat(own["started_at"]),
@@ -180,7 +181,7 @@ def open_replay(
             staging = tables.upload_token_staging
             connection.execute(sa.delete(staging).where(staging.c.partner_id == run.partner_id))
             _reserve_run_ids(connection, database, run_ids_up_to)
-            look_around(connection, database, run)
+            run.baseline = load_baseline(connection, database, run.partner_id)
     except EtlError as error:
         if error.fields.get("sqlstate") == UNIQUE_VIOLATION:
             raise _at_work(run) from None

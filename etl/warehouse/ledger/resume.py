@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import fields
 from datetime import datetime, timedelta
 from typing import Any, Final
 
@@ -11,7 +12,8 @@ import sqlalchemy as sa
 from etl.coverage import Coverage
 from etl.errors import DataRefused
 from etl.warehouse.engine import require_row_count
-from etl.warehouse.ledger.run import Database, OpenRun
+from etl.warehouse.ledger.run import OpenRun, StagedWalk, WalkCounts
+from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
 DRY_RUN: Final = "dry_run"
@@ -25,6 +27,7 @@ RESUMABLE_FOR: Final = timedelta(days=7)
 """A run that did not publish may be resumed for so long (ETL_RESUME_WINDOW at most)."""
 
 
+_COUNTERS: Final = tuple(each.name for each in fields(WalkCounts))
 _CLOCK_SLACK: Final = timedelta(minutes=1)
 
 
@@ -109,31 +112,38 @@ def resume_walk(
             extra={"run_id": found.run_id, "staged": found.staged, "found": staged_now},
         )
         return
-    run.resumed_from, run.walk_id = found.run_id, found.walk_id
-    run.lookups_after = lookups_until
-    run.coverage, run.holes = Coverage.from_sql(found.coverage), list(found.holes)
-    run.open_coverage = Coverage.from_sql(found.open_coverage)
-    for name in _COUNTERS:
-        setattr(run, name, getattr(found, name))
+    run.resumed_from = found.run_id
     for table in (tables.sync_page, tables.rejected_row):
-        names = [column.name for column in table.c if column.name != "run_id"]
-        rows = sa.select(*[table.c[name] for name in names]).where(table.c.run_id == found.run_id)
-        meant = connection.scalar(sa.select(sa.func.count()).select_from(rows.subquery()))
-        done = connection.execute(
-            sa.insert(table).from_select(
-                [*names, "run_id"], rows.add_columns(sa.literal(run.run_id))
-            ),
-            execution_options={"preserve_rowcount": True},
-        )
-        require_row_count(table.name, changed=done.rowcount, meant=meant or 0)
+        _take_over(connection, table, found.run_id, run.run_id)
     page = tables.sync_page
-    last, run.oldest_page_at = connection.execute(
+    last_seq, oldest_page_at = connection.execute(
         sa.select(sa.func.max(page.c.seq), sa.func.min(page.c.requested_at)).where(
             page.c.run_id == run.run_id
         )
     ).one()
-    run.next_seq = 0 if last is None else last + 1
-    run.positions = _positions(connection, page, run.run_id)
+    run.walk = StagedWalk(
+        walk_id=found.walk_id,
+        coverage=Coverage.from_sql(found.coverage),
+        open_coverage=Coverage.from_sql(found.open_coverage),
+        holes=list(found.holes),
+        counts=WalkCounts(**{name: getattr(found, name) for name in _COUNTERS}),
+        next_seq=0 if last_seq is None else last_seq + 1,
+        oldest_page_at=oldest_page_at,
+        lookups_after=lookups_until,
+        positions=_positions(connection, page, run.run_id),
+    )
+
+
+def _take_over(connection: sa.Connection, table: sa.Table, old_run: int, new_run: int) -> None:
+    """Copy the rows of one run, as rows of the other."""
+    names = [column.name for column in table.c if column.name != "run_id"]
+    rows = sa.select(*[table.c[name] for name in names]).where(table.c.run_id == old_run)
+    meant = connection.scalar(sa.select(sa.func.count()).select_from(rows.subquery()))
+    done = connection.execute(
+        sa.insert(table).from_select([*names, "run_id"], rows.add_columns(sa.literal(new_run))),
+        execution_options={"preserve_rowcount": True},
+    )
+    require_row_count(table.name, changed=done.rowcount, meant=meant or 0)
 
 
 def _positions(connection: sa.Connection, page: sa.Table, run_id: int) -> list[tuple[int, int]]:
@@ -155,22 +165,15 @@ def _positions(connection: sa.Connection, page: sa.Table, run_id: int) -> list[t
     return [pair for row in rows for pair in ((row[0] - 1, row[1]), (row[2], row[3]))]
 
 
-_COUNTERS: Final = (
-    "pages",
-    "rows_read",
-    "staged",
-    "rejected",
-    "total_count_first",
-    "total_count_last",
-)
-
-
 def inherited(run: OpenRun) -> dict[str, Any]:
+    """The columns of the ledger row that a run takes over from the walk that it resumes."""
+    walk = run.walk
     return {
         "resumed_from": run.resumed_from,
-        "coverage": run.coverage.to_sql(),
-        "open_coverage": run.open_coverage.to_sql(),
-        "holes": run.holes,
-        "oldest_page_at": run.oldest_page_at,
-        **{name: getattr(run, name) for name in _COUNTERS},
+        "walk_id": walk.walk_id,
+        "coverage": walk.coverage.to_sql(),
+        "open_coverage": walk.open_coverage.to_sql(),
+        "holes": walk.holes,
+        "oldest_page_at": walk.oldest_page_at,
+        **walk.counts.columns(),
     }

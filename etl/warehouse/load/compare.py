@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -25,15 +26,14 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.schema import CreateTable
 
 from etl.coverage import Coverage
-from etl.tokens.decode import TOKEN_COLUMNS, Token
+from etl.tokens.token import OPEN_STATUSES, TOKEN_COLUMNS, Token, seconds_between
 from etl.warehouse.engine import copy_rows
-from etl.warehouse.ledger.run import Database, OpenRun, seconds_between
+from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.schema.database import Database
 
 VOLATILE: Final = frozenset({"auto_finalize", "upload_url"})
 KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "auto_finalize", "upload_url"})
 """Columns whose known value a missing one does not erase."""
-OPEN_STATUSES: Final = (0, 1, 2)
-"""What the service calls an upload that may still move."""
 COMPARED: Final = tuple(
     name for name in TOKEN_COLUMNS if name != "token_id" and name not in VOLATILE
 )
@@ -47,7 +47,9 @@ SQL_TYPES: Final = {
     "extra": "jsonb",
 }
 """Types of the columns that are not text, for COPY."""
-_SENT = ("token_id", *COMPARED)
+_SENT_PLAIN: Final = ("token_id", *[name for name in COMPARED if name != "extra"])
+_SENT: Final = (*_SENT_PLAIN, "extra")
+_sent_values: Final = attrgetter(*_SENT_PLAIN)
 _CORE_TYPES: Final[dict[str, sa.types.TypeEngine[Any]]] = {
     "int2": sa.SmallInteger(),
     "int8": sa.BigInteger(),
@@ -108,6 +110,7 @@ def compare_batch(
     spans: Coverage,
     rejected_ids: Sequence[str],
     open_only: bool = False,
+    as_json: bool = False,
 ) -> Differences:
     """Compare tokens (distinct ids) with the known ones.
 
@@ -115,7 +118,7 @@ def compare_batch(
     that was listed, or with ``open_only`` everything that was listed as open; ``rejected_ids`` were
     on its pages too, in rows that could not be loaded.
     """
-    if run.small:
+    if as_json:
         batch: sa.FromClause = _json_batch(tokens)
     else:
         batch = _BATCH
@@ -124,11 +127,14 @@ def compare_batch(
             connection,
             sql.Identifier("pg_temp", _BATCH_NAME),
             _BATCH_COPY_COLUMNS,
-            ((ordinal, *token[:10], json_of(token.extra)) for ordinal, token in enumerate(tokens)),
+            (
+                (ordinal, *_sent_values(token), json_of(token.extra))
+                for ordinal, token in enumerate(tokens)
+            ),
         )
     known = _known_around(database, run, seconds.union(spans), open_only=open_only)
     parts = [_differing(database, run, batch, known)]
-    if run.staged:
+    if run.walk.counts.staged:
         parts.append(_staged_before(database, run, batch))
     if len(spans):
         parts.append(_missing(batch, known, spans, rejected_ids))
@@ -222,7 +228,9 @@ def _staged_before(database: Database, run: OpenRun, batch: sa.FromClause) -> sa
     """
     staging = database.tables.upload_token_staging
     return _outcome(batch, _known_row(database, run, batch)).where(
-        batch.c.token_id.in_(sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk_id))
+        batch.c.token_id.in_(
+            sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk.walk_id)
+        )
     )
 
 
@@ -277,10 +285,10 @@ def of_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
     An absence is confirmed by a look-up of the very run that publishes it.  So a resumed run
     leaves out the answers that the runs before it got: what is missing, it asks for again.
     """
-    in_walk: sa.ColumnElement[bool] = staging.c.walk_id == run.walk_id
-    if run.lookups_after is None:
+    in_walk: sa.ColumnElement[bool] = staging.c.walk_id == run.walk.walk_id
+    if run.walk.lookups_after is None:
         return in_walk
-    after = sa.literal(run.lookups_after, sa.DateTime(timezone=True))
+    after = sa.literal(run.walk.lookups_after, sa.DateTime(timezone=True))
     return sa.and_(in_walk, sa.or_(~staging.c.from_lookup, staging.c.observed_at > after))
 
 
@@ -301,7 +309,11 @@ def _json_batch(tokens: Sequence[Token]) -> sa.FromClause:
         dict(
             zip(
                 ("ordinal", *_SENT),
-                (ordinal, *token[:10], None if token.extra is None else msgspec.Raw(token.extra)),
+                (
+                    ordinal,
+                    *_sent_values(token),
+                    None if token.extra is None else msgspec.Raw(token.extra),
+                ),
                 strict=True,
             )
         )

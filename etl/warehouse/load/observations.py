@@ -9,8 +9,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from etl.coverage import EVERYTHING, Span
-from etl.tokens.decode import Rejected, Token
-from etl.warehouse.ledger.run import DUPLICATE_ID, OpenRun, StagedPage
+from etl.tokens.page import Page
+from etl.tokens.token import DUPLICATE_ID, TIE_ORDER, Rejected, Token
+from etl.warehouse.ledger.run import OpenRun
 
 
 class Seen(NamedTuple):
@@ -19,7 +20,7 @@ class Seen(NamedTuple):
     raw: bytes
 
 
-def taken_by(run: OpenRun, page: StagedPage) -> StagedPage:
+def taken_by(run: OpenRun, page: Page) -> Page:
     """What a run takes from a page: a backfill, nothing that was created outside its range.
 
     Rows without a place on the line are in no range.  What was asked for by id is taken as it is.
@@ -42,7 +43,7 @@ def taken_by(run: OpenRun, page: StagedPage) -> StagedPage:
     )
 
 
-def newest_of_each(pages: Sequence[StagedPage]) -> tuple[list[Seen], list[Rejected]]:
+def newest_of_each(pages: Sequence[Page]) -> tuple[list[Seen], list[Rejected]]:
     """One row for each id: the newest createdAt, then the newest observation; twins are rejected.
 
     The order of pages and rows does not matter.
@@ -50,7 +51,7 @@ def newest_of_each(pages: Sequence[StagedPage]) -> tuple[list[Seen], list[Reject
     newest: dict[str, Seen] = {}
     rejected = [each for page in pages for each in page.rejected]
     for page in pages:
-        observed_at = page.received_at
+        observed_at = page.facts.received_at
         for token, raw in zip(page.tokens, page.raw, strict=True):
             here = Seen(token, observed_at, raw)
             other = newest.setdefault(token.token_id, here)
@@ -73,7 +74,7 @@ def _observed_at(seen: Seen) -> datetime:
     return seen.observed_at
 
 
-def seconds_of(page: StagedPage) -> Span:
+def seconds_of(page: Page) -> Span:
     """From the first to the last createdAt of a page's tokens, in whole seconds."""
     # A page in descending order, or of a look-up, is taken as well.
     times = [token.created_at for token in page.tokens]
@@ -81,28 +82,11 @@ def seconds_of(page: StagedPage) -> Span:
 
 
 def _rank(seen: Seen) -> tuple[Any, ...]:
-    """The same order as ``resolve.resolved`` has: it makes the outcome free of batches' edges."""
+    """The same order as ``resolve.resolved`` has (``TIE_ORDER``)."""
     token = seen.token
-    return (
-        token.created_at,
-        seen.observed_at,
-        *[
-            (value is not None, value)
-            for value in (
-                token.updated_at,
-                token.status,
-                token.uploaded_size_bytes,
-                token.file_size_bytes,
-                token.file_name,
-                token.user_id,
-                token.attached_object_id,
-                token.attached_object_type,
-                token.upload_url,
-                token.auto_finalize,
-            )
-            # None and a value must not be compared with each other.
-        ],
-    )
+    # None and a value must not be compared with each other.
+    ties = [(value is not None, value) for value in (getattr(token, name) for name in TIE_ORDER)]
+    return token.created_at, seen.observed_at, *ties
 
 
 def duplicate(seen: Seen) -> Rejected:

@@ -13,8 +13,15 @@ from sqlalchemy.dialects.postgresql import insert
 from etl.errors import DataRefused, WarehouseUnavailable
 from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
 from etl.warehouse.ledger.lease import fence, last_published, settle_commit
-from etl.warehouse.ledger.run import AuditCounts, Database, OpenRun
-from etl.warehouse.load.resolve import VERSION_COLUMNS, count_by, outcomes, unobserved
+from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.resolve import (
+    VERSION_COLUMNS,
+    AuditCounts,
+    count_by,
+    outcomes,
+    unobserved,
+)
+from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
 PUBLISH_SECONDS_MAX = 3_600
@@ -28,15 +35,19 @@ def publish(
     *,
     holes: list[dict[str, Any]],
     overrides: Mapping[str, Any],
-    total_counts: tuple[int | None, int | None],
     requests: int,
     retries: int,
-    unreadable: int,
+    unreadable: int = 0,
     page_age_max: timedelta | None = None,
     stamp: datetime | None = None,
     ledger: Mapping[str, Any] | None = None,
 ) -> datetime:
-    """Publish the walk; see ``Warehouse.publish``.
+    """Make the walk visible and end the run; returns the stamp of all that it published.
+
+    All or nothing.  If the connection dies in the commit, the ledger is asked what happened.
+    Raises DataRefused with ``fields['reason']`` ``other_run_published``, ``staging_lost``,
+    ``pages_too_old`` (than ``page_age_max``, by the stamp) or ``row_count_mismatch``, and LeaseHeld
+    if the run no longer holds its lease.
 
     A replay gives the ``stamp`` of the run that it replays, and values of its row in the ``ledger``
     that stand instead of those that follow from the replay itself.
@@ -52,13 +63,12 @@ def publish(
             fence(connection, database, run)
             stamp = _take_stamp(connection, database, run, given_stamp)
             if page_age_max is not None:
-                require_fresh_pages(run.oldest_page_at, now=stamp, age_max=page_age_max)
+                require_fresh_pages(run.walk.oldest_page_at, now=stamp, age_max=page_age_max)
             _check_staging(connection, database, run)
             if counts.pending or counts.rejected_known:
                 _write_unobserved(connection, database, run)
             if counts.versions:
                 _write_versions(connection, database, run, counts, stamp)
-            first, last = total_counts
             fence(
                 connection,
                 database,
@@ -66,14 +76,14 @@ def publish(
                 status="succeeded",
                 published_at=stamp,
                 finished_at=sa.func.clock_timestamp(),
-                coverage=run.coverage.to_sql(),
-                open_coverage=run.open_coverage.to_sql(),
+                coverage=run.walk.coverage.to_sql(),
+                open_coverage=run.walk.open_coverage.to_sql(),
                 holes=holes,
                 overrides=dict(overrides),
                 requests=requests,
                 retries=retries,
-                pages=run.pages,
-                rows_read=run.rows_read,
+                pages=run.walk.counts.pages,
+                rows_read=run.walk.counts.rows_read,
                 tokens_read=counts.tokens_read,
                 inserted=counts.inserted,
                 changed=counts.changed,
@@ -83,9 +93,9 @@ def publish(
                 relisted=counts.relisted,
                 unreadable=unreadable,
                 listed_before=counts.listed_before,
-                total_count_first=first,
-                total_count_last=last,
-                oldest_page_at=run.oldest_page_at,
+                total_count_first=run.walk.counts.total_count_first,
+                total_count_last=run.walk.counts.total_count_last,
+                oldest_page_at=run.walk.oldest_page_at,
                 error_kind=None,
                 error_message=None,
             )
@@ -96,13 +106,14 @@ def publish(
                 )
                 require_row_count(sync_run.name, changed=told.rowcount, meant=1)
             staging = database.tables.upload_token_staging
-            if run.staged:
+            if run.walk.counts.staged:
                 done = connection.execute(
                     sa.delete(staging).where(
-                        staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk_id
+                        staging.c.partner_id == run.partner_id,
+                        staging.c.walk_id == run.walk.walk_id,
                     )
                 )
-                require_row_count(staging.name, changed=done.rowcount, meant=run.staged)
+                require_row_count(staging.name, changed=done.rowcount, meant=run.walk.counts.staged)
     except WarehouseUnavailable:
         # Without a stamp nothing can have been committed.  With one, the reply to the COMMIT may
         # be all that was lost.
@@ -140,7 +151,7 @@ def _take_stamp(
     lock_until_commit(connection, f"kaltura-etl {database.schema} {run.partner_id}")
     last = connection.execute(last_published(database, run.partner_id)).one_or_none()
     last_run_id = None if last is None else last.run_id
-    if last_run_id != run.last_published_run_id:
+    if last_run_id != run.baseline.last_published_run_id:
         raise DataRefused(
             f"Run {last_run_id} has published since run {run.run_id} began: what this run compared "
             "with is no longer current. Nothing was published; the next run reads the list again.",
@@ -172,12 +183,14 @@ def _take_stamp(
 
 
 def _check_staging(connection: sa.Connection, database: Database, run: OpenRun) -> None:
-    staging = database.tables.upload_token_staging
-    found = connection.scalar(sa.select(sa.func.count()).where(staging.c.walk_id == run.walk_id))
-    if found != run.staged:
+    staging, expected = database.tables.upload_token_staging, run.walk.counts.staged
+    found = connection.scalar(
+        sa.select(sa.func.count()).where(staging.c.walk_id == run.walk.walk_id)
+    )
+    if found != expected:
         raise DataRefused(
-            f"The staging table holds {found} rows of the walk, and not {run.staged}: a crash of "
-            "the server has emptied it. Nothing was published; the next run reads the list again.",
+            f"The staging table holds {found} rows of the walk, and not {expected}: a crash of the "
+            "server has emptied it. Nothing was published; the next run reads the list again.",
             reason="staging_lost",
             run_id=run.run_id,
         )
@@ -279,7 +292,7 @@ def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRu
 
 
 def plan_changes(database: Database, run: OpenRun, limit: int) -> list[dict[str, Any]]:
-    """What publishing would change; see ``Warehouse.plan_changes``."""
+    """What publishing would write: token_id, change_kind, changed_columns; by token_id."""
     versions = outcomes(database, run).subquery()
     with transaction(database.engine, work_mem=_WORK_MEM) as connection:
         return [

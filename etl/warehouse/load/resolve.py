@@ -1,4 +1,4 @@
-"""What a walk comes to: its staging, resolved to at most one outcome a token, against the known.
+"""Resolve staged observations to at most one outcome per token.
 
 Of the observations of a token that count, the latest look-up by id wins; without one, the page
 row with the newest createdAt, then the one that was observed last.  A token that was only missing
@@ -7,22 +7,25 @@ on its page, and that no look-up has settled, has no outcome: it is pending and 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import array, distinct_on
 
 from etl.coverage import EVERYTHING
-from etl.tokens.decode import TOKEN_COLUMNS
-from etl.warehouse.ledger.run import DUPLICATE_ID, AuditCounts, Database, OpenRun
+from etl.tokens.token import DUPLICATE_ID, OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
+from etl.warehouse.engine import transaction
+from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import (
     KEPT_WHEN_ABSENT,
-    OPEN_STATUSES,
     changed_columns,
     differs,
     of_walk,
     within,
 )
+from etl.warehouse.load.witnesses import last_seen_at
+from etl.warehouse.schema.database import Database
 
 VERSION_COLUMNS: Final = (
     "partner_id",
@@ -36,28 +39,15 @@ VERSION_COLUMNS: Final = (
     "absence_confirmed_at",
 )
 """What ``outcomes`` gives: a version without its stamp and its run."""
-# Where createdAt and the observation's time are equal; ``observations._rank`` has the same order.
-_TIES: Final = (
-    "updated_at",
-    "status",
-    "uploaded_size_bytes",
-    "file_size_bytes",
-    "file_name",
-    "user_id",
-    "attached_object_id",
-    "attached_object_type",
-    "upload_url",
-    "auto_finalize",
-)
-_TEXTS: Final = frozenset(
-    {"file_name", "user_id", "attached_object_id", "attached_object_type", "upload_url"}
-)
 
 
 def resolved(database: Database, run: OpenRun) -> sa.CTE:
     """One row of staging for each token that has an outcome, in the order of token_id."""
     staged = database.tables.upload_token_staging
-    ties = [sa.collate(staged.c[name], "C") if name in _TEXTS else staged.c[name] for name in _TIES]
+    ties = [
+        sa.collate(column, "C") if isinstance(column.type, sa.Text) else column
+        for column in (staged.c[name] for name in TIE_ORDER)
+    ]
     return (
         sa.select(staged)
         .ext(distinct_on(staged.c.token_id))
@@ -110,7 +100,7 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
             else_=changed_columns(new.c, known.c),
         ),
         "observed_at": new.c.observed_at,
-        "last_listed_at": sa.case((is_absent, _last_listed_at(database, run, known))),
+        "last_listed_at": sa.case((is_absent, last_seen_at(database, known))),
         "absence_confirmed_at": sa.case((is_absent, new.c.observed_at)),
     }
     return (
@@ -120,11 +110,49 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
     )
 
 
-def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -> AuditCounts:
-    """Count what publishing would do; see ``Warehouse.audit_counts``."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditCounts:
+    """What publishing the walk would do."""
+
+    inserted: int
+    changed: int
+    absent: int
+    relisted: int
+    pending: int
+    """Known tokens missing on their page whose absence no lookup has settled: kept as they are."""
+    rejected: int
+    """Rows in rejected_row, the same row of a token counted once."""
+    rejected_known: int
+    """Known listed tokens of which the walk showed nothing but a rejected row."""
+    not_covered: int
+    """Known listed tokens that the run did not look at: neither in the seconds that it read, nor
+    as one of the open tokens, nor by a lookup."""
+    unchanged: int
+    listed_before: int
+    staged_now: int
+    staged_expected: int
+    """Differs from ``staged_now`` if a crash of the server emptied the staging table."""
+
+    @property
+    def tokens_read(self) -> int:
+        return self.inserted + self.changed + self.relisted + self.unchanged + self.rejected
+
+    @property
+    def versions(self) -> int:
+        """Rows that publishing writes to upload_token."""
+        return self.inserted + self.changed + self.relisted + self.absent
+
+
+def audit_counts(database: Database, run: OpenRun) -> AuditCounts:
+    """Count, in the server, what publishing would do."""
+    with transaction(database.engine, work_mem="64MB") as connection:
+        return _audit_counts(connection, database, run)
+
+
+def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -> AuditCounts:
     tables = database.tables
     staging, rejected = tables.upload_token_staging, tables.rejected_row
-    staged_now = _count(connection, sa.select(staging).where(staging.c.walk_id == run.walk_id))
+    staged_now = _count(connection, sa.select(staging).where(staging.c.walk_id == run.walk.walk_id))
     kinds: dict[str, int] = {}
     pending = rejected_known = 0
     rejected_rows = sa.select(
@@ -140,8 +168,8 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
     rejected_count = _count(connection, rejected_rows.distinct())
     if rejected_count:
         rejected_known = _count(connection, _rejected_known(database, run))
-    looked_at = run.listed_before
-    if not complete(run) and run.listed_before:
+    looked_at = run.baseline.listed_before
+    if not complete(run) and run.baseline.listed_before:
         looked_at = _count(connection, _looked_at(database, run))
     changed, absent = kinds.get("changed", 0), kinds.get("absent", 0)
     kept = changed + absent + pending + rejected_known
@@ -153,11 +181,11 @@ def audit_counts(connection: sa.Connection, database: Database, run: OpenRun) ->
         pending=pending,
         rejected=rejected_count,
         rejected_known=rejected_known,
-        not_covered=max(0, run.listed_before - looked_at),
+        not_covered=max(0, run.baseline.listed_before - looked_at),
         unchanged=max(0, looked_at - kept),
-        listed_before=run.listed_before,
+        listed_before=run.baseline.listed_before,
         staged_now=staged_now,
-        staged_expected=run.staged,
+        staged_expected=run.walk.counts.staged,
     )
 
 
@@ -170,9 +198,9 @@ def _looked_at(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
     )
     # One select an index; together in one OR they would read the table.
     return sa.union(
-        listed.where(within(known.c.created_at, run.coverage)),
+        listed.where(within(known.c.created_at, run.walk.coverage)),
         listed.where(
-            known.c.status.in_(OPEN_STATUSES), within(known.c.created_at, run.open_coverage)
+            known.c.status.in_(OPEN_STATUSES), within(known.c.created_at, run.walk.open_coverage)
         ),
         listed.where(known.c.token_id.in_(staged)),
         listed.where(known.c.token_id.in_(_rejected_ids(database, run))),
@@ -194,7 +222,7 @@ def unobserved(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
 
 def complete(run: OpenRun) -> bool:
     """Whether the walk covered the whole createdAt line."""
-    return run.coverage.contains_span(EVERYTHING)
+    return run.walk.coverage.contains_span(EVERYTHING)
 
 
 def _rejected_ids(database: Database, run: OpenRun) -> sa.Select[Any]:
@@ -218,7 +246,7 @@ def _pending(database: Database, run: OpenRun) -> sa.Select[Any]:
         .distinct()
         .select_from(staging.join(known, _same_token(staging, known)))
         .where(
-            staging.c.walk_id == run.walk_id,
+            staging.c.walk_id == run.walk.walk_id,
             staging.c.kind == "missing",
             known.c.is_listed,
             _has_no_outcome(database, run, staging.c.token_id),
@@ -255,54 +283,6 @@ def _has_no_outcome(
             other.c.kind != "missing",
             other.c.token_id == token_id,
         )
-    )
-
-
-def _last_listed_at(database: Database, run: OpenRun, known: sa.Table) -> sa.ColumnElement[Any]:
-    """The last time at which the token is known to have been listed.
-
-    That is the beginning of the last published walk that saw it: the one that published its
-    version, or a later one that covered its second.  When a reply arrives the token may be gone
-    already.
-    """
-    unobserved_token = database.tables.unobserved_token
-    published = database.tables.sync_run.alias("published")
-    first = database.tables.sync_run.alias("first_run")
-    second = sa.cast(sa.func.floor(sa.extract("epoch", known.c.created_at)), sa.BigInteger)
-    overlooked = (
-        sa.exists()
-        .where(
-            unobserved_token.c.partner_id == known.c.partner_id,
-            unobserved_token.c.token_id == known.c.token_id,
-            unobserved_token.c.run_id == published.c.run_id,
-        )
-        # Not of its own FROM: another "known" would hide the one that is asked about.
-        .correlate(known, published)
-    )
-    seen = (
-        sa.select(sa.func.max(first.c.started_at))
-        .select_from(published.join(first, first.c.run_id == published.c.walk_id))
-        .where(
-            published.c.partner_id == run.partner_id,
-            published.c.published_at.is_not(None),
-            sa.or_(
-                published.c.run_id == known.c.run_id,
-                sa.and_(_covered(published, known, second), sa.not_(overlooked)),
-            ),
-        )
-        .correlate(known)
-        .scalar_subquery()
-    )
-    return sa.func.coalesce(seen, known.c.observed_at)
-
-
-def _covered(
-    published: Any, known: sa.Table, second: sa.ColumnElement[Any]
-) -> sa.ColumnElement[bool]:
-    """Whether a run read the token's second: as a whole, or its open tokens if it is one."""
-    return sa.or_(
-        published.c.coverage.contains(second),
-        sa.and_(known.c.status.in_(OPEN_STATUSES), published.c.open_coverage.contains(second)),
     )
 
 

@@ -1,6 +1,6 @@
-"""Staging: what the pages and look-ups of a walk said that differs from what is known.
+"""Staging: what the pages and lookups of a walk said that differs from what is known.
 
-One transaction a batch: compare, then save the coverage, the pages, the rejected rows and the
+One transaction per batch: compare, then save the coverage, the pages, the rejected rows and the
 differences together.  The comparison comes before the fence, so that the ledger row is updated
 once, with all counters; nothing that outlives the transaction is written before the fence, and a
 run that has lost its lease gets no further.
@@ -8,34 +8,40 @@ run that has lost its lease gets no further.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime, timedelta
+from operator import attrgetter
 from typing import Any, Final
 
+import msgspec
 import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy.dialects.postgresql import insert
 
 from etl.coverage import Coverage
 from etl.errors import EtlError
-from etl.tokens.decode import TOKEN_COLUMNS, Rejected, Token
+from etl.tokens.page import Page
+from etl.tokens.token import (
+    CREATED_SECOND_END,
+    CREATED_SECOND_MIN,
+    DUPLICATE_ID,
+    TOKEN_COLUMNS,
+    Rejected,
+    time_of_second,
+)
 from etl.warehouse.engine import copy_rows, transaction
 from etl.warehouse.ledger.lease import fence
-from etl.warehouse.ledger.run import (
-    DUPLICATE_ID,
-    BatchResult,
-    Database,
-    OpenRun,
-    StagedPage,
-    time_of_page_end,
-)
-from etl.warehouse.load.compare import SQL_TYPES, Differences, compare_batch, json_of, of_walk
+from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.compare import SQL_TYPES, Differences, compare_batch, json_of
 from etl.warehouse.load.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
+from etl.warehouse.schema.database import Database
 
+_PLAIN_COLUMNS: Final = tuple(name for name in TOKEN_COLUMNS if name != "extra")
+_plain_values: Final = attrgetter(*_PLAIN_COLUMNS)
 _STAGING_COLUMNS: Final = [
     ("walk_id", "int8"),
     ("partner_id", "int4"),
-    *[(name, SQL_TYPES.get(name, "text")) for name in TOKEN_COLUMNS],
+    *[(name, SQL_TYPES.get(name, "text")) for name in (*_PLAIN_COLUMNS, "extra")],
     ("kind", "text"),
     ("from_lookup", "bool"),
     ("observed_at", "timestamptz"),
@@ -46,27 +52,34 @@ _INSERT_ROWS_MAX = 1_000
 def stage_batch(
     database: Database,
     run: OpenRun,
-    pages: Sequence[StagedPage],
+    pages: Sequence[Page],
     *,
     coverage: Coverage,
-    open_coverage: Coverage | None,
+    open_coverage: Coverage | None = None,
     holes: list[dict[str, Any]],
     requests: int,
     retries: int,
-) -> BatchResult:
-    """Save what the pages said; see ``Warehouse.stage_batch``."""
+    as_json: bool = False,
+) -> None:
+    """Save pages, what differs on them, and the coverage of the walk including them.
+
+    ``open_coverage`` is that of the list of open tokens, whose pages need batches of their own;
+    None: as it was.  ``requests`` and ``retries`` are totals of this run.  ``as_json``: how the
+    batch is sent, see ``compare``.  Pages may come in any order and in batches of any size: the
+    outcome is the same.  Of a run with a range, nothing outside it is taken, of the coverage
+    neither.  Raises LeaseHeld if the run no longer holds its lease.
+    """
+    walk = run.walk
     pages = [taken_by(run, page) for page in pages]
     coverage = coverage.within(run.range)
-    open_coverage = run.open_coverage if open_coverage is None else open_coverage
+    open_coverage = walk.open_coverage if open_coverage is None else open_coverage
     open_only = any(page.open_only for page in pages)
     if open_only and not all(page.open_only or page.asked is not None for page in pages):
         raise EtlError("pages of the whole list and of the open tokens need batches of their own")
     seen, rejected = newest_of_each(pages)
     spans = Coverage(page.span for page in pages if page.span is not None)
     with transaction(database.engine) as connection:
-        if run.known_before == 0:
-            found = Differences(list(range(len(seen))), [], [])
-        else:
+        if run.baseline.knows_tokens:
             found = compare_batch(
                 connection,
                 database,
@@ -78,23 +91,25 @@ def stage_batch(
                 rejected_ids=[
                     each.token_id
                     for each in rejected
-                    # A rejected twin says nothing of the known token.
+                    # A rejected duplicate says nothing of the known token.
                     if each.token_id is not None and each.reason != DUPLICATE_ID
                 ],
+                as_json=as_json,
             )
+        else:
+            found = Differences(list(range(len(seen))), [], [])
         rejected += [duplicate(seen[ordinal]) for ordinal in found.older]
         rows = [
-            _present(run, seen[ordinal].token, seen[ordinal].observed_at, from_lookup=False)
+            present_row(run, seen[ordinal], from_lookup=False)
             for ordinal in found.differing
-            if not run.has_later(seen[ordinal].token, seen[ordinal].observed_at)
+            if not walk.memory.has_later(seen[ordinal].token, seen[ordinal].observed_at)
         ]
         if found.missing:
-            observed_at = min(page.received_at for page in pages)
+            observed_at = min(page.facts.received_at for page in pages)
             rows += [
-                _gone(run, token_id, created_at, "missing", observed_at)
+                absence_row(run, token_id, created_at, "missing", observed_at)
                 for token_id, created_at in found.missing
             ]
-        result = BatchResult(len(rows) - len(found.missing), len(found.missing), len(rejected))
         _save(
             connection,
             database,
@@ -109,142 +124,49 @@ def stage_batch(
             retries=retries,
         )
     _count(run, pages, rows, rejected)
-    run.remember(pages)
-    run.coverage, run.open_coverage, run.holes = coverage, open_coverage, holes
-    return result
+    walk.memory.remember(pages)
+    walk.coverage, walk.open_coverage, walk.holes = coverage, open_coverage, holes
 
 
-def stage_lookup(
-    database: Database,
-    run: OpenRun,
-    asked: Sequence[str],
-    page: StagedPage,
-    *,
-    absence_grace: timedelta,
-) -> None:
-    """Save the answer to a look-up by id; see ``Warehouse.stage_lookup``."""
-    run.absence_grace = absence_grace
+def stage_lookup(database: Database, run: OpenRun, page: Page, *, absence_grace: timedelta) -> None:
+    """Save the answer to a lookup by id (at most a few thousand ids: ``page.asked``).
+
+    Known listed tokens that do not answer are confirmed absent, unless they were created less than
+    ``absence_grace`` before the answer.  The page's span must be None.  Raises LeaseHeld if the
+    run no longer holds its lease.
+    """
     seen, rejected = newest_of_each([page])
     answered = {each.token.token_id for each in seen} | {each.token_id for each in rejected}
-    silent = [token_id for token_id in asked if token_id not in answered]
+    silent = [token_id for token_id in page.asked or () if token_id not in answered]
+    received_at = page.facts.received_at
     with transaction(database.engine) as connection:
-        rows = [_present(run, each.token, each.observed_at, from_lookup=True) for each in seen]
+        rows = [present_row(run, each, from_lookup=True) for each in seen]
         rows += [
-            _gone(run, token_id, created_at, "absent", page.received_at, from_lookup=True)
+            absence_row(run, token_id, created_at, "absent", received_at, from_lookup=True)
             for token_id, created_at in _listed_among(connection, database, run, silent)
             # A replica that lags may not have a young token yet.
-            if created_at <= page.received_at - absence_grace
+            if created_at <= received_at - absence_grace
         ]
         _save(connection, database, run, [page], rows=rows, rejected=rejected)
-        _acquit(connection, database, run, seen)
+        unreject_twins(connection, database, run, seen)
     _count(run, [page], rows, rejected)
 
 
-def missing_tokens(
-    database: Database, run: OpenRun, *, after: str | None, limit: int
-) -> list[tuple[str, datetime]]:
-    """Tokens that a look-up must settle; see ``Warehouse.missing_tokens``."""
-    staging, token = database.tables.upload_token_staging, database.tables.upload_token
-    rejected = database.tables.rejected_row
-    present = sa.and_(staging.c.kind == "present", ~staging.c.from_lookup)
-    missing = staging.c.kind == "missing"
-
-    def newest(value: Any, condition: Any) -> Any:
-        return sa.func.max(value).filter(condition)
-
-    tokens = (
-        sa.select(
-            staging.c.token_id,
-            sa.func.min(staging.c.created_at).label("created_at"),
-            sa.func.bool_or(sa.and_(staging.c.from_lookup, of_walk(staging, run))).label(
-                "looked_up"
-            ),
-            # By an earlier run of the walk, whose answer counts no more.
-            sa.func.bool_or(sa.and_(staging.c.from_lookup, ~of_walk(staging, run))).label("asked"),
-            newest(staging.c.observed_at, missing).label("missing_at"),
-            newest(staging.c.observed_at, present).label("present_at"),
-            sa.func.min(staging.c.created_at).filter(present).label("oldest"),
-            newest(staging.c.created_at, present).label("newest"),
-        )
-        .where(staging.c.walk_id == run.walk_id)
-        .group_by(staging.c.token_id)
-        .subquery()
-    )
-    twins = tokens.c.oldest != tokens.c.newest
-    moved = sa.and_(
-        token.c.created_at != tokens.c.newest,
-        token.c.token_id.is_not(None),
-    )
-    gone = sa.and_(
-        tokens.c.missing_at.is_not(None),
-        sa.or_(tokens.c.present_at.is_(None), tokens.c.present_at <= tokens.c.missing_at),
-    )
-    # Tokens with a rejected twin, too, unless the known token was seen unchanged beside it: then
-    # nothing of it is staged, and asking every night would be a request and a write for nothing.
-    looked_up, also_staged = staging.alias("looked_up"), staging.alias("also_staged")
-    duplicates = (
-        sa.select(
-            rejected.c.token_id,
-            sa.func.to_timestamp(sa.func.min(rejected.c.created_second)).label("created_at"),
-        )
-        .where(
-            rejected.c.run_id == run.run_id,
-            rejected.c.reason == DUPLICATE_ID,
-            rejected.c.token_id.is_not(None),
-            sa.exists().where(
-                of_walk(also_staged, run),
-                also_staged.c.token_id == rejected.c.token_id,
-            ),
-            sa.not_(
-                sa.exists().where(
-                    of_walk(looked_up, run),
-                    looked_up.c.token_id == rejected.c.token_id,
-                    looked_up.c.from_lookup,
-                )
-            ),
-        )
-        .group_by(rejected.c.token_id)
-    )
-    union = sa.union_all(
-        sa.select(tokens.c.token_id, tokens.c.created_at)
-        .select_from(
-            tokens.outerjoin(
-                token,
-                sa.and_(
-                    token.c.partner_id == run.partner_id, token.c.token_id == tokens.c.token_id
-                ),
-            )
-        )
-        .where(~tokens.c.looked_up, sa.or_(gone, twins, moved, tokens.c.asked)),
-        duplicates,
-    ).subquery()
-    wanted = (
-        sa.select(union.c.token_id, sa.func.min(union.c.created_at))
-        .group_by(union.c.token_id)
-        .order_by(union.c.token_id)
-        .limit(limit)
-    )
-    if after is not None:
-        wanted = wanted.where(union.c.token_id > after)
-    with transaction(database.engine) as connection:
-        return [(token_id, created_at) for token_id, created_at in connection.execute(wanted)]
-
-
-def _present(
-    run: OpenRun, token: Token, observed_at: datetime, *, from_lookup: bool
-) -> tuple[object, ...]:
+def present_row(run: OpenRun, seen: Seen, *, from_lookup: bool) -> tuple[object, ...]:
+    """The staging row of a token that was shown."""
+    token = seen.token
     return (
-        run.walk_id,
+        run.walk.walk_id,
         run.partner_id,
-        *token[:12],
+        *_plain_values(token),
         json_of(token.extra),
         "present",
         from_lookup,
-        observed_at,
+        seen.observed_at,
     )
 
 
-def _gone(
+def absence_row(
     run: OpenRun,
     token_id: str,
     created_at: datetime,
@@ -253,15 +175,17 @@ def _gone(
     *,
     from_lookup: bool = False,
 ) -> tuple[object, ...]:
-    nothing = (token_id, *[None] * 5, created_at, *[None] * 6)
-    return (run.walk_id, run.partner_id, *nothing, kind, from_lookup, observed_at)
+    """The staging row of a known token that was not shown: ``kind`` is missing or absent."""
+    values = {"token_id": token_id, "created_at": created_at}
+    plain = [values.get(name) for name in _PLAIN_COLUMNS]
+    return (run.walk.walk_id, run.partner_id, *plain, None, kind, from_lookup, observed_at)
 
 
 def _save(
     connection: sa.Connection,
     database: Database,
     run: OpenRun,
-    pages: Sequence[StagedPage],
+    pages: Sequence[Page],
     *,
     rows: list[tuple[object, ...]],
     rejected: Sequence[Rejected],
@@ -269,24 +193,18 @@ def _save(
 ) -> None:
     """Everything that outlives the transaction, the fence first."""
     tables = database.tables
-    numbered = [page for page in pages if page.seq is not None]
-    first, last = _total_counts(run, pages)
+    counts = run.walk.counts.plus(pages, staged=len(rows), rejected=len(rejected))
     fence(
         connection,
         database,
         run,
-        pages=run.pages + len(numbered),
-        rows_read=run.rows_read + sum(page.rows for page in numbered),
-        staged=run.staged + len(rows),
-        rejected=run.rejected + len(rejected),
-        total_count_first=first,
-        total_count_last=last,
-        oldest_page_at=_oldest(run, numbered),
+        oldest_page_at=run.walk.oldest_with(pages),
+        **counts.columns(),
         **values,
     )
-    if numbered:
-        # Rows as parameters: a VALUES list of another length would be compiled anew each time.
-        connection.execute(sa.insert(tables.sync_page), [_page_row(run, page) for page in numbered])
+    # Rows as parameters: a VALUES list of another length would be compiled anew each time.
+    if pages:
+        connection.execute(sa.insert(tables.sync_page), [_page_row(run, page) for page in pages])
     for begin in range(0, len(rejected), _INSERT_ROWS_MAX):
         connection.execute(
             insert(tables.rejected_row)
@@ -311,62 +229,31 @@ def _save(
 
 
 def _count(
-    run: OpenRun,
-    pages: Sequence[StagedPage],
-    rows: Sequence[object],
-    rejected: Sequence[Rejected],
+    run: OpenRun, pages: Sequence[Page], rows: Sequence[object], rejected: Sequence[Rejected]
 ) -> None:
-    """The counters of the ledger, after the commit."""
-    numbered = [page for page in pages if page.seq is not None]
-    run.total_count_first, run.total_count_last = _total_counts(run, pages)
-    run.pages += len(numbered)
-    run.rows_read += sum(page.rows for page in numbered)
-    run.staged += len(rows)
-    run.rejected += len(rejected)
-    run.oldest_page_at = _oldest(run, numbered)
-    run.next_seq = max(
-        run.next_seq, *[page.seq + 1 for page in numbered if page.seq is not None], 0
-    )
+    """Count in memory what the transaction has committed."""
+    walk = run.walk
+    walk.counts = walk.counts.plus(pages, staged=len(rows), rejected=len(rejected))
+    walk.oldest_page_at = walk.oldest_with(pages)
+    walk.next_seq = max([walk.next_seq, *[page.seq + 1 for page in pages if page.seq is not None]])
 
 
-def _oldest(run: OpenRun, pages: Iterable[StagedPage]) -> datetime | None:
-    """When the oldest page of the walk was requested, these among them."""
-    times = [page.requested_at for page in pages]
-    return min(times if run.oldest_page_at is None else [*times, run.oldest_page_at], default=None)
-
-
-def _total_counts(run: OpenRun, pages: Iterable[StagedPage]) -> tuple[int | None, int | None]:
-    """The first and the last totalCount of the walk's pages.
-
-    That of a look-up, or of the list of open tokens, says nothing of it.
-    """
-    told = [
-        page.total_count
-        for page in pages
-        if page.total_count is not None and page.span is not None and not page.open_only
-    ]
-    if not told:
-        return run.total_count_first, run.total_count_last
-    first = told[0] if run.total_count_first is None else run.total_count_first
-    return first, told[-1]
-
-
-def _page_row(run: OpenRun, page: StagedPage) -> dict[str, Any]:
+def _page_row(run: OpenRun, page: Page) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "seq": page.seq,
-        "page_index": page.page_index,
-        "page_size": page.page_size,
-        "filter": page.filter,
-        "requested_at": page.requested_at,
-        "received_at": page.received_at,
-        "rows": page.rows,
-        "total_count": page.total_count,
-        "first_created_at": time_of_page_end(page.first_created_at),
-        "last_created_at": time_of_page_end(page.last_created_at),
+        **msgspec.structs.asdict(page.facts),
+        "first_created_at": _time_of_page_end(page.first_created_second),
+        "last_created_at": _time_of_page_end(page.last_created_second),
         "span": None if page.span is None else page.span.to_sql(),
-        "body_sha256": page.body_sha256,
     }
+
+
+def _time_of_page_end(second: int | None) -> datetime | None:
+    """The time of a page's first or last row, whose createdAt may be nonsense: then None."""
+    if second is None or not CREATED_SECOND_MIN <= second < CREATED_SECOND_END:
+        return None
+    return time_of_second(second)
 
 
 def _listed_among(
@@ -386,10 +273,10 @@ def _listed_among(
     return [(token_id, created_at) for token_id, created_at in found]
 
 
-def _acquit(
+def unreject_twins(
     connection: sa.Connection, database: Database, run: OpenRun, seen: Sequence[Seen]
 ) -> None:
-    """Take back rejections as a twin of rows that a look-up showed to be the token itself."""
+    """Take back rejections as a duplicate of rows that a lookup showed to be the token itself."""
     rejected = database.tables.rejected_row
     winners = [(each.token.token_id, int(each.token.created_at.timestamp())) for each in seen]
     if winners:

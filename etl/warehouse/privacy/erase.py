@@ -37,8 +37,8 @@ from etl.warehouse.engine import (
     transaction,
 )
 from etl.warehouse.ledger.lease import abandon_dead_runs, lease_held
-from etl.warehouse.ledger.run import Database
 from etl.warehouse.privacy.subject import VERSION_TABLES, Erased, Eraser, Subject, listed_subjects
+from etl.warehouse.schema.database import Database
 from etl.warehouse.schema.token_tables import MARKED
 
 LOG = logging.getLogger(__name__)

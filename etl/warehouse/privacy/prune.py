@@ -18,12 +18,12 @@ import sqlalchemy as sa
 from etl.errors import CredentialsRefused
 from etl.process.stop import Stop
 from etl.resources import program_version
-from etl.warehouse.engine import require_row_count, transaction
-from etl.warehouse.ledger.lease import delete_of_run, lock_prunes
+from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
 from etl.warehouse.ledger.resume import is_past_resuming
-from etl.warehouse.ledger.run import Database
+from etl.warehouse.schema.database import Database
 
 VERSIONS_AT_ONCE: Final = 20_000
+RUNS_AT_ONCE: Final = 100
 STATEMENT_SECONDS: Final = 600
 PRUNER_PRIVILEGES: Final = {
     "pages": ("sync_page", "DELETE"),
@@ -85,6 +85,57 @@ def prune(
     return pruned
 
 
+def prune_old_pages(database: Database, keep_pages_days: float) -> int:
+    """Delete pages and rejected rows of ended runs that began longer ago; returns rows deleted.
+
+    The nightly pruning.  A bounded number of runs per call, oldest first, each in its own transaction.  Of every account,
+    so a run that failed keeps what the next one may go on from.
+    """
+    tables, sync_run = database.tables, database.tables.sync_run
+    deleted = 0
+    with transaction(database.engine) as connection:
+        old = connection.scalars(
+            sa.select(sync_run.c.run_id)
+            .where(
+                sync_run.c.started_at < sa.func.clock_timestamp() - timedelta(days=keep_pages_days),
+                is_past_resuming(sync_run),
+                sa.or_(
+                    *[
+                        sa.exists().where(table.c.run_id == sync_run.c.run_id)
+                        for table in (tables.sync_page, tables.rejected_row)
+                    ]
+                ),
+            )
+            .order_by(sync_run.c.run_id)
+            .limit(RUNS_AT_ONCE)
+        ).all()
+    for run_id in old:
+        with transaction(database.engine) as connection:
+            for table in (tables.sync_page, tables.rejected_row):
+                deleted += _delete_of_run(connection, database, table, run_id)
+    return deleted
+
+
+def _lock_prunes(connection: sa.Connection, database: Database) -> None:
+    """Let one prune at a time delete: what is counted before is what is deleted then."""
+    lock_until_commit(connection, f"kaltura-etl {database.schema} prune")
+
+
+def _delete_of_run(
+    connection: sa.Connection, database: Database, table: sa.Table, run_id: int
+) -> int:
+    """Delete a run's rows of a table, all of them; returns how many.
+
+    Raises DataRefused if some stay.
+    """
+    _lock_prunes(connection, database)
+    of_run = table.c.run_id == run_id
+    meant = connection.scalar(sa.select(sa.func.count()).select_from(table).where(of_run)) or 0
+    done = connection.execute(sa.delete(table).where(of_run))
+    require_row_count(table.name, changed=done.rowcount, meant=meant)
+    return meant
+
+
 class _Pruner:
     """One kind of rows of one account."""
 
@@ -118,7 +169,7 @@ class _Pruner:
             with transaction(
                 self._database.engine, statement_seconds=STATEMENT_SECONDS
             ) as connection:
-                deleted = delete_of_run(connection, self._database, table, run_id)
+                deleted = _delete_of_run(connection, self._database, table, run_id)
                 self._record(connection, deleted)
             yield deleted
 
@@ -149,7 +200,7 @@ class _Pruner:
             with transaction(
                 self._database.engine, statement_seconds=STATEMENT_SECONDS
             ) as connection:
-                lock_prunes(connection, self._database)
+                _lock_prunes(connection, self._database)
                 key = sa.tuple_(superseded.c.token_id, superseded.c.version)
                 meant = connection.execute(
                     sa.select(superseded.c.token_id, superseded.c.version)

@@ -16,7 +16,7 @@ from etl.resources import program_version
 from etl.tokens.pseudonyms import Pseudonyms, owners_of
 from etl.tokens.token import TEXT_BYTES_MAX, TOKEN_ID_BYTES_MAX
 from etl.warehouse.engine import require_row_count
-from etl.warehouse.ledger.run import Database
+from etl.warehouse.schema.database import Database
 
 VERSION_TABLES: Final = ("upload_token", "upload_token_superseded", "upload_token_staging")
 _KEYS: Final = {

@@ -14,10 +14,11 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from etl.tokens.decode import TOKEN_COLUMNS, Token
+from etl.tokens.token import TOKEN_COLUMNS, Token
 from etl.warehouse.engine import transaction
-from etl.warehouse.ledger.run import Database
-from etl.warehouse.load.compare import COMPARED, OPEN_STATUSES, changed_columns
+from etl.warehouse.load.compare import COMPARED, changed_columns
+from etl.warehouse.load.witnesses import last_seen_at
+from etl.warehouse.schema.database import Database
 
 STATEMENT_SECONDS: Final = 600
 _encode: Final = msgspec.json.Encoder().encode
@@ -72,12 +73,11 @@ def compare_sample(
     """
     known = database.tables.upload_token
     new = _relation(known, listed)
-    second = sa.cast(sa.func.floor(sa.extract("epoch", known.c.created_at)), sa.BigInteger)
     query = (
         sa.select(
             known,
             changed_columns(new.c, known.c).label("differing"),
-            sa.func.greatest(known.c.observed_at, _last_walk(database, known, second)).label(
+            sa.func.greatest(known.c.observed_at, last_seen_at(database, known)).label(
                 "witnessed_at"
             ),
             new.c.token_id.is_not(None).label("answered"),
@@ -100,39 +100,6 @@ def compare_sample(
         )
         for row in rows
     ]
-
-
-def _last_walk(
-    database: Database, known: sa.Table, second: sa.ColumnElement[Any]
-) -> sa.ScalarSelect[Any]:
-    """When the last published walk began that looked at the token and saw it as it is stored."""
-    run, walk = database.tables.sync_run, database.tables.sync_run.alias("walk")
-    unobserved = database.tables.unobserved_token
-    return (
-        sa.select(sa.func.max(walk.c.started_at))
-        .select_from(run.join(walk, walk.c.run_id == run.c.walk_id))
-        .where(
-            run.c.partner_id == known.c.partner_id,
-            run.c.published_at > known.c.valid_from,
-            sa.or_(
-                run.c.coverage.contains(second),
-                sa.and_(
-                    known.c.is_listed,
-                    known.c.status.in_(OPEN_STATUSES),
-                    run.c.open_coverage.contains(second),
-                ),
-            ),
-            sa.not_(
-                sa.exists().where(
-                    unobserved.c.partner_id == known.c.partner_id,
-                    unobserved.c.token_id == known.c.token_id,
-                    unobserved.c.run_id == run.c.run_id,
-                )
-            ),
-        )
-        .correlate(known)
-        .scalar_subquery()
-    )
 
 
 def _relation(known: sa.Table, tokens: Sequence[Token]) -> sa.Subquery:

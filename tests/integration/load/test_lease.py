@@ -21,8 +21,12 @@ from etl.errors import (
     WarehouseUnavailable,
 )
 from etl.warehouse.engine import connect, normalise_url, transaction
+from etl.warehouse.ledger.lease import fail_run, restart_walk
 from etl.warehouse.ledger.run import OpenRun
-from tests.support.nights import START, MakeNights, Nights, make_token, page_of
+from etl.warehouse.load.publish import publish
+from etl.warehouse.load.resolve import audit_counts
+from etl.warehouse.privacy.prune import prune_old_pages
+from tests.support.nights import START, MakeNights, Nights, make_token, page_of, require_lease
 
 WINDOW = timedelta(hours=6)
 
@@ -79,8 +83,8 @@ def test_run_that_was_taken_over_can_neither_stage_nor_publish(make_nights: Make
     with pytest.raises(LeaseHeld):
         sleeper.publish(run)
     with pytest.raises(LeaseHeld):
-        sleeper.warehouse.heartbeat(run)
-    sleeper.warehouse.fail_run(run, WarehouseUnavailable("late"))
+        require_lease(sleeper.database, run)
+    fail_run(sleeper.database, run, WarehouseUnavailable("late"))
     assert nights.ledger(run.run_id)["status"] == "abandoned"
     assert nights.ledger(second.run_id)["status"] == "running"
     assert nights.query("select 1 from kaltura.upload_token") == []
@@ -91,15 +95,20 @@ def test_failed_run_is_resumed_with_its_pages(nights: Nights) -> None:
     tokens = [make_token(f"t{second}", START + second) for second in range(6)]
     first = nights.open()
     nights.stage(first, page_of(tokens[:4], from_start=True))
-    nights.warehouse.fail_run(first, ServiceUnavailable("The service\nis down"))
+    fail_run(nights.database, first, ServiceUnavailable("The service\nis down"))
     ended = nights.ledger(first.run_id)
     assert (ended["status"], ended["error_kind"]) == ("failed", "service_unavailable")
     assert ended["error_message"] == "The service is down"
 
     run = nights.open(resume_window=WINDOW)
-    assert (run.resumed_from, run.walk_id) == (first.run_id, first.run_id)
-    assert run.coverage == first.coverage
-    assert (run.next_seq, run.pages, run.rows_read, run.staged) == (1, 1, 4, 4)
+    assert (run.resumed_from, run.walk.walk_id) == (first.run_id, first.run_id)
+    assert run.walk.coverage == first.walk.coverage
+    assert (
+        run.walk.next_seq,
+        run.walk.counts.pages,
+        run.walk.counts.rows_read,
+        run.walk.counts.staged,
+    ) == (1, 1, 4, 4)
     nights.stage(run, page_of(tokens[2:], to_end=True))
     nights.publish(run)
 
@@ -127,10 +136,10 @@ def test_run_that_must_not_be_resumed_leaves_nothing_behind(
 ) -> None:
     first = nights.open()
     nights.stage(first, page_of([make_token("a")], from_start=True, to_end=True))
-    nights.warehouse.fail_run(first, ServiceUnavailable("down"))
+    fail_run(nights.database, first, ServiceUnavailable("down"))
     run = nights.open(**options)
 
-    assert (run.resumed_from, run.staged, len(run.coverage)) == (None, 0, 0)
+    assert (run.resumed_from, run.walk.counts.staged, len(run.walk.coverage)) == (None, 0, 0)
     assert nights.query("select 1 from kaltura.upload_token_staging") == []
 
 
@@ -139,14 +148,14 @@ def test_emptied_staging_is_noticed(nights: Nights) -> None:
     nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
     nights.query("truncate kaltura.upload_token_staging")
 
-    counts = nights.warehouse.audit_counts(run)
+    counts = audit_counts(nights.database, run)
     assert (counts.staged_now, counts.staged_expected) == (0, 1)
     with pytest.raises(DataRefused) as refused:
         nights.publish(run)
     assert refused.value.fields["reason"] == "staging_lost"
 
-    nights.warehouse.restart_walk(run)
-    assert (len(run.coverage), run.next_seq) == (0, 0)
+    restart_walk(nights.database, run)
+    assert (len(run.walk.coverage), run.walk.next_seq) == (0, 0)
     nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
     nights.publish(run)
     assert nights.token("a")["version"] == 1
@@ -155,7 +164,7 @@ def test_emptied_staging_is_noticed(nights: Nights) -> None:
 def test_walk_whose_staging_was_emptied_is_not_resumed(nights: Nights) -> None:
     first = nights.open()
     nights.stage(first, page_of([make_token("a")], from_start=True, to_end=True))
-    nights.warehouse.fail_run(first, ServiceUnavailable("down"))
+    fail_run(nights.database, first, ServiceUnavailable("down"))
     nights.query("truncate kaltura.upload_token_staging")
 
     assert nights.open(resume_window=WINDOW).resumed_from is None
@@ -165,7 +174,7 @@ def test_failing_a_run_does_not_raise_without_a_server(make_nights: MakeNights) 
     nights = make_nights()
     run = nights.open()
     offline = make_nights("postgresql://127.0.0.1:1/none?connect_timeout=1")
-    offline.warehouse.fail_run(run, WarehouseUnavailable("lost"))
+    fail_run(offline.database, run, WarehouseUnavailable("lost"))
 
     assert nights.ledger(run.run_id)["status"] == "running"
 
@@ -176,7 +185,7 @@ def test_failing_a_run_takes_a_new_connection_if_the_old_one_is_lost(nights: Nig
         "select pg_terminate_backend(pid) from pg_stat_activity where pid <> pg_backend_pid() "
         "and datname = current_database()"
     )
-    nights.warehouse.fail_run(run, WarehouseUnavailable("lost"))
+    fail_run(nights.database, run, WarehouseUnavailable("lost"))
 
     assert nights.ledger(run.run_id)["status"] == "failed"
 
@@ -188,7 +197,7 @@ def test_prune_deletes_old_pages_and_rows_only(nights: Nights) -> None:
         "update kaltura.sync_run set started_at = started_at - interval '91 days' "
         "where run_id = (select min(run_id) from kaltura.sync_run)"
     )
-    assert nights.warehouse.prune(90) >= 2
+    assert prune_old_pages(nights.database, 90) >= 2
     (left,) = nights.query("select array_agg(distinct run_id) as runs from kaltura.sync_page")
     assert len(left["runs"]) == 1
     assert nights.query("select 1 from kaltura.rejected_row") == []
@@ -276,11 +285,9 @@ def test_run_whose_commit_was_not_answered_has_published(
         nights = make_nights(url)
         run = nights.open()
         nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
-        counts = nights.warehouse.audit_counts(run)
+        counts = audit_counts(nights.database, run)
         proxy.cut = "reply"
-        stamp = nights.warehouse.publish(
-            run, counts, holes=[], overrides={}, total_counts=(1, 1), requests=1, retries=0
-        )
+        stamp = publish(nights.database, run, counts, holes=[], overrides={}, requests=1, retries=0)
 
     assert proxy.cut == ""
     assert nights.token("a")["valid_from"] == stamp
@@ -294,12 +301,10 @@ def test_run_whose_commit_did_not_arrive_has_failed(
         nights = make_nights(url)
         run = nights.open()
         nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
-        counts = nights.warehouse.audit_counts(run)
+        counts = audit_counts(nights.database, run)
         proxy.cut = "request"
         with pytest.raises(WarehouseUnavailable):
-            nights.warehouse.publish(
-                run, counts, holes=[], overrides={}, total_counts=(1, 1), requests=1, retries=0
-            )
+            publish(nights.database, run, counts, holes=[], overrides={}, requests=1, retries=0)
 
     assert nights.query("select 1 from kaltura.upload_token") == []
     assert nights.ledger(run.run_id)["status"] == "failed"

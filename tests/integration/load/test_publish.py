@@ -8,6 +8,9 @@ from typing import Any
 import pytest
 
 from etl.errors import DataRefused
+from etl.warehouse.ledger.lease import finish_dry_run
+from etl.warehouse.load.missing import missing_tokens
+from etl.warehouse.load.publish import plan_changes
 from tests.support.nights import START, Nights, make_token, page_of
 
 pytestmark = pytest.mark.postgres15
@@ -121,7 +124,7 @@ def test_missing_token_that_answers_a_lookup_is_unchanged(nights: Nights) -> Non
     nights.stage(run, page_of(both[1:], from_start=True, to_end=True))
 
     assert nights.confirm(run, both) == ["a"]
-    assert nights.warehouse.missing_tokens(run, after=None) == []
+    assert missing_tokens(nights.database, run, after=None) == []
     nights.publish(run)
     assert (nights.counts.unchanged, nights.counts.versions) == (2, 0)
 
@@ -239,8 +242,8 @@ def test_dry_run_plans_and_leaves_nothing(nights: Nights) -> None:
             [make_token("a", status=5), make_token("b", START + 1)], from_start=True, to_end=True
         ),
     )
-    plan = nights.warehouse.plan_changes(run, 10)
-    nights.warehouse.finish_dry_run(run)
+    plan = plan_changes(nights.database, run, 10)
+    finish_dry_run(nights.database, run)
 
     assert plan == [
         {"token_id": "a", "change_kind": "changed", "changed_columns": ["status"]},

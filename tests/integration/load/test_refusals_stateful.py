@@ -20,7 +20,6 @@ from typing import Any, Final
 
 import psycopg
 import pytest
-from etl.run.options import SyncOptions
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -38,7 +37,8 @@ from etl.process.progress import NoProgress
 from etl.process.stop import Stop
 from etl.run.audit import REJECTED_ALWAYS_ALLOWED, absences_allowed
 from etl.run.backfill import Range, backfill_range
-from etl.run.sync import sync_full
+from etl.run.plan import SyncOptions
+from etl.run.sync import sync
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer
 from etl.simulator.faults import RequestInfo
@@ -326,7 +326,7 @@ class Nights(RuleBasedStateMachine):
         stop = Stop()
         try:
             if part is None:
-                sync_full(chosen, options, stop=stop, progress=NoProgress())
+                sync(chosen, options, stop=stop, progress=NoProgress())
             else:
                 begin, end = (
                     datetime.fromtimestamp(FIRST_SECOND + 60 * number, UTC) for number in part

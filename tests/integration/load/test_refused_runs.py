@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from etl.errors import DataRefused, WarehouseUnavailable
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer
 from etl.simulator.faults import RequestInfo
 from etl.verify.checks import verify

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from etl.errors import CredentialsRefused
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed, requests_of, tell
 from tests.support.model import Model, assert_same

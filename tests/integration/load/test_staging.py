@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from etl.tokens.decode import Rejected
+from etl.warehouse.load.staging import stage_lookup
 from tests.support.nights import START, MakeNights, Nights, make_token, page_of
 from tests.support.pgbouncer import pgbouncer
 from tests.support.wal import install_wal_inspect, wal_of_tables, wal_position
@@ -89,7 +90,7 @@ def test_any_batches_in_any_order_give_the_same_table(
         nights.confirm(run, [make_token(row[0], START + row[1], status=row[2]) for row in after])
         nights.publish(run)
         found = published(nights)
-        nights.warehouse.close()
+        nights.database.engine.dispose()
         return found
 
     shuffled = data.draw(st.permutations(pages_of_night))
@@ -134,7 +135,7 @@ def test_unchanged_night_writes_no_row(make_nights: MakeNights) -> None:
 
 def statistics(nights: Nights) -> list[tuple[Any, ...]]:
     # A backend tells what it has done at most once a second, and for certain when it ends.
-    nights.warehouse.close()
+    nights.database.engine.dispose()
     nights.query("select pg_stat_force_next_flush()")
     time.sleep(0.2)
     rows = nights.query(
@@ -199,12 +200,14 @@ def test_looked_up_token_that_is_known_and_silent_becomes_absent(nights: Nights)
     """What an incremental run asks for without having missed it on a page."""
     nights.night([make_token("a"), make_token("b")])
     run = nights.open(mode="incremental")
-    nights.warehouse.stage_lookup(
-        run,
-        ["a", "b", "unknown"],
-        page_of([make_token("b", status=4)], seq=0, observed_at=nights.time, lookup=True),
-        absence_grace=timedelta(minutes=15),
+    answer = page_of(
+        [make_token("b", status=4)],
+        seq=0,
+        observed_at=nights.time,
+        lookup=True,
+        asked=["a", "b", "unknown"],
     )
+    stage_lookup(nights.database, run, answer, absence_grace=timedelta(minutes=15))
     nights.publish(run)
 
     assert (nights.counts.absent, nights.counts.changed, nights.counts.unchanged) == (1, 1, 0)
@@ -260,6 +263,6 @@ def test_nights_through_pgbouncer_in_transaction_mode(
             )
         nights.confirm(run, [])
         nights.publish(run)
-        nights.warehouse.close()
+        nights.database.engine.dispose()
 
     assert (nights.counts.changed, nights.counts.absent) == (30, 0)

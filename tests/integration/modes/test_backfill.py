@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from etl.run.options import SyncOptions
 
 from etl.process.progress import NoProgress
 from etl.process.stop import Stop
 from etl.run.backfill import Range, backfill_ids, backfill_range
-from etl.run.engine import RunReport
+from etl.run.plan import SyncOptions
+from etl.run.report import RunReport
 from etl.settings.read import load_settings
 from etl.simulator import Account, SimulatorServer, generate_account
 from etl.simulator.account.churn import Churn

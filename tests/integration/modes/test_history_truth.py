@@ -17,8 +17,19 @@ import pytest
 
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
+from tests.support.chronicle import Chronicle
+from tests.support.history import (
+    Estimate,
+    as_of,
+    judge,
+    missing_changes,
+    quantile,
+    status_changes,
+    wrong_states,
+)
 from tests.support.job import Job, tell
-from tests.support.truth import Chronicle, Estimate, quantile
+
+pytestmark = pytest.mark.usefixtures("no_retry_waits")
 
 KINDS: dict[str, dict[str, Any]] = {
     "quiet": {},
@@ -52,18 +63,18 @@ def chronicle_of(
 
 def assert_history_is_true(chronicle: Chronicle) -> list[Estimate]:
     """All that must hold in the end; prints the figures."""
-    assert_none(chronicle.wrong_states())
+    assert_none(wrong_states(chronicle))
     for night in chronicle.nights:
         # Until the next publication, nothing that the warehouse knew has changed.
-        assert chronicle.as_of(night.published_at + timedelta(hours=1)) == chronicle.as_of(
-            night.published_at
+        assert as_of(chronicle, night.published_at + timedelta(hours=1)) == as_of(
+            chronicle, night.published_at
         )
-    changes = chronicle.status_changes()
-    assert_none(chronicle.missing_changes(changes))
-    outside, estimates = chronicle.judge(changes)
+    changes = status_changes(chronicle)
+    assert_none(missing_changes(chronicle, changes))
+    outside, estimates = judge(chronicle, changes)
     assert_none(outside)
     assert [each for each in verify(chronicle.job.database_url) if not each.ok] == []
-    tell(dict(chronicle.figures) | figures_of(estimates))
+    tell({**chronicle.figures, **figures_of(estimates)})
     return estimates
 
 
@@ -106,10 +117,10 @@ def test_an_interval_needs_to_know_what_a_run_did_not_see(database_url: str) -> 
     chronicle = chronicle_of(
         database_url, ["rejected", "grace", "quiet"], tokens=300, page_cap=100, seed=12
     )
-    assert chronicle.judge(chronicle.status_changes())[0] == []
+    assert judge(chronicle, status_changes(chronicle))[0] == []
     with psycopg.connect(database_url) as connection:
         connection.execute("delete from kaltura.unobserved_token")
-    assert chronicle.judge(chronicle.status_changes())[0] != []
+    assert judge(chronicle, status_changes(chronicle))[0] != []
 
 
 @pytest.mark.campaign

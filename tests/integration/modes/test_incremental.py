@@ -10,8 +10,8 @@ import psycopg
 import pytest
 
 from etl.errors import DataRefused
-from etl.run.engine import RunReport
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
+from etl.run.report import RunReport
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
 from tests.support.job import Job, listed, requests_of, tell

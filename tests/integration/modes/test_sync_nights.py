@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed, requests_of
 from tests.support.model import Model, assert_same

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed
 

@@ -5,8 +5,8 @@ Each test has a night published before; a refused run must leave it as it was.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
+from typing import Protocol
 
 import pytest
 
@@ -18,12 +18,22 @@ from etl.errors import (
     ServiceUnavailable,
     WarehouseUnavailable,
 )
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed
 
+pytestmark = pytest.mark.usefixtures("no_retry_waits")
+
 TOKENS = 1_200
 ATTEMPTS = {"ETL_RETRY_ATTEMPTS": "2", "ETL_RETRY_TOTAL_SECONDS": "3", "ETL_ABSENCE_GRACE": "0s"}
+
+
+class Refused(Protocol):
+    """Run, expect an error, and see that nothing changed but the ledger."""
+
+    def __call__(
+        self, kind: type[EtlError], code: int, reason: str = "", **variables: str
+    ) -> EtlError: ...
 
 
 @pytest.fixture
@@ -41,13 +51,11 @@ def job(server: SimulatorServer, database_url: str) -> Job:
 
 
 @pytest.fixture
-def refused(job: Job) -> Callable[..., EtlError]:
-    """Run, expect an error, and see that nothing changed but the ledger."""
-
+def refused(job: Job) -> Refused:
     def expect(kind: type[EtlError], code: int, reason: str = "", **variables: str) -> EtlError:
         before, runs = job.everything(), len(job.runs())
         with pytest.raises(kind) as caught:
-            job.run(**variables)
+            job.run(options=None, **variables)
         assert caught.value.exit_code == code
         assert job.everything() == before
         if reason:
@@ -63,9 +71,7 @@ def refused(job: Job) -> Callable[..., EtlError]:
     return expect
 
 
-def test_too_many_absences_want_a_word(
-    server: SimulatorServer, job: Job, refused: Callable[..., EtlError]
-) -> None:
+def test_too_many_absences_want_a_word(server: SimulatorServer, job: Job, refused: Refused) -> None:
     for fields in listed(server)[: TOKENS // 5 + 1]:
         server.account.delete(fields["id"])
 
@@ -80,7 +86,7 @@ def test_too_many_absences_want_a_word(
 
 
 def test_an_account_that_is_empty_all_at_once_is_refused(
-    server: SimulatorServer, refused: Callable[..., EtlError]
+    server: SimulatorServer, refused: Refused
 ) -> None:
     for fields in listed(server):
         server.account.delete(fields["id"])
@@ -98,7 +104,7 @@ def _bad_row(server: SimulatorServer, number: int) -> None:
 
 
 def test_ten_bad_rows_are_kept_aside_and_eleven_are_refused(
-    server: SimulatorServer, job: Job, refused: Callable[..., EtlError]
+    server: SimulatorServer, job: Job, refused: Refused
 ) -> None:
     for number in range(10):
         _bad_row(server, number)
@@ -111,9 +117,7 @@ def test_ten_bad_rows_are_kept_aside_and_eleven_are_refused(
     refused(DataRefused, 65, "rejected")
 
 
-def test_a_row_of_another_account(
-    server: SimulatorServer, refused: Callable[..., EtlError]
-) -> None:
+def test_a_row_of_another_account(server: SimulatorServer, refused: Refused) -> None:
     server.faults.schedule("foreign-partner", where="list", rate=1.0)
 
     refused(DataRefused, 65, "foreign_partner")
@@ -135,7 +139,7 @@ def test_one_unreadable_row_is_a_hole_and_nothing_more(server: SimulatorServer, 
 
 
 def test_eleven_unreadable_rows_are_too_many(
-    server: SimulatorServer, job: Job, refused: Callable[..., EtlError]
+    server: SimulatorServer, job: Job, refused: Refused
 ) -> None:
     ids = [fields["id"] for fields in listed(server)]
     server.configure(poison=ids[100:1200:100])
@@ -146,26 +150,20 @@ def test_eleven_unreadable_rows_are_too_many(
     assert report.unreadable == 11
 
 
-def test_pages_that_are_never_in_order(
-    server: SimulatorServer, refused: Callable[..., EtlError]
-) -> None:
+def test_pages_that_are_never_in_order(server: SimulatorServer, refused: Refused) -> None:
     server.faults.schedule("unordered-page", where="list", rate=1.0)
 
     refused(DataRefused, 65, "unordered_page")
 
 
-def test_a_service_that_fails_on_every_page(
-    server: SimulatorServer, refused: Callable[..., EtlError]
-) -> None:
+def test_a_service_that_fails_on_every_page(server: SimulatorServer, refused: Refused) -> None:
     server.faults.schedule("internal-server-error", where="list", rate=1.0)
 
     refused(ServiceUnavailable, 69)
 
 
 @pytest.mark.parametrize("kind", ["500-empty", "503-html", "truncated-json"])
-def test_a_service_that_is_down(
-    server: SimulatorServer, refused: Callable[..., EtlError], kind: str
-) -> None:
+def test_a_service_that_is_down(server: SimulatorServer, refused: Refused, kind: str) -> None:
     server.faults.schedule(kind, where="list", rate=1.0)
 
     refused(ServiceUnavailable, 69)
@@ -193,13 +191,11 @@ def test_a_service_whose_cache_is_down_is_read_without_it(
     assert all(row["auto_finalize"] is not None for row in job.current().values())
 
 
-def test_a_wrong_secret(refused: Callable[..., EtlError]) -> None:
+def test_a_wrong_secret(refused: Refused) -> None:
     refused(CredentialsRefused, 77, KALTURA_ADMIN_SECRET="f" * 32)
 
 
-def test_a_users_session(
-    server: SimulatorServer, job: Job, refused: Callable[..., EtlError]
-) -> None:
+def test_a_users_session(server: SimulatorServer, job: Job, refused: Refused) -> None:
     from etl.simulator import SimulatorClient
 
     with SimulatorClient(server.url) as client:
@@ -214,7 +210,7 @@ def test_a_users_session(
 
 @pytest.mark.parametrize("version", ["0000", None])
 def test_a_schema_of_another_version(
-    server: SimulatorServer, job: Job, refused: Callable[..., EtlError], version: str | None
+    server: SimulatorServer, job: Job, refused: Refused, version: str | None
 ) -> None:
     (table,) = job.query(
         "select table_schema, table_name from information_schema.tables "
@@ -232,9 +228,7 @@ def test_a_schema_of_another_version(
     assert len(server.service.log) == before
 
 
-def test_a_database_that_is_not_there(
-    server: SimulatorServer, refused: Callable[..., EtlError]
-) -> None:
+def test_a_database_that_is_not_there(server: SimulatorServer, refused: Refused) -> None:
     before = len(server.service.log)
     refused(WarehouseUnavailable, 74, DATABASE_URL="postgresql://u@127.0.0.1:1/none")
     assert len(server.service.log) == before
@@ -245,5 +239,5 @@ def test_an_unknown_page_size_of_the_service_costs_nothing(
 ) -> None:
     for cap in (60, 499):
         server.configure(page_cap=cap)
-        report: Any = job.run()
+        report = job.run()
         assert (report.unchanged, report.coverage) == (TOKENS, "{(,)}")

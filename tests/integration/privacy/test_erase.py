@@ -14,7 +14,7 @@ import pytest
 from etl.errors import (
     UsageError,
 )
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from etl.tokens.decode import decode_rows
 from etl.tokens.pseudonyms import Pseudonyms

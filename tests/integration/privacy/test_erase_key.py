@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from contextlib import closing
 
 import psycopg
 import pytest
@@ -73,9 +72,8 @@ def test_the_first_erasure_makes_a_key_that_all_later_ones_use(
     assert job.run().inserted == 1
     assert search(job.database_url, [ANNA, "anna-first", "anna-new", "otto"]) == set()
     assert_verified(job)
-    with closing(Stop()) as stop:
-        settings = load_settings(environment=job.environment()).checked()
-        compared = verify_source(settings, sample=1_000, seed=1, stop=stop)
+    settings = load_settings(environment=job.environment()).checked()
+    compared = verify_source(settings, sample=1_000, seed=1, stop=Stop())
     assert compared.outcomes["same"] == 63
 
 

@@ -17,10 +17,10 @@ from etl.errors import (
     WarehouseUnavailable,
 )
 from etl.simulator import SimulatorServer, generate_account
-from etl.warehouse.engine import connect
+from etl.warehouse.ledger.lease import open_run
 from etl.warehouse.privacy.erase import ERASER_PRIVILEGES
 from etl.warehouse.privacy.subject import Subject
-from etl.warehouse.store import Warehouse
+from etl.warehouse.schema.database import open_database
 from tests.support.erasure import (
     ANNA,
     KEY,
@@ -31,6 +31,7 @@ from tests.support.erasure import (
     live_through_some_nights,
 )
 from tests.support.job import Job
+from tests.support.nights import require_lease
 from tests.support.roles import roles_of
 from tests.support.searching import fingerprint
 
@@ -89,9 +90,9 @@ def test_another_account_keeps_its_people_and_needs_no_key(job: Job) -> None:
 def test_not_while_a_run_is_at_work(server: SimulatorServer, job: Job) -> None:
     insert(server, "a1", fileName="anna-first")
     job.run()
-    with closing(Warehouse(connect(job.database_url), "kaltura")) as warehouse:
-        run = warehouse.open_run(
-            partner_id=job.partner_id, mode="full", lease_seconds=900, resume_window=None
+    with open_database(job.database_url, "kaltura") as database:
+        run = open_run(
+            database, partner_id=job.partner_id, mode="full", lease_seconds=900, resume_window=None
         )
         before = fingerprint(job.database_url)
         with pytest.raises(LeaseHeld, match=f"Run {run.run_id} of partner") as caught:
@@ -105,7 +106,7 @@ def test_not_while_a_run_is_at_work(server: SimulatorServer, job: Job) -> None:
         erased(job, users=(ANNA,), lease_seconds=0.0)
         assert job.last_run()["status"] == "abandoned"
         with pytest.raises(LeaseHeld):
-            warehouse.heartbeat(run)
+            require_lease(database, run)
 
 
 def test_no_run_begins_while_it_is_at_work(server: SimulatorServer, job: Job) -> None:
@@ -115,13 +116,17 @@ def test_no_run_begins_while_it_is_at_work(server: SimulatorServer, job: Job) ->
     # The erasure waits for a row that somebody holds, with the lease in its hands.
     with psycopg.connect(job.database_url) as holder:
         holder.execute("select 1 from kaltura.upload_token where token_id = 'a1' for update")
-        with closing(Warehouse(connect(job.database_url), "kaltura")) as warehouse:
+        with open_database(job.database_url, "kaltura") as database:
             # Somebody's lock on a row is not a lease.
             with pytest.raises(WarehouseUnavailable, match="55P03"):
                 erased(job, users=(ANNA,))
             assert len(job.runs()) == runs
-            warehouse.open_run(
-                partner_id=job.partner_id, mode="full", lease_seconds=900, resume_window=None
+            open_run(
+                database,
+                partner_id=job.partner_id,
+                mode="full",
+                lease_seconds=900,
+                resume_window=None,
             )
 
 

@@ -22,9 +22,8 @@ from etl.errors import CredentialsRefused, DataRefused
 from etl.resources import sql_directory
 from etl.simulator import SimulatorServer, generate_account
 from etl.tokens.pseudonyms import Pseudonyms
-from etl.warehouse.engine import connect
 from etl.warehouse.privacy.prune import Pruned, prune
-from etl.warehouse.store import Warehouse
+from etl.warehouse.schema.database import open_database
 from tests.support.erasure import ANNA, KEY, assert_verified, erased, insert
 from tests.support.job import Job
 from tests.support.restamp import restamp_run
@@ -426,8 +425,8 @@ def test_pruning_changes_no_other_account(world: World) -> None:
 
 
 def pruned(job: Job, days: dict[str, int], *, apply: bool = True) -> list[Pruned]:
-    with closing(Warehouse(connect(job.database_url), "kaltura")) as warehouse:
-        return prune(warehouse.database, days=days, partner_id=job.partner_id, apply=apply)
+    with open_database(job.database_url, "kaltura") as database:
+        return prune(database, days=days, partner_id=job.partner_id, apply=apply)
 
 
 def test_rows_of_staging_that_hold_the_same_are_all_replaced(world: World) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -14,12 +12,11 @@ import pytest
 from etl.errors import CredentialsRefused, ServiceUnavailable
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import check_files, verify
-from etl.warehouse.engine import connect
 from etl.warehouse.privacy import prune as pruning
 from etl.warehouse.privacy.prune import Pruned, prune
-from etl.warehouse.store import Warehouse
+from etl.warehouse.schema.database import open_database
 from tests.support.job import Job, listed
-from tests.support.model import assert_same
+from tests.support.model import Row, assert_same
 from tests.support.restamp import restamp_run
 from tests.support.roles import roles_of
 from tests.support.searching import fingerprint
@@ -56,11 +53,11 @@ def job(server: SimulatorServer, database_url: str) -> Job:
 
 
 def pruned(job: Job, *, apply: bool = True, url: str = "", **days: int) -> list[Pruned]:
-    with closing(Warehouse(connect(url or job.database_url), "kaltura")) as warehouse:
-        return prune(warehouse.database, days=days, partner_id=None, apply=apply)
+    with open_database(url or job.database_url, "kaltura") as database:
+        return prune(database, days=days, partner_id=None, apply=apply)
 
 
-def failing(job: Job) -> dict[str, list[dict[str, Any]]]:
+def failing(job: Job) -> dict[str, list[Row]]:
     return {each.name: each.rows for each in verify(job.database_url) if not each.ok}
 
 
@@ -207,10 +204,9 @@ def test_the_checks_still_find_what_was_not_pruned(job: Job) -> None:
 
 def test_a_dry_run_counts_the_same_and_changes_nothing(job: Job) -> None:
     before = fingerprint(job.database_url)
-    days = {"pages": 25, "rejected": 15, "versions": 35}
-    told = pruned(job, apply=False, **days)
+    told = pruned(job, apply=False, pages=25, rejected=15, versions=35)
     assert fingerprint(job.database_url) == before
-    assert [(each.kind, each.rows) for each in pruned(job, **days)] == [
+    assert [(each.kind, each.rows) for each in pruned(job, pages=25, rejected=15, versions=35)] == [
         (each.kind, each.rows) for each in told
     ]
     assert all(each.rows for each in told)
@@ -274,8 +270,8 @@ def test_another_accounts_night_keeps_what_may_be_resumed(
 def test_each_account_has_its_own_horizon(job: Job) -> None:
     with SimulatorServer(generate_account(5, seed=1, partner_id=103)) as other:
         Job.of(other, job.database_url).run()
-    with closing(Warehouse(connect(job.database_url), "kaltura")) as warehouse:
-        told = prune(warehouse.database, days={"pages": 0}, partner_id=103, apply=True)
+    with open_database(job.database_url, "kaltura") as database:
+        told = prune(database, days={"pages": 0}, partner_id=103, apply=True)
     assert [each.partner_id for each in told] == [103]
     assert {each.partner_id for each in pruned(job, apply=False, pages=0)} == {102, 103}
     assert failing(job) == {}
