@@ -1,4 +1,4 @@
--- The tokens listed before a run are those that earlier runs left listed; likewise the tables now.
+-- A run begins with the listed tokens that earlier runs left; the tables hold those left now.
 with published as (
     select
         partner_id,

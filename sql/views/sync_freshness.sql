@@ -3,8 +3,8 @@
 -- Complete is a published run that covered all of createdAt, except positions that the service
 -- could not return (unreadable, recorded as holes).  Dry runs do not count as runs.
 -- partner_id: Kaltura account (partner).
--- last_published_at: Stamp of the last published run of any mode.
--- last_complete_at: Stamp of the last complete one.
+-- last_published_at: Publication timestamp of the last published run of any mode.
+-- last_complete_at: Publication timestamp of the last complete one.
 -- age: Now minus last_published_at.
 -- complete_age: Now minus last_complete_at.
 -- last_run_status: running, succeeded, refused, failed or abandoned: of the newest run.

@@ -3,16 +3,16 @@
 -- Used by upload_token_status_history: query that view instead.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
--- version: The version that brought the change; 1 is the first sight of the token.
--- from_status: Name of the status before; NOT_LISTED after an absence; NULL at first sight.
+-- version: The version that brought the change; 1 is the first one seen.
+-- from_status: Name of the status before; NOT_LISTED after an absence; NULL when first seen.
 -- to_status: Name of the new status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED when it disappeared.
--- from_status_code: Code of from_status; NULL at first sight, and for NOT_LISTED and UNKNOWN.
+-- from_status_code: Code of from_status; NULL when first seen, and for NOT_LISTED and UNKNOWN.
 -- to_status_code: Code of to_status; NULL for NOT_LISTED and UNKNOWN.
 -- change_kind: first_seen, changed, absent or relisted.
 -- happened_at: Best estimate of when it changed; always between the next two.
 -- happened_after: Not before this: when the last published walk that saw the old state began.
 -- happened_before: Not after this: when the reply that showed the new state had arrived.
--- valid_from: Publication stamp: when the warehouse began to know of it.
+-- valid_from: Publication timestamp: since when the warehouse knows of it.
 -- run_id: The run that published it.
 create or replace view upload_token_status_moment with (security_invoker = true) as
 select
