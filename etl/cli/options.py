@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
 from etl.cli.runtime import Runtime
 from etl.settings.table import SETTINGS
+from etl.settings.values import duration, seconds
 
 Command = Callable[..., Any]
+T = TypeVar("T")
+
+_YEAR_SECONDS = 366 * 86_400
 
 _METAVARS = {
     "service_url": "URL",
@@ -57,6 +61,59 @@ def setting_options(*field_names: str) -> Callable[[Command], Command]:
         return command
 
     return decorate
+
+
+def _type_of(parse: Callable[[str], T]) -> Callable[[str], T]:
+    """The type of an option that is read as a setting is."""
+
+    def convert(text: str) -> T:
+        try:
+            return parse(text.strip())
+        except ValueError as exc:
+            raise click.BadParameter(f"{exc}.") from None
+
+    return convert
+
+
+duration_type = _type_of(duration(0, _YEAR_SECONDS))
+
+
+def run_options(command: Command) -> Command:
+    """The options that ``sync`` and ``backfill`` share."""
+    for decorate in (
+        setting_options(
+            "resume_window",
+            "max_unreadable",
+            "absence_grace",
+            "concurrency",
+            "page_size",
+            "partner_id",
+            "service_url",
+            "schema",
+            "archive",
+        ),
+        click.option(
+            "--wait",
+            "wait_seconds",
+            type=_type_of(seconds(0, _YEAR_SECONDS)),
+            default="0",
+            metavar="DURATION",
+            help="Wait up to this long for a running sync before exiting with 75. [default 0]",
+        ),
+        click.option(
+            "--accept-absences",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Override the absence limit for this run: publish up to N absences.",
+        ),
+        click.option(
+            "--no-resume",
+            is_flag=True,
+            help="Start over instead of resuming a run that failed.",
+        ),
+    ):
+        command = decorate(command)
+    return command
 
 
 def _set(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import logging
 import sys
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, Protocol
 
 from etl.errors import UsageError
 from etl.process.log import (
@@ -25,11 +26,18 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etl.process.progress import Progress
+    from etl.run.report import RunReport
 
 log = logging.getLogger("etl.cli")
 
 PIPE_WIDTH = 160
 """Columns of a table that does not go to a terminal: enough not to break lines."""
+
+
+class Run(Protocol):
+    """A run whose options are given already."""
+
+    def __call__(self, settings: Settings, *, stop: Stop, progress: Progress) -> RunReport: ...
 
 
 class Runtime:
@@ -70,17 +78,35 @@ class Runtime:
             log.warning(warning)
         return loaded.checked()
 
-    @contextmanager
-    def progress(self) -> Iterator[Progress]:
-        from etl.process.progress import NoProgress, open_progress, wants_bar
+    def progress(self) -> AbstractContextManager[Progress]:
+        from etl.process.progress import open_progress, wants_bar
 
-        if self._handler is None:
-            with nullcontext(NoProgress()) as progress:
-                yield progress
-            return
-        bar = wants_bar(self._json_log)
-        with open_progress(self._handler, bar=bar, quiet=self.quiet) as progress:
-            yield progress
+        return open_progress(self._handler, bar=wants_bar(self._json_log), quiet=self.quiet)
+
+    def run(self, settings: Settings, run: Run) -> None:
+        """Open the warehouse, run, print the report and write the metrics file."""
+        from etl.cli.database import migrate_embedded, open_warehouse
+        from etl.cli.exit_codes import exit_code_of
+        from etl.cli.tables import report_tables
+
+        result: dict[str, Any] | None = None
+        code = 0
+        try:
+            with open_warehouse(settings, create=True) as opened:
+                if settings.database_url is None:
+                    migrate_embedded(opened)
+                self.stop.check()
+                with self.progress() as progress:
+                    result = dataclasses.asdict(run(opened, stop=self.stop, progress=progress))
+        except BaseException as error:
+            code = exit_code_of(error)
+            raise
+        finally:
+            if settings.metrics_file is not None:
+                from etl.process.metrics import write_metrics
+
+                write_metrics(settings.metrics_file, exit_code=code, report=result)
+        self.print_result(result, *report_tables(result))
 
     def print_result(self, result: Mapping[str, object], *tables: RenderableType) -> None:
         """Print one JSON object, or the tables, on standard output."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from rich import box
 from rich.console import Group, RenderableType
@@ -14,6 +15,22 @@ from etl.process.log import json_text, printable
 
 ROWS_SHOWN = 50
 CELL_LENGTH_LIMIT = 300
+RUN_COUNTS = (
+    "tokens_read",
+    "rows_read",
+    "inserted",
+    "changed",
+    "absent",
+    "relisted",
+    "unchanged",
+    "rejected",
+    "unreadable",
+    "requests",
+    "retries",
+    "pages",
+)
+"""Counts of the table, in this order; ``--json`` has every field of the report."""
+IDS_SHOWN = 20
 
 
 def cell(value: object) -> Text:
@@ -84,6 +101,32 @@ def tables_of(summary: Mapping[str, object]) -> Iterable[RenderableType]:
             yield rows_table(key, [row for row in value if isinstance(row, Mapping)])
 
 
+def report_tables(report: dict[str, Any]) -> list[RenderableType]:
+    """The report for a person."""
+    facts: dict[str, object] = {name: report[name] for name in RUN_COUNTS}
+    facts["duration"] = f"{report['duration_seconds']:.1f} s"
+    facts["coverage"] = report["coverage"]
+    if report["open_coverage"] != "{}":
+        facts["open_coverage"] = report["open_coverage"]
+    for name in ("resumed_from", "range_from", "range_to", "full_because", "expected_requests"):
+        if report[name] is not None:
+            facts[name] = str(report[name])
+    if report["asked"]:
+        facts["ids_asked"] = report["asked"]
+        facts["ids_not_found"] = _some(report["not_found"])
+    if report["dry_run"]:
+        title = "Nothing was published (dry run). This would change:"
+    else:
+        title = f"Account {report['partner_id']}, run {report['run_id']}: {report['status']}"
+        facts["published_at"] = report["published_at"]
+    tables = [facts_table(title, facts)]
+    if report["dry_run"]:
+        changes = report.get("changes") or []
+        rows = [row if isinstance(row, dict) else {"change": row} for row in changes]
+        tables.append(rows_table("changes" if rows else "no changes", rows))
+    return tables
+
+
 def _cell_of(name: str, value: object) -> Text:
     # A number that names something is not a quantity: partner_id 1234567 gets no separators.
     if name in ("pid", "seq") or name.endswith("_id"):
@@ -99,3 +142,9 @@ def _titled(title: str, table: Table) -> RenderableType:
 
 def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+
+
+def _some(ids: list[str]) -> str:
+    more = len(ids) - IDS_SHOWN
+    shown = ", ".join(ids[:IDS_SHOWN])
+    return f"{len(ids)}: {shown}{f', and {more} more' if more > 0 else ''}" if ids else "0"

@@ -71,9 +71,11 @@ class BarProgress:
 
 
 @contextmanager
-def open_progress(handler: StandardErrorHandler, *, bar: bool, quiet: bool) -> Iterator[Progress]:
+def open_progress(
+    handler: StandardErrorHandler | None, *, bar: bool, quiet: bool
+) -> Iterator[Progress]:
     """A ``Progress`` for one run.  While a bar stands, log lines are written above it."""
-    if quiet:
+    if quiet or handler is None:
         yield NoProgress()
         return
     if not bar:

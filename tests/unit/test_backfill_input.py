@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from etl.cli.backfill_input import read_ids, read_range
 from etl.errors import UsageError
-from etl.run.backfill import Range, read_ids, read_range
+from etl.run.backfill import Range
 
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC)
 
