@@ -11,7 +11,7 @@ import json
 import sys
 from collections import Counter
 
-from dbt.cli.main import dbtRunner
+from dbt.cli.main import dbtRunner  # type: ignore[import-not-found]  # its own environment
 
 
 def main() -> None:

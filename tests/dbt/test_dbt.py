@@ -10,9 +10,9 @@ import os
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import psycopg
 import pytest
@@ -22,15 +22,21 @@ from psycopg.conninfo import conninfo_to_dict
 from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.access.grants import grant
 from tests.support.job import Job
+from tests.support.model import Row
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = Path(__file__).with_name("project")
 RUNNER = Path(__file__).with_name("run_dbt.py")
 UNKNOWN_STATUS = "source_relationships_kaltura_upload_token_status"
-Dbt = Callable[..., list[dict[str, Any]]]
 
 # dbt is slow to start, and on a busy machine more so; installing it comes on top.
 pytestmark = [pytest.mark.campaign, pytest.mark.dbt, pytest.mark.timeout(900)]
+
+
+class Dbt(Protocol):
+    """``dbt(["parse"], ["test"])``: what became of each command."""
+
+    def __call__(self, *commands: list[str]) -> list[Row]: ...
 
 
 @pytest.fixture
@@ -49,13 +55,12 @@ def analyst(database_url: str) -> Iterator[str]:
 
 @pytest.fixture
 def dbt(dbt_python: Path, database_url: str, analyst: str, tmp_path: Path) -> Dbt:
-    """``dbt(["parse"], ["test"])``: what became of each command."""
     project = tmp_path / "project"
     shutil.copytree(PROJECT, project)
     shutil.copy(ROOT / "sql" / "dbt" / "sources.yml", project / "models")
     where = conninfo_to_dict(database_url)
 
-    def call(*commands: list[str]) -> list[dict[str, Any]]:
+    def call(*commands: list[str]) -> list[Row]:
         done = subprocess.run(
             [str(dbt_python), str(RUNNER), json.dumps(commands)],
             env={

@@ -11,9 +11,10 @@ import pytest
 
 from etl.errors import CredentialsRefused, ServiceUnavailable
 from etl.simulator import SimulatorServer, generate_account
-from etl.verify.checks import check_files, verify
+from etl.verify.checks import verify
 from etl.warehouse.privacy import prune as pruning
 from etl.warehouse.privacy.prune import Pruned, prune
+from etl.warehouse.read.checks import check_files
 from etl.warehouse.schema.database import open_database
 from tests.support.job import Job, listed
 from tests.support.model import Row, assert_same
