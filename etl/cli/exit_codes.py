@@ -26,7 +26,7 @@ WORTH_ANOTHER_TRY = frozenset({69, 74, 75})
 def exit_code_of(error: BaseException) -> int:
     """The exit code for whatever ended the program.  What nobody foresaw is a bug."""
     if isinstance(error, EtlError):
-        return error.exit_code if error.exit_code in EXIT_CODES else EtlError.exit_code
+        return error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     return EtlError.exit_code

@@ -13,7 +13,7 @@ import binascii
 import hashlib
 import secrets
 from dataclasses import dataclass
-from urllib.parse import quote_plus, urlencode
+from urllib.parse import urlencode
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
@@ -31,21 +31,10 @@ class KsFacts:
     expires_at: int | None
 
 
-def make_ks(
-    *,
-    partner_id: int,
-    admin_secret: str,
-    expires_at: int,
-    user_id: str = "",
-    privileges: str = "",
-) -> str:
-    """A KS v2 of admin type.  ``expires_at`` in Unix seconds by the server's clock.
-
-    ``privileges`` as Kaltura writes them: ``name:value`` or ``name``, comma-separated.
-    """
-    fields = [_privilege(text) for text in privileges.split(",") if text.strip()]
-    fields += [("_e", str(expires_at)), ("_t", str(ADMIN_TYPE)), ("_u", user_id)]
-    body = secrets.token_bytes(_BLOCK_BYTES) + urlencode(fields, quote_via=quote_plus).encode()
+def make_ks(*, partner_id: int, admin_secret: str, expires_at: int) -> str:
+    """A KS v2 of admin type without privileges.  ``expires_at``: Unix seconds, server's clock."""
+    fields = {"_e": expires_at, "_t": ADMIN_TYPE, "_u": ""}
+    body = secrets.token_bytes(_BLOCK_BYTES) + urlencode(fields).encode()
     plain = hashlib.sha1(body, usedforsecurity=False).digest() + body
     plain += b"\0" * (-len(plain) % _BLOCK_BYTES)
     key = hashlib.sha1(admin_secret.encode(), usedforsecurity=False).digest()[:_BLOCK_BYTES]
@@ -71,11 +60,6 @@ def read_ks(ks: str) -> KsFacts | None:
 
 
 _URL_SAFE = str.maketrans("-_", "+/")
-
-
-def _privilege(text: str) -> tuple[str, str]:
-    name, _, value = text.strip().partition(":")
-    return name, value
 
 
 def _is_number(text: bytes) -> bool:

@@ -120,9 +120,6 @@ class AdminSecretLogin:
 
     partner_id: int
     admin_secret: str = field(repr=False)
-    session_seconds: int = ADMIN_SESSION_SECONDS
-    user_id: str = ""
-    privileges: str = ""
     kind: str = "admin secret"
     can_renew: bool = True
     _proved: bool = False
@@ -132,20 +129,13 @@ class AdminSecretLogin:
         ks = make_ks(
             partner_id=self.partner_id,
             admin_secret=self.admin_secret,
-            expires_at=int(calls.server_now()) + self.session_seconds,
-            user_id=self.user_id,
-            privileges=self.privileges,
+            expires_at=int(calls.server_now()) + ADMIN_SESSION_SECONDS,
         )
         calls.client.scrubber.add(ks)
         if not self._proved:
-            try:
-                _check_session(calls.object(GET_SESSION_PATH, {"ks": ks}), self.partner_id)
-            except EtlError as refused:
-                # Refused by the privileges that we gave it: its type is known all the same.
-                if not (self.privileges and _refused_by_restriction(refused)):
-                    raise
+            _check_session(calls.object(GET_SESSION_PATH, {"ks": ks}), self.partner_id)
             self._proved = True
-        return Session(ks, started, float(self.session_seconds))
+        return Session(ks, started, float(ADMIN_SESSION_SECONDS))
 
 
 @dataclass(slots=True)
@@ -182,36 +172,17 @@ class ReadyLogin:
         return Session(self.ks, started, _lifetime(info, calls))
 
 
-def choose_login(
-    credentials: Credentials,
-    *,
-    app_token_hash: str | None,
-    session_seconds: int,
-    session_user_id: str,
-    session_privileges: str,
-) -> Login:
-    """The way in that the credentials allow; ConfigurationError if none or several."""
+def choose_login(credentials: Credentials, *, app_token_hash: str | None) -> Login:
+    """The login that the credentials allow; ConfigurationError if none."""
     given = credentials
-    app_token = given.app_token_id is not None or given.app_token is not None
-    if app_token + (given.admin_secret is not None) + (given.ks is not None) != 1:
-        raise ConfigurationError(
-            "give exactly one of KALTURA_APP_TOKEN_ID with KALTURA_APP_TOKEN, "
-            "KALTURA_ADMIN_SECRET, or KALTURA_KS"
-        )
     if given.ks is not None:
         return ReadyLogin(given.partner_id, given.ks)
     if given.admin_secret is not None:
-        return AdminSecretLogin(
-            given.partner_id,
-            given.admin_secret,
-            session_seconds=session_seconds,
-            user_id=session_user_id,
-            privileges=session_privileges,
-        )
+        return AdminSecretLogin(given.partner_id, given.admin_secret)
     if not given.app_token_id or not given.app_token:
-        raise ConfigurationError("KALTURA_APP_TOKEN_ID and KALTURA_APP_TOKEN belong together")
-    if app_token_hash is not None and app_token_hash not in HASH_TYPES:
-        raise ConfigurationError(f"the app token's hash must be one of {', '.join(HASH_TYPES)}")
+        raise ConfigurationError(
+            "Give KALTURA_APP_TOKEN_ID and KALTURA_APP_TOKEN, KALTURA_ADMIN_SECRET, or KALTURA_KS."
+        )
     return AppTokenLogin(
         given.partner_id, given.app_token_id, given.app_token, hash_type=app_token_hash
     )

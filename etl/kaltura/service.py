@@ -10,7 +10,7 @@ from pathlib import Path
 
 from etl.kaltura.calls import Calls
 from etl.kaltura.client import KalturaClient, utc_now
-from etl.kaltura.login import ADMIN_SESSION_SECONDS, Credentials, choose_login
+from etl.kaltura.login import Credentials, choose_login
 from etl.kaltura.retry import RetryLimits, RetryPolicy
 from etl.kaltura.session import Sessions
 from etl.kaltura.upload_token import Probe, UploadTokens
@@ -30,10 +30,6 @@ class ServiceSettings:
     """A PEM file of authorities to trust instead of the system's."""
     app_token_hash: str | None = None
     """SHA1, SHA256, SHA512 or MD5; None tries them in that order at the first login."""
-    session_seconds: int = ADMIN_SESSION_SECONDS
-    """Life of a session made from the admin secret."""
-    session_user_id: str = ""
-    session_privileges: str = ""
 
 
 def open_service(
@@ -53,13 +49,7 @@ def open_service(
     or Interrupted.
     """
     settings = settings or ServiceSettings()
-    login = choose_login(
-        credentials,
-        app_token_hash=settings.app_token_hash,
-        session_seconds=settings.session_seconds,
-        session_user_id=settings.session_user_id,
-        session_privileges=settings.session_privileges,
-    )
+    login = choose_login(credentials, app_token_hash=settings.app_token_hash)
     scrubber = Scrubber()
     scrubber.add(credentials.app_token, credentials.admin_secret, credentials.ks)
     client = KalturaClient(

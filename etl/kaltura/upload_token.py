@@ -6,7 +6,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -47,8 +46,6 @@ class Probe:
 
     service_url: str
     partner_id: int
-    login: str
-    session_type: int
     session_seconds_left: float | None
     latency_seconds: float
     total_count: int | None
@@ -65,12 +62,7 @@ class UploadTokens:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_exception: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -122,8 +114,6 @@ class UploadTokens:
         return Probe(
             service_url=self._calls.client.base_url,
             partner_id=self._sessions.login.partner_id,
-            login=self._sessions.login.kind,
-            session_type=2,
             session_seconds_left=self._sessions.seconds_left(),
             latency_seconds=latency,
             total_count=page.facts.total_count,

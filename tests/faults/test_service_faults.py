@@ -859,7 +859,7 @@ def test_one_connection_serves_one_thread_and_threads_have_their_own(
         with ThreadPoolExecutor(4) as pool:
             pages = list(pool.map(lambda n: tokens.list_page(n, 500), range(1, 201)))
         assert service.connections <= 4
-    assert [page.page_index for page in pages] == list(range(1, 201))
+    assert [page.facts.page_index for page in pages] == list(range(1, 201))
 
 
 def test_a_connection_that_the_server_closed_meanwhile_is_not_an_error(

@@ -29,31 +29,13 @@ def decrypt(ks: str, secret: str) -> tuple[bytes, bytes, bytes]:
     return header + b"|" + partner, body[:16], body[16:]
 
 
-@pytest.mark.parametrize(
-    ("user", "privileges"),
-    [
-        ("", ""),
-        ("etl", "disableentitlement"),
-        ("a b&c=d%é", "setrole:5001,urirestrict:/api_v3/service/uploadtoken/action/list*"),
-        ("x" * 300, "actionslimit:3, ,iprestrict:127.0.0.1"),
-    ],
-)
-def test_a_session_made_here_reads_as_kaltura_writes_it(user: str, privileges: str) -> None:
-    ks = make_ks(
-        partner_id=102,
-        admin_secret=SECRET,
-        expires_at=1_795_510_035,
-        user_id=user,
-        privileges=privileges,
-    )
+def test_a_session_made_here_reads_as_kaltura_writes_it() -> None:
+    ks = make_ks(partner_id=102, admin_secret=SECRET, expires_at=1_795_510_035)
     header, _, fields = decrypt(ks, SECRET)
     values = {k: v[0] for k, v in parse_qs(fields.decode(), keep_blank_values=True).items()}
 
     assert header == b"v2|102"
-    assert values.pop("_e") == "1795510035"
-    assert values.pop("_t") == "2"
-    assert values.pop("_u") == user
-    assert values == dict(p.strip().partition(":")[::2] for p in privileges.split(",") if p.strip())
+    assert values == {"_e": "1795510035", "_t": "2", "_u": ""}
 
 
 def test_the_simulator_accepts_it_with_the_right_secret_only() -> None:
