@@ -15,7 +15,6 @@ from etl.settings.table import Settings
 from etl.settings.values import database_url_warning, masked_database_url
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
-NOT_PERMITTED = "42501"
 GRANT_LOADER = "kaltura-etl grant --loader ROLE --apply"
 
 
@@ -131,13 +130,14 @@ def _check_database(
         text = "the embedded Postgres will be created by the first sync or migrate"
         yield from (Finding(part, SKIPPED, text) for part in parts)
         return
+    from etl.warehouse.engine import INSUFFICIENT_PRIVILEGE  # noqa: PLC0415 - slow
     from etl.warehouse.schema.revision import schema_state  # noqa: PLC0415 - slow
 
     where = "embedded" if embedded else masked_database_url(database_url)
     try:
         state = schema_state(database_url, settings.schema)
     except EtlError as error:
-        if error.fields.get("sqlstate") != NOT_PERMITTED:
+        if error.fields.get("sqlstate") != INSUFFICIENT_PRIVILEGE:
             yield from _database_failed(parts, error)
             return
         yield Finding(parts[0], OK, where)

@@ -1,0 +1,2 @@
+"""Check the invariants (``checks``), derive certificates again, ask the service.
+"""

@@ -1,0 +1,1 @@
+"""Queries whose results people read."""

@@ -5,19 +5,18 @@ Rows are compared as text, so byte for byte as a dump would show them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 from psycopg.rows import dict_row
 from sqlalchemy.schema import DropSchema
 
-from etl.warehouse.engine import transaction
-from etl.warehouse.ledger.run import Database
+from etl.warehouse.engine import driver_connection, transaction
+from etl.warehouse.read.queries import read_only
+from etl.warehouse.schema.database import Database
 
 STATEMENT_SECONDS: Final = 3_600
 ROWS_SHOWN: Final = 20
@@ -87,7 +86,10 @@ def compare_schemas(
     values = {"partners": list(partners), "runs": list(runs), "shown": ROWS_SHOWN}
     found = []
     for compared in _COMPARED:
-        with _reading(database) as driver, driver.cursor(row_factory=dict_row) as cursor:
+        with (
+            read_only(database, STATEMENT_SECONDS) as connection,
+            driver_connection(connection).cursor(row_factory=dict_row) as cursor,
+        ):
             cursor.execute(_statement(compared, database.schema, replayed), values)
             rows = cursor.fetchall()
         (counts,) = [row for row in rows if row["number"] == 0]
@@ -178,15 +180,3 @@ def _statement(compared: _Compared, kept: str, replayed: str) -> sql.Composed:
             sql.SQL("null as {}").format(sql.Identifier(name)) for name in compared.keys
         ),
     )
-
-
-@contextmanager
-def _reading(database: Database) -> Iterator[psycopg.Connection[Any]]:
-    with transaction(
-        database.engine,
-        statement_seconds=STATEMENT_SECONDS,
-        transaction_read_only="on",
-        work_mem="64MB",
-    ) as connection:
-        driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
-        yield driver

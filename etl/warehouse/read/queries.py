@@ -1,4 +1,4 @@
-"""Read a page's worth of answers from the warehouse: many queries, one instant.
+"""Run query files: many queries, one snapshot.
 
 The queries are files, one statement each, with named parameters as psycopg knows them,
 ``%(partner_id)s``; a percent sign of their own is doubled.
@@ -6,8 +6,9 @@ The queries are files, one statement each, with named parameters as psycopg know
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +17,8 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from etl.warehouse.engine import connect, transaction
+from etl.warehouse.engine import driver_connection, transaction
+from etl.warehouse.schema.database import Database, open_database
 from etl.warehouse.schema.revision import VERSION_TABLE, require_current
 
 STATEMENT_SECONDS: Final = 120
@@ -32,8 +34,16 @@ class Reader:
     def rows(self, name: str, **parameters: object) -> list[dict[str, Any]]:
         """The rows of ``<folder>/<name>.sql``, which bounds them itself."""
         text = (self._folder / f"{name}.sql").read_text(encoding="utf-8")
+        return self.query(text, parameters)
+
+    def query(
+        self, statement: str, parameters: Mapping[str, object] | None = None
+    ) -> list[dict[str, Any]]:
+        """The rows of one statement; a percent sign is doubled only if there are parameters."""
         with self._connection.cursor(row_factory=dict_row) as cursor:
-            return cursor.execute(sql.SQL(text.rstrip().removesuffix(";")), parameters).fetchall()
+            return cursor.execute(
+                sql.SQL(statement.rstrip().removesuffix(";")), parameters
+            ).fetchall()
 
     def knows_time_zone(self, name: str) -> bool:
         """Whether Postgres has this time zone.  Ask before ``set_time_zone``."""
@@ -48,25 +58,30 @@ class Reader:
 
 @contextmanager
 def reading(url: str, schema: str, folder: Path) -> Iterator[Reader]:
-    """One transaction that sees one instant of the warehouse and can write nothing.
+    """One transaction that reads one snapshot of the warehouse and can write nothing.
 
     Raises ConfigurationError where the schema is not of this program's version; an analyst, who
     may not read which it is, gets that error from a query that does not fit.
     """
-    engine = connect(url)
-    try:
-        with transaction(
-            engine.execution_options(isolation_level="REPEATABLE READ"),
-            statement_seconds=STATEMENT_SECONDS,
-            transaction_read_only="on",
-            search_path=engine.dialect.identifier_preparer.quote(schema),
-            work_mem="64MB",
-        ) as connection:
+    with open_database(url, schema) as database:
+        engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
+        with read_only(replace(database, engine=engine), STATEMENT_SECONDS) as connection:
             if _may_ask_version(connection, schema):
                 require_current(connection, schema)
-            yield Reader(connection.connection.driver_connection, folder)  # type: ignore[arg-type]
-    finally:
-        engine.dispose()
+            yield Reader(driver_connection(connection), folder)
+
+
+def read_only(
+    database: Database, statement_seconds: float
+) -> AbstractContextManager[sa.Connection]:
+    """One transaction that can write nothing; names without a schema are the database's own."""
+    return transaction(
+        database.engine,
+        statement_seconds=statement_seconds,
+        transaction_read_only="on",
+        search_path=database.engine.dialect.identifier_preparer.quote(database.schema),
+        work_mem="64MB",
+    )
 
 
 def _may_ask_version(connection: sa.Connection, schema: str) -> bool:

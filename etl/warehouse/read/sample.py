@@ -15,9 +15,9 @@ import msgspec
 import sqlalchemy as sa
 
 from etl.tokens.token import TOKEN_COLUMNS, Token
-from etl.warehouse.engine import transaction
 from etl.warehouse.load.compare import COMPARED, changed_columns
 from etl.warehouse.load.witnesses import last_seen_at
+from etl.warehouse.read.queries import read_only
 from etl.warehouse.schema.database import Database
 
 STATEMENT_SECONDS: Final = 600
@@ -60,7 +60,7 @@ def sample_tokens(
         )
         .limit(size)
     )
-    with _reading(database) as connection:
+    with read_only(database, STATEMENT_SECONDS) as connection:
         return list(connection.scalars(query))
 
 
@@ -86,7 +86,7 @@ def compare_sample(
         .where(known.c.partner_id == partner_id, known.c.token_id.in_(asked))
         .order_by(known.c.token_id)
     )
-    with _reading(database) as connection:
+    with read_only(database, STATEMENT_SECONDS) as connection:
         rows = connection.execute(query).mappings().all()
     return [
         Compared(
@@ -115,9 +115,3 @@ def _relation(known: sa.Table, tokens: Sequence[Token]) -> sa.Subquery:
         .render_derived(with_types=True)
     )
     return sa.select(relation).subquery("listed")
-
-
-def _reading(database: Database) -> Any:
-    return transaction(
-        database.engine, statement_seconds=STATEMENT_SECONDS, transaction_read_only="on"
-    )

@@ -20,7 +20,8 @@ from sqlalchemy.dialects import postgresql
 
 from etl.errors import ConfigurationError, Interrupted
 from etl.process.stop import Stop
-from etl.verify.checks import CERTIFICATES, ROWS_SHOWN, CheckResult, check_files, verify
+from etl.verify.checks import CERTIFICATES, ROWS_SHOWN, CheckResult, verify
+from etl.warehouse.read.checks import check_files
 from etl.warehouse.read.status import status_summary
 from etl.warehouse.schema.tables import build_tables
 from tests.support.corruptions import (
@@ -247,10 +248,10 @@ def test_verify_changes_nothing_and_needs_the_schema(
 
 
 def test_verify_stops_when_asked(database_url: str) -> None:
-    with closing(Stop()) as stop:
-        stop.request(signal.SIGTERM)
-        with pytest.raises(Interrupted):
-            verify(database_url, stop=stop)
+    stop = Stop()
+    stop.request(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        verify(database_url, stop=stop)
 
 
 def test_the_status_tells_runs_freshness_and_tokens(

@@ -7,24 +7,22 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
 import pytest
-from etl.warehouse.store import Warehouse
 
 from etl.errors import ConfigurationError, UsageError
 from etl.process.stop import Stop
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.source import SourceComparison, verify_source
-from etl.warehouse.engine import connect
 from etl.warehouse.load.compare import COMPARED
 from etl.warehouse.privacy.erase import erase
 from etl.warehouse.privacy.subject import Subject
+from etl.warehouse.schema.database import open_database
 from tests.support.job import ROOT, Job
 from tests.support.restamp import restamp_run
 
@@ -45,8 +43,7 @@ class World:
 
     def compare(self, sample: int = 2 * TOKENS, seed: int | None = 1, **more: str) -> Any:
         settings = load_settings(environment=self.job.environment(**more)).checked()
-        with closing(Stop()) as stop:
-            return verify_source(settings, sample=sample, seed=seed, stop=stop)
+        return verify_source(settings, sample=sample, seed=seed, stop=Stop())
 
     def tokens(self, count: int, is_listed: bool = True) -> list[str]:
         rows = self.job.query(
@@ -209,16 +206,15 @@ def test_who_was_erased_is_compared_by_pseudonym(world: World) -> None:
         "order by token_id limit 1"
     )
     key = "0123456789abcdef" * 4
-    warehouse = Warehouse(connect(world.job.database_url), "kaltura")
-    erase(
-        warehouse.database,
-        partner_id=world.job.partner_id,
-        key=key,
-        subjects=[Subject("user", row["user_id"])],
-        lease_seconds=60,
-        apply=True,
-    )
-    warehouse.close()
+    with open_database(world.job.database_url, "kaltura") as database:
+        erase(
+            database,
+            partner_id=world.job.partner_id,
+            key=key,
+            subjects=[Subject("user", row["user_id"])],
+            lease_seconds=60,
+            apply=True,
+        )
     assert world.job.query(
         "select 1 from kaltura.upload_token where starts_with(user_id, 'erased:')"
     )
