@@ -274,7 +274,7 @@ def lock_until_commit(connection: sa.Connection, name: str) -> None:
 
 
 def require_row_count(table: str, *, changed: int, meant: int) -> None:
-    """Raise DataRefused, which rolls back, unless the rows changed are those named by their keys."""
+    """Raise DataRefused, which rolls back, unless all rows named by their keys were changed."""
     if changed != meant:
         raise DataRefused(
             f"Postgres changed {changed} rows of {table} and not the {meant} that were named: "

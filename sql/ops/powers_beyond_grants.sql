@@ -1,76 +1,34 @@
--- What a role is, owns or can become that no grant and no revoke takes from it; the worst first.
-with powers as (
-    select
-        oid,
-        cast(rolname as text) as name,
-        rolsuper,
-        rolcreaterole,
-        rolname = cast(%(role)s as name) as itself
+-- Why no grant can restrict a role: what it, or a role that it is a member of, is or owns.
+with found (place, holder, power) as (
+    select 0, oid, 'is a superuser'
     from pg_roles
-    where pg_has_role(cast(%(role)s as name), oid, 'MEMBER')
-),
-
-owned as (
-    select
-        datdba as owner,
-        'database ' || datname as what,
-        2 as place
+    where rolsuper
+    union all
+    select 1, oid, 'may read or write files of the server, or run programs there'
+    from pg_roles
+    where rolname in ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')
+    union all
+    select 2, datdba, 'owns database ' || datname
     from pg_database
     where datname = current_database()
     union all
-    select
-        nspowner,
-        'schema ' || nspname,
-        3
+    select 3, nspowner, 'owns schema ' || nspname
     from pg_namespace
     where nspname = %(schema)s
     union all
-    select
-        found.relowner,
-        'table ' || space.nspname || '.' || found.relname,
-        4
-    from pg_class as found
-    join pg_namespace as space on space.oid = found.relnamespace
-    where space.nspname = %(schema)s and found.relname = any(cast(%(tables)s as text[]))
-),
-
-found as (
-    select
-        0 as place,
-        name,
-        itself,
-        'is a superuser' as power
-    from powers
-    where rolsuper
+    select 4, relation.relowner, 'owns table ' || space.nspname || '.' || relation.relname
+    from pg_class as relation
+    join pg_namespace as space on space.oid = relation.relnamespace
+    where space.nspname = %(schema)s and relation.relname = any(cast(%(tables)s as text[]))
     union all
-    select
-        1,
-        name,
-        itself,
-        'may read or write files of the server, or run programs there'
-    from powers
-    where name in ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')
-    union all
-    select
-        owned.place,
-        powers.name,
-        powers.itself,
-        'owns ' || owned.what
-    from powers
-    join owned on owned.owner = powers.oid
-    union all
-    select
-        5,
-        name,
-        itself,
-        'may make itself a member of any role (CREATEROLE before PostgreSQL 16)'
-    from powers
+    select 5, oid, 'may make itself a member of any role (CREATEROLE before PostgreSQL 16)'
+    from pg_roles
     where rolcreaterole and cast(current_setting('server_version_num') as integer) < 160000
 )
 
-select
-    name,
-    itself,
-    power
+select cast(pg_get_userbyid(holder) as text) as name, power
 from found
-order by itself desc, place, power, name
+where pg_has_role(cast(%(role)s as name), holder, 'MEMBER')
+-- The role itself first, then the greatest power.
+order by pg_get_userbyid(holder) = %(role)s desc, place, power, name
+limit 1

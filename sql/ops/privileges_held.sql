@@ -1,106 +1,78 @@
--- Privileges in the schema that a role has or can come to, with the roles that it has them through.
-with powers as (
-    select
-        oid,
-        rolname as name
+-- Privileges that a role has or can acquire in the schema, and the roles that it has them through.
+with holder as (
+    select oid, cast(rolname as text) as name
     from pg_roles
-    -- Also those that it must SET ROLE to: they are a word away.
-    where pg_has_role(cast(%(role)s as name), oid, 'MEMBER')
+    -- Also those that it must SET ROLE to, unless only the role itself is asked for.
+    where
+        pg_has_role(cast(%(role)s as name), oid, 'MEMBER')
+        and (rolname = %(role)s or not %(itself)s)
     union all
-    select
-        cast(0 as oid),
-        'PUBLIC'
+    select 0, 'PUBLIC' where not %(itself)s
 ),
 
+-- From the catalog: to name an object of a schema without USAGE on it is an error.
 relation as (
-    select
-        found.oid,
-        found.relname as name,
-        found.relkind as kind
+    select found.oid, found.relkind, space.nspname || '.' || found.relname as object
     from pg_class as found
     join pg_namespace as space on space.oid = found.relnamespace
     where
         space.nspname = %(schema)s
-        and (found.relkind in ('v', 'S') or found.relname = any(cast(%(tables)s as text[])))
-        and found.relkind in ('r', 'p', 'v', 'S')
-),
-
-table_privilege as (
-    select
-        unnest(array['SELECT', 'INSERT', 'UPDATE', 'DELETE', 'TRUNCATE', 'REFERENCES', 'TRIGGER'])
-            as privilege
-    union all
-    select 'MAINTAIN' where cast(current_setting('server_version_num') as integer) >= 170000
-),
-
-held as (
-    select
-        relation.kind,
-        relation.name,
-        cast(null as name) as column_name,
-        table_privilege.privilege,
-        powers.name as through
-    from relation
-    cross join table_privilege
-    cross join powers
-    where
-        relation.kind <> 'S'
-        and has_table_privilege(powers.oid, relation.oid, table_privilege.privilege)
-    union all
-    select
-        relation.kind,
-        relation.name,
-        attribute.attname,
-        column_privilege.privilege,
-        powers.name
-    from relation
-    join pg_attribute as attribute
-        on attribute.attrelid = relation.oid
-        and attribute.attnum > 0
-        and not attribute.attisdropped
-    cross join (values ('SELECT'), ('INSERT'), ('UPDATE'), ('REFERENCES'))
-        as column_privilege (privilege)
-    cross join powers
-    where
-        relation.kind <> 'S'
-        and has_column_privilege(
-            powers.oid, relation.oid, attribute.attnum, column_privilege.privilege
+        and (
+            found.relkind in ('v', 'S')
+            or (found.relkind in ('r', 'p') and found.relname = any(cast(%(tables)s as text[])))
         )
-        and not has_table_privilege(powers.oid, relation.oid, column_privilege.privilege)
-    union all
+),
+
+item (kind, oid, object, attnum, attname, privileges) as (
     select
-        relation.kind,
-        relation.name,
-        null,
-        sequence_privilege.privilege,
-        powers.name
+        'database', oid, 'database ' || datname, cast(null as smallint), cast(null as name),
+        cast('{CONNECT,TEMPORARY}' as text[])
+    from pg_database
+    where datname = current_database()
+    union all
+    select 'schema', oid, 'schema ' || nspname, null, null, '{USAGE,CREATE}'
+    from pg_namespace
+    where nspname = %(schema)s
+    union all
+    select 'sequence', oid, object, null, null, '{USAGE,SELECT,UPDATE}'
     from relation
-    cross join (values ('USAGE'), ('SELECT'), ('UPDATE')) as sequence_privilege (privilege)
-    cross join powers
-    where
-        relation.kind = 'S'
-        and has_sequence_privilege(powers.oid, relation.oid, sequence_privilege.privilege)
+    where relkind = 'S'
     union all
     select
-        'n',
-        null,
-        null,
-        schema_privilege.privilege,
-        powers.name
-    from pg_namespace as space
-    cross join (values ('CREATE'), ('USAGE')) as schema_privilege (privilege)
-    cross join powers
-    where
-        space.nspname = %(schema)s
-        and has_schema_privilege(powers.oid, space.oid, schema_privilege.privilege)
+        'table', oid, object, null, null,
+        '{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'
+    from relation
+    where relkind <> 'S'
+    union all
+    -- Since PostgreSQL 17.
+    select 'table', oid, object, null, null, '{MAINTAIN}'
+    from relation
+    where relkind <> 'S' and cast(current_setting('server_version_num') as integer) >= 170000
+    union all
+    select 'column', relation.oid, object, attnum, attname, '{SELECT,INSERT,UPDATE,REFERENCES}'
+    from relation
+    join pg_attribute on attrelid = relation.oid and attnum > 0 and not attisdropped
+    where relkind <> 'S'
 )
 
 select
-    cast(kind as text) as kind,
-    name,
-    column_name,
-    privilege,
-    array_agg(cast(through as text) order by through) as through
-from held
-group by kind, name, column_name, privilege
-order by name nulls first, column_name nulls first, privilege
+    kind,
+    privilege || coalesce(' (' || attname || ')', '') || ' on ' || object as privilege,
+    -- The same on the whole table.
+    privilege || ' on ' || object as on_object,
+    array_agg(holder.name order by holder.name) as through
+from item
+cross join unnest(privileges) as each (privilege)
+cross join holder
+where
+    case kind
+        when 'database' then has_database_privilege(holder.oid, item.oid, privilege)
+        when 'schema' then has_schema_privilege(holder.oid, item.oid, privilege)
+        when 'sequence' then has_sequence_privilege(holder.oid, item.oid, privilege)
+        when 'table' then has_table_privilege(holder.oid, item.oid, privilege)
+        else
+            has_column_privilege(holder.oid, item.oid, attnum, privilege)
+            and not has_table_privilege(holder.oid, item.oid, privilege)
+    end
+group by kind, object, attname, privilege
+order by kind <> 'schema', object, attname nulls first, privilege

@@ -1,50 +1,60 @@
 -- Views, functions and sequences of the schema that belong to the owner of its tables.
 with ours as (
-    select
-        space.oid as space,
-        ledger.relowner as owner
+    select space.oid as space, quote_ident(space.nspname) || '.' as prefix, ledger.relowner as owner
     from pg_namespace as space
     join pg_class as ledger on ledger.relnamespace = space.oid and ledger.relname = 'sync_run'
     where space.nspname = %(schema)s
+),
+
+-- Roles that were granted the published tables.
+reader as (
+    select entry.grantee as oid
+    from ours
+    join pg_class as published on published.relnamespace = space
+    cross join lateral aclexplode(published.relacl) as entry
+    where
+        published.relname in ('upload_token', 'upload_token_superseded', 'sync_run')
+        and entry.privilege_type = 'SELECT'
+        and entry.grantee not in (0, owner)
+    group by entry.grantee
+    having count(distinct published.oid) = 3
 )
 
 select
     case relation.relkind when 'v' then 'view' else 'sequence' end as kind,
     cast(relation.relname as text) as name,
-    cast(null as text) as arguments,
-    -- A view of any other kind shows each caller what its owner may read.
-    relation.relkind = 'v'
-    and coalesce(
-        (
-            select cast(option.option_value as boolean)
-            from pg_options_to_table(relation.reloptions) as option
-            where option.option_name = 'security_invoker'
-        ),
-        false
-    ) as with_callers_rights
+    -- As GRANT and REVOKE name it.
+    case relation.relkind when 'v' then 'table ' else 'sequence ' end
+    || prefix || quote_ident(relation.relname) as object,
+    -- Any other view shows each caller what its owner may read.
+    exists (
+        select
+        from pg_options_to_table(relation.reloptions)
+        where option_name = 'security_invoker' and cast(option_value as boolean)
+    ) as with_callers_rights,
+    array(
+        select cast(pg_get_userbyid(reader.oid) as text)
+        from reader
+        where not has_table_privilege(reader.oid, relation.oid, 'SELECT')
+    ) as readers_left_behind
 from ours
-join pg_class as relation
-    on relation.relnamespace = ours.space
-    and relation.relowner = ours.owner
-    and relation.relkind in ('v', 'S')
+join pg_class as relation on relation.relnamespace = space and relation.relowner = owner
+where relation.relkind in ('v', 'S')
 union all
 select
     'function',
-    cast(routine.proname as text),
-    pg_get_function_identity_arguments(routine.oid),
-    not routine.prosecdef
+    proname,
+    'function ' || prefix || quote_ident(proname)
+    || '(' || pg_get_function_identity_arguments(pg_proc.oid) || ')',
+    not prosecdef,
+    '{}'
 from ours
-join pg_proc as routine
-    on routine.pronamespace = ours.space
-    and routine.proowner = ours.owner
-    and routine.prokind = 'f'
+join pg_proc on pronamespace = space and proowner = owner and prokind = 'f'
 where
+    -- None of an extension.
     not exists (
-        select 1
-        from pg_depend as extension
-        where
-            extension.classid = cast('pg_proc' as regclass)
-            and extension.objid = routine.oid
-            and extension.deptype = 'e'
+        select
+        from pg_depend
+        where classid = cast('pg_proc' as regclass) and objid = pg_proc.oid and deptype = 'e'
     )
-order by kind, name, arguments
+order by kind, object

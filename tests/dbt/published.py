@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import psycopg
 
-from etl.warehouse.access.privileges import ANALYST_TABLES, READABLE_COLUMNS
+from etl.warehouse.access.privileges import READABLE_COLUMNS, RIGHTS
 
 HEAD: Final = """\
 # The warehouse of kaltura-etl as a source of dbt: copy this file into the models of your project.
@@ -102,7 +102,7 @@ def published(connection: psycopg.Connection[Any], schema: str = "kaltura") -> l
             "where relnamespace = %s::regnamespace and relkind in ('r', 'v') order by relname",
             [schema],
         )
-        if kind in (b"v", "v") or name in ANALYST_TABLES or name in READABLE_COLUMNS
+        if kind in (b"v", "v") or name in RIGHTS["analyst"].tables or name in READABLE_COLUMNS
     }
     for name, column, comment, not_null in connection.execute(
         "select relname, attname, col_description(attrelid, attnum), attnotnull "

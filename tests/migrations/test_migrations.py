@@ -22,13 +22,12 @@ from alembic.script import ScriptDirectory
 from etl.embedded.server import find_binaries
 from etl.errors import ConfigurationError, LeaseHeld
 from etl.resources import migrations_directory, sql_directory
-from etl.warehouse.access.privileges import LOADER_PRIVILEGES
+from etl.warehouse.access.privileges import RIGHTS, missing_privileges
 from etl.warehouse.engine import connect
 from etl.warehouse.schema.migration import migration_lock
 from etl.warehouse.schema.revision import (
     HEAD_REVISION,
     migrate,
-    missing_privileges,
     open_connection,
     require_current,
     schema_state,
@@ -393,14 +392,14 @@ def test_what_a_loader_lacks_is_named(database_url: str) -> None:
             driver = connection.connection.driver_connection
             assert driver is not None
             driver.execute(as_role)
-            assert missing_privileges(connection) == ["USAGE on schema kaltura"]
+            assert missing_privileges(connection, "kaltura") == ["USAGE on schema kaltura"]
             driver.execute("reset role")
             driver.execute(f"grant usage on schema kaltura to {role}")
-            for table, privileges in LOADER_PRIVILEGES.items():
+            for table, privileges in RIGHTS["loader"].tables.items():
                 if table != "sync_page":
-                    driver.execute(f"grant {', '.join(privileges)} on kaltura.{table} to {role}")
+                    driver.execute(f"grant {privileges} on kaltura.{table} to {role}")
             driver.execute(as_role)
-            assert missing_privileges(connection) == [
+            assert missing_privileges(connection, "kaltura") == [
                 "SELECT on kaltura.sync_page",
                 "INSERT on kaltura.sync_page",
                 "DELETE on kaltura.sync_page",

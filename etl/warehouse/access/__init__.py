@@ -1,0 +1,1 @@
+"""What each kind of role may do, and granting it."""

@@ -1,15 +1,15 @@
 """``kaltura-etl grant``: the statements that give each role its rights, and no more than those.
 
-The statements say the whole of it: first everything is taken from the role, then it is given what
-it needs, so they may be executed at any time and as often as one likes.  Within one transaction
-nobody sees the moment between.
+The statements are complete: first everything is revoked from the role, then what it needs is
+granted, so they are idempotent.  In one transaction no other session sees the moment between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Final
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
 
 from psycopg import sql
 from sqlalchemy import Connection
@@ -17,76 +17,59 @@ from sqlalchemy.exc import DBAPIError
 
 from etl.errors import ConfigurationError, CredentialsRefused, UsageError
 from etl.warehouse.access.privileges import (
-    Allowed,
-    allowed,
+    RIGHTS,
+    TABLES,
     catalog,
+    current_database,
     excess_privileges,
-    known_tables,
+    held,
     missing_privileges,
     power_beyond_grants,
     shortened,
 )
-from etl.warehouse.engine import connect, sqlstate_of, transaction
+from etl.warehouse.engine import (
+    DEPENDENT_PRIVILEGES,
+    INSUFFICIENT_PRIVILEGE,
+    connect,
+    lock_until_commit,
+    sqlstate_of,
+    transaction,
+)
 from etl.warehouse.schema.revision import require_current
-
-_DEPENDENT_PRIVILEGES: Final = "2BP01"
-_NOT_PERMITTED: Final = "42501"
-
-
-@dataclass(frozen=True, slots=True)
-class Section:
-    """Statements for one role, and the sentence that says what they are for."""
-
-    purpose: str
-    statements: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Grants:
     """What ``grant`` prints or executes."""
 
-    sections: tuple[Section, ...]
-    warnings: tuple[str, ...] = ()
+    sections: dict[str, list[str]]
+    """The statements for each role, by a sentence that says what they are for."""
+    warnings: list[str]
 
     @property
     def statements(self) -> list[str]:
-        return [statement for section in self.sections for statement in section.statements]
+        return list(chain.from_iterable(self.sections.values()))
 
     def script(self) -> str:
         """All of it as psql takes it, in one transaction."""
         parts = ["begin;"]
-        for section in self.sections:
-            parts.append(f"\n-- {section.purpose}")
-            parts += [f"{statement};" for statement in section.statements]
+        for purpose, statements in self.sections.items():
+            parts.append(f"\n-- {purpose}")
+            parts += [f"{statement};" for statement in statements]
         return "\n".join([*parts, "\ncommit;", ""])
-
-
-@dataclass(frozen=True, slots=True)
-class _Objects:
-    """What there is in the schema to give rights on."""
-
-    schema: str
-    tables: list[str]
-    views: list[str] = field(default_factory=list)
-    sequences: list[str] = field(default_factory=list)
-    functions: list[tuple[str, str]] = field(default_factory=list)
-    """Name and arguments."""
-    views_of_owner: list[str] = field(default_factory=list)
-    """Views that show each caller what their owner may read."""
-    functions_of_owner: list[tuple[str, str]] = field(default_factory=list)
 
 
 def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Grants:
     """The statements for ``roles``, by kind (``loader``, ``analyst``, ``auditor``); one at least.
 
-    With ``apply`` they are executed, in one transaction, which also looks whether each role then
-    has what its kind needs and nothing else; else nothing is changed.
+    With ``apply`` they are executed in one transaction, which also checks that each role then has
+    what its kind needs and nothing else; otherwise nothing is changed.
 
     Raises:
         UsageError: no role, one role twice, a name that is no role's.
-        ConfigurationError: a role that does not exist, that no grant can hold back, or that
+        ConfigurationError: a role that does not exist, that no grant can restrict, or that
             would keep more than its kind needs; a schema of another version.
-        CredentialsRefused: ``apply`` by somebody who does not own the tables.
+        CredentialsRefused: ``apply`` by a role that does not own the tables.
     """
     _check_names(roles)
     engine = connect(url)
@@ -95,15 +78,18 @@ def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Gr
             if not apply:
                 connection.exec_driver_sql("set transaction read only")
             require_current(connection, schema)
-            _check_roles(connection, schema, roles)
+            for kind, role in roles.items():
+                _check_role(connection, schema, kind, role)
             if apply:
                 _check_owner(connection, schema)
-                _wait_for_migrations(connection, schema)
-            grants = _grants(connection, _objects(connection, schema), roles)
+                # The lock of ``migration_lock``: what is granted here is made there.  It also
+                # serialises grants, which would change the same rows of the catalog.
+                lock_until_commit(connection, f"kaltura-etl migrate {schema}")
+            grants = _all_grants(connection, schema, roles)
             if apply:
                 _execute(connection, grants)
                 for kind, role in roles.items():
-                    _check_outcome(connection, schema, role, kind)
+                    _check_outcome(connection, schema, kind, role)
             return grants
     finally:
         engine.dispose()
@@ -115,6 +101,7 @@ def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Gr
 def _check_names(roles: Mapping[str, str]) -> None:
     if not roles:
         raise UsageError("Name a role: --loader ROLE, --analyst ROLE or --auditor ROLE.")
+    kinds: dict[str, str] = {}
     for kind, role in roles.items():
         if role.lower() == "public" or role.startswith("pg_"):
             raise UsageError(
@@ -123,53 +110,44 @@ def _check_names(roles: Mapping[str, str]) -> None:
                 role=role,
             )
         if not role.isprintable():
-            raise UsageError(f"--{kind}: the name holds characters that cannot be printed.")
-    kinds = {role: kind for kind, role in roles.items()}
-    for kind, role in roles.items():
-        if kinds[role] != kind:
+            raise UsageError(f"--{kind}: the name contains characters that cannot be printed.")
+        if kinds.setdefault(role, kind) != kind:
             raise UsageError(
-                f"Role {role} cannot be both --{kind} and --{kinds[role]}: each may do what the "
+                f"Role {role} cannot be both --{kinds[role]} and --{kind}: each may do what the "
                 "other must not. Name two roles.",
                 role=role,
             )
 
 
-def _check_roles(connection: Connection, schema: str, roles: Mapping[str, str]) -> None:
-    names = [*roles.values(), *(role.lower() for role in roles.values())]
-    existing = {
-        row.rolname
-        for row in connection.exec_driver_sql(
-            "select rolname from pg_roles where rolname = any(%s)", (names,)
+def _check_role(connection: Connection, schema: str, kind: str, role: str) -> None:
+    # Postgres folds names that are not quoted to lower case.
+    existing = connection.exec_driver_sql(
+        "select rolname from pg_roles where rolname in (%s, %s)", (role, role.lower())
+    )
+    names = set(existing.scalars())
+    if role not in names:
+        raise ConfigurationError(
+            f"There is no role {role}, but one named {role.lower()}: run grant again with that."
+            if names
+            else f"There is no role {role}: create it in psql, as an administrator of the "
+            f"server, with  create role {_quoted(role)} login;  and run grant again.",
+            role=role,
         )
-    }
-    for kind, role in roles.items():
-        if role not in existing:
-            create = sql.SQL("create role {} login").format(sql.Identifier(role)).as_string()
-            raise ConfigurationError(
-                # Postgres folds names that are not quoted to small letters.
-                f"There is no role {role}, but one named {role.lower()}: run grant again with that."
-                if role.lower() in existing
-                else f"There is no role {role}: create it in psql, as an administrator of the "
-                f"server, with  {create};  and run grant again.",
-                role=role,
-            )
-        power = power_beyond_grants(connection, schema, role)
-        if power is not None:
-            raise ConfigurationError(
-                f"Role {role} {power}: no grant can hold it back. Name as {kind} a role that owns "
-                "nothing and is a member of no such role.",
-                role=role,
-                power=power,
-            )
+    power = power_beyond_grants(connection, schema, role)
+    if power is not None:
+        raise ConfigurationError(
+            f"Role {role} {power}: no grant can hold it back. Name as {kind} a role that owns "
+            "nothing and is a member of no such role.",
+            role=role,
+            power=power,
+        )
 
 
 def _check_owner(connection: Connection, schema: str) -> None:
     row = connection.exec_driver_sql(
-        "select current_user as me, pg_get_userbyid(relation.relowner) as owner, "
-        "pg_has_role(relation.relowner, 'USAGE') as may "
-        "from pg_class as relation "
-        "join pg_namespace as space on space.oid = relation.relnamespace "
-        "where space.nspname = %s and relation.relname = 'sync_run'",
+        "select current_user as me, pg_get_userbyid(relowner) as owner, "
+        "pg_has_role(relowner, 'USAGE') as may "
+        "from pg_class where oid = to_regclass(format('%%I.sync_run', cast(%s as text)))",
         (schema,),
     ).one()
     if not row.may:
@@ -184,153 +162,72 @@ def _check_owner(connection: Connection, schema: str) -> None:
 # --- what --------------------------------------------------------------------------------------
 
 
-def _objects(connection: Connection, schema: str) -> _Objects:
-    found = _Objects(schema, known_tables())
-    for row in catalog(connection, "schema_objects", schema=schema):
-        if row.kind == "sequence":
-            found.sequences.append(row.name)
-        elif row.kind == "view":
-            (found.views if row.with_callers_rights else found.views_of_owner).append(row.name)
-        else:
-            functions = found.functions if row.with_callers_rights else found.functions_of_owner
-            functions.append((row.name, row.arguments))
-    return found
-
-
-def _grants(connection: Connection, objects: _Objects, roles: Mapping[str, str]) -> Grants:
-    sections, warnings = [], []
-    if _public_has_something(connection, objects.schema, next(iter(roles.values()))):
-        sections.append(
-            Section(
-                "PUBLIC is every role of the server: what it has, the roles below have as well",
-                tuple(_revoke_all(objects, sql.SQL("public"))),
-            )
-        )
-        warnings.append(
-            f"PUBLIC has rights on schema {objects.schema}, which every role of the server shares: "
+def _all_grants(connection: Connection, schema: str, roles: Mapping[str, str]) -> Grants:
+    objects = catalog(connection, "schema_objects", schema=schema)
+    grants = Grants({}, [])
+    if any(
+        row.kind != "database" and "PUBLIC" in row.through
+        for row in held(connection, schema, next(iter(roles.values())))
+    ):
+        purpose = "PUBLIC is every role of the server: what it has, the roles below have as well"
+        grants.sections[purpose] = _revokes(schema, objects, "public")
+        grants.warnings.append(
+            f"PUBLIC has rights on schema {schema}, which every role of the server shares: "
             "they are taken away, so name the roles that need some"
         )
     for kind, role in roles.items():
-        rights, grantee = allowed(kind), sql.Identifier(role)
-        statements = [
-            *_revoke_all(objects, grantee),
-            *_grant_all(objects, rights, grantee),
-            *_grant_on_database(connection, rights, role),
+        grants.sections[f"{kind} {role}: {RIGHTS[kind].purpose}"] = [
+            *_revokes(schema, objects, _quoted(role)),
+            *_grants(connection, schema, objects, kind, role),
         ]
-        sections.append(Section(f"{kind} {role}: {rights.purpose}", tuple(statements)))
-    left_out = [f"view {name}" for name in objects.views_of_owner]
-    left_out += [f"function {name}" for name, _ in objects.functions_of_owner]
-    warnings += [
-        f"{what} works with the rights of its owner, not of its caller: it was not granted"
-        for what in left_out
-    ]
-    return Grants(tuple(sections), tuple(warnings))
-
-
-def _public_has_something(connection: Connection, schema: str, some_role: str) -> bool:
-    held = catalog(
-        connection, "privileges_held", role=some_role, schema=schema, tables=known_tables()
+    grants.warnings.extend(
+        f"{kind} {row.name} works with the rights of its owner, not of its caller: it was not "
+        "granted"
+        for kind in ("view", "function")
+        for row in objects
+        if row.kind == kind and not row.with_callers_rights
     )
-    return any("PUBLIC" in row.through for row in held)
+    return grants
 
 
-def _revoke_all(objects: _Objects, grantee: sql.Composable) -> list[str]:
-    """Privileges on columns go with those on their table."""
-    relations = [*objects.tables, *objects.views, *objects.views_of_owner]
-    statements = [
-        sql.SQL("revoke all on schema {} from {}").format(sql.Identifier(objects.schema), grantee),
-        sql.SQL("revoke all on table{}from {}").format(_names(objects, relations), grantee),
+def _revokes(schema: str, objects: Sequence[Any], grantee: str) -> list[str]:
+    """Privileges on columns are revoked with those on their table."""
+    names = [f"schema {_quoted(schema)}", *(f"table {_quoted(schema, name)}" for name in TABLES)]
+    names += [row.object for row in objects if row.kind != "function"]
+    return [f"revoke all on {name} from {grantee}" for name in names]
+
+
+def _grants(
+    connection: Connection, schema: str, objects: Sequence[Any], kind: str, role: str
+) -> list[str]:
+    granted = {f"schema {_quoted(schema)}": "usage"}
+    for table, privileges in RIGHTS[kind].tables.items():
+        granted[f"table {_quoted(schema, table)}"] = privileges.lower()
+    for table, columns in RIGHTS[kind].columns.items():
+        granted[f"table {_quoted(schema, table)}"] = f"select ({', '.join(columns)})"
+    for row in objects:
+        # Every role may execute a function, unless default privileges of the owner say otherwise.
+        if row.with_callers_rights:
+            granted[row.object] = "select" if row.kind == "view" else "execute"
+    # Every role has these rights on the database, unless an administrator revoked them from PUBLIC.
+    # It may belong to another role, who then has to grant them: so only what is missing.
+    database = current_database(connection)
+    lacking = missing_privileges(connection, schema, role, kind)
+    on_database = [
+        privilege.lower()
+        for privilege in RIGHTS[kind].database.split(", ")
+        if f"{privilege} on database {database}" in lacking
     ]
-    if objects.sequences:
-        statements.append(
-            sql.SQL("revoke all on sequence{}from {}").format(
-                _names(objects, objects.sequences), grantee
-            )
-        )
-    return [statement.as_string() for statement in statements]
+    if on_database:
+        granted[f"database {_quoted(database)}"] = ", ".join(on_database)
+    return [f"grant {what} on {name} to {_quoted(role)}" for name, what in granted.items()]
 
 
-def _grant_all(objects: _Objects, rights: Allowed, grantee: sql.Composable) -> list[str]:
-    statements = [
-        sql.SQL("grant usage on schema {} to {}").format(sql.Identifier(objects.schema), grantee)
-    ]
-    for privileges in dict.fromkeys(rights.tables.values()):
-        statements.append(
-            sql.SQL("grant {} on table{}to {}").format(
-                sql.SQL(", ").join(sql.SQL(privilege.lower()) for privilege in privileges),
-                _names(
-                    objects, [name for name, these in rights.tables.items() if these == privileges]
-                ),
-                grantee,
-            )
-        )
-    for table, columns in rights.columns.items():
-        statements.append(
-            sql.SQL("grant select ({}) on table{}to {}").format(
-                sql.SQL(", ").join(map(sql.Identifier, columns)), _names(objects, [table]), grantee
-            )
-        )
-    if objects.views:
-        statements.append(
-            sql.SQL("grant select on table{}to {}").format(_names(objects, objects.views), grantee)
-        )
-    if objects.functions:
-        # Everybody may execute a function, unless the owner's default privileges say otherwise.
-        signatures = [
-            sql.SQL("{}({})").format(sql.Identifier(objects.schema, name), sql.SQL(arguments))
-            for name, arguments in objects.functions
-        ]
-        statements.append(
-            sql.SQL("grant execute on function{}to {}").format(_listed(signatures), grantee)
-        )
-    return [statement.as_string() for statement in statements]
+def _quoted(*names: str) -> str:
+    return sql.Identifier(*names).as_string()
 
 
-def _grant_on_database(connection: Connection, rights: Allowed, role: str) -> list[str]:
-    """Only what the role lacks: PUBLIC has these rights, unless an administrator took them away.
-
-    The database may belong to somebody else, who then has to grant them.
-    """
-    database = str(connection.exec_driver_sql("select current_database()").scalar_one())
-    lacking = [
-        privilege
-        for privilege in rights.database
-        if not connection.exec_driver_sql(
-            "select has_database_privilege(%s, %s, %s)", (role, database, privilege)
-        ).scalar_one()
-    ]
-    if not lacking:
-        return []
-    statement = sql.SQL("grant {} on database {} to {}").format(
-        sql.SQL(", ").join(sql.SQL(privilege.lower()) for privilege in lacking),
-        sql.Identifier(database),
-        sql.Identifier(role),
-    )
-    return [statement.as_string()]
-
-
-def _names(objects: _Objects, names: Iterable[str]) -> sql.Composable:
-    return _listed([sql.Identifier(objects.schema, name) for name in names])
-
-
-def _listed(items: Sequence[sql.Composable]) -> sql.Composable:
-    """With space around it: one on the line, several on lines of their own."""
-    if len(items) == 1:
-        return sql.SQL(" {} ").format(items[0])
-    return sql.SQL("\n    {}\n").format(sql.SQL(",\n    ").join(items))
-
-
-# --- to do it -----------------------------------------------------------------------------------
-
-
-def _wait_for_migrations(connection: Connection, schema: str) -> None:
-    """Take the lock of ``warehouse.schema.migration``: what is granted here is made there.
-
-    It is also the lock of two grants at once, which would change the same rows of the catalog.
-    """
-    connection.exec_driver_sql(
-        "select pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"kaltura-etl migrate {schema}",)
-    )
+# --- apply -------------------------------------------------------------------------------------
 
 
 def _execute(connection: Connection, grants: Grants) -> None:
@@ -339,45 +236,40 @@ def _execute(connection: Connection, grants: Grants) -> None:
             connection.exec_driver_sql(statement.replace("%", "%%"))
         except DBAPIError as error:
             state = sqlstate_of(error)
-            if state == _DEPENDENT_PRIVILEGES:
+            if state == DEPENDENT_PRIVILEGES:
                 raise ConfigurationError(
                     "A role has passed its rights on to others, who would lose them. As the owner "
-                    f"of the tables, execute this with cascade at its end, then run grant again: "
-                    f"{_on_one_line(statement)}",
+                    "of the tables, execute this with cascade at its end, then run grant again: "
+                    f"{statement}",
                     sqlstate=state,
                 ) from None
-            if state == _NOT_PERMITTED:
+            if state == INSUFFICIENT_PRIVILEGE:
                 raise CredentialsRefused(
                     "Postgres does not let this role execute one statement, so nothing was "
-                    f"changed: {_on_one_line(statement)}; ask the owner of what it names.",
+                    f"changed: {statement}; ask the owner of what it names.",
                     sqlstate=state,
                 ) from None
             raise
 
 
-def _on_one_line(statement: str) -> str:
-    return " ".join(statement.split())
+def _check_outcome(connection: Connection, schema: str, kind: str, role: str) -> None:
+    """Raise, which rolls back, unless the role now has what it needs and nothing else.
 
-
-def _check_outcome(connection: Connection, schema: str, role: str, kind: str) -> None:
-    """Whether the role now has what it needs and nothing else; the transaction may yet be undone.
-
-    Rights that come by another way (a role that it is a member of, another grantor) are not ours
-    to take away.
+    Rights that come another way (a role that it is a member of, another grantor) are not ours to
+    revoke.
     """
     missing = missing_privileges(connection, schema, role, kind)
-    if missing:
+    excess = excess_privileges(connection, schema, role, kind)
+    if missing or excess:
         raise ConfigurationError(
-            f"Nothing was changed: role {role} would still lack {shortened(missing)}. The owner of "
-            "what is named must grant that first.",
+            f"Nothing was changed: role {role} would still "
+            + (
+                f"lack {shortened(missing)}. The owner of what is named must grant that first."
+                if missing
+                else f"have {shortened(excess)}, which is more than the {kind} may do. Revoke "
+                "that, or name another role."
+            ),
             role=role,
             missing=missing,
-        )
-    excess = excess_privileges(connection, schema, role, kind)
-    if excess:
-        raise ConfigurationError(
-            f"Nothing was changed: role {role} would still have {shortened(excess)}, which is more "
-            f"than the {kind} may do. Revoke that, or name another role.",
-            role=role,
             excess=excess,
         )

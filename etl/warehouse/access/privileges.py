@@ -1,15 +1,13 @@
-"""What each role may do in the schema: what it needs, what it lacks, what it has beyond that.
+"""The rights of each kind of role, and what a role lacks of them or has beyond them.
 
-Three kinds of role: the *loader* runs ``sync``, the *analyst* reads what was published, the
-*auditor* reads what ``verify`` reads.  ``etl.warehouse.access.grants`` makes them so.
-
-A new table belongs into ``LOADER_PRIVILEGES`` if a run needs it, and in any case into
-``ANALYST_TABLES`` or ``NOT_FOR_ANALYSTS``; a test asks for that.  Views and functions are found in
-the catalog: every role may use those that run with the caller's own rights.
+The *loader* runs ``sync``, the *analyst* reads what was published, the *auditor* reads what
+``verify`` reads.  ``etl.warehouse.access.grants`` grants these rights.  Views and functions are
+found in the catalog: every role may use those that run with the caller's own rights.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,135 +15,111 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from etl.resources import sql_directory
-from etl.warehouse.schema.tables import build_tables
 
-LOADER_PRIVILEGES: Final = {
-    "upload_token": ("SELECT", "INSERT", "UPDATE"),
-    "upload_token_superseded": ("SELECT", "INSERT"),
-    "upload_token_staging": ("SELECT", "INSERT", "DELETE"),
-    "upload_token_status": ("SELECT",),
-    "sync_run": ("SELECT", "INSERT", "UPDATE"),
-    "sync_page": ("SELECT", "INSERT", "DELETE"),
-    "rejected_row": ("SELECT", "INSERT", "DELETE"),
-    "unobserved_token": ("SELECT", "INSERT"),
-    "erasure": ("SELECT",),
-    "erasure_key": ("SELECT",),
-    "pruning": ("SELECT",),
-    "alembic_version": ("SELECT",),
+# A new table belongs here: a test compares these names with the database's.  Nothing may change or
+# delete an earlier version.  An identity column needs no right on its sequence.
+_TABLES: Final = {
+    # The loader's privileges, and whether the analyst reads the table.
+    "upload_token": ("SELECT, INSERT, UPDATE", True),
+    "upload_token_superseded": ("SELECT, INSERT", True),
+    "upload_token_status": ("SELECT", True),
+    "sync_run": ("SELECT, INSERT, UPDATE", True),
+    "sync_page": ("SELECT, INSERT, DELETE", True),
+    "unobserved_token": ("SELECT, INSERT", True),
+    "pruning": ("SELECT", True),
+    # Observations that were not published, and may never be.
+    "upload_token_staging": ("SELECT, INSERT, DELETE", False),
+    # Its payload is whatever the service sent; the rest is in READABLE_COLUMNS.
+    "rejected_row": ("SELECT, INSERT, DELETE", False),
+    # Who was erased, by keyed hash, and the key with which guesses can be checked.
+    "erasure": ("SELECT", False),
+    "erasure_key": ("SELECT", False),
+    # Of use to the program only.
+    "alembic_version": ("SELECT", False),
 }
-"""All that a run and ``verify`` need.  Nothing may change or delete an earlier version.  The
-sequence of run_id is not here: the server draws the numbers of an identity column by itself."""
-
-ANALYST_TABLES: Final = (
-    "upload_token",
-    "upload_token_superseded",
-    "upload_token_status",
-    "sync_run",
-    "sync_page",
-    "unobserved_token",
-    "pruning",
-)
-"""What was published, and the ledger that says how complete it is; the views read these."""
-
 READABLE_COLUMNS: Final = {"rejected_row": ("run_id", "token_id", "reason", "created_second")}
 """Tables of which analysts and auditors read these columns only."""
-
-NOT_FOR_ANALYSTS: Final = {
-    "upload_token_staging": "observations that were not published, and may never be",
-    "rejected_row": "its payload is whatever the service sent; see READABLE_COLUMNS for the rest",
-    "erasure": "who was erased, by keyed hash",
-    "erasure_key": "its holder can try out who was erased",
-    "alembic_version": "of use to the program only",
-}
-"""Every other table, and why."""
-
-KINDS: Final = ("loader", "analyst", "auditor")
+TABLES: Final = sorted(_TABLES)
+"""The tables that the migrations create."""
 
 
 @dataclass(frozen=True, slots=True)
-class Allowed:
-    """What a kind of role may do; whatever else it can do is too much."""
+class Rights:
+    """What a kind of role may do; anything else is too much."""
 
     purpose: str
-    tables: Mapping[str, tuple[str, ...]]
+    tables: Mapping[str, str]
+    """The privileges on a table, such as ``SELECT, INSERT``."""
     columns: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Columns that it may read of tables that are not in ``tables``."""
-    database: tuple[str, ...] = ("CONNECT",)
+    database: str = "CONNECT"
+
+    def privileges(self, schema: str, database: str) -> dict[str, str]:
+        """Each as ``sql/ops/privileges_held.sql`` words it, and that on the whole object."""
+        on_objects = {f"schema {schema}": "USAGE", f"database {database}": self.database}
+        on_objects |= {f"{schema}.{table}": words for table, words in self.tables.items()}
+        wanted = [
+            f"{one} on {name}" for name, words in on_objects.items() for one in words.split(", ")
+        ]
+        return {each: each for each in wanted} | {
+            f"SELECT ({column}) on {schema}.{table}": f"SELECT on {schema}.{table}"
+            for table, columns in self.columns.items()
+            for column in columns
+        }
 
 
-def known_tables() -> list[str]:
-    """The tables that the migrations make, by name."""
-    names = {table.name for table in build_tables().metadata.tables.values()}
-    return sorted(names | LOADER_PRIVILEGES.keys())
-
-
-def allowed(kind: str) -> Allowed:
-    """What a role of one of ``KINDS`` may do."""
-    if kind == "loader":
-        return Allowed(
-            "runs sync, cannot change the past",
-            LOADER_PRIVILEGES,
-            # A batch of a large account is compared in a temporary table.
-            database=("CONNECT", "TEMPORARY"),
-        )
-    if kind == "analyst":
-        purpose = "reads what was published, changes nothing"
-        readable: tuple[str, ...] = ANALYST_TABLES
-    else:
-        purpose = "reads all that verify reads, changes nothing"
-        readable = tuple(name for name in known_tables() if name not in READABLE_COLUMNS)
-    return Allowed(purpose, dict.fromkeys(readable, ("SELECT",)), READABLE_COLUMNS)
+RIGHTS: Final = {
+    "loader": Rights(
+        "runs sync, cannot change the past",
+        {table: privileges for table, (privileges, _) in _TABLES.items()},
+        # A batch of a large account is compared in a temporary table.
+        database="CONNECT, TEMPORARY",
+    ),
+    "analyst": Rights(
+        "reads what was published, changes nothing",
+        {table: "SELECT" for table, (_, for_analysts) in _TABLES.items() if for_analysts},
+        READABLE_COLUMNS,
+    ),
+    "auditor": Rights(
+        "reads all that verify reads, changes nothing",
+        {table: "SELECT" for table in _TABLES if table not in READABLE_COLUMNS},
+        READABLE_COLUMNS,
+    ),
+}
 
 
 def missing_privileges(
-    connection: Connection, schema: str = "kaltura", role: str | None = None, kind: str = "loader"
+    connection: Connection, schema: str, role: str | None = None, kind: str = "loader"
 ) -> list[str]:
     """What the role lacks, such as ``INSERT on kaltura.sync_page``; empty if it can do its work.
 
-    ``role`` is by default the connection's own.  A table that is missing counts as all of its
-    privileges missing.  Without USAGE on the schema nothing else is named.
+    ``role`` defaults to the connection's own.  All privileges on a missing table are missing.
+    Without USAGE on the schema nothing else in it is named.
     """
-    rights = allowed(kind)
-    wanted = [(table, one) for table, all_of_it in rights.tables.items() for one in all_of_it]
-    columns = [(table, name) for table, names in rights.columns.items() for name in names]
-    found = catalog(
-        connection,
-        "privileges_missing",
-        role=role,
-        schema=schema,
-        database=list(rights.database),
-        tables=[table for table, _ in wanted],
-        privileges=[privilege for _, privilege in wanted],
-        of_tables=[table for table, _ in columns],
-        columns=[name for _, name in columns],
-    )
-    return [row.missing for row in found]
+    wanted = RIGHTS[kind].privileges(schema, current_database(connection))
+    rows = held(connection, schema, role or current_role(connection), itself=True)
+    has = {row.privilege for row in rows}
+    missing = [each for each, on_object in wanted.items() if not has & {each, on_object}]
+    if f"USAGE on schema {schema}" in missing:
+        return [each for each in missing if f" on {schema}." not in each]
+    return missing
 
 
 def excess_privileges(connection: Connection, schema: str, role: str, kind: str) -> list[str]:
-    """What the role has or can come to in the schema beyond what its kind needs.
+    """What the role has or can acquire in the schema beyond what its kind needs.
 
     Such as ``DELETE on kaltura.sync_run (through pg_write_all_data)``; empty if there is nothing.
-    Ask ``power_beyond_grants`` first: of an owner it lists everything.
+    Ask ``power_beyond_grants`` first: for an owner this lists everything.
     """
-    rights = allowed(kind)
-    views = set(views_with_callers_rights(connection, schema))
-    excess = []
-    for row in catalog(
-        connection, "privileges_held", role=role, schema=schema, tables=known_tables()
-    ):
-        if row.kind == "n":
-            harmless, what = row.privilege == "USAGE", f"schema {schema}"
-        else:
-            may = ("SELECT",) if row.name in views else rights.tables.get(row.name, ())
-            harmless, what = row.privilege in may, f"{schema}.{row.name}"
-            if row.column_name is not None:
-                readable = rights.columns.get(row.name, ())
-                harmless |= row.privilege == "SELECT" and row.column_name in readable
-                what = f"column {row.column_name} of {what}"
-        if not harmless:
-            excess.append(f"{row.privilege} on {what}{_source(row.through, role)}")
-    return excess
+    allowed = set(RIGHTS[kind].privileges(schema, ""))
+    for row in catalog(connection, "schema_objects", schema=schema):
+        if row.kind == "view" and row.with_callers_rights:
+            allowed.add(f"SELECT on {schema}.{row.name}")
+    return [
+        row.privilege + _source(row.through, role)
+        for row in held(connection, schema, role)
+        if row.kind != "database" and not allowed & {row.privilege, row.on_object}
+    ]
 
 
 def _source(through: list[str], role: str) -> str:
@@ -156,9 +130,20 @@ def _source(through: list[str], role: str) -> str:
     return f" (through {others[0]})" if others else ""
 
 
-def current_role(connection: Connection) -> str:
-    """The role whose rights the connection has."""
-    return str(connection.exec_driver_sql("select current_user").scalar_one())
+def held(connection: Connection, schema: str, role: str, *, itself: bool = False) -> list[Any]:
+    """The rows of ``sql/ops/privileges_held.sql``: ``kind``, ``privilege``, ``on_object``,
+    ``through``.  ``itself``: only what the role can use without SET ROLE."""
+    return catalog(
+        connection, "privileges_held", schema=schema, role=role, itself=itself, tables=TABLES
+    )
+
+
+def power_beyond_grants(connection: Connection, schema: str, role: str) -> str | None:
+    """Why no grant can restrict the role, such as ``owns schema kaltura``; None if one can."""
+    for row in catalog(connection, "powers_beyond_grants", role=role, schema=schema, tables=TABLES):
+        power: str = row.power
+        return power if row.name == role else f"is a member of {row.name}, which {power}"
+    return None
 
 
 def too_much(connection: Connection, schema: str) -> str | None:
@@ -171,41 +156,32 @@ def too_much(connection: Connection, schema: str) -> str | None:
     return f"has {shortened(excess)}" if excess else None
 
 
+def readers_left_behind(connection: Connection, schema: str) -> dict[str, list[str]]:
+    """Roles that were granted the published tables, and views that they may not read.
+
+    What ``grant`` leaves when a migration has added a view since.
+    """
+    behind = defaultdict(list)
+    for row in catalog(connection, "schema_objects", schema=schema):
+        if row.kind == "view" and row.with_callers_rights:
+            for role in row.readers_left_behind:
+                behind[role].append(row.name)
+    return dict(sorted(behind.items()))
+
+
+def current_role(connection: Connection) -> str:
+    """The role whose rights the connection has."""
+    return str(connection.exec_driver_sql("select current_user").scalar_one())
+
+
+def current_database(connection: Connection) -> str:
+    return str(connection.exec_driver_sql("select current_database()").scalar_one())
+
+
 def shortened(names: Sequence[str], shown: int = 5) -> str:
     """The first few of a list, for a sentence."""
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
-
-
-def power_beyond_grants(connection: Connection, schema: str, role: str) -> str | None:
-    """Why no grant can hold the role back, such as ``owns schema kaltura``; None if one can."""
-    found = catalog(
-        connection, "powers_beyond_grants", role=role, schema=schema, tables=known_tables()
-    )
-    if not found:
-        return None
-    first = found[0]
-    power: str = first.power
-    return power if first.itself else f"is a member of {first.name}, which {power}"
-
-
-def readers_left_behind(connection: Connection, schema: str) -> dict[str, list[str]]:
-    """Roles that were granted the published tables, and views that they may not read.
-
-    What ``grant`` leaves when a migration has brought a view since.
-    """
-    views = views_with_callers_rights(connection, schema)
-    found = catalog(connection, "readers_left_behind", schema=schema, views=views)
-    return {row.role: list(row.views) for row in found}
-
-
-def views_with_callers_rights(connection: Connection, schema: str) -> list[str]:
-    """The views of the schema that show each caller what that caller may read, by name."""
-    return [
-        row.name
-        for row in catalog(connection, "schema_objects", schema=schema)
-        if row.kind == "view" and row.with_callers_rights
-    ]
 
 
 def catalog(connection: Connection, name: str, **values: object) -> list[Any]:

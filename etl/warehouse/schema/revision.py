@@ -15,18 +15,7 @@ from sqlalchemy import Column, Connection, MetaData, Table, Text, func, literal,
 
 from etl.errors import ConfigurationError
 from etl.resources import migrations_directory
-from etl.warehouse.access.privileges import missing_privileges
 from etl.warehouse.engine import connect, translated_errors
-
-__all__ = [
-    "HEAD_REVISION",
-    "SchemaState",
-    "migrate",
-    "missing_privileges",
-    "open_connection",
-    "require_current",
-    "schema_state",
-]
 
 HEAD_REVISION: Final = "0004"
 VERSION_TABLE: Final = "alembic_version"

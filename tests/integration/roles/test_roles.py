@@ -11,13 +11,13 @@ import pytest
 from psycopg import sql
 
 from etl.errors import ConfigurationError, DataRefused, EtlError
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
-from etl.warehouse.access.privileges import ANALYST_TABLES, NOT_FOR_ANALYSTS, known_tables
-from etl.warehouse.engine import connect
+from etl.warehouse.access.privileges import RIGHTS, TABLES
+from etl.warehouse.ledger.lease import fail_run, open_run, restart_walk
 from etl.warehouse.read.status import status_summary
-from etl.warehouse.store import Warehouse
+from etl.warehouse.schema.database import open_database
 from tests.support.job import Job, listed
 from tests.support.model import Model, assert_same
 from tests.support.nights import MakeNights, make_token
@@ -130,17 +130,13 @@ def test_a_resumed_run_and_a_pruned_one_as_the_loader(granted: Roles) -> None:
 
 
 def test_a_walk_that_starts_over_and_a_lease_taken_over_as_the_loader(granted: Roles) -> None:
-    warehouse = Warehouse(connect(granted.url("loader")), SCHEMA)
-    try:
-        options: dict[str, Any] = {"partner_id": 102, "mode": "full", "resume_window": None}
-        run = warehouse.open_run(**options, lease_seconds=60)
-        warehouse.heartbeat(run)
-        warehouse.restart_walk(run)
+    options: dict[str, Any] = {"partner_id": 102, "mode": "full", "resume_window": None}
+    with open_database(granted.url("loader"), SCHEMA) as database:
+        run = open_run(database, **options, lease_seconds=60)
+        restart_walk(database, run)
         granted.owner("update sync_run set heartbeat_at = heartbeat_at - interval '1 hour'")
-        other = warehouse.open_run(**options, lease_seconds=60)
-        warehouse.fail_run(other, DataRefused("x"))
-    finally:
-        warehouse.close()
+        other = open_run(database, **options, lease_seconds=60)
+        fail_run(database, other, DataRefused("x"))
     found = granted.owner("select status from sync_run order by run_id")
     assert [row["status"] for row in found] == ["abandoned", "refused"]
 
@@ -160,7 +156,7 @@ def test_the_auditor_verifies_and_sees_the_status(filled: Roles) -> None:
 
     assert [each.name for each in verify(url) if not each.ok] == []
     assert status_summary(url, SCHEMA, None)["accounts"]
-    for table in known_tables():
+    for table in TABLES:
         if table != "rejected_row":
             filled.as_kind("auditor", sql.SQL("table {}").format(sql.Identifier(table)))
 
@@ -172,7 +168,7 @@ def test_the_analyst_reads_every_view_and_calls_every_function(filled: Roles) ->
     )
     views = [row["relname"] for row in objects]
     assert "upload_token_history" in views
-    for name in (*views, *ANALYST_TABLES):
+    for name in (*views, *RIGHTS["analyst"].tables):
         count = sql.SQL("select count(*) from {}").format(sql.Identifier(name))
         assert filled.as_kind("analyst", count) == filled.owner(count), name
     for function in filled.owner(
@@ -205,15 +201,14 @@ def test_every_view_works_with_the_rights_of_its_caller(roles: Roles) -> None:
     assert found == []
 
 
-def test_every_table_is_for_analysts_or_it_is_not(roles: Roles) -> None:
-    """A new table must be put into one of the two lists."""
+def test_the_rights_on_every_table_are_stated(roles: Roles) -> None:
+    """A new table must be added to the list of rights."""
     found = roles.owner(
         "select relname from pg_class where relnamespace = 'kaltura'::regnamespace "
         "and relkind not in ('v', 'i', 'S', 't', 'I', 'c')"
     )
     tables = sorted(row["relname"] for row in found)
-    assert sorted([*ANALYST_TABLES, *NOT_FOR_ANALYSTS]) == tables
-    assert known_tables() == tables
+    assert tables == TABLES
 
 
 def test_the_program_tells_an_analyst_that_runs_it_what_is_missing(filled: Roles) -> None:

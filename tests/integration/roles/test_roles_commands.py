@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed
 from tests.support.roles import Roles, own_database, roles_of
