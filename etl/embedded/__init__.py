@@ -1,0 +1,2 @@
+"""A Postgres of one's own: server, cluster, binaries, reaper.
+"""

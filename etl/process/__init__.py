@@ -1,0 +1,1 @@
+"""This process: log, secrets, signals, progress, metrics."""

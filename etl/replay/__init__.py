@@ -1,0 +1,2 @@
+"""Rebuild a warehouse from its archive (``runs``), or compare the two (``check``).
+"""

@@ -18,13 +18,13 @@ from etl.archive.layout import corrupt
 from etl.archive.reader import Archive
 from etl.archive.stores import open_store
 from etl.coverage import EVERYTHING, Coverage, Span
-from etl.errors import DataRefused, EtlError, UsageError
+from etl.errors import DataRefused, UsageError
 from etl.kaltura.replies import parse_list
 from etl.resources import program_version
 from etl.run.fetch import suppress
 from etl.tokens.decode import decode_rows
 from etl.tokens.page import Page, page_of
-from etl.warehouse.ledger.lease import fail_run
+from etl.warehouse.ledger.lease import failed_on_error
 from etl.warehouse.ledger.replayed import (
     REPLAY,
     all_entries,
@@ -196,15 +196,8 @@ class _Replayer:
             lease_seconds=self._settings.lease_seconds,
             run_ids_up_to=self._plan.last_run_id,
         )
-        try:
+        with failed_on_error(self._database, run):
             return self._publish_again(archived, run)
-        except EtlError as error:
-            error.fields.setdefault("run_id", run.run_id)
-            fail_run(self._database, run, error)
-            raise
-        except BaseException as error:
-            fail_run(self._database, run, EtlError(f"This is a bug: {type(error).__name__}"))
-            raise
 
     def _publish_again(self, archived: ArchivedRun, run: OpenRun) -> ReplayedRun:
         manifest, row = archived.manifest, archived.manifest.row

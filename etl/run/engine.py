@@ -23,7 +23,7 @@ from etl.run.plan import Planner, RunPlan
 from etl.run.report import RunReport
 from etl.run.service import open_upload_tokens
 from etl.warehouse.ledger.certificates import unknown_ids
-from etl.warehouse.ledger.lease import fail_run, finish_dry_run, open_run, restart_walk
+from etl.warehouse.ledger.lease import failed_on_error, finish_dry_run, open_run, restart_walk
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import plan_changes, publish
@@ -76,7 +76,8 @@ def run_plan(
             engine = _Engine(
                 settings, options, plan, database, run, tokens, stop, progress, recorder
             )
-            return _finish_or_fail(engine, database, run)
+            with failed_on_error(database, run):
+                return engine.run_all()
 
 
 @contextmanager
@@ -142,18 +143,6 @@ def _take_lease(
             stop.wait(min(left, LEASE_POLL_SECONDS))
         else:
             return run, plan
-
-
-def _finish_or_fail(engine: _Engine, database: Database, run: OpenRun) -> RunReport:
-    try:
-        return engine.run_all()
-    except EtlError as error:
-        error.fields.setdefault("run_id", run.run_id)
-        fail_run(database, run, error)
-        raise
-    except BaseException as error:
-        fail_run(database, run, EtlError(f"This is a bug: {type(error).__name__}"))
-        raise
 
 
 class _Clock:

@@ -18,6 +18,17 @@ OLD_STATUSES: Final = ("running", "succeeded", "failed", "abandoned")
 STATUSES: Final = (
     *("running", "succeeded", "refused", "failed", "abandoned", "skipped", "dry_run"),
 )
+VIEWS: Final = (
+    "sync_freshness",
+    # For their comments.
+    "kaltura_time_zone",
+    "upload_token_status_moment",
+    "upload_token_status_history",
+    "upload_outcome",
+    "upload_outcome_daily",
+    "upload_user_summary",
+    "stuck_upload",
+)
 FRESHNESS_BEFORE: Final = {
     "running, succeeded, refused, failed or abandoned": "running, succeeded, failed or abandoned",
     "run.status not in ('dry_run', 'skipped')": "run.error_kind is distinct from 'dry_run'",
@@ -49,8 +60,9 @@ def upgrade() -> None:
         "(select walk_id from sync_run where status in ('refused', 'dry_run'))"
     )
     _comment(STATUSES)
-    # With the columns that revision 0002 gave it: the views that read it stay as they are.
-    install_view("sync_freshness")
+    # With the columns that revision 0002 gave them: the views that read them stay as they are.
+    for name in VIEWS:
+        install_view(name)
 
 
 def downgrade() -> None:

@@ -12,7 +12,8 @@ import math
 import os
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -132,6 +133,20 @@ def fence(connection: sa.Connection, database: Database, run: OpenRun, **values:
             "over or ended from outside. Nothing more was written.",
             run_id=run.run_id,
         )
+
+
+@contextmanager
+def failed_on_error(database: Database, run: OpenRun) -> Iterator[None]:
+    """End the run in the ledger if an error leaves the block."""
+    try:
+        yield
+    except EtlError as error:
+        error.fields.setdefault("run_id", run.run_id)
+        fail_run(database, run, error)
+        raise
+    except BaseException as error:
+        fail_run(database, run, EtlError(f"This is a bug: {type(error).__name__}"))
+        raise
 
 
 def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:

@@ -1,0 +1,1 @@
+"""Loading a walk: observe, compare, stage, confirm, resolve, publish."""

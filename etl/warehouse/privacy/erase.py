@@ -27,7 +27,7 @@ import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
-from etl.errors import ConfigurationError, CredentialsRefused, EtlError, UsageError
+from etl.errors import ConfigurationError, EtlError, UsageError
 from etl.resources import program_version
 from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
 from etl.warehouse.engine import (
@@ -37,6 +37,7 @@ from etl.warehouse.engine import (
     transaction,
 )
 from etl.warehouse.ledger.lease import abandon_dead_runs, lease_held
+from etl.warehouse.privacy.rights import require_rights
 from etl.warehouse.privacy.subject import VERSION_TABLES, Erased, Eraser, Subject, listed_subjects
 from etl.warehouse.schema.database import Database
 from etl.warehouse.schema.token_tables import MARKED
@@ -44,15 +45,18 @@ from etl.warehouse.schema.token_tables import MARKED
 LOG = logging.getLogger(__name__)
 STATEMENT_SECONDS: Final = 3_600
 ROWS_AT_ONCE: Final = 1_000
-ERASER_PRIVILEGES: Final = {
-    "upload_token": ("SELECT", "UPDATE"),
-    "upload_token_superseded": ("SELECT", "UPDATE"),
-    "upload_token_staging": ("SELECT", "UPDATE"),
-    "rejected_row": ("SELECT", "UPDATE"),
-    "sync_run": ("SELECT", "INSERT", "UPDATE", "DELETE"),
-    "erasure": ("SELECT", "INSERT"),
-    "erasure_key": ("SELECT", "INSERT"),
-}
+ERASER_PRIVILEGES: Final = [
+    *[
+        (table, privilege)
+        for table in (*VERSION_TABLES, "rejected_row")
+        for privilege in ("SELECT", "UPDATE")
+    ],
+    *[("sync_run", privilege) for privilege in ("SELECT", "INSERT", "UPDATE", "DELETE")],
+    ("erasure", "SELECT"),
+    ("erasure", "INSERT"),
+    ("erasure_key", "SELECT"),
+    ("erasure_key", "INSERT"),
+]
 
 
 def erase(
@@ -89,7 +93,14 @@ def erase(
             **read_only,
         ) as connection:
             if apply:
-                _require_privileges(connection, database)
+                require_rights(
+                    connection,
+                    database,
+                    ERASER_PRIVILEGES,
+                    to="rewrite history",
+                    advice="Erase as the role that owns the tables (the one that runs kaltura-etl "
+                    "migrate), not as the loader.",
+                )
             # First, so that nobody else makes a key meanwhile.
             if apply:
                 lease = _take_lease(connection, database, partner_id, lease_seconds)
@@ -219,29 +230,6 @@ def _take_lease(
         .returning(sync_run.c.run_id)
     ).scalar_one()
     return run_id
-
-
-def _require_privileges(connection: sa.Connection, database: Database) -> None:
-    missing = [
-        f"{privilege} on {database.schema}.{table}"
-        for table, privileges in ERASER_PRIVILEGES.items()
-        for privilege in privileges
-        if not connection.scalar(
-            sa.select(
-                sa.func.has_table_privilege(
-                    sa.func.format("%I.%I", sa.literal(database.schema), sa.literal(table)),
-                    privilege,
-                )
-            )
-        )
-    ]
-    if missing:
-        raise CredentialsRefused(
-            "The database role may not rewrite history: it lacks "
-            f"{', '.join(missing)}. Erase as the role that owns the tables (the one that runs "
-            "kaltura-etl migrate), not as the loader.",
-            missing=missing,
-        )
 
 
 def _known_pseudonyms(

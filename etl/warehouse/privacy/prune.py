@@ -15,11 +15,11 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from etl.errors import CredentialsRefused
 from etl.process.stop import Stop
 from etl.resources import program_version
 from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
 from etl.warehouse.ledger.resume import is_past_resuming
+from etl.warehouse.privacy.rights import require_rights
 from etl.warehouse.schema.database import Database
 
 VERSIONS_AT_ONCE: Final = 20_000
@@ -63,7 +63,14 @@ def prune(
     sync_run = database.tables.sync_run
     with transaction(database.engine) as connection:
         if apply:
-            _require_privileges(connection, database, list(days))
+            require_rights(
+                connection,
+                database,
+                [*[PRUNER_PRIVILEGES[kind] for kind in days], ("pruning", "INSERT")],
+                to="prune",
+                advice="Prune as the role that owns the tables (the one that runs kaltura-etl "
+                "migrate); the nightly run deletes old pages and rejected rows by itself.",
+            )
         now = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
         accounts = connection.scalars(
             sa.select(sync_run.c.partner_id).distinct().order_by(sync_run.c.partner_id)
@@ -88,8 +95,8 @@ def prune(
 def prune_old_pages(database: Database, keep_pages_days: float) -> int:
     """Delete pages and rejected rows of ended runs that began longer ago; returns rows deleted.
 
-    The nightly pruning.  A bounded number of runs per call, oldest first, each in its own transaction.  Of every account,
-    so a run that failed keeps what the next one may go on from.
+    The nightly pruning, of every account, so a failed run keeps what the next one may resume from.
+    A bounded number of runs per call, oldest first, each in its own transaction.
     """
     tables, sync_run = database.tables, database.tables.sync_run
     deleted = 0
@@ -249,27 +256,4 @@ class _Pruner:
                 deleted=deleted,
                 program_version=program_version(),
             )
-        )
-
-
-def _require_privileges(connection: sa.Connection, database: Database, kinds: list[str]) -> None:
-    wanted = [PRUNER_PRIVILEGES[kind] for kind in kinds] + [("pruning", "INSERT")]
-    missing = [
-        f"{privilege} on {database.schema}.{table}"
-        for table, privilege in wanted
-        if not connection.scalar(
-            sa.select(
-                sa.func.has_table_privilege(
-                    sa.func.format("%I.%I", sa.literal(database.schema), sa.literal(table)),
-                    privilege,
-                )
-            )
-        )
-    ]
-    if missing:
-        raise CredentialsRefused(
-            f"The database role may not prune: it lacks {', '.join(missing)}. Prune as the role "
-            "that owns the tables (the one that runs kaltura-etl migrate); the nightly run deletes "
-            "old pages and rejected rows by itself.",
-            missing=missing,
         )

@@ -1,0 +1,1 @@
+"""The schema: tables, revision, migrations, reference page."""

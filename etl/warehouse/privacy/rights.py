@@ -1,0 +1,38 @@
+"""What the role lacks to rewrite or delete history, which no loader may."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from etl.errors import CredentialsRefused
+from etl.warehouse.schema.database import Database
+
+
+def require_rights(
+    connection: sa.Connection,
+    database: Database,
+    wanted: Iterable[tuple[str, str]],
+    *,
+    to: str,
+    advice: str,
+) -> None:
+    """Raise CredentialsRefused unless the role has each (table, privilege)."""
+    missing = [
+        f"{privilege} on {database.schema}.{table}"
+        for table, privilege in wanted
+        if not connection.scalar(
+            sa.select(
+                sa.func.has_table_privilege(
+                    sa.func.format("%I.%I", sa.literal(database.schema), sa.literal(table)),
+                    privilege,
+                )
+            )
+        )
+    ]
+    if missing:
+        raise CredentialsRefused(
+            f"The database role may not {to}: it lacks {', '.join(missing)}. {advice}",
+            missing=missing,
+        )
