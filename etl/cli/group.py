@@ -19,6 +19,7 @@ from etl.cli.exit_codes import EXIT_CODES, exit_code_of
 from etl.cli.runtime import Runtime, write_output
 from etl.errors import EtlError, Interrupted
 from etl.process.log import (
+    STANDARD_FIELDS,
     StandardErrorHandler,
     abandon_stream,
     exception_places,
@@ -165,9 +166,11 @@ def _log_error(error: BaseException, message: str, kind: str, code: int) -> None
     fields: dict[str, object] = {"error_kind": kind, "exit_code": code}
     if isinstance(error, EtlError):
         # logging refuses extra keys that are its own, such as "name" and "message".
-        reserved = {*vars(logging.makeLogRecord({})), "message", "asctime"}
-        facts = {key: value for key, value in error.fields.items() if key not in reserved}
-        fields |= {key: value for key, value in facts.items() if value is not None}
+        fields |= {
+            key: value
+            for key, value in error.fields.items()
+            if key not in STANDARD_FIELDS and value is not None
+        }
     log.error("%s", message, extra=fields)
     log.debug("where it happened", exc_info=error)
 

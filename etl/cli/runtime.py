@@ -14,6 +14,7 @@ from etl.errors import UsageError
 from etl.process.log import (
     StandardErrorHandler,
     abandon_stream,
+    is_terminal,
     json_text,
     setup_logging,
     wants_json,
@@ -68,7 +69,7 @@ class Runtime:
         self._handler = setup_logging(
             level=level, log_format=settings.log_format, secrets=loaded.secrets
         )
-        self._json_log = wants_json(settings.log_format, sys.stderr)
+        self._json_log = wants_json(settings.log_format)
         return loaded
 
     def start(self) -> Settings:
@@ -116,7 +117,7 @@ class Runtime:
             return
         from rich.console import Console
 
-        on_terminal = sys.stdout is not None and sys.stdout.isatty()
+        on_terminal = is_terminal(sys.stdout)
         body = io.StringIO()
         console = Console(
             file=body,

@@ -15,13 +15,13 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TextIO
 
 from etl.process.secrets import scrub
 
 TEXT_LENGTH_LIMIT = 8_000
-_STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
 # Format characters (bidi overrides, zero width) reorder or hide text on a terminal.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]")
@@ -66,7 +66,7 @@ def _fields_of(record: logging.LogRecord) -> dict[str, object]:
     fields = {
         key: value
         for key, value in vars(record).items()
-        if key not in _STANDARD_FIELDS and not key.startswith("_")
+        if key not in STANDARD_FIELDS and not key.startswith("_")
     }
     if record.exc_info and record.exc_info[1] is not None:
         fields["exception"] = exception_text(record.exc_info[1])
@@ -127,34 +127,14 @@ class TextFormatter(logging.Formatter):
         return printable(scrub("  ".join(parts)))
 
 
-class StandardErrorHandler(logging.Handler):
+class StandardErrorHandler(logging.StreamHandler[TextIO]):
     """Writes lines to standard error; one that is closed or full never ends the program."""
 
-    def __init__(self, stream: TextIO | None) -> None:
-        super().__init__()
-        self._stream = stream
-        self.write_line: Callable[[str], None] = self.write_to_stream
-        """Replaced while a progress bar owns the last line of the terminal."""
-
-    def write_to_stream(self, line: str) -> None:
-        if self._stream is not None:
-            self._stream.write(line + "\n")
-            self._stream.flush()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        # Everything: a pipe closed by the orchestrator, a full disk, an ASCII-only terminal.
-        try:
-            self.write_line(self.format(record))
-        except UnicodeError:
-            with contextlib.suppress(Exception):
-                self.write_line(self.format(record).encode("ascii", "backslashreplace").decode())
-        except Exception:
-            self.write_line = self._discard
-            abandon_stream(self._stream)
-
-    @staticmethod
-    def _discard(line: str) -> None:
-        """There is nobody to tell."""
+    def handleError(self, record: logging.LogRecord) -> None:
+        # Anything: a pipe closed by the orchestrator, a full disk.  Later lines go nowhere.
+        del record
+        self.addFilter(lambda _record: False)
+        abandon_stream(self.stream)
 
 
 def abandon_stream(stream: TextIO | None) -> None:
@@ -166,14 +146,16 @@ def abandon_stream(stream: TextIO | None) -> None:
             os.close(nowhere)
 
 
-def wants_json(log_format: str, stream: TextIO | None) -> bool:
-    """Whether ``auto``, ``text`` or ``json`` means JSON on this stream."""
-    if log_format != "auto":
-        return log_format == "json"
+def is_terminal(stream: TextIO | None) -> bool:
     try:
-        return stream is None or not stream.isatty()
+        return stream is not None and stream.isatty()
     except ValueError:  # closed
-        return True
+        return False
+
+
+def wants_json(log_format: str) -> bool:
+    """Whether ``auto``, ``text`` or ``json`` means JSON on standard error."""
+    return log_format == "json" or (log_format == "auto" and not is_terminal(sys.stderr))
 
 
 def setup_logging(
@@ -186,7 +168,7 @@ def setup_logging(
     scrub.add(*secrets)
     logging.raiseExceptions = False
     handler = StandardErrorHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if wants_json(log_format, sys.stderr) else TextFormatter())
+    handler.setFormatter(JsonFormatter() if wants_json(log_format) else TextFormatter())
     root, ours = logging.getLogger(), logging.getLogger("etl")
     for logger in (root, ours):
         for old in [each for each in logger.handlers if isinstance(each, StandardErrorHandler)]:

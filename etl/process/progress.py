@@ -8,9 +8,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
-from etl.process.log import StandardErrorHandler
+from etl.process.log import StandardErrorHandler, is_terminal
 
 if TYPE_CHECKING:
     import rich.progress
@@ -82,6 +82,7 @@ def open_progress(
         yield LogProgress()
         return
     from rich.console import Console  # noqa: PLC0415 - 0.1 s that only a terminal pays
+    from rich.file_proxy import FileProxy  # noqa: PLC0415
     from rich.progress import (  # noqa: PLC0415
         BarColumn,
         Progress,
@@ -99,26 +100,19 @@ def open_progress(
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
-        # Our own log lines go through the console below; nothing else may write.
+        # Our own log lines go through the console, below; nothing else may write.
         redirect_stdout=False,
         redirect_stderr=False,
     )
-
-    def write_above(line: str) -> None:
-        console.print(line, markup=False, highlight=False, emoji=False, soft_wrap=True)
-
     with display:
-        handler.write_line = write_above
+        handler.setStream(cast("TextIO", FileProxy(console, sys.stderr)))
         try:
             yield BarProgress(display)
         finally:
-            handler.write_line = handler.write_to_stream
+            handler.setStream(sys.stderr)
 
 
 def wants_bar(json_log: bool) -> bool:
     """A bar needs a terminal that can move its cursor, and a log that is text."""
-    try:
-        on_terminal = sys.stderr is not None and sys.stderr.isatty()
-    except ValueError:  # closed
-        return False
-    return on_terminal and not json_log and os.environ.get("TERM", "dumb") != "dumb"
+    has_cursor = os.environ.get("TERM", "dumb") != "dumb"
+    return is_terminal(sys.stderr) and has_cursor and not json_log

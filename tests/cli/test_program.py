@@ -216,6 +216,13 @@ def test_standard_streams_and_surroundings_do_not_change_the_exit_code(
     assert "Exception ignored" not in done.stderr
 
 
+def test_a_terminal_without_a_character_gets_an_escape(run: Run) -> None:
+    done = run("größe", PYTHONIOENCODING="ascii:strict", ETL_LOG_FORMAT="text")
+
+    assert done.returncode == 2
+    assert "No such command 'gr\\xf6\\xdfe'" in done.stderr
+
+
 def test_help_into_a_closed_pipe_is_no_error(clean_environment: dict[str, str]) -> None:
     done = subprocess.run(
         ["bash", "-c", f"{sys.executable} -m etl --help | true; exit ${{PIPESTATUS[0]}}"],

@@ -198,15 +198,5 @@ def test_a_broken_stream_is_given_up_silently() -> None:
     assert stream.writes == 1
 
 
-def test_an_ascii_only_stream_gets_escapes() -> None:
-    body = io.BytesIO()
-    stream = io.TextIOWrapper(body, encoding="ascii")
-    handler = StandardErrorHandler(stream)
-    handler.setFormatter(TextFormatter())
-    handler.handle(record("größe"))
-
-    assert body.getvalue().endswith(b"gr\\xf6\\xdfe\n")
-
-
 def test_printable_is_bounded() -> None:
     assert len(printable("x" * 1_000_000)) < 10_000
