@@ -25,7 +25,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -130,10 +130,17 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         session.config.workeroutput["left_out"] = session.config.stash[LEFT_OUT]  # type: ignore[attr-defined]
 
 
+class _Node(Protocol):
+    """A worker of pytest-xdist, which has no types."""
+
+    config: pytest.Config
+
+
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any) -> None:
+def pytest_testnodedown(node: _Node) -> None:
     """Take over what a worker left out; each worker collects all tests, so each says the same."""
-    node.config.stash[LEFT_OUT].update(getattr(node, "workeroutput", {}).get("left_out", {}))
+    told: dict[str, dict[str, int]] = getattr(node, "workeroutput", {})
+    node.config.stash[LEFT_OUT].update(told.get("left_out", {}))
 
 
 def pytest_terminal_summary(
@@ -169,7 +176,7 @@ def postgres_url(postgres_major: str) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def template_database(postgres_url: str, postgres_major: str) -> str:
-    """The name of a migrated database that nobody connects to, made once in the whole run."""
+    """The name of a migrated database without connections, made once in the whole run."""
     from etl.warehouse.schema.revision import migrate
 
     with open(Path(os.environ[RUN_DIR]) / f"template-{postgres_major}.lock", "w") as turn:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from typing import Protocol
 
 import psycopg
 from psycopg.rows import dict_row
@@ -31,7 +31,7 @@ OBSERVED = datetime(2026, 11, 1, tzinfo=UTC)
 GRACE = timedelta(minutes=15)
 
 
-def make_token(token_id: str, created: int = START, **values: Any) -> Token:
+def make_token(token_id: str, created: int = START, **values: object) -> Token:
     """A closed token; ``created`` in Unix seconds."""
     fields: Row = {
         "user_id": "anna",
@@ -109,14 +109,22 @@ class Nights:
     counts: AuditCounts = field(init=False)
     """Of the last run that was published."""
 
-    def open(self, **options: Any) -> OpenRun:
-        settings: Row = {
-            "partner_id": PARTNER,
-            "mode": "full",
-            "lease_seconds": 60,
-            "resume_window": None,
-        }
-        return open_run(self.database, **(settings | options))
+    def open(
+        self,
+        *,
+        partner_id: int = PARTNER,
+        mode: str = "full",
+        resume_window: timedelta | None = None,
+        dry_run: bool = False,
+    ) -> OpenRun:
+        return open_run(
+            self.database,
+            partner_id=partner_id,
+            mode=mode,
+            lease_seconds=60,
+            resume_window=resume_window,
+            dry_run=dry_run,
+        )
 
     def stage(self, run: OpenRun, *pages: Page) -> None:
         coverage = run.walk.coverage.union([page.span for page in pages if page.span is not None])
