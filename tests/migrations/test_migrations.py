@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
-import threading
-from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import psycopg
 import pytest
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
-from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from etl.embedded.server import find_binaries
+from etl.embedded.binaries import find_binaries
 from etl.errors import ConfigurationError, LeaseHeld
-from etl.resources import migrations_directory, sql_directory
-from etl.warehouse.access.privileges import RIGHTS, missing_privileges
+from etl.resources import migrations_directory
+from etl.warehouse.access.privileges import missing_privileges
 from etl.warehouse.engine import connect
 from etl.warehouse.schema.migration import migration_lock
 from etl.warehouse.schema.revision import (
@@ -32,32 +25,9 @@ from etl.warehouse.schema.revision import (
     require_current,
     schema_state,
 )
-from etl.warehouse.schema.tables import build_tables
+from tests.support.schema import OBJECTS, rows, run
 
 REPOSITORY = Path(__file__).parents[2]
-OBJECTS = """
-    select relation.relname, relation.relkind::text, relation.relpersistence::text,
-        attribute.attname, format_type(attribute.atttypid, attribute.atttypmod),
-        attribute.attnotnull, obj_description(relation.oid, 'pg_class'),
-        col_description(relation.oid, attribute.attnum),
-        pg_get_expr(ad.adbin, ad.adrelid)
-    from pg_class as relation
-    join pg_attribute as attribute on attribute.attrelid = relation.oid and attribute.attnum > 0
-    left join pg_attrdef as ad on ad.adrelid = relation.oid and ad.adnum = attribute.attnum
-    where relation.relnamespace = %s::regnamespace and relation.relkind in ('r', 'v', 'i')
-    order by 1, attribute.attnum
-"""
-
-
-def rows(url: str, query: str, *values: object) -> list[tuple[Any, ...]]:
-    with closing(psycopg.connect(url, autocommit=True)) as connection:
-        return connection.execute(query.encode(), values or None).fetchall()
-
-
-def run(url: str, *statements: str) -> None:
-    with closing(psycopg.connect(url, autocommit=True)) as connection:
-        for statement in statements:
-            connection.execute(statement.encode())
 
 
 def alembic(url: str, *words: str, schema: str = "kaltura") -> subprocess.CompletedProcess[str]:
@@ -83,45 +53,6 @@ def head() -> str:
 
 def test_the_constant_names_the_newest_revision(head: str) -> None:
     assert head == HEAD_REVISION
-
-
-@pytest.mark.postgres15
-def test_the_migrated_schema_is_what_the_tables_say(database_url: str) -> None:
-    with open_connection(database_url) as connection:
-        context = MigrationContext.configure(
-            connection,
-            opts={
-                "version_table_schema": "kaltura",
-                "include_schemas": True,
-                "include_name": lambda name, kind, _: kind != "schema" or name == "kaltura",
-                "compare_server_default": True,
-            },
-        )
-        assert compare_metadata(context, build_tables().metadata) == []
-
-
-@pytest.mark.postgres15
-def test_the_migrated_schema_has_the_checks_and_indexes_that_the_tables_make(
-    database_url: str, empty_database_url: str
-) -> None:
-    # compare_metadata looks at no CHECK, no UNLOGGED and no expression of an index.
-    run(empty_database_url, "create schema kaltura")
-    with open_connection(empty_database_url) as connection:
-        build_tables().metadata.create_all(connection)
-        connection.commit()
-    query = """
-        select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
-        where connamespace = 'kaltura'::regnamespace and conname not like 'alembic_version%'
-        union all
-        select tablename, indexname, indexdef from pg_indexes
-        where schemaname = 'kaltura' and indexname not like 'alembic_version%'
-        union all
-        select relname, 'persistence', relpersistence::text from pg_class
-        where relnamespace = 'kaltura'::regnamespace and relkind = 'r'
-            and relname <> 'alembic_version'
-        order by 1, 2
-    """
-    assert rows(database_url, query) == rows(empty_database_url, query)
 
 
 def test_migrating_from_nothing_and_again(empty_database_url: str) -> None:
@@ -193,7 +124,6 @@ def test_a_migrator_does_not_wait_for_ever(empty_database_url: str) -> None:
 
 
 def test_a_migration_gives_up_rather_than_wait_for_a_lock(empty_database_url: str) -> None:
-    settings: list[tuple[Any, ...]] = []
     run(
         empty_database_url,
         "create table seen (name text, value text)",
@@ -226,41 +156,6 @@ def test_a_migration_that_was_killed_can_be_started_again(empty_database_url: st
         migrate(empty_database_url)
     run(empty_database_url, "drop event trigger fail")
     assert migrate(empty_database_url) == (reached, HEAD_REVISION)
-
-
-def test_every_table_view_and_column_has_a_comment(database_url: str) -> None:
-    silent = [
-        (row[0], row[3])
-        for row in rows(database_url, OBJECTS, "kaltura")
-        if row[1] in ("r", "v") and not (row[6] and row[7])
-    ]
-    assert silent == []
-    functions = """
-        select proname from pg_proc where pronamespace = 'kaltura'::regnamespace
-        and obj_description(oid, 'pg_proc') is null
-    """
-    assert rows(database_url, functions) == []
-
-
-def test_the_statuses_are_there(database_url: str) -> None:
-    found = rows(
-        database_url, "select code, outcome_group from kaltura.upload_token_status order by code"
-    )
-    groups = ["open", "open", "open", "succeeded", "failed", "failed", "failed"]
-    assert found == list(enumerate(groups))
-
-
-def test_every_sql_file_is_one_statement_and_says_what_it_is_for() -> None:
-    for path in sorted(sql_directory().rglob("*.sql")):
-        text = path.read_text(encoding="utf-8")
-        first, _, statement = text.partition("\n")
-        assert first.startswith("-- "), path
-        assert first.endswith((".", "?")), path
-        assert len(first) <= 120, path
-        code = "\n".join(line.partition("--")[0] for line in statement.splitlines())
-        # A function holds statements, between "begin atomic" and "end".
-        code = re.sub(r"^begin atomic\n.*^end$", "", code, flags=re.MULTILINE | re.DOTALL)
-        assert ";" not in code.rstrip().removesuffix(";"), path
 
 
 @pytest.mark.parametrize(
@@ -303,7 +198,7 @@ def test_the_printed_statements_make_the_same_schema(
     printed = alembic(database_url, "upgrade", "head", "--sql")
     assert printed.returncode == 0, printed.stderr
     # Statement by statement, as a person would: some may not be in a transaction.
-    psql = [find_binaries() / "psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database_url]
+    psql = [str(find_binaries() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1", empty_database_url]
     done = subprocess.run(psql, input=printed.stdout, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert rows(empty_database_url, OBJECTS, "kaltura") == rows(database_url, OBJECTS, "kaltura")
@@ -348,7 +243,7 @@ def test_data_outlive_the_way_up_and_down(empty_database_url: str) -> None:
     )
     tables = ("upload_token", "upload_token_superseded")
 
-    def stored() -> list[Any]:
+    def stored() -> list[list[tuple[object, ...]]]:
         return [rows(url, f"select * from kaltura.{table}") for table in tables]  # noqa: S608
 
     before = stored()
@@ -381,31 +276,6 @@ def test_data_outlive_the_way_up_and_down(empty_database_url: str) -> None:
     assert rows(url, left) == []
     assert migrate(url) == ("0001", HEAD_REVISION)
     assert stored() == before
-
-
-def test_what_a_loader_lacks_is_named(database_url: str) -> None:
-    role = f"loader_{threading.get_ident()}_{os.getpid()}"
-    run(database_url, f"create role {role} login")
-    try:
-        as_role = f"select set_config('role', '{role}', false)"
-        with open_connection(database_url) as connection:
-            driver = connection.connection.driver_connection
-            assert driver is not None
-            driver.execute(as_role)
-            assert missing_privileges(connection, "kaltura") == ["USAGE on schema kaltura"]
-            driver.execute("reset role")
-            driver.execute(f"grant usage on schema kaltura to {role}")
-            for table, privileges in RIGHTS["loader"].tables.items():
-                if table != "sync_page":
-                    driver.execute(f"grant {privileges} on kaltura.{table} to {role}")
-            driver.execute(as_role)
-            assert missing_privileges(connection, "kaltura") == [
-                "SELECT on kaltura.sync_page",
-                "INSERT on kaltura.sync_page",
-                "DELETE on kaltura.sync_page",
-            ]
-    finally:
-        run(database_url, f"drop owned by {role}", f"drop role {role}")
 
 
 def test_a_new_revision_begins_with_the_rules(tmp_path: Path) -> None:

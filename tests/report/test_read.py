@@ -6,6 +6,7 @@ import secrets
 from collections import Counter
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 from zoneinfo import ZoneInfo
@@ -164,7 +165,7 @@ def test_one_instant_is_read_and_nothing_can_be_written(lived: Lived) -> None:
 @pytest.mark.parametrize(
     "path", sorted((sql_directory() / "report").glob("*.sql")), ids=lambda path: path.stem
 )
-def test_every_query_is_bounded_and_says_what_it_is_for(path: Any) -> None:
+def test_every_query_is_bounded_and_says_what_it_is_for(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
 
     assert text.startswith("-- ")

@@ -10,7 +10,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from typing import Any, LiteralString
+from typing import LiteralString, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -18,9 +18,16 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from etl.warehouse.access.grants import grant
+from etl.warehouse.access.privileges import excess_privileges, missing_privileges
+from etl.warehouse.engine import INSUFFICIENT_PRIVILEGE
+from etl.warehouse.schema.revision import open_connection
+from tests.support.model import Row
 
-NOT_PERMITTED = "42501"
+NOT_PERMITTED = INSUFFICIENT_PRIVILEGE
 NOT_UPDATABLE = "55000"
+
+
+Statement: TypeAlias = sql.SQL | sql.Composed | str
 
 
 def as_role(url: str, role: str) -> str:
@@ -30,7 +37,7 @@ def as_role(url: str, role: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{role}@{address}"))
 
 
-def connected(url: str) -> closing[psycopg.Connection[Any]]:
+def connected(url: str) -> closing[psycopg.Connection[tuple[object, ...]]]:
     return closing(psycopg.connect(url, autocommit=True))
 
 
@@ -42,7 +49,7 @@ class Roles:
     names: dict[str, str] = field(default_factory=dict)
     """Name of the role, by kind: ``loader``, ``analyst``, ``auditor``."""
     made: list[str] = field(default_factory=list)
-    sessions: dict[str, psycopg.Connection[Any]] = field(default_factory=dict)
+    sessions: dict[str, psycopg.Connection[Row]] = field(default_factory=dict)
 
     def create(self, attributes: LiteralString = "login", prefix: str = "role") -> str:
         name = f"{prefix}_{secrets.token_hex(6)}"
@@ -59,15 +66,15 @@ class Roles:
     def url(self, kind: str) -> str:
         return as_role(self.owner_url, self.names.get(kind, kind))
 
-    def owner(self, statement: sql.Composable | str, *values: object) -> list[dict[str, Any]]:
+    def owner(self, statement: Statement, *values: object) -> list[Row]:
         """Rows, as the owner of everything."""
         return self._execute(self.owner_url, statement, values)
 
-    def as_kind(self, kind: str, statement: sql.Composable | str) -> list[dict[str, Any]]:
+    def as_kind(self, kind: str, statement: Statement) -> list[Row]:
         """Rows, as the role of a kind."""
         return self._execute(self.url(kind), statement, ())
 
-    def refusal(self, kind: str, statement: sql.Composable | str) -> str | None:
+    def refusal(self, kind: str, statement: Statement) -> str | None:
         """The SQLSTATE with which Postgres refuses a statement to the role; None if it does not.
 
         On its own, because some statements are not let into a transaction at all.
@@ -78,13 +85,23 @@ class Roles:
             return error.sqlstate
         return None
 
-    def fingerprint(self) -> dict[str, Any]:
+    def lacking(self, kind: str) -> list[str]:
+        """What the role of a kind lacks."""
+        with open_connection(self.owner_url) as connection:
+            return missing_privileges(connection, "kaltura", self.names[kind], kind)
+
+    def excess(self, kind: str) -> list[str]:
+        """What the role of a kind has beyond its rights."""
+        with open_connection(self.owner_url) as connection:
+            return excess_privileges(connection, "kaltura", self.names[kind], kind)
+
+    def fingerprint(self) -> Row:
         """All that the tables hold, and all that is defined in the schema."""
         tables = self.owner(
             "select relname from pg_class where relnamespace = 'kaltura'::regnamespace "
             "and relkind = 'r'"
         )
-        found: dict[str, Any] = {}
+        found: Row = {}
         for row in tables:
             (found[row["relname"]],) = self.owner(
                 sql.SQL(
@@ -109,13 +126,11 @@ class Roles:
         )
         return found
 
-    def _execute(
-        self, url: str, statement: sql.Composable | str, values: tuple[object, ...]
-    ) -> list[dict[str, Any]]:
+    def _execute(self, url: str, statement: Statement, values: tuple[object, ...]) -> list[Row]:
         cursor = self._session(url).execute(_as_query(statement), values or None)
         return cursor.fetchall() if cursor.description else []
 
-    def _session(self, url: str) -> psycopg.Connection[Any]:
+    def _session(self, url: str) -> psycopg.Connection[Row]:
         """One for each role: a thousand attempts need no thousand connections."""
         if url not in self.sessions:
             self.sessions[url] = psycopg.connect(
@@ -129,7 +144,7 @@ class Roles:
             self.sessions.popitem()[1].close()
 
 
-def _as_query(statement: sql.Composable | str) -> sql.Composable | bytes:
+def _as_query(statement: Statement) -> sql.Composed | sql.SQL | bytes:
     return statement.encode() if isinstance(statement, str) else statement
 
 

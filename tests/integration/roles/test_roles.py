@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,23 +20,11 @@ from etl.warehouse.schema.database import open_database
 from tests.support.job import Job, listed
 from tests.support.model import Model, assert_same
 from tests.support.nights import MakeNights, make_token
-from tests.support.roles import Roles, roles_of
+from tests.support.roles import Roles
 
 pytestmark = pytest.mark.postgres15
 
 SCHEMA = "kaltura"
-
-
-@pytest.fixture
-def roles(database_url: str) -> Iterator[Roles]:
-    with roles_of(database_url) as made:
-        yield made
-
-
-@pytest.fixture
-def granted(roles: Roles) -> Roles:
-    roles.grant_all()
-    return roles
 
 
 def test_a_life_of_nights_as_the_loader(granted: Roles) -> None:

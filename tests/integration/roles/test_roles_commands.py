@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed
+from tests.support.model import Row
 from tests.support.roles import Roles, own_database, roles_of
 
 KEY = {"ETL_ERASURE_KEY": "0123456789abcdef0123456789abcdef"}
@@ -34,9 +34,7 @@ def roles(postgres_url: str, template_database: str, server: SimulatorServer) ->
         yield made
 
 
-def call(
-    roles: Roles, server: SimulatorServer, kind: str, *arguments: str
-) -> tuple[int, dict[str, Any], str]:
+def call(roles: Roles, server: SimulatorServer, kind: str, *arguments: str) -> tuple[int, Row, str]:
     """Exit code, the JSON object that was printed, and the log."""
     done = Job.of(server, roles.url(kind)).call_command(*arguments, "--json", **KEY)
     assert done.out.startswith("{"), done.err

@@ -32,6 +32,7 @@ from tests.support.corruptions import (
     build_healthy,
     night,
 )
+from tests.support.model import Row
 
 
 @pytest.fixture
@@ -217,7 +218,7 @@ def test_a_replayed_run_is_held_to_what_it_replays(
 def test_an_edit_of_the_past_is_found_where_it_does_not_fit(
     database_url: str, connection: psycopg.Connection[Any], edit: str, checks: set[str]
 ) -> None:
-    """What I17 comes to here; docs/reference/verify.md says so."""
+    """What verify finds of it, as docs/reference/verify.md says."""
     connection.execute(
         f"update upload_token_superseded set {edit} where token_id = 'a'".encode()  # noqa: S608
     )
@@ -258,7 +259,7 @@ def test_the_status_tells_runs_freshness_and_tokens(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     connection.execute("update upload_token set status = 77 where token_id = 'b'")
-    summary: dict[str, Any] = status_summary(database_url, "kaltura", None)
+    summary: Row = status_summary(database_url, "kaltura", None)
     assert [(row["partner_id"], row["running"]) for row in summary["accounts"]] == [
         (101, False),
         (102, True),
@@ -271,7 +272,7 @@ def test_the_status_tells_runs_freshness_and_tokens(
         {"partner_id": 101, "status": "CLOSED", "listed": 1, "absent": 0},
         {"partner_id": 101, "status": "UNKNOWN_77", "listed": 1, "absent": 0},
     ]
-    only: dict[str, Any] = status_summary(database_url, "kaltura", 102)
+    only: Row = status_summary(database_url, "kaltura", 102)
     assert {row["partner_id"] for row in only["last_runs"]} == {102}
     assert only["tokens_by_status"] == []
 

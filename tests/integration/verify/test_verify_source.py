@@ -9,7 +9,6 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import psycopg
 import pytest
@@ -41,7 +40,9 @@ class World:
         """As the owner of the tables: the program has no such power."""
         self.job.query(statement)
 
-    def compare(self, sample: int = 2 * TOKENS, seed: int | None = 1, **more: str) -> Any:
+    def compare(
+        self, sample: int = 2 * TOKENS, seed: int | None = 1, **more: str
+    ) -> SourceComparison:
         settings = load_settings(environment=self.job.environment(**more)).checked()
         return verify_source(settings, sample=sample, seed=seed, stop=Stop())
 

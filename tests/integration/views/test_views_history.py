@@ -7,14 +7,14 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from tests.support.model import Row
 from tests.support.world import BEGIN, PARTNER, SECOND, World, insert
 
 NAMES = {0: "PENDING", 1: "PARTIAL_UPLOAD", 2: "FULL_UPLOAD", 3: "CLOSED", 4: "TIMED_OUT"}
@@ -23,14 +23,14 @@ DAYS = 20
 
 
 @pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def connection(database_url: str) -> Iterator[psycopg.Connection[Row]]:
     with closing(psycopg.connect(database_url, autocommit=True, row_factory=dict_row)) as opened:
         opened.execute("set search_path = kaltura")
         yield opened
 
 
 @pytest.fixture(params=[1, 2, 3])
-def world(connection: psycopg.Connection[Any], request: pytest.FixtureRequest) -> World:
+def world(connection: psycopg.Connection[Row], request: pytest.FixtureRequest) -> World:
     """Twenty days of 150 tokens under all kinds of runs."""
     made = World(random.Random(request.param))
     made.pass_days(DAYS, 150)
@@ -40,13 +40,13 @@ def world(connection: psycopg.Connection[Any], request: pytest.FixtureRequest) -
     return made
 
 
-def named(version: dict[str, Any]) -> str:
+def named(version: Row) -> str:
     if not version["is_listed"]:
         return "NOT_LISTED"
     return "UNKNOWN" if version["status"] is None else NAMES[version["status"]]
 
 
-def changes(versions: list[dict[str, Any]]) -> list[tuple[dict[str, Any] | None, dict[str, Any]]]:
+def changes(versions: list[Row]) -> list[tuple[Row | None, Row]]:
     """The versions at which the status or the presence changed, with those before them."""
     pairs = zip([None, *versions], versions, strict=False)
     return [(was, became) for was, became in pairs if was is None or named(was) != named(became)]
@@ -54,7 +54,7 @@ def changes(versions: list[dict[str, Any]]) -> list[tuple[dict[str, Any] | None,
 
 @pytest.mark.postgres15
 def test_every_interval_contains_the_true_moment(
-    connection: psycopg.Connection[Any], world: World
+    connection: psycopg.Connection[Row], world: World
 ) -> None:
     rows = connection.execute("select * from upload_token_status_history").fetchall()
     found = {(row["token_id"], row["version"]): row for row in rows}
@@ -62,7 +62,7 @@ def test_every_interval_contains_the_true_moment(
     expected = set()
     for life in world.lives:
         versions = world.versions.get(life.token_id, [])
-        before: dict[str, Any] | None = None
+        before: Row | None = None
         for was, became in changes(versions):
             key = life.token_id, became["version"]
             expected.add(key)
@@ -96,7 +96,7 @@ def test_every_interval_contains_the_true_moment(
 
 
 def test_the_interval_is_as_narrow_as_the_ledger_allows(
-    connection: psycopg.Connection[Any], world: World
+    connection: psycopg.Connection[Row], world: World
 ) -> None:
     ledger = {run["run_id"]: run for run in world.ledger}
     missed = set(world.unobserved)
@@ -126,7 +126,7 @@ def test_the_interval_is_as_narrow_as_the_ledger_allows(
 
 
 @pytest.mark.postgres15
-def test_as_of_is_what_was_valid_then(connection: psycopg.Connection[Any], world: World) -> None:
+def test_as_of_is_what_was_valid_then(connection: psycopg.Connection[Row], world: World) -> None:
     moments = [run.published_at for run in world.runs]
     moments += [moment - timedelta(microseconds=1) for moment in moments]
     moments += [BEGIN + timedelta(days=world.rng.uniform(-1, DAYS + 1)) for _ in range(10)]
@@ -147,9 +147,9 @@ def test_as_of_is_what_was_valid_then(connection: psycopg.Connection[Any], world
 
 @pytest.mark.postgres15
 def test_happened_by_takes_the_last_version_that_had_happened(
-    connection: psycopg.Connection[Any], world: World
+    connection: psycopg.Connection[Row], world: World
 ) -> None:
-    def happened(version: dict[str, Any]) -> datetime:
+    def happened(version: Row) -> datetime:
         value = version["observed_at"]
         if version["version"] == 1:
             value = version["created_at"]
@@ -178,7 +178,7 @@ def test_happened_by_takes_the_last_version_that_had_happened(
     "zone", ["UTC", "Europe/Berlin", "Australia/Lord_Howe", "Pacific/Kiritimati"]
 )
 def test_the_days_of_the_daily_status_end_at_midnight_of_the_zone(
-    connection: psycopg.Connection[Any], zone: str
+    connection: psycopg.Connection[Row], zone: str
 ) -> None:
     # Over the last Sunday of March and the first of April; and again over those of autumn.
     made = World(random.Random(9))
@@ -186,7 +186,7 @@ def test_the_days_of_the_daily_status_end_at_midnight_of_the_zone(
     made.write(connection)
     connection.execute("select set_config('kaltura.time_zone', %s, false)", [zone])
     connection.execute("set time zone 'America/New_York'")  # which must not matter
-    days: dict[Any, Counter[str]] = {}
+    days: dict[date, Counter[str]] = {}
     for row in connection.execute(
         "select * from upload_token_daily_status where day < '2026-04-20' order by day"
     ).fetchall():
@@ -199,7 +199,7 @@ def test_the_days_of_the_daily_status_end_at_midnight_of_the_zone(
     assert len(days) > 40
     for day, counted in days.items():
         following = day + timedelta(days=1)
-        midnight = datetime(*following.timetuple()[:3], tzinfo=ZoneInfo(zone)).astimezone(UTC)
+        midnight = datetime.combine(following, time(), ZoneInfo(zone)).astimezone(UTC)
         expected: Counter[str] = Counter()
         for versions in made.versions.values():
             known = [each for each in versions if each["valid_from"] < midnight]
@@ -229,7 +229,7 @@ def test_the_days_of_the_daily_status_end_at_midnight_of_the_zone(
     ],
 )
 def test_a_moment_belongs_to_the_day_of_the_zone(
-    connection: psycopg.Connection[Any], zone: str, at: str, day: str
+    connection: psycopg.Connection[Row], zone: str, at: str, day: str
 ) -> None:
     moment = datetime.fromisoformat(at)
     one_token(connection, moment)
@@ -242,7 +242,7 @@ def test_a_moment_belongs_to_the_day_of_the_zone(
     assert {row["time_zone"] for row in [created, *known]} == {zone or "UTC"}
 
 
-def test_an_unknown_zone_is_refused(connection: psycopg.Connection[Any]) -> None:
+def test_an_unknown_zone_is_refused(connection: psycopg.Connection[Row]) -> None:
     one_token(connection, BEGIN)
     connection.execute("set kaltura.time_zone = 'Mars/Olympus_Mons'")
     for view in ("upload_outcome_daily", "upload_token_daily_status"):
@@ -250,7 +250,7 @@ def test_an_unknown_zone_is_refused(connection: psycopg.Connection[Any]) -> None
             connection.execute(f"select * from {view}".encode())  # noqa: S608
 
 
-def one_token(connection: psycopg.Connection[Any], at: datetime) -> None:
+def one_token(connection: psycopg.Connection[Row], at: datetime) -> None:
     """One run and one token of the same moment."""
     run = {"run_id": 1, "walk_id": 1, "partner_id": PARTNER, "mode": "full", "status": "succeeded"}
     insert(

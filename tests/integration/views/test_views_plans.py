@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psycopg
 import pytest
+from psycopg.rows import TupleRow
+
+from tests.support.model import Row
 
 DATA = Path(__file__).parents[3] / "benchmarks" / "views_data.sql"
 TOKENS = 10_000
@@ -18,7 +20,7 @@ LARGE = ("upload_token", "upload_token_superseded")
 
 
 @pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def connection(database_url: str) -> Iterator[psycopg.Connection[TupleRow]]:
     with closing(psycopg.connect(database_url, autocommit=True)) as opened:
         statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(TOKENS))
         opened.execute(statements.encode())
@@ -28,12 +30,12 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
         yield opened
 
 
-def nodes(connection: psycopg.Connection[Any], query: str) -> list[dict[str, Any]]:
+def nodes(connection: psycopg.Connection[TupleRow], query: str) -> list[Row]:
     """The nodes of the plan that was followed."""
     explained = connection.execute(f"explain (analyze, format json) {query}".encode()).fetchone()
     assert explained is not None
 
-    def walk(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def walk(node: Row) -> Iterator[Row]:
         yield node
         for below in node.get("Plans", []):
             yield from walk(below)
@@ -41,7 +43,7 @@ def nodes(connection: psycopg.Connection[Any], query: str) -> list[dict[str, Any
     return list(walk(explained[0][0]["Plan"]))
 
 
-def scans(plan: list[dict[str, Any]], table: str) -> list[str]:
+def scans(plan: list[Row], table: str) -> list[str]:
     """How a table was read: names of indexes, or Seq Scan; nodes that were never run left out."""
     found = []
     for node in plan:
@@ -53,15 +55,17 @@ def scans(plan: list[dict[str, Any]], table: str) -> list[str]:
     return found
 
 
-def rows_read(plan: list[dict[str, Any]], table: str) -> float:
+def rows_read(plan: list[Row], table: str) -> float:
     return sum(
-        (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"]
+        float((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
         for node in plan
         if node.get("Relation Name") == table
     )
 
 
-def test_a_recent_moment_does_not_read_all_history(connection: psycopg.Connection[Any]) -> None:
+def test_a_recent_moment_does_not_read_all_history(
+    connection: psycopg.Connection[TupleRow],
+) -> None:
     plan = nodes(connection, "select * from upload_token_as_of('2026-09-29')")
     assert scans(plan, "upload_token_superseded") == ["ix_upload_token_superseded_valid"]
     stored = connection.execute("select count(*) from upload_token_superseded").fetchone()
@@ -69,7 +73,7 @@ def test_a_recent_moment_does_not_read_all_history(connection: psycopg.Connectio
     assert rows_read(plan, "upload_token_superseded") < 0.05 * stored[0]
 
 
-def test_one_token_is_found_by_its_keys(connection: psycopg.Connection[Any]) -> None:
+def test_one_token_is_found_by_its_keys(connection: psycopg.Connection[TupleRow]) -> None:
     for asked in (
         "upload_token_history",
         "upload_token_as_of('2026-09-29')",
@@ -86,14 +90,16 @@ def test_one_token_is_found_by_its_keys(connection: psycopg.Connection[Any]) -> 
             assert rows_read(plan, table) <= 30
 
 
-def test_the_stuck_are_found_among_the_open(connection: psycopg.Connection[Any]) -> None:
+def test_the_stuck_are_found_among_the_open(
+    connection: psycopg.Connection[TupleRow],
+) -> None:
     plan = nodes(connection, "select * from stuck_upload")
     assert scans(plan, "upload_token") == ["ix_upload_token_open"]
     assert scans(plan, "upload_token_superseded") == []
 
 
 def test_changes_of_a_night_ask_for_earlier_versions_by_key(
-    connection: psycopg.Connection[Any],
+    connection: psycopg.Connection[TupleRow],
 ) -> None:
     plan = nodes(connection, "select * from upload_token_status_history where run_id = 119")
     by_scan = [name for name in scans(plan, "upload_token_superseded") if name == "Seq Scan"]

@@ -16,6 +16,7 @@ from psycopg import sql
 from psycopg.rows import dict_row
 
 from etl.warehouse.schema.revision import migrate
+from tests.support.model import Row
 from tests.support.world import insert
 
 LOOKED = datetime(2026, 3, 20, 2, tzinfo=UTC)
@@ -26,13 +27,13 @@ PARTNER = 101
 
 
 @pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+def connection(database_url: str) -> Iterator[psycopg.Connection[Row]]:
     with closing(psycopg.connect(database_url, autocommit=True, row_factory=dict_row)) as opened:
         opened.execute("set search_path = kaltura")
         yield opened
 
 
-def add_run(connection: psycopg.Connection[Any], run_id: int, at: datetime, **values: Any) -> None:
+def add_run(connection: psycopg.Connection[Row], run_id: int, at: datetime, **values: Any) -> None:
     row = {
         "run_id": run_id,
         "walk_id": run_id,
@@ -48,7 +49,7 @@ def add_run(connection: psycopg.Connection[Any], run_id: int, at: datetime, **va
 
 
 def add_token(
-    connection: psycopg.Connection[Any], token: str, *versions: dict[str, Any], **values: Any
+    connection: psycopg.Connection[Row], token: str, *versions: Row, **values: Any
 ) -> None:
     """A token with these versions, a day apart, the last one published by run 2 at LOOKED."""
     rows = []
@@ -85,11 +86,11 @@ def add_token(
     insert(connection, "upload_token", rows[-1:])
 
 
-def ask(connection: psycopg.Connection[Any], statement: str) -> list[dict[str, Any]]:
+def ask(connection: psycopg.Connection[Row], statement: str) -> list[Row]:
     return connection.execute(statement.encode()).fetchall()
 
 
-CASES: dict[str, tuple[str, float | None, list[dict[str, Any]], dict[str, Any]]] = {
+CASES: dict[str, tuple[str, float | None, list[Row], Row]] = {
     # token: outcome, seconds to complete, versions, what they have in common
     "closed": ("succeeded", 90, [{"status": 3}], {"updated_at": LOOKED - 10 * DAY}),
     "closed, changed later": (
@@ -130,7 +131,7 @@ CASES: dict[str, tuple[str, float | None, list[dict[str, Any]], dict[str, Any]]]
 }
 
 
-def add_cases(connection: psycopg.Connection[Any]) -> None:
+def add_cases(connection: psycopg.Connection[Row]) -> None:
     add_run(connection, 1, LOOKED - DAY)
     add_run(connection, 2, LOOKED)
     for token, (_, _, versions, common) in CASES.items():
@@ -145,7 +146,7 @@ def add_cases(connection: psycopg.Connection[Any]) -> None:
 
 
 @pytest.mark.postgres15
-def test_each_upload_has_one_outcome(connection: psycopg.Connection[Any]) -> None:
+def test_each_upload_has_one_outcome(connection: psycopg.Connection[Row]) -> None:
     add_cases(connection)
     found = ask(connection, "select * from upload_outcome")
     assert {row["token_id"]: (row["outcome"], row["seconds_to_complete"]) for row in found} == {
@@ -154,7 +155,7 @@ def test_each_upload_has_one_outcome(connection: psycopg.Connection[Any]) -> Non
 
 
 @pytest.mark.postgres15
-def test_outcomes_a_day_add_up(connection: psycopg.Connection[Any]) -> None:
+def test_outcomes_a_day_add_up(connection: psycopg.Connection[Row]) -> None:
     add_cases(connection)
     old, young = ask(connection, "select * from upload_outcome_daily order by day")
     assert [str(row["day"]) for row in (old, young)] == ["2026-03-10", "2026-03-19"]
@@ -170,7 +171,7 @@ def test_outcomes_a_day_add_up(connection: psycopg.Connection[Any]) -> None:
     assert young["p50_seconds_to_complete"] is None
 
 
-def test_percentiles_are_interpolated(connection: psycopg.Connection[Any]) -> None:
+def test_percentiles_are_interpolated(connection: psycopg.Connection[Row]) -> None:
     add_run(connection, 2, LOOKED)
     for number in range(11):
         updated_at = LOOKED - 10 * DAY + timedelta(seconds=10 * number)
@@ -199,7 +200,7 @@ def test_percentiles_are_interpolated(connection: psycopg.Connection[Any]) -> No
     ],
 )
 def test_sizes_fall_into_buckets(
-    connection: psycopg.Connection[Any],
+    connection: psycopg.Connection[Row],
     announced: int | None,
     received: int | None,
     status: int,
@@ -216,7 +217,7 @@ def test_sizes_fall_into_buckets(
     assert row["bytes_received"] == (received or 0)
 
 
-def test_users_are_summed_up(connection: psycopg.Connection[Any]) -> None:
+def test_users_are_summed_up(connection: psycopg.Connection[Row]) -> None:
     add_cases(connection)
     for user in ("berta", "berta", None):
         number = len(ask(connection, "select 1 from upload_token"))
@@ -239,11 +240,11 @@ def test_users_are_summed_up(connection: psycopg.Connection[Any]) -> None:
 
 @pytest.mark.postgres15
 def test_stuck_are_the_open_ones_that_did_not_move_for_a_day(
-    connection: psycopg.Connection[Any],
+    connection: psycopg.Connection[Row],
 ) -> None:
     add_run(connection, 2, LOOKED)
-    moved: dict[str, Any] = {"created_at": LOOKED - 2 * DAY, "updated_at": LOOKED - DAY}
-    half: dict[str, Any] = {"file_size_bytes": 300, "uploaded_size_bytes": 100}
+    moved: Row = {"created_at": LOOKED - 2 * DAY, "updated_at": LOOKED - DAY}
+    half: Row = {"file_size_bytes": 300, "uploaded_size_bytes": 100}
     add_token(connection, "a day", {"status": 1}, **moved, **half)
     add_token(connection, "just less", {}, **moved | {"updated_at": LOOKED - DAY + DAY / 86_400})
     add_token(connection, "never moved", {"status": 0}, file_size_bytes=None)
@@ -262,7 +263,7 @@ def test_stuck_are_the_open_ones_that_did_not_move_for_a_day(
     assert rows["whole"]["percent_received"] == 100
 
 
-def test_time_does_not_run_on_while_nobody_looks(connection: psycopg.Connection[Any]) -> None:
+def test_time_does_not_run_on_while_nobody_looks(connection: psycopg.Connection[Row]) -> None:
     add_run(connection, 1, LOOKED)
     add_token(connection, "open", {"created_at": LOOKED - timedelta(hours=23)})
     # A week later a run of a range: it says nothing of the open tokens.
@@ -281,7 +282,7 @@ def test_time_does_not_run_on_while_nobody_looks(connection: psycopg.Connection[
 
 
 @pytest.mark.postgres15
-def test_freshness(connection: psycopg.Connection[Any]) -> None:
+def test_freshness(connection: psycopg.Connection[Row]) -> None:
     assert ask(connection, "select * from sync_freshness") == []
     add_run(connection, 1, LOOKED - 2 * DAY)
     holes = {
@@ -313,7 +314,7 @@ def test_freshness(connection: psycopg.Connection[Any]) -> None:
 
 
 @pytest.mark.postgres15
-def test_the_names_of_dbt(connection: psycopg.Connection[Any]) -> None:
+def test_the_names_of_dbt(connection: psycopg.Connection[Row]) -> None:
     add_run(connection, 2, LOOKED)
     add_token(connection, "token", {"status": 0}, {"status": 3}, {"status": 3, "is_listed": False})
     history = ask(connection, "select * from upload_token_history order by version")
@@ -330,7 +331,7 @@ def test_the_names_of_dbt(connection: psycopg.Connection[Any]) -> None:
     assert [row["dbt_is_deleted"] for row in rows] == ["False", "False", "True"]
 
 
-def test_a_change_whose_version_before_was_pruned(connection: psycopg.Connection[Any]) -> None:
+def test_a_change_whose_version_before_was_pruned(connection: psycopg.Connection[Row]) -> None:
     add_run(connection, 1, LOOKED - DAY)
     add_run(connection, 2, LOOKED)
     add_token(connection, "token", {"status": 0}, {"status": 1}, {"status": 3})
@@ -343,7 +344,7 @@ def test_a_change_whose_version_before_was_pruned(connection: psycopg.Connection
 
 
 def test_the_views_work_in_any_schema_and_look_nowhere_else(
-    connection: psycopg.Connection[Any], database_url: str
+    connection: psycopg.Connection[Row], database_url: str
 ) -> None:
     strange = 'Strange "Name'
     migrate(database_url, strange)
@@ -365,7 +366,7 @@ def test_the_views_work_in_any_schema_and_look_nowhere_else(
 
 
 def test_a_view_shows_nothing_that_its_reader_may_not_read(
-    connection: psycopg.Connection[Any],
+    connection: psycopg.Connection[Row],
 ) -> None:
     (row,) = ask(
         connection,
