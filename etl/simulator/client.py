@@ -1,4 +1,4 @@
-"""The plainest client of the stand-in: for tests, and to control one in another process."""
+"""The simplest client: for tests, and to control a simulator in another process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from urllib.parse import urlencode, urlsplit
 
 
 class SimulatorClient:
-    """One keep-alive connection.  No retries, no checks: what comes is what you get."""
+    """One keep-alive connection, without retries or checks."""
 
     def __init__(self, url: str, *, timeout_seconds: float = 30.0) -> None:
         host = urlsplit(url)

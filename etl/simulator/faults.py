@@ -1,22 +1,23 @@
 """Faults on demand: which request gets which, by rate, by schedule, or by a test's own function.
 
-The kinds are listed in ``FAULT_KINDS`` and described in ``docs/reference/simulator.md``.
+What a fault does to a reply is in ``api/reply_faults.py`` and ``http/transport_faults.py``.  The
+kinds are listed in ``FAULT_KINDS`` and described in ``docs/reference/simulator.md``.
 """
 
 from __future__ import annotations
 
 import random
+import socket
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from etl.simulator.api import errors
-from etl.simulator.api.errors import ApiError
+from etl.simulator.message import HttpReply, HttpRequest
 
 POSITIONS = ("any", "login", "list", "idIn", "other")
-"""Where a request stands: a session being made, a list, a list by ids, or anything else."""
+"""The kinds of requests: a login, a list, a list by ids, or anything else."""
 
 _LISTS = frozenset({"list", "idIn"})
 _NOT_LOGIN = frozenset({"list", "idIn", "other"})
@@ -25,7 +26,7 @@ _ALL = frozenset({"login", "list", "idIn", "other"})
 
 @dataclass(frozen=True, slots=True)
 class FaultKind:
-    """``group`` says where it is applied: transport, http, api, page or reply."""
+    """``group`` is where it is applied: transport, http, api, page or reply."""
 
     group: str
     positions: frozenset[str]
@@ -33,14 +34,25 @@ class FaultKind:
 
 
 FAULT_KINDS: dict[str, FaultKind] = {
+    "close": FaultKind("transport", _ALL, "connection closed before a reply"),
+    "reset": FaultKind("transport", _ALL, "connection reset before a reply"),
     "reset-headers": FaultKind("transport", _ALL, "connection reset in the middle of the headers"),
     "reset-body": FaultKind("transport", _ALL, "connection reset in the middle of the body"),
+    "close-body": FaultKind("transport", _ALL, "connection closed in the middle of the body"),
+    "close-after-reply": FaultKind(
+        "transport", _ALL, "a whole reply, then the connection is closed without notice"
+    ),
     "chunked-unfinished": FaultKind(
         "transport", _ALL, "chunked body that ends without its last chunk"
     ),
+    "not-http": FaultKind("transport", _ALL, "bytes that are not HTTP"),
+    "drip-headers": FaultKind("transport", _ALL, "headers one byte at a time"),
     "slow-loris": FaultKind("transport", _ALL, "body one byte at a time, without end"),
     "no-answer": FaultKind("transport", _ALL, "the request is read and never answered"),
     "corrupt-gzip": FaultKind("transport", _ALL, "Content-Encoding gzip over bytes that are not"),
+    "truncated-gzip": FaultKind("transport", _ALL, "gzip without its last bytes"),
+    "plain-as-gzip": FaultKind("transport", _ALL, "Content-Encoding gzip over plain JSON"),
+    "plain-as-brotli": FaultKind("transport", _ALL, "Content-Encoding br, which was not asked for"),
     "gzip-bomb": FaultKind("transport", _ALL, "a megabyte of gzip that unpacks to a gigabyte"),
     "oversized-body": FaultKind("transport", _ALL, "a body of a gigabyte of blanks"),
     "429": FaultKind("http", _ALL, "HTTP 429 with Retry-After"),
@@ -52,8 +64,11 @@ FAULT_KINDS: dict[str, FaultKind] = {
     "200-html": FaultKind("http", _ALL, "HTTP 200 with an HTML page"),
     "200-empty": FaultKind("http", _ALL, "HTTP 200 with an empty body"),
     "redirect-301": FaultKind("http", _ALL, "HTTP 301 to another host"),
+    "redirect-302": FaultKind("http", _ALL, "HTTP 302 to another host"),
+    "redirect-303": FaultKind("http", _ALL, "HTTP 303 to another host"),
     "redirect-307": FaultKind("http", _ALL, "HTTP 307 to another host"),
     "redirect-308": FaultKind("http", _ALL, "HTTP 308 to another host"),
+    "status": FaultKind("http", _ALL, "HTTP 408 without a body; from Python any other status"),
     "internal-server-error": FaultKind("api", _ALL, "INTERNAL_SERVERL_ERROR"),
     "internal-database-error": FaultKind(
         "api", _NOT_LOGIN, "INTERNAL_DATABASE_ERROR (session.start goes on working)"
@@ -66,7 +81,7 @@ FAULT_KINDS: dict[str, FaultKind] = {
     "ks-invalid": FaultKind("api", _NOT_LOGIN, "INVALID_KS that repeats the session string"),
     "service-forbidden": FaultKind("api", _ALL, "SERVICE_FORBIDDEN"),
     "start-session-error": FaultKind("api", frozenset({"login"}), "START_SESSION_ERROR"),
-    "unknown-error": FaultKind("api", _ALL, "an error code that nobody knows"),
+    "unknown-error": FaultKind("api", _ALL, "an error code that is not documented"),
     "memcache-down": FaultKind(
         "page",
         _LISTS,
@@ -83,19 +98,26 @@ FAULT_KINDS: dict[str, FaultKind] = {
     ),
     "truncated-json": FaultKind("reply", _ALL, "JSON cut in the middle, framed as complete"),
     "bom": FaultKind("reply", _ALL, "a byte order mark before the JSON"),
+    "cached": FaultKind("reply", _ALL, "a good reply, marked X-Kaltura: cached-…"),
+    "other-json": FaultKind("reply", _ALL, "JSON of another shape"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault for one request; ``options`` depend on the kind."""
+    """One fault for one request; ``options`` depend on the kind.
+
+    A ``script`` (of any ``kind``) writes on the socket itself what no kind expresses; it gets the
+    proper reply, and returns whether the connection can be used again.
+    """
 
     kind: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    script: Callable[[socket.socket, HttpReply], bool | None] | None = None
 
     @property
     def group(self) -> str:
-        return FAULT_KINDS[self.kind].group
+        return "transport" if self.script is not None else FAULT_KINDS[self.kind].group
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +129,7 @@ class RequestInfo:
     action: str
     position: str
     params: Mapping[str, Any]
+    request: HttpRequest
 
 
 @dataclass
@@ -158,12 +181,13 @@ class Faults:
         rate: float = 1.0,
         **options: Any,
     ) -> None:
-        """Add a rule: ``kind`` (one, or several to draw from) for requests that stand at ``where``.
+        """Add a rule: ``kind`` (one, or several to draw from) for requests at ``where``.
 
         ``at`` picks the n-th such requests from now (from 1), ``first`` the first N of them,
-        ``rate`` each with a probability.  Options: ``retry_after`` (429; seconds or text),
-        ``location`` (redirects), ``bytes`` (gzip-bomb, oversized-body), ``interval_seconds``
-        (slow-loris), ``code`` (unknown-error).
+        ``rate`` each with a probability.  Options by kind: 429: ``retry_after`` (seconds or text);
+        redirects: ``location``; status: ``status``, ``headers``, ``body``; gzip-bomb and
+        oversized-body: ``bytes``; slow-loris and drip-headers: ``interval_seconds``; unknown-error:
+        ``code``, ``message``, ``args``; other-json: ``body``.
         """
         kinds = (kind,) if isinstance(kind, str) else tuple(kind)
         for one in kinds:
@@ -212,27 +236,3 @@ class Faults:
             }
             for rule in self._rules
         ]
-
-
-_KS_REASONS = {
-    "ks-expired": "EXPIRED",
-    "ks-logout": "LOGOUT",
-    "ks-actions-limit": "EXCEEDED_ACTIONS_LIMIT",
-    "ks-restricted-ip": "EXCEEDED_RESTRICTED_IP",
-}
-
-
-def api_error(fault: Fault, info: RequestInfo) -> ApiError:
-    """The error that a fault of the group ``api`` stands for."""
-    if fault.kind.startswith("ks-"):
-        return errors.invalid_ks(_KS_REASONS.get(fault.kind) or str(info.params.get("ks", "")))
-    if fault.kind == "unknown-error":
-        return ApiError(str(fault.options.get("code", "FLUX_CAPACITOR_EMPTY")), "Out of flux")
-    make: dict[str, Callable[[], ApiError]] = {
-        "action-blocked": lambda: errors.action_blocked(info.service, info.action),
-        "service-forbidden": lambda: errors.service_forbidden(info.service, info.action),
-        "start-session-error": lambda: errors.start_session_error(info.params.get("partnerId")),
-        "internal-database-error": errors.internal_database_error,
-        "internal-server-error": errors.internal_server_error,
-    }
-    return make[fault.kind]()

@@ -1,4 +1,4 @@
-"""The account behind the stand-in: its order, its truth, and its life."""
+"""The simulated account: its order, its truth, and its life."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Each fault of the stand-in does what its description says."""
+"""Each fault of the simulator does what its description says."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from etl.simulator import (
     generate_account,
 )
 from etl.simulator.faults import RequestInfo
+from etl.simulator.message import HttpReply
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = "/api_v3/service/uploadtoken/action/list?format=1"
@@ -55,9 +56,13 @@ def page(server: SimulatorServer, body: bytes, kind: str, **options: Any) -> Any
 @pytest.mark.parametrize(
     ("kind", "error"),
     [
+        ("close", http.client.RemoteDisconnected),
+        ("reset", ConnectionResetError),
         ("reset-headers", ConnectionResetError),
         ("reset-body", (ConnectionResetError, http.client.IncompleteRead)),
+        ("close-body", http.client.IncompleteRead),
         ("chunked-unfinished", http.client.IncompleteRead),
+        ("not-http", http.client.BadStatusLine),
     ],
 )
 def test_connections_break(
@@ -77,8 +82,22 @@ def test_no_answer_comes(server: SimulatorServer, body: bytes) -> None:
     assert post(server, body)[0] == 200
 
 
-def test_slow_loris_sends_byte_by_byte(server: SimulatorServer, body: bytes) -> None:
-    server.faults.schedule("slow-loris", interval_seconds=0.01)
+def test_a_connection_can_close_after_a_reply_without_notice(
+    server: SimulatorServer, body: bytes
+) -> None:
+    server.faults.schedule("close-after-reply", first=1)
+    with SimulatorClient(server.url, timeout_seconds=5) as client:
+        _, headers, content = client.post(TARGET, body)
+        assert "connection" not in headers
+        assert len(json.loads(content)["objects"]) == 100
+        assert server.connections_accepted == 2
+        with pytest.raises((http.client.RemoteDisconnected, ConnectionError)):
+            client.post(TARGET, body)
+
+
+@pytest.mark.parametrize("kind", ["slow-loris", "drip-headers"])
+def test_a_reply_can_come_byte_by_byte(server: SimulatorServer, body: bytes, kind: str) -> None:
+    server.faults.schedule(kind, interval_seconds=0.01)
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as sock:
         head = f"POST {TARGET} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
         sock.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
@@ -86,12 +105,22 @@ def test_slow_loris_sends_byte_by_byte(server: SimulatorServer, body: bytes) -> 
     assert all(len(piece) < 10 for piece in pieces[1:])
 
 
-def test_corrupt_gzip_cannot_be_unpacked(server: SimulatorServer, body: bytes) -> None:
-    server.faults.schedule("corrupt-gzip")
+@pytest.mark.parametrize("kind", ["corrupt-gzip", "truncated-gzip", "plain-as-gzip"])
+def test_gzip_that_cannot_be_unpacked(server: SimulatorServer, body: bytes, kind: str) -> None:
+    server.faults.schedule(kind)
     _, headers, content = post(server, body)
     assert headers["content-encoding"] == "gzip"
     with pytest.raises((zlib.error, EOFError, gzip.BadGzipFile)):
         gzip.decompress(content)
+
+
+def test_an_encoding_can_be_one_that_was_not_asked_for(
+    server: SimulatorServer, body: bytes
+) -> None:
+    server.faults.schedule("plain-as-brotli")
+    _, headers, content = post(server, body)
+    assert headers["content-encoding"] == "br"
+    assert len(json.loads(content)["objects"]) == 100
 
 
 def test_gzip_bomb_is_one_long_list(server: SimulatorServer, body: bytes) -> None:
@@ -133,8 +162,11 @@ def test_oversized_body_goes_on_until_the_reader_gives_up(
         ("200-html", 200, {"content-type": "text/html; charset=UTF-8"}),
         ("200-empty", 200, {"content-type": "application/json"}),
         ("redirect-301", 301, {"location": "https://elsewhere.example.invalid" + TARGET}),
+        ("redirect-302", 302, {}),
+        ("redirect-303", 303, {}),
         ("redirect-307", 307, {}),
         ("redirect-308", 308, {}),
+        ("status", 408, {}),
     ],
 )
 def test_other_replies_take_the_place_of_the_page(
@@ -186,6 +218,28 @@ def test_api_errors_come_with_status_200(
     assert (record.fault, record.error_code) == (kind, code)
 
 
+def test_status_and_error_can_be_chosen(server: SimulatorServer, body: bytes) -> None:
+    server.faults.schedule("status", at=1, status=523, headers={"Retry-After": "7"})
+    server.faults.schedule("unknown-error", code="ODD", args={"KSID": "x"})
+    status, headers, content = post(server, body)
+    assert (status, headers["retry-after"], content) == (523, "7", b"")
+    error = json.loads(post(server, body)[2])
+    assert (error["code"], error["args"]) == ("ODD", {"KSID": "x"})
+
+
+def test_a_script_writes_on_the_socket_itself(server: SimulatorServer, body: bytes) -> None:
+    def script(sock: socket.socket, reply: HttpReply) -> bool:
+        sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(reply.body))
+        sock.sendall(reply.body)
+        return True
+
+    server.faults.decide_by = lambda _: Fault("script", script=script)
+    with SimulatorClient(server.url, timeout_seconds=5) as client:
+        for _ in range(2):
+            assert len(json.loads(client.post(TARGET, body)[2])["objects"]) == 100
+    assert server.connections_accepted == 2  # the first one started the session
+
+
 def test_login_can_fail(server: SimulatorServer) -> None:
     server.faults.schedule("start-session-error")
     with SimulatorClient(server.url) as client:
@@ -235,6 +289,18 @@ def test_json_can_be_cut_or_begin_with_a_mark(server: SimulatorServer, body: byt
     server.faults.clear()
     server.faults.schedule("bom")
     assert post(server, body)[2].startswith(b"\xef\xbb\xbf{")
+    server.faults.clear()
+    assert page(server, body, "other-json") == [1, 2, 3]
+    server.faults.clear()
+    server.faults.schedule("other-json", body=b"null")
+    assert json.loads(post(server, body)[2]) is None
+
+
+def test_a_good_page_can_be_marked_as_cached(server: SimulatorServer, body: bytes) -> None:
+    server.faults.schedule("cached")
+    _, headers, content = post(server, body)
+    assert headers["x-kaltura"].startswith("cached-dispatcher,cache_v3-")
+    assert len(json.loads(content)["objects"]) == 100
 
 
 def test_schedule_by_position_number_and_rate(server: SimulatorServer, body: bytes) -> None:

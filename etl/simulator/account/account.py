@@ -51,11 +51,8 @@ class Account:
         self.clock = clock
         self.lock = threading.RLock()
         self.line = TokenLine()
-        self.by_status: dict[int, TokenLine] = {}
         self.poison: set[str] = set()
         """Ids of tokens that make every page holding them fail."""
-        self.raw_names: dict[str, bytes] = {}
-        """File names that are not valid UTF-8, by token id; JSON shows null in their place."""
         self.requests_answered = 0
         self.departed: list[Departed] = []
         self.superseded: list[Superseded] = []
@@ -84,11 +81,8 @@ class Account:
         with self.lock:
             self._order = len(tokens)
             self.line = TokenLine(tokens)
-            per_status: dict[int, list[Token]] = {}
             for token in tokens:
-                per_status.setdefault(token.status, []).append(token)
                 self._remember(token)
-            self.by_status = {status: TokenLine(rows) for status, rows in per_status.items()}
 
     # ---- reading ------------------------------------------------------------------------------
 
@@ -216,7 +210,6 @@ class Account:
             number = self._next_mutation()
             self.superseded.append(Superseded(token.id, token.body, number))
             status = known.get("status", token.status)
-            self.by_status[token.status].remove(token)
             if known["createdAt"] != token.created_at:
                 # Kaltura never does this; the adversary of a property test may.
                 self.line.remove(token)
@@ -226,7 +219,6 @@ class Account:
             token.status = status if isinstance(status, int) else -1
             token.user_id = known.get("userId")
             token.body = encode_token(known)
-            self.by_status.setdefault(token.status, TokenLine()).add(token)
             return True
 
     def delete_user(self, user_id: str) -> int:
@@ -311,13 +303,11 @@ class Account:
 
     def _list(self, token: Token) -> None:
         self.line.add(token)
-        self.by_status.setdefault(token.status, TokenLine()).add(token)
         self._remember(token)
 
     def _unlist(self, token: Token) -> None:
         number = self._next_mutation()
         self.line.remove(token)
-        self.by_status[token.status].remove(token)
         rest = [other for other in self.find(token.id) if other is not token]
         if rest:
             self._by_id[token.id] = rest

@@ -106,10 +106,9 @@ class Life:
         return self._rng.expovariate(per_day * busy / DAY)
 
     def _adopt_open_uploads(self) -> None:
-        for status in (0, 1, 2):
-            for token in list(self.account.by_status.get(status, ())):
-                if self.now - token.created_at < STALE_SECONDS:
-                    kind = {0: "progress", 1: "finish", 2: "attach"}[status]
+        for status, kind in enumerate(("progress", "finish", "attach")):
+            for token in self.account.line:
+                if token.status == status and self.now - token.created_at < STALE_SECONDS:
                     self._plan(kind, token.id, self._rng.uniform(30, 3 * 3600))
 
     def _set(self, token_id: str, event: str, fields: dict[str, Any]) -> bool:

@@ -9,21 +9,16 @@ from typing import Any
 
 from etl.simulator.api import errors
 from etl.simulator.api.directory import SERVED_PARTNER_STATUSES, Directory, Partner
-from etl.simulator.api.ks import ADMIN, Session, partner_of, read_ks
+from etl.simulator.api.ks import ADMIN, Session, read_ks
 from etl.simulator.api.php import to_int, to_text
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """A request's session.  ``group`` is what the reply cache tells callers apart by.
-
-    Groups: ``none``, ``invalid``, ``expired``, ``restricted``, ``anonymous:…``, or empty for
-    callers whose replies are never kept.
-    """
+    """A request's session."""
 
     session: Session | None
     partner: Partner | None
-    group: str
     error: errors.ApiError | None = None
 
     @property
@@ -47,27 +42,17 @@ def identify(
     """
     ks = to_text(params.get("ks"))
     if not ks:
-        return Caller(None, None, "none")
+        return Caller(None, None)
     session = read_ks(ks, directory.signing_secrets)
     if session is None:
-        named = partner_of(ks)
-        known = named is None or directory.get(named) is not None
-        return Caller(None, None, "invalid" if known else "", errors.invalid_ks(ks))
+        return Caller(None, None, errors.invalid_ks(ks))
     partner = directory.partners[session.partner_id]
     if session.expires_at <= now:
-        group = f"expired:{session.partner_id}"
-        return Caller(session, partner, group, errors.invalid_ks("EXPIRED"))
+        return Caller(session, partner, errors.invalid_ks("EXPIRED"))
     error = _limits(session, partner, uri=uri, peer=peer)
-    if error is not None:
-        reason = error.parameters["KSID"]
-        # Restrictions are read off the session alone, so the reply can be kept; whether a
-        # session was ended or has used up its calls cannot.
-        group = f"restricted:{reason}" if "RESTRICTED" in reason else ""
-        return Caller(session, partner, group, error)
-    if partner.status not in SERVED_PARTNER_STATUSES:
-        return Caller(session, partner, "", errors.partner_blocked())
-    group = f"anonymous:{session.partner_id}" if session.is_widget else ""
-    return Caller(session, partner, group)
+    if error is None and partner.status not in SERVED_PARTNER_STATUSES:
+        error = errors.partner_blocked()
+    return Caller(session, partner, error)
 
 
 def _limits(session: Session, partner: Partner, *, uri: str, peer: str) -> errors.ApiError | None:

@@ -32,7 +32,6 @@ class RequestRecord:
     last_key: int | None = None
     error_code: str | None = None
     fault: str | None = None
-    cached: bool = False
     mark: int = 0
     """Mutations of the account before it was answered."""
     ids: tuple[str, ...] | None = None

@@ -1,4 +1,4 @@
-"""The partners that the stand-in knows: secrets, roles, app tokens, ended sessions, limits."""
+"""The simulated partners: secrets, roles, app tokens, ended sessions, limits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 from etl.simulator.account.account import Account
 
 DEFAULT_ADMIN_SECRET = "a1b2c3d4e5f60718293a4b5c6d7e8f90"  # noqa: S105 (of a test account)
-DEFAULT_USER_SECRET = "00112233445566778899aabbccddeeff"  # noqa: S105
 DEFAULT_ROLE_ID, DEFAULT_ROLE_NAME = "5001", "etl_reader"
 
 SERVED_PARTNER_STATUSES = (1, 2, 4)
@@ -18,14 +17,13 @@ SERVED_PARTNER_STATUSES = (1, 2, 4)
 
 @dataclass
 class Partner:
-    """One partner: its account and everything that a session of it is checked against.
+    """One partner: its account and everything that its sessions are checked against.
 
     ``admin_secret`` may hold several secrets by commas, as Kaltura allows for rotation.
     """
 
     account: Account
     admin_secret: str = DEFAULT_ADMIN_SECRET
-    user_secret: str = DEFAULT_USER_SECRET
     status: int = 1
     roles: dict[str, frozenset[str]] = field(default_factory=dict)
     """Role by id and by system name → services that it may use (lower case)."""
@@ -33,8 +31,6 @@ class Partner:
     ended_sessions: set[str] = field(default_factory=set)
     """Session strings, and ``sessionid`` privileges, that were ended."""
     actions_counted: dict[str, int] = field(default_factory=dict)
-    max_session_seconds: int | None = None
-    """Longer requested expiries are shortened to this, silently."""
 
     def __post_init__(self) -> None:
         upload_only = frozenset({"uploadtoken", "session"})
@@ -51,7 +47,7 @@ class Partner:
 
 
 class Directory:
-    """All partners of the stand-in, by id."""
+    """All partners, by id."""
 
     def __init__(self, partners: Iterable[Partner]) -> None:
         self.partners = {partner.partner_id: partner for partner in partners}

@@ -113,6 +113,11 @@ def wrong_format(name: str, wanted: str) -> ApiError:
     )
 
 
+def not_simulated(filter_name: str) -> ApiError:
+    """No error of the service: the simulator does not know what the service knows."""
+    return ApiError("NOT_SIMULATED", f'The simulator does not know the filter "{filter_name}"')
+
+
 def invalid_object_id(value: str) -> ApiError:
     return ApiError("INVALID_OBJECT_ID", f"Invalid object id [{value}]", {"ID": value})
 

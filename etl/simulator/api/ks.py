@@ -37,10 +37,6 @@ class Session:
         """As session.get shows them: ``name:value`` or ``name``, by commas."""
         return ",".join(f"{name}:{value}" if value else name for name, value in self.privileges)
 
-    @property
-    def is_widget(self) -> bool:
-        return self.privilege("widget") is not None
-
 
 def parse_privileges(text: str) -> tuple[tuple[str, str], ...]:
     """``a:b,c`` as pairs; only the first colon divides."""
@@ -105,18 +101,6 @@ def read_ks(ks: str, secrets_of: Callable[[int], tuple[str, ...]]) -> Session | 
     if data.startswith(b"v2|"):
         return _read_v2(ks, data, secrets_of)
     return _read_v1(ks, data, secrets_of)
-
-
-def partner_of(ks: str) -> int | None:
-    """The partner that a session string names, signed or not."""
-    found: list[int] = []
-
-    def note(partner_id: int) -> tuple[str, ...]:
-        found.append(partner_id)
-        return ()
-
-    read_ks(ks, note)
-    return found[0] if found else None
 
 
 def _read_v2(ks: str, data: bytes, secrets_of: Callable[[int], tuple[str, ...]]) -> Session | None:

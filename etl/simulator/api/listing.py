@@ -12,12 +12,11 @@ from typing import Any
 from etl.simulator.account.account import DELETED, Account
 from etl.simulator.account.token_line import Token, TokenLine, token_key
 from etl.simulator.api import errors
-from etl.simulator.api.php import INT64_MAX, size_digits, to_int, to_text
+from etl.simulator.api.php import INT64_MAX, to_int, to_text
 
 MAX_IN_VALUES = 500
 DEFAULT_PAGE_SIZE = 30
-_DAY = 86_400
-_ENUM_STATUSES = frozenset({"0", "1", "2", "3", "4", "5"})
+_NOT_SIMULATED = ("statusEqual", "userIdEqual", "fileNameEqual", "fileSizeEqual")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,56 +49,38 @@ class Filter:
     """A parsed filter.  ``order`` is 1, -1, or 0 for no ORDER BY at all."""
 
     order: int
-    ids: frozenset[str] | None
-    user_id: str | None
-    statuses: frozenset[int] | None
-    file_name: str | None
-    file_size: int | None
-    updated_since: int | None
-
-    @property
-    def needs_fields(self) -> bool:
-        return not (self.file_name is None and self.file_size is None)
+    ids: frozenset[str] | None = None
+    statuses: frozenset[int] | None = None
 
 
-def read_filter(params: Mapping[str, Any], now: float) -> Filter:
-    """Unknown properties are ignored; so is an orderBy that the service does not know."""
+def read_filter(params: Mapping[str, Any]) -> Filter:
+    """The filter of a call; an unknown orderBy is ignored, as are properties that do not exist.
+
+    Filters of the service that are not simulated are refused.
+    """
     given = params.get("filter")
     if given is None:
         given = {}
     if not isinstance(given, Mapping):
         raise errors.wrong_format("filter", "array")
-    if "statusEqual__null" in given:
-        raise errors.internal_server_error()
-    ids = _id_values(given)
-    statuses = _status_values(given)
-    name = _text(given, "fileNameEqual")
-    updated_since = None
-    if name is not None:
-        if statuses is None:
-            statuses = frozenset({0, 1, 2})
-        elif to_text(given.get("statusEqual")) == "1":
-            updated_since = int(now) - 7 * _DAY
-    size = _text(given, "fileSizeEqual")
+    for name in _NOT_SIMULATED:
+        if given.get(name) not in (None, ""):
+            raise errors.not_simulated(name)
+    statuses = to_text(given.get("statusIn"))
     return Filter(
         _order(to_text(given.get("orderBy"))),
-        ids,
-        _text(given, "userIdEqual"),
-        statuses,
-        None if name is None else _collate(name),
-        None if size is None else size_digits(given["fileSizeEqual"]),
-        updated_since,
+        _ids(given),
+        frozenset(map(to_int, statuses.split(",")[:MAX_IN_VALUES])) - {DELETED}
+        if statuses
+        else None,
     )
 
 
-def _text(given: Mapping[str, Any], name: str) -> str | None:
-    """Null and empty mean: no filter."""
-    return to_text(given.get(name)) or None
-
-
-def _collate(text: str) -> str:
-    """MySQL's general collation, roughly: case and trailing spaces do not count."""
-    return text.rstrip(" ").casefold()
+def _ids(given: Mapping[str, Any]) -> frozenset[str] | None:
+    many, one = to_text(given.get("idIn")), to_text(given.get("idEqual"))
+    if many:
+        return frozenset(part.strip() for part in many.split(",")[:MAX_IN_VALUES])
+    return frozenset({one}) if one else None
 
 
 def _order(text: str) -> int:
@@ -109,30 +90,6 @@ def _order(text: str) -> int:
         if part == "-createdAt":
             return -1
     return 0
-
-
-def _id_values(given: Mapping[str, Any]) -> frozenset[str] | None:
-    ids = _text(given, "idIn")
-    chosen = None
-    if ids is not None:
-        chosen = frozenset(part.strip() for part in ids.split(",")[:MAX_IN_VALUES])
-    one = _text(given, "idEqual")
-    if one is not None:
-        chosen = frozenset({one}) if chosen is None else chosen & {one}
-    return chosen
-
-
-def _status_values(given: Mapping[str, Any]) -> frozenset[int] | None:
-    many = _text(given, "statusIn")
-    chosen = None
-    if many is not None:
-        chosen = frozenset(to_int(part) for part in many.split(",")[:MAX_IN_VALUES])
-    one = _text(given, "statusEqual")
-    if one is not None:
-        if one not in _ENUM_STATUSES:
-            raise errors.invalid_enum(one, "statusEqual", "KalturaUploadTokenStatus")
-        chosen = frozenset({int(one)}) if chosen is None else chosen & {int(one)}
-    return None if chosen is None else chosen - {DELETED}
 
 
 class Lister:
@@ -158,7 +115,7 @@ class Lister:
         ``more_rows`` adds rows beyond the page.
         """
         tokens: TokenLine | list[Token]
-        if chosen.order and only_user is None and chosen == Filter(chosen.order, *[None] * 6):
+        if only_user is None and chosen.order and chosen == Filter(chosen.order):
             tokens = self.account.line
         else:
             tokens = self._select(chosen, only_user)
@@ -174,24 +131,13 @@ class Lister:
         key = (chosen, only_user)
         if self._remembered and self._remembered[:2] == (key, self.account.mark):
             return self._remembered[2]
-        user = chosen.user_id if only_user is None else only_user
-        rows: Iterable[Token]
+        rows: Iterable[Token] = self.account.line
         if chosen.ids is not None:
             rows = _by_ids(self.account, chosen.ids)
-        elif chosen.statuses is not None:
-            lines = (self.account.by_status.get(status, ()) for status in chosen.statuses)
-            rows = [token for line in lines for token in line]
-        else:
-            rows = self.account.line
         if chosen.statuses is not None:
             rows = [token for token in rows if token.status in chosen.statuses]
-        for wanted in {only_user, chosen.user_id} - {None}:
-            folded = _collate(wanted or "")
-            rows = [t for t in rows if t.user_id is not None and _collate(t.user_id) == folded]
-        if user == "":
-            rows = []
-        if chosen.needs_fields:
-            rows = [token for token in rows if self._fields_match(token, chosen)]
+        if only_user is not None:
+            rows = [token for token in rows if only_user and token.user_id == only_user]
         # Without ORDER BY the server reads its (partner, status) index, whose entries end in the
         # primary key (id, created_at).  Ordered lists take ties as they came.
         if chosen.order:
@@ -200,18 +146,6 @@ class Lister:
             selected = sorted(rows, key=lambda token: (token.status, token.id, token.key))
         self._remembered = (key, self.account.mark, selected)
         return selected
-
-    def _fields_match(self, token: Token, chosen: Filter) -> bool:
-        fields = self.account.fields(token)
-        name, size = fields.get("fileName"), fields.get("fileSize")
-        if chosen.file_name is not None and (
-            name is None or _collate(str(name)) != chosen.file_name
-        ):
-            return False
-        if chosen.file_size is not None and (size is None or to_int(size) != chosen.file_size):
-            return False
-        updated = fields.get("updatedAt") or 0
-        return chosen.updated_since is None or updated >= chosen.updated_since
 
 
 def _slice(tokens: TokenLine | list[Token], start: int, stop: int) -> list[Token]:

@@ -40,11 +40,3 @@ def to_text(value: object) -> str:
     if value is True:
         return "1"
     return str(value)
-
-
-def size_digits(value: object) -> int:
-    """A size as it is stored: through a float printed with 14 digits once it reaches 1e15."""
-    number = value if isinstance(value, int | float) else to_int(value)
-    if abs(number) < 1e15:
-        return int(number)
-    return int(float(f"{float(number):.14g}"))

@@ -1,44 +1,34 @@
-"""The service as a whole: an HTTP request in, an HTTP reply out; nothing of sockets in here."""
+"""The service as a whole: an HTTP request in, an HTTP reply out; no sockets in here."""
 
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from etl.simulator.account.churn import Churn
+from etl.simulator.account.life import Life
 from etl.simulator.api import errors
-from etl.simulator.api.auth import Caller, identify, require_service
+from etl.simulator.api.auth import identify, require_service
 from etl.simulator.api.call import Call, RequestRecord
+from etl.simulator.api.churn import Churn
 from etl.simulator.api.directory import Directory
 from etl.simulator.api.errors import ApiError
 from etl.simulator.api.params import read_params
 from etl.simulator.api.php import to_text
-from etl.simulator.api.reply import encode_result, to_value
-from etl.simulator.api.reply_cache import ANONYMOUS_SECONDS, ERROR_SECONDS, ReplyCache, cache_key
+from etl.simulator.api.reply import encode_result
+from etl.simulator.api.reply_faults import api_error, apply_reply_fault
 from etl.simulator.api.sessions import SessionService
 from etl.simulator.api.upload_token import UploadTokenService
-from etl.simulator.faults import Fault, Faults, RequestInfo, api_error
-from etl.simulator.http.wire import HttpReply, HttpRequest
+from etl.simulator.faults import Fault, Faults, RequestInfo
+from etl.simulator.message import HttpReply, HttpRequest
 
 LOG_LENGTH = 100_000
 _NO_STORE = [
     ("Expires", "Sun, 19 Nov 2000 08:52:00 GMT"),
     ("Cache-Control", "no-store, no-cache, must-revalidate, post-check=0, pre-check=0"),
     ("Pragma", "no-cache"),
-]
-_OPTIONS = [
-    (
-        "Access-Control-Allow-Headers",
-        "Origin, X-Requested-With, Content-Type, Accept, Range, Cache-Control",
-    ),
-    ("Access-Control-Allow-Methods", "POST, GET, HEAD, OPTIONS"),
-    ("Access-Control-Max-Age", "86400"),
-    ("Content-type", "text/html; charset=UTF-8"),
 ]
 _LOGINS = frozenset(
     {
@@ -48,25 +38,10 @@ _LOGINS = frozenset(
         ("apptoken", "startsession"),
     }
 )
-_RESULT_REFERENCE = re.compile(r"^\{(\d+):result((?::[^:{}]+)*)\}$")
-
-
-@dataclass(slots=True)
-class _Exchange:
-    """One request on its way through the service; ``key`` is set if its reply may be cached."""
-
-    request: HttpRequest
-    info: RequestInfo
-    record: RequestRecord
-    fault: Fault | None
-    caller: Caller
-    now: float
-    started: float
-    key: str = ""
 
 
 class Service:
-    """All actions over all partners.  ``clock`` is the service's time, for sessions and caches."""
+    """All actions over all partners.  ``clock`` is the service's time, for sessions."""
 
     def __init__(
         self,
@@ -78,8 +53,9 @@ class Service:
         keep_ids: bool = False,
     ) -> None:
         self.directory = directory
-        self.account = next(iter(directory.partners.values())).account
-        """The account that churns, and whose truth is asked for."""
+        self.partner = next(iter(directory.partners.values()))
+        self.account = self.partner.account
+        """The account that churns, and whose truth can be queried."""
         self.clock = clock
         self.faults = faults or Faults(seed)
         self.tokens = UploadTokenService(seed)
@@ -88,9 +64,11 @@ class Service:
         self.log: deque[RequestRecord] = deque(maxlen=LOG_LENGTH)
         """The last requests, oldest first."""
         self.rate_limit: tuple[int, float] | None = None
-        """(calls, seconds): calls of one action beyond that many in the window are blocked."""
+        """(calls, seconds): calls of one action beyond that number in the window are blocked."""
+        self.latency_seconds = 0.0
         self.keep_ids = keep_ids
-        self._cache = ReplyCache()
+        self._seed = seed
+        self._life: Life | None = None
         self._windows: dict[tuple[str, str], tuple[float, int]] = {}
         self._rng = random.Random(f"{seed}/replies")  # noqa: S311
         tokens, sessions = self.tokens, self.sessions
@@ -117,89 +95,87 @@ class Service:
             "system": {"ping": lambda _: True},
         }
 
+    def configure(
+        self,
+        *,
+        latency_ms: float | None = None,
+        page_cap: int | None = None,
+        shuffle_ties: bool | None = None,
+        poison: list[str] | None = None,
+        upload_url: str | None = None,
+        rate_limit: tuple[int, float] | None = None,
+        partner_status: int | None = None,
+        keep_ids: bool | None = None,
+    ) -> None:
+        """Change settings while it runs; what is None stays as it is.
+
+        ``rate_limit`` is (calls, seconds), (0, 0) for none; ``upload_url`` "" for none.
+        """
+        with self.account.lock:
+            if latency_ms is not None:
+                self.latency_seconds = latency_ms / 1000
+            if page_cap is not None:
+                if page_cap < 1:
+                    raise ValueError("the page cap must be at least 1")
+                self.tokens.page_cap = page_cap
+            if shuffle_ties is not None:
+                self.tokens.shuffle_ties = shuffle_ties
+            if poison is not None:
+                self.account.poison = set(poison)
+            if upload_url is not None:
+                self.tokens.upload_url = upload_url or None
+            if rate_limit is not None:
+                calls, seconds = rate_limit
+                self.rate_limit = (int(calls), float(seconds)) if calls else None
+            if keep_ids is not None:
+                self.keep_ids = keep_ids
+            if partner_status is not None:
+                self.partner.status = partner_status
+
+    def life(self) -> Life:
+        """The life of the account, begun at the first call; from then on its clock stands still."""
+        if self._life is None:
+            self._life = Life(self.account, seed=self._seed)
+        return self._life
+
     def handle(self, request: HttpRequest) -> tuple[HttpReply, Fault | None]:
         """The reply, and the fault that the connection must still apply to it, if any."""
-        if request.method == "OPTIONS":
-            return HttpReply(b"", headers=list(_OPTIONS)), None
-        started = time.perf_counter()
         params = read_params(request)
         service, action = to_text(params.get("service")), to_text(params.get("action"))
         with self.account.lock:
             number = self.account.requests_answered + 1
-            info = RequestInfo(number, service, action, _position(service, action, params), params)
+            position = _position(service, action, params)
+            info = RequestInfo(number, service, action, position, params, request)
             fault = self.faults.decide(info)
             record = RequestRecord(
                 number,
                 time.time(),
                 service,
                 action,
-                info.position,
+                position,
                 filter=params.get("filter"),
                 fault=fault.kind if fault else None,
                 mark=self.account.mark,
             )
             now = self.clock()
-            caller = self._identify(params, request, now)
-            exchange = _Exchange(request, info, record, fault, caller, now, started)
-            reply = self._reply(exchange)
+            result = self._call(info, record, fault, now)
+            body, headers = encode_result(result, params)
+            headers = [*_NO_STORE, *self._marks(info, result, fault, now), *headers]
+            if fault is not None:
+                body = apply_reply_fault(fault, body)
             self.account.requests_answered = number
             self.log.append(record)
-            if self.churn is not None and info.position in ("list", "idIn"):
+            if self.churn is not None and position in ("list", "idIn"):
                 self.churn.happen(self.account, record)
-        return reply, fault
+        return HttpReply(body, headers=headers), fault
 
-    # ---- one request --------------------------------------------------------------------------
-
-    def _identify(self, params: Mapping[str, Any], request: HttpRequest, now: float) -> Caller:
-        return identify(params, self.directory, now=now, uri=request.target, peer=request.peer)
-
-    def _reply(self, exchange: _Exchange) -> HttpReply:
-        params, fault = exchange.info.params, exchange.fault
-        if exchange.caller.group and "nocache" not in params and fault is None:
-            exchange.key = cache_key(params, exchange.caller.group)
-            kept = self._cache.get(exchange.key, exchange.now)
-            if kept is not None:
-                exchange.record.cached = True
-                body, headers = kept
-                mark = _cached_mark(exchange.key, exchange.started)
-                return HttpReply(body, headers=[mark, *headers, *_NO_STORE])
-        if exchange.info.service.lower() == "multirequest":
-            result: Any = self._multirequest(exchange)
-        else:
-            result = self._call(exchange, params, exchange.caller)
-        body, headers = encode_result(result, params, time.perf_counter() - exchange.started)
-        marks = self._marks(exchange, result)
-        if exchange.key and _may_keep(result, exchange):
-            seconds = ERROR_SECONDS if _errors(result) else ANONYMOUS_SECONDS
-            self._cache.put(exchange.key, (body, headers), exchange.now + seconds)
-        if fault is not None and fault.kind == "stale-cached":
-            marks = [_cached_mark(cache_key(params, "stale"), exchange.started)]
-        if fault is not None and fault.kind == "truncated-json":
-            body = body[: max(len(body) * 3 // 5, 1)]
-        if fault is not None and fault.kind == "bom":
-            body = b"\xef\xbb\xbf" + body
-        return HttpReply(body, headers=[*_NO_STORE, *marks, *headers])
-
-    def _marks(self, exchange: _Exchange, result: Any) -> list[tuple[str, str]]:
-        """The X-Kaltura headers of a fresh reply."""
-        info = exchange.info
-        if info.position == "login" and info.action.lower() == "start" and isinstance(result, str):
-            # The fast path of session.start announces itself as cached, with a fresh session.
-            return [_cached_mark(cache_key(info.params, "start")[9:], exchange.started)]
-        session = ("X-Kaltura-Session", f"{self._rng.getrandbits(31)}, {int(exchange.now)}")
-        if isinstance(result, ApiError) and result.announced:
-            reason = f"exiting on error {result.code} - {result.message}"
-            return [session, ("X-Kaltura", f"error-{result.code}"), ("X-Kaltura-App", reason)]
-        if exchange.key and _may_keep(result, exchange):
-            return [session, ("X-Kaltura", f"cache-key,{exchange.key}")]
-        return [session]
-
-    def _call(self, exchange: _Exchange, params: Mapping[str, Any], caller: Caller) -> Any:
-        """The result of one action; an error is returned, not raised."""
-        service, action = to_text(params.get("service")), to_text(params.get("action"))
-        fault, record = exchange.fault, exchange.record
+    def _call(
+        self, info: RequestInfo, record: RequestRecord, fault: Fault | None, now: float
+    ) -> Any:
+        """The result of the action; an error is returned, not raised."""
+        service, action, request = info.service, info.action, info.request
         try:
-            self._limit_rate(service, action, exchange.now)
+            self._limit_rate(service, action, now)
             known = self._actions.get(service.lower())
             if known is None:
                 raise errors.service_does_not_exist(service)
@@ -207,8 +183,11 @@ class Service:
             if run is None:
                 raise errors.action_does_not_exist(service, action)
             if fault is not None and fault.group == "api":
-                raise api_error(fault, exchange.info)
-            return run(Call(params, caller, exchange.now, fault, record, self.keep_ids))
+                raise api_error(fault, info)
+            caller = identify(
+                info.params, self.directory, now=now, uri=request.target, peer=request.peer
+            )
+            return run(Call(info.params, caller, now, fault, record, self.keep_ids))
         except ApiError as error:
             record.error_code = error.code
             return error
@@ -224,26 +203,27 @@ class Service:
         if count + 1 > calls:
             raise errors.action_blocked(service, action)
 
-    def _multirequest(self, exchange: _Exchange) -> list[Any]:
-        """Parts 1, 2, … one after the other; the first missing number ends it silently."""
-        given = exchange.info.params
-        shared = {
-            name: value
-            for name, value in given.items()
-            if not name.isdigit() and name not in ("service", "action")
-        }
-        results: list[Any] = []
-        while isinstance(part := given.get(str(len(results) + 1)), Mapping):
-            params = _resolve({**shared, **part}, results)
-            caller = exchange.caller
-            if params.get("ks") != given.get("ks"):
-                caller = self._identify(params, exchange.request, exchange.now)
-            results.append(self._call(exchange, params, caller))
-        return results
+    def _marks(
+        self, info: RequestInfo, result: Any, fault: Fault | None, now: float
+    ) -> list[tuple[str, str]]:
+        """The X-Kaltura headers of a reply.
+
+        The fast path of session.start announces itself as cached, with a fresh session.
+        """
+        fast = (info.service.lower(), info.action.lower()) == ("session", "start")
+        marked = fault is not None and fault.kind in ("cached", "stale-cached")
+        if marked or (fast and isinstance(result, str)):
+            key = f"{'' if fast else 'cache_v3-'}{self._rng.getrandbits(128):032x}"
+            return [("X-Kaltura", f"cached-dispatcher,{key},7.4E-5")]
+        session = ("X-Kaltura-Session", f"{self._rng.getrandbits(31)}, {int(now)}")
+        if isinstance(result, ApiError) and result.announced:
+            reason = f"exiting on error {result.code} - {result.message}"
+            return [session, ("X-Kaltura", f"error-{result.code}"), ("X-Kaltura-App", reason)]
+        return [session]
 
 
 def _list_media(call: Call) -> Mapping[str, Any]:
-    """There is no media here; the action exists so that a least privilege can be refused it."""
+    """No media are simulated; the action exists so that a role can be refused it."""
     require_service(call.caller, "media", "list", call.params)
     return {"totalCount": 0, "objects": [], "objectType": "KalturaMediaListResponse"}
 
@@ -254,56 +234,3 @@ def _position(service: str, action: str, params: Mapping[str, Any]) -> str:
         chosen = params.get("filter")
         return "idIn" if isinstance(chosen, Mapping) and chosen.get("idIn") else "list"
     return "login" if known in _LOGINS else "other"
-
-
-def _cached_mark(key: str, started: float) -> tuple[str, str]:
-    # PHP writes 9.5E-5 where Python writes 9.5e-05.
-    seconds = f"{max(time.perf_counter() - started, 1e-6):.14g}".replace("e-0", "E-")
-    return "X-Kaltura", f"cached-dispatcher,{key},{seconds}"
-
-
-def _parts(result: Any) -> list[Any]:
-    return result if isinstance(result, list) else [result]
-
-
-def _errors(result: Any) -> list[ApiError]:
-    return [part for part in _parts(result) if isinstance(part, ApiError)]
-
-
-def _may_keep(result: Any, exchange: _Exchange) -> bool:
-    """Errors are kept, but a wrong secret's; of successes, widget sessions and their lists."""
-    parts, failed = _parts(result), _errors(result)
-    if any(error.code == "START_SESSION_ERROR" for error in failed):
-        return False
-    if parts and len(failed) == len(parts):
-        return True
-    if parts and all(_is_widget_session(part) for part in parts):
-        return True
-    anonymous = exchange.caller.group.startswith("anonymous")
-    return anonymous and exchange.info.position in ("list", "idIn")
-
-
-def _is_widget_session(part: Any) -> bool:
-    return (
-        isinstance(part, Mapping) and part.get("objectType") == "KalturaStartWidgetSessionResponse"
-    )
-
-
-def _resolve(value: Any, results: list[Any]) -> Any:
-    """Replace ``{1:result:objects:0:id}`` by what part 1 answered."""
-    if isinstance(value, Mapping):
-        return {name: _resolve(item, results) for name, item in value.items()}
-    if not isinstance(value, str):
-        return value
-    found = _RESULT_REFERENCE.match(value)
-    if not found or not 1 <= int(found.group(1)) <= len(results):
-        return value
-    known = to_value(results[int(found.group(1)) - 1])
-    for name in filter(None, found.group(2).split(":")):
-        if isinstance(known, Mapping) and name in known:
-            known = known[name]
-        elif isinstance(known, list) and name.isdigit() and int(name) < len(known):
-            known = known[int(name)]
-        else:
-            return value
-    return known

@@ -39,15 +39,9 @@ class SessionService:
             raise errors.missing_parameter("secret")
         kind = self._type(params, "type", USER)
         partner = self._served_partner(params.get("partnerId"))
-        secret = to_text(params["secret"])
-        allowed = partner.admin_secrets
-        if kind == USER:
-            allowed = (*allowed, partner.user_secret)
-        if secret not in allowed:
+        if to_text(params["secret"]) not in partner.admin_secrets:
             raise errors.start_session_error(params.get("partnerId"))
         seconds = to_int(params.get("expiry", DEFAULT_SESSION_SECONDS))
-        if partner.max_session_seconds is not None:
-            seconds = min(seconds, partner.max_session_seconds)
         return self._mint(
             partner,
             int(call.now) + seconds,

@@ -12,9 +12,9 @@ from etl.simulator.api import errors
 from etl.simulator.api.auth import require_service
 from etl.simulator.api.call import Call
 from etl.simulator.api.listing import Lister, read_filter, read_pager
-from etl.simulator.api.page_faults import apply_page_fault, rows_beyond
-from etl.simulator.api.php import size_digits, to_int, to_text
+from etl.simulator.api.php import to_int, to_text
 from etl.simulator.api.reply import ListReply, read_profile, shape_row
+from etl.simulator.api.reply_faults import apply_page_fault, rows_beyond
 
 
 class UploadTokenService:
@@ -32,7 +32,7 @@ class UploadTokenService:
         require_service(call.caller, "uploadToken", "list", call.params)
         pager = read_pager(call.params, self.page_cap)
         account = call.account
-        chosen = read_filter(call.params, call.now)
+        chosen = read_filter(call.params)
         profile = read_profile(call.params)
         with account.lock:
             total, tokens = self._lister(account).page(
@@ -47,7 +47,7 @@ class UploadTokenService:
             rows = [token.body for token in tokens]
         if profile is not None or self.upload_url is not None:
             rows = [shape_row(row, profile, self.upload_url) for row in rows]
-        reply = ListReply(total, rows, account.raw_names)
+        reply = ListReply(total, rows)
         return apply_page_fault(call.fault, reply, profile)
 
     def get(self, call: Call) -> Mapping[str, Any]:
@@ -77,7 +77,7 @@ class UploadTokenService:
         if given.get("fileName") is not None:
             fields["fileName"] = to_text(given["fileName"])
         if given.get("fileSize") is not None:
-            fields["fileSize"] = str(size_digits(given["fileSize"]))
+            fields["fileSize"] = str(to_int(given["fileSize"]))
         fields["autoFinalize"] = to_int(given.get("autoFinalize")) == 1
         with call.account.lock:
             return call.account.fields(call.account.insert(fields))

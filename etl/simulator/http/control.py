@@ -1,40 +1,38 @@
 """The control interface under ``/simulator/``: truth, logs, mutations, faults, churn, time.
 
-Every reply is JSON; a request that makes no sense gets HTTP 400 and ``{"error": …}``.
+Every reply is JSON; an invalid request gets HTTP 400 and ``{"error": …}``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl
 
 import msgspec
 
-from etl.simulator.account.churn import Churn
+from etl.simulator.api.churn import Churn
 from etl.simulator.api.reply import ListReply
-from etl.simulator.http.wire import HttpReply, HttpRequest
-
-if TYPE_CHECKING:
-    from etl.simulator.http.server import SimulatorServer
+from etl.simulator.api.service import Service
+from etl.simulator.message import HttpReply, HttpRequest
 
 PREFIX = "/simulator/"
 _JSON = [("Content-Type", "application/json")]
 
 
-def handle_control(server: SimulatorServer, request: HttpRequest) -> HttpReply:
+def handle_control(service: Service, request: HttpRequest) -> HttpReply:
     """Answer a request below ``/simulator/``."""
     name = request.path[len(PREFIX) :].strip("/")
     query = dict(parse_qsl(request.query))
     try:
         if request.method == "GET" and name in _READERS:
-            return _reply(_READERS[name](server, query))
+            return _reply(_READERS[name](service, query))
         if request.method == "POST" and name in _WRITERS:
             body = msgspec.json.decode(request.body or b"{}")
             if not isinstance(body, dict):
                 raise ValueError("the body must be a JSON object")
-            return _reply(_WRITERS[name](server, body))
+            return _reply(_WRITERS[name](service, body))
     except (KeyError, TypeError, ValueError, msgspec.DecodeError) as exc:
         return HttpReply(msgspec.json.encode({"error": f"{name}: {exc}"}), 400, list(_JSON))
     known = ", ".join(sorted([f"GET {n}" for n in _READERS] + [f"POST {n}" for n in _WRITERS]))
@@ -49,9 +47,9 @@ def _reply(value: Any) -> HttpReply:
 # ---- reading ----------------------------------------------------------------------------------
 
 
-def _status(server: SimulatorServer, _: Mapping[str, str]) -> dict[str, Any]:
-    account = server.account
-    churn = server.service.churn
+def _status(service: Service, _: Mapping[str, str]) -> dict[str, Any]:
+    account = service.account
+    churn = service.churn
     return {
         "partner_id": account.partner_id,
         "tokens": len(account),
@@ -59,19 +57,19 @@ def _status(server: SimulatorServer, _: Mapping[str, str]) -> dict[str, Any]:
         "mark": account.mark,
         "account_time": account.clock(),
         "churn": churn.describe() if churn else None,
-        "faults": server.faults.describe(),
-        "fired": dict(server.faults.fired),
+        "faults": service.faults.describe(),
+        "fired": dict(service.faults.fired),
     }
 
 
-def _mark(server: SimulatorServer, _: Mapping[str, str]) -> dict[str, int]:
-    with server.account.lock:
-        return {"mark": server.account.mark, "requests": server.account.requests_answered}
+def _mark(service: Service, _: Mapping[str, str]) -> dict[str, int]:
+    with service.account.lock:
+        return {"mark": service.account.mark, "requests": service.account.requests_answered}
 
 
-def _marks_of(server: SimulatorServer, query: Mapping[str, str]) -> tuple[int, int]:
+def _marks_of(service: Service, query: Mapping[str, str]) -> tuple[int, int]:
     """The interval of a question: by marks, by request numbers, or by Unix times."""
-    account = server.account
+    account = service.account
     if "from_request" in query:
         last = int(query.get("to_request", account.requests_answered))
         return (
@@ -84,36 +82,36 @@ def _marks_of(server: SimulatorServer, query: Mapping[str, str]) -> tuple[int, i
     return int(query.get("from_mark", 0)), int(query.get("to_mark", account.mark))
 
 
-def _truth(server: SimulatorServer, query: Mapping[str, str]) -> dict[str, Any]:
-    with server.account.lock:
-        first, last = _marks_of(server, query)
+def _truth(service: Service, query: Mapping[str, str]) -> dict[str, Any]:
+    with service.account.lock:
+        first, last = _marks_of(service, query)
         what = query.get("what", "throughout")
         if what == "throughout":
-            rows = server.account.listed_throughout(first, last)
+            rows = service.account.listed_throughout(first, last)
         elif what == "sometime":
-            rows = server.account.listed_sometime(first, last)
+            rows = service.account.listed_sometime(first, last)
         else:
             raise ValueError(f"what={what} is neither throughout nor sometime")
         return {"from_mark": first, "to_mark": last, what: rows}
 
 
-def _log(server: SimulatorServer, query: Mapping[str, str]) -> list[dict[str, Any]]:
+def _log(service: Service, query: Mapping[str, str]) -> list[dict[str, Any]]:
     since = int(query.get("since", 0))
-    with server.account.lock:
-        return [asdict(record) for record in server.service.log if record.number > since]
+    with service.account.lock:
+        return [asdict(record) for record in service.log if record.number > since]
 
 
-def _list(server: SimulatorServer, _: Mapping[str, str]) -> bytes:
-    with server.account.lock:
-        rows = [token.body for token in server.account.line]
+def _list(service: Service, _: Mapping[str, str]) -> bytes:
+    with service.account.lock:
+        rows = [token.body for token in service.account.line]
     return ListReply(len(rows), rows).as_json()
 
 
 # ---- writing ----------------------------------------------------------------------------------
 
 
-def _mutate(server: SimulatorServer, body: Mapping[str, Any]) -> dict[str, Any]:
-    account = server.account
+def _mutate(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
+    account = service.account
     done = []
     with account.lock:
         for op in body["ops"]:
@@ -135,28 +133,28 @@ def _mutate(server: SimulatorServer, body: Mapping[str, Any]) -> dict[str, Any]:
         return {"done": done, "mark": account.mark}
 
 
-def _faults(server: SimulatorServer, body: Mapping[str, Any]) -> dict[str, Any]:
+def _faults(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
     if body.get("clear"):
-        server.faults.clear()
+        service.faults.clear()
     for rule in body.get("rules", ()):
         given = dict(rule)
-        server.faults.schedule(given.pop("kind"), **given)
-    return {"faults": server.faults.describe()}
+        service.faults.schedule(given.pop("kind"), **given)
+    return {"faults": service.faults.describe()}
 
 
-def _churn(server: SimulatorServer, body: Mapping[str, Any]) -> dict[str, Any]:
-    server.service.churn = Churn(**body) if body else None
-    churn = server.service.churn
+def _churn(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
+    service.churn = Churn(**body) if body else None
+    churn = service.churn
     return {"churn": churn.describe() if churn else None}
 
 
-def _advance(server: SimulatorServer, body: Mapping[str, Any]) -> dict[str, Any]:
-    events = server.life().advance(hours=float(body.get("hours", 24)))
-    return {"events": dict(events), "account_time": server.account.clock()}
+def _advance(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
+    events = service.life().advance(hours=float(body.get("hours", 24)))
+    return {"events": dict(events), "account_time": service.account.clock()}
 
 
-def _configure(server: SimulatorServer, body: Mapping[str, Any]) -> dict[str, Any]:
-    server.configure(**body)
+def _configure(service: Service, body: Mapping[str, Any]) -> dict[str, Any]:
+    service.configure(**body)
     return {"done": True}
 
 

@@ -1,16 +1,18 @@
-"""Faults below the reply: what goes wrong on the way out."""
+"""Faults below the reply: other HTTP replies, and what goes wrong on the socket."""
 
 from __future__ import annotations
 
-import asyncio
 import gzip
+import os
 import socket
 import struct
+import time
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import Callable, Iterator
 
 from etl.simulator.faults import Fault
-from etl.simulator.http.wire import HttpReply, HttpRequest, frame_reply, head_bytes
+from etl.simulator.http.wire import frame_reply, head_bytes
+from etl.simulator.message import HttpReply, HttpRequest
 
 GIGABYTE = 1 << 30
 _EMPTY_LIST = b'{"totalCount":0,"objects":['
@@ -18,7 +20,7 @@ _HTML = b"<html><head><title>%s</title></head><body><h1>%s</h1></body></html>\n"
 
 
 def http_fault(fault: Fault, request: HttpRequest, reply: HttpReply) -> HttpReply:
-    """The reply that takes the place of ``reply``."""
+    """The reply that replaces ``reply``."""
     html = [("Content-Type", "text/html; charset=UTF-8")]
     kind = fault.kind
     if kind.startswith("429"):
@@ -31,76 +33,112 @@ def http_fault(fault: Fault, request: HttpRequest, reply: HttpReply) -> HttpRepl
         target = f"https://elsewhere.example.invalid{request.target}"
         location = str(fault.options.get("location", target))
         return HttpReply(b"", int(kind[-3:]), [("Location", location), *html])
-    if kind == "200-html":
-        return HttpReply(_HTML % (b"Welcome", b"Please accept our terms of use"), 200, html)
     if kind == "200-empty":
         return HttpReply(b"", 200, [("Content-Type", "application/json")])
-    status = int(kind[:3])
-    return HttpReply(_HTML % (b"Gateway", b"The server is not answering"), status, html)
+    if kind == "status":
+        headers = dict(fault.options.get("headers", {}))
+        body = bytes(fault.options.get("body", b""))
+        return HttpReply(body, int(fault.options.get("status", 408)), list(headers.items()))
+    texts = (b"Gateway", b"The server is not answering")
+    if kind == "200-html":
+        texts = (b"Welcome", b"Please accept our terms of use")
+    return HttpReply(_HTML % texts, int(kind[:3]), html)
 
 
-async def send_broken(
-    fault: Fault,
-    request: HttpRequest,
-    reply: HttpReply,
-    transport: asyncio.Transport,
-    *,
-    drain: asyncio.Event,
-    now: float,
-) -> None:
-    """Send a reply with a transport fault; ``drain`` is set while there is room to write."""
+def send_broken(fault: Fault, reply: HttpReply, sock: socket.socket, *, date: float) -> bool:
+    """Send a reply with a transport fault; whether the connection can be used again.
+
+    Raises OSError when the client gives up first.
+    """
     kind = fault.kind
-    if kind == "no-answer":
-        return
-    if kind == "reset-headers":
-        transport.write(b"HTTP/1.1 200 OK\r\nDate: Mon, 23 Nov 2026 08:44:09 GMT\r\nContent-Ty")
-        await _reset(transport)
-    elif kind == "reset-body":
-        data = frame_reply(request, reply, date=now)
-        transport.write(data[: len(data) - max(len(reply.body) // 2, 1)])
-        await _reset(transport)
-    elif kind == "chunked-unfinished":
-        head = head_bytes(reply, [("Transfer-Encoding", "chunked")], date=now)
-        transport.write(head + b"%x\r\n" % len(reply.body) + reply.body + b"\r\n")
-        transport.close()
-    elif kind == "slow-loris":
+    if fault.script is not None:
+        return bool(fault.script(sock, reply))
+    if kind in _BEFORE_THE_END:
+        sock.sendall(_BEFORE_THE_END[kind](reply, date))
+        if kind.startswith("reset"):
+            reset(sock)
+        return False
+    if kind in _ENCODED:
+        encoding, data = _ENCODED[kind](reply.body, fault)
+        framing = [("Content-Encoding", encoding), ("Content-Length", str(len(data)))]
+        sock.sendall(head_bytes(reply, framing, date=date) + data)
+        return True
+    if kind == "oversized-body":
+        sock.sendall(head_bytes(reply, [("Transfer-Encoding", "chunked")], date=date))
+        for piece in _blanks(int(fault.options.get("bytes", GIGABYTE))):
+            sock.sendall(b"%x\r\n" % len(piece) + piece + b"\r\n")
+        sock.sendall(b"0\r\n\r\n")
+        return True
+    _stall(fault, reply, sock, date)
+    return False
+
+
+def _stall(fault: Fault, reply: HttpReply, sock: socket.socket, date: float) -> None:
+    """Send byte by byte, or nothing, until the client gives up."""
+    dripped = b""
+    if fault.kind == "drip-headers":
+        dripped = head_bytes(reply, [(f"X-{n}", "x" * 40) for n in range(50)], date=date)
+    elif fault.kind == "slow-loris":
         framing = [("Content-Length", str(len(reply.body)))]
-        transport.write(head_bytes(reply, framing, date=now))
-        pause = float(fault.options.get("interval_seconds", 0.2))
-        for byte in reply.body[:-1]:
-            await asyncio.sleep(pause)
-            if transport.is_closing():
-                return
-            transport.write(bytes((byte,)))
-    elif kind == "corrupt-gzip":
-        packed = bytearray(gzip.compress(reply.body, mtime=0))
-        middle = len(packed) // 2
-        packed[middle : middle + 8] = bytes(byte ^ 0xFF for byte in packed[middle : middle + 8])
-        _send_gzip(transport, reply, bytes(packed), now)
-    elif kind == "gzip-bomb":
-        _send_gzip(transport, reply, _gzip_bomb(int(fault.options.get("bytes", GIGABYTE))), now)
-    elif kind == "oversized-body":
-        head = head_bytes(reply, [("Transfer-Encoding", "chunked")], date=now)
-        transport.write(head)
-        async for piece in _blanks(int(fault.options.get("bytes", GIGABYTE)), drain):
-            if transport.is_closing():
-                return
-            transport.write(b"%x\r\n" % len(piece) + piece + b"\r\n")
-        transport.write(b"0\r\n\r\n")
+        sock.sendall(head_bytes(reply, framing, date=date))
+        dripped = reply.body[:-1]
+    for byte in dripped:
+        time.sleep(float(fault.options.get("interval_seconds", 0.2)))
+        sock.sendall(bytes((byte,)))
+    while sock.recv(65_536):
+        pass
 
 
-def _send_gzip(transport: asyncio.Transport, reply: HttpReply, data: bytes, now: float) -> None:
-    framing = [("Content-Encoding", "gzip"), ("Content-Length", str(len(data)))]
-    transport.write(head_bytes(reply, framing, date=now) + data)
+def reset(sock: socket.socket) -> None:
+    """Close with RST instead of FIN, once what was sent has arrived."""
+    time.sleep(0.02)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    # A plain close waits for the file objects that were made of the socket.
+    os.close(sock.detach())
 
 
-async def _reset(transport: asyncio.Transport) -> None:
-    """Close with a reset: pending bytes go out first, then RST instead of FIN."""
-    await asyncio.sleep(0.02)
-    sock = transport.get_extra_info("socket")
-    if sock is not None:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    transport.abort()
+def _half_of_the_headers(reply: HttpReply, date: float) -> bytes:
+    head = head_bytes(reply, [], date=date)
+    return head[: len(head) // 2]
+
+
+def _half_of_the_body(reply: HttpReply, date: float) -> bytes:
+    data = frame_reply(reply, date=date)
+    return data[: len(data) - max(len(reply.body) // 2, 1)]
+
+
+def _unfinished_chunks(reply: HttpReply, date: float) -> bytes:
+    return frame_reply(reply, date=date).removesuffix(b"0\r\n\r\n")
+
+
+_BEFORE_THE_END: dict[str, Callable[[HttpReply, float], bytes]] = {
+    "close": lambda _reply, _date: b"",
+    "reset": lambda _reply, _date: b"",
+    "reset-headers": _half_of_the_headers,
+    "reset-body": _half_of_the_body,
+    "close-body": _half_of_the_body,
+    "close-after-reply": lambda reply, date: frame_reply(reply, date=date),
+    "chunked-unfinished": _unfinished_chunks,
+    "not-http": lambda _reply, _date: b"\x00\x01\x02 this is not HTTP\r\n\r\n",
+}
+"""What is sent before the connection ends."""
+
+
+def _corrupt(body: bytes, _: Fault) -> tuple[str, bytes]:
+    packed = bytearray(gzip.compress(body, mtime=0))
+    middle = len(packed) // 2
+    packed[middle : middle + 8] = bytes(byte ^ 0xFF for byte in packed[middle : middle + 8])
+    return "gzip", bytes(packed)
+
+
+_ENCODED: dict[str, Callable[[bytes, Fault], tuple[str, bytes]]] = {
+    "corrupt-gzip": _corrupt,
+    "truncated-gzip": lambda body, _: ("gzip", gzip.compress(body)[:-9]),
+    "plain-as-gzip": lambda body, _: ("gzip", body),
+    "plain-as-brotli": lambda body, _: ("br", body),
+    "gzip-bomb": lambda _, fault: ("gzip", _gzip_bomb(int(fault.options.get("bytes", GIGABYTE)))),
+}
+"""Content-Encoding and body of replies that are framed well."""
 
 
 def _gzip_bomb(size: int) -> bytes:
@@ -117,11 +155,9 @@ def _gzip_bomb(size: int) -> bytes:
     return start + block * max(size // block_size, 1) + end
 
 
-async def _blanks(size: int, drain: asyncio.Event) -> AsyncIterator[bytes]:
+def _blanks(size: int) -> Iterator[bytes]:
     yield _EMPTY_LIST
     piece = b" " * (1 << 18)
     for _ in range(max(size // len(piece), 1)):
-        await drain.wait()
         yield piece
-        await asyncio.sleep(0)
     yield b"]}"

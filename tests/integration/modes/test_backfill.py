@@ -17,8 +17,7 @@ from etl.run.backfill import Range, backfill_ids, backfill_range
 from etl.run.plan import SyncOptions
 from etl.run.report import RunReport
 from etl.settings.read import load_settings
-from etl.simulator import Account, SimulatorServer, generate_account
-from etl.simulator.account.churn import Churn
+from etl.simulator import Account, Churn, SimulatorServer, generate_account
 from etl.verify.checks import verify
 from tests.support.job import (
     Job,
@@ -225,8 +224,8 @@ def test_bad_ids_stop_everything_before_it_begins(
     assert (told.code, told.report["exit_code"]) == (2, 2)
     assert "cannot be read: No such file or directory." in told.err
     for arguments, said in (
-        ((), "Say what to read"),
-        (("--from", "2026-01-01", "--ids", "-"), "--ids stands for itself"),
+        ((), "Give --from, --to or both, or --ids FILE"),
+        (("--from", "2026-01-01", "--ids", "-"), "--ids cannot be combined with --from or --to"),
         (("--from", "2026-01-01T00:00"), "has no zone"),
     ):
         told = job.call_command("backfill", *arguments)

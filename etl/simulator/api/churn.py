@@ -13,7 +13,7 @@ _NEXT_STATUS = {0: 1, 1: 2, 2: 3}
 
 
 class Churn:
-    """Deletions, insertions and changes after each list request, so many on average.
+    """Deletions, insertions and changes after each list request, by expected number.
 
     ``uniform`` deletes and changes anywhere; of the new tokens one in three lies in the past.
     ``hostile`` aims at a reader that walks page by page: it deletes only what has been read
@@ -33,7 +33,7 @@ class Churn:
         if mode not in MODES:
             raise ValueError(f"there is no churn mode {mode!r}; use one of {', '.join(MODES)}")
         if min(delete, insert, change) < 0:
-            raise ValueError("a number of events a request cannot be negative")
+            raise ValueError("a number of events per request cannot be negative")
         self.delete, self.insert, self.change, self.mode = delete, insert, change, mode
         self.counts = {"delete": 0, "insert": 0, "change": 0}
         self._rng = random.Random(f"{seed}/churn")  # noqa: S311
@@ -96,7 +96,7 @@ class Churn:
         in_the_past = 0.5 if self.mode == "hostile" else 1 / 3
         if len(account) and rng.random() < in_the_past:
             near = account.line[rng.randrange(len(account))].created_at
-            # The account of the captures has a zero date in it; nobody uploads in the year 0.
+            # The account of the captures has a zero date in it; no upload is made in the year 0.
             # One in three joins a second that has a token already.
             step = 0 if rng.random() < 1 / 3 else rng.randrange(-30, 31)
             created_at = min(max(near, 1) + step, created_at)

@@ -1,4 +1,4 @@
-"""Faults of one page: right in form, wrong in content."""
+"""Faults of one reply: an error in its place, a page wrong in content, JSON wrong in form."""
 
 from __future__ import annotations
 
@@ -8,11 +8,47 @@ from dataclasses import replace
 import msgspec
 
 from etl.simulator.account.encode import encode_json
-from etl.simulator.api.errors import internal_server_error
+from etl.simulator.api import errors
+from etl.simulator.api.errors import ApiError
 from etl.simulator.api.reply import ListReply, ResponseProfile
-from etl.simulator.faults import Fault
+from etl.simulator.faults import Fault, RequestInfo
 
 MORE_ROWS = 7
+_KS_REASONS = {
+    "ks-expired": "EXPIRED",
+    "ks-logout": "LOGOUT",
+    "ks-actions-limit": "EXCEEDED_ACTIONS_LIMIT",
+    "ks-restricted-ip": "EXCEEDED_RESTRICTED_IP",
+}
+
+
+def api_error(fault: Fault, info: RequestInfo) -> ApiError:
+    """The error of a fault of the group ``api``."""
+    if fault.kind.startswith("ks-"):
+        return errors.invalid_ks(_KS_REASONS.get(fault.kind) or str(info.params.get("ks", "")))
+    if fault.kind == "unknown-error":
+        args = dict(fault.options.get("args", {}))
+        code = str(fault.options.get("code", "FLUX_CAPACITOR_EMPTY"))
+        return ApiError(code, str(fault.options.get("message", "Out of flux")), args)
+    make: dict[str, Callable[[], ApiError]] = {
+        "action-blocked": lambda: errors.action_blocked(info.service, info.action),
+        "service-forbidden": lambda: errors.service_forbidden(info.service, info.action),
+        "start-session-error": lambda: errors.start_session_error(info.params.get("partnerId")),
+        "internal-database-error": errors.internal_database_error,
+        "internal-server-error": errors.internal_server_error,
+    }
+    return make[fault.kind]()
+
+
+def apply_reply_fault(fault: Fault, body: bytes) -> bytes:
+    """The JSON of a reply with its fault."""
+    if fault.kind == "truncated-json":
+        return body[: max(len(body) * 3 // 5, 1)]
+    if fault.kind == "bom":
+        return b"\xef\xbb\xbf" + body
+    if fault.kind == "other-json":
+        return bytes(fault.options.get("body", b"[1,2,3]"))
+    return body
 
 
 def rows_beyond(fault: Fault | None) -> int:
@@ -28,7 +64,7 @@ def apply_page_fault(
         return reply
     if fault.kind == "memcache-down" and (profile is None or profile.shows("autoFinalize")):
         if reply.rows:
-            raise internal_server_error()
+            raise errors.internal_server_error()
         return reply
     return _CHANGES[fault.kind](reply)
 
