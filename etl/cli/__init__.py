@@ -1,10 +1,13 @@
-"""The command line: parse, call, print.  What is done is done elsewhere.
+"""The command line: parse, call, print.  One command per file.
 
-group        commands, loaded when called; the only place that turns errors into exit codes
-options      options that several commands share
-runtime      what a command needs: settings, logs, output
-database     the warehouse's address, the embedded server started if need be
-tables       results for people
+group           commands, imported when called; turns errors into exit codes
+exit_codes      the table of exit codes
+runtime         what a command needs: settings, logs, output
+options         options that several commands share
+backfill_input  what --from, --to and --ids of backfill accept
+database        the warehouse's URL, starting the embedded server if necessary
+tables          results for people
+reference       the parts of docs/reference that follow from the program
 """
 
 from etl.cli.group import main

@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 @click.option(
     "--from",
     "begin",
-    metavar="TIME",
-    help="First createdAt to read: a date (its first second in UTC) or a time with zone.",
+    metavar="DATE|TIME",
+    help="First createdAt to read: a date (00:00:00 UTC) or a time with a zone.",
 )
 @click.option(
     "--to",
     "end",
-    metavar="TIME",
-    help="Last createdAt to read, included: a date (its last second in UTC) or a time with zone.",
+    metavar="DATE|TIME",
+    help="Last createdAt to read, inclusive: a date (23:59:59 UTC) or a time with a zone.",
 )
 @click.option(
     "--ids",
     "ids_file",
     metavar="FILE",
-    help="Read the tokens with these ids, one a line; - reads standard input.",
+    help="Read the tokens with these ids, one per line; - reads standard input.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Publish nothing; print what it would need and what would change.",
+    help="Publish nothing; print the expected requests and what would change.",
 )
 @run_options
 @json_option
@@ -54,10 +54,10 @@ def backfill(
     accept_absences: int | None,
     wait_seconds: float,
 ) -> None:
-    """Read a range of createdAt, or given ids, on demand, and publish what changed.
+    """Read a range of createdAt, or given ids, and publish what changed.
 
-    Give --from, --to or both, or else --ids.  Nothing outside the range, and no other id, is
-    touched; all else is as in sync.
+    Requires --from, --to or both, or --ids.  Tokens outside the range, or with other ids, are not
+    touched; everything else works as in sync.
     """
     settings = runtime.start()
     from etl.run.plan import SyncOptions
@@ -77,15 +77,15 @@ def backfill(
 
 
 def _run(options: SyncOptions, begin: str | None, end: str | None, ids_file: str | None) -> Run:
-    """What to do; raises UsageError before anything is touched."""
+    """The run to do; raises UsageError before anything is touched."""
     from etl.cli.backfill_input import ids_of_file, read_range
     from etl.run.backfill import backfill_ids, backfill_range
 
     if ids_file is not None:
         if begin is not None or end is not None:
-            raise UsageError("--ids stands for itself: give no --from and no --to with it.")
+            raise UsageError("--ids cannot be combined with --from or --to.")
         return partial(backfill_ids, options=options, token_ids=ids_of_file(ids_file))
     if begin is None and end is None:
-        raise UsageError("Say what to read: --from, --to or both, or --ids FILE.")
+        raise UsageError("Give --from, --to or both, or --ids FILE.")
     wanted = read_range(begin, end, now=datetime.now(UTC))
     return partial(backfill_range, options=options, wanted=wanted)

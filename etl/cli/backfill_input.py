@@ -34,14 +34,14 @@ def read_range(begin: str | None, end: str | None, *, now: datetime) -> Range:
     for option, text, moment in (("--from", begin, first), ("--to", end, last)):
         if moment is not None and moment < EARLIEST:
             raise UsageError(
-                f"{option} {shown(text or '')} is before 1990, when no token was made."
+                f"{option} {shown(text or '')} is before 1990; there are no tokens that old."
             )
     if first is not None and first > now:
-        raise UsageError(f"--from {shown(begin or '')} is in the future: no token is made yet.")
-    # A day that has begun, in any zone, is not the future.
+        raise UsageError(f"--from {shown(begin or '')} is in the future.")
+    # A day that has begun in any zone is not in the future.
     if last is not None and last > now + timedelta(days=1):
         raise UsageError(
-            f"--to {shown(end or '')} is in the future: leave --to out to read up to the newest."
+            f"--to {shown(end or '')} is in the future: omit --to to read up to the newest token."
         )
     if first is not None and last is not None and first > last:
         raise UsageError(f"--from {shown(begin or '')} is after --to {shown(end or '')}.")
@@ -51,8 +51,8 @@ def read_range(begin: str | None, end: str | None, *, now: datetime) -> Range:
 def read_moment(option: str, text: str, *, is_end: bool) -> datetime:
     """A moment in UTC: a plain date is the first, or the last, second of that day in UTC.
 
-    A time needs a zone: Z, an offset or the name of one.  Of a wall clock's hour that comes twice,
-    the earlier is meant as a beginning and the later as an end.
+    A time needs a zone: Z, an offset or a name.  If an hour occurs twice on the wall clock, the
+    earlier one is used for a start and the later one for an end.
     """
     text = text.strip()
     if _DAY.fullmatch(text):
@@ -62,13 +62,13 @@ def read_moment(option: str, text: str, *, is_end: bool) -> datetime:
     match = _TIME.fullmatch(text)
     if match is None:
         raise UsageError(
-            f"{option} must be a date such as 2026-03-01, or a time with zone such as "
+            f"{option} must be a date such as 2026-03-01, or a time with a zone such as "
             f"2026-03-01T08:30:00Z, not {shown(text)}."
         )
     wall = _calendar(option, match["wall"], text)
     if match["fraction"] and match["fraction"].strip(".,0"):
         raise UsageError(
-            f"{option} {shown(text)} has a fraction of a second, and createdAt has whole seconds."
+            f"{option} {shown(text)} has a fraction of a second; createdAt has whole seconds."
         )
     if not match["zone"]:
         raise UsageError(
@@ -80,16 +80,14 @@ def read_moment(option: str, text: str, *, is_end: bool) -> datetime:
             return wall.replace(tzinfo=UTC) - zone
         return wall.replace(tzinfo=zone, fold=1 if is_end else 0).astimezone(UTC)
     except OverflowError:
-        raise UsageError(f"{option} {shown(text)} is out of all calendars.") from None
+        raise UsageError(f"{option} {shown(text)} is outside the supported date range.") from None
 
 
 def _calendar(option: str, wall: str, text: str) -> datetime:
     try:
         return datetime.fromisoformat(wall)
     except ValueError:
-        raise UsageError(
-            f"{option} {shown(text)} is not in the calendar: there is no such day or time."
-        ) from None
+        raise UsageError(f"{option} {shown(text)} is not a valid date or time.") from None
 
 
 def _zone(option: str, name: str, text: str) -> timedelta | ZoneInfo:
@@ -111,9 +109,9 @@ def _zone(option: str, name: str, text: str) -> timedelta | ZoneInfo:
 
 
 def read_ids(lines: Iterable[bytes], source: str) -> list[str]:
-    """The ids of a file, one a line; empty lines and those that begin with # say nothing.
+    """The ids of a file, one per line; empty lines and lines that start with # are ignored.
 
-    Raises UsageError that names the lines which hold no id: then nothing is to be done.
+    Raises a UsageError that names the invalid lines.
     """
     ids: list[str] = []
     wrong: list[tuple[int, str]] = []
@@ -129,7 +127,7 @@ def read_ids(lines: Iterable[bytes], source: str) -> list[str]:
     if wrong:
         raise UsageError(_no_ids(wrong, source))
     if not ids:
-        raise UsageError(f"{source} holds no id: write one a line.")
+        raise UsageError(f"{source} contains no id: write one per line.")
     return ids
 
 
@@ -145,7 +143,7 @@ def ids_of_file(name: str) -> list[str]:
 
 
 def _is_id(text: str) -> bool:
-    """Whether it may be asked for: the service takes a comma for the end of an id."""
+    """Whether the service can look it up: a comma separates ids there."""
     unfit = any(char in ",\ufffd" or char.isspace() or not char.isprintable() for char in text)
     return not unfit and len(text.encode()) <= ID_BYTES_MAX
 
@@ -153,13 +151,13 @@ def _is_id(text: str) -> bool:
 def _no_ids(wrong: list[tuple[int, str]], source: str) -> str:
     numbers = [str(number) for number, _ in wrong[:LINES_NAMED]]
     if len(wrong) > LINES_NAMED:
-        named = f"{', '.join(numbers)} and {len(wrong) - LINES_NAMED} more hold"
+        named = f"{', '.join(numbers)} and {len(wrong) - LINES_NAMED} more contain"
     elif len(numbers) > 1:
-        named = f"{', '.join(numbers[:-1])} and {numbers[-1]} hold"
+        named = f"{', '.join(numbers[:-1])} and {numbers[-1]} contain"
     else:
-        named = f"{numbers[0]} holds"
+        named = f"{numbers[0]} contains"
     lines = "Line" if len(wrong) == 1 else "Lines"
     return (
-        f"{lines} {named} no token id (such as {shown(wrong[0][1])}); nothing was done: correct "
+        f"{lines} {named} no token id (such as {shown(wrong[0][1])}); nothing was done. Correct "
         f"{source} and try again."
     )

@@ -19,7 +19,7 @@ from etl.settings.table import SETTINGS
 @log_options
 @pass_runtime
 def check(runtime: Runtime) -> None:
-    """Prove settings, service, session and warehouse; write nothing.
+    """Check settings, service, session and warehouse; write nothing.
 
     Each setting is shown with its source, secrets as ***.  The exit code is that of the first
     part that failed.
@@ -57,7 +57,7 @@ def check(runtime: Runtime) -> None:
 
 
 def _settings_rows(loaded: LoadedSettings) -> list[dict[str, object]]:
-    """Every setting as a person may see it, and where it came from."""
+    """Every setting as it may be shown, and its source."""
     wrong = {problem.fields.get("setting") for problem in loaded.problems}
     return [
         {

@@ -17,7 +17,7 @@ log = logging.getLogger("etl.cli")
 def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
     """Yield the settings with ``database_url`` filled in; the embedded server runs meanwhile.
 
-    ``create``: make the embedded server if there is none yet; else that is a
+    ``create``: create the embedded server if there is none yet; else that is a
     ConfigurationError, because a command that only reads must not leave a database behind.
     """
     if settings.database_url is not None:
@@ -35,7 +35,7 @@ def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
 
 
 def embedded_server_exists(settings: Settings) -> bool:
-    """Whether the embedded server was ever made; looks, and starts nothing."""
+    """Whether the embedded server was ever created; starts nothing."""
     from etl.embedded.server import default_data_dir
 
     folder = settings.data_dir or default_data_dir()
@@ -46,9 +46,9 @@ def embedded_server_exists(settings: Settings) -> bool:
 
 
 def migrate_embedded(settings: Settings) -> None:
-    """Bring the embedded warehouse to this program's version, so that sync works at once.
+    """Migrate the embedded warehouse, so that sync works at once.
 
-    Only the embedded one: the schema of a shared database is changed when its owner says so.
+    Only the embedded one: the schema of a shared database is migrated when its owner says so.
     """
     from etl.warehouse.schema.revision import migrate, schema_state
 

@@ -21,29 +21,29 @@ ROWS_SHOWN = 8
 
 @click.command()
 @click.option(
-    "--nights", type=click.IntRange(2, 60), default=7, show_default=True, help="Nights to live."
+    "--nights", type=click.IntRange(2, 60), default=7, show_default=True, help="Nights to simulate."
 )
 @click.option(
     "--tokens",
     type=click.IntRange(100, 1_000_000),
     default=5_000,
     show_default=True,
-    help="Tokens of the account when it begins.",
+    help="Tokens of the account at the start.",
 )
 @click.option(
-    "--seed", type=int, default=1, show_default=True, help="Another seed, another account."
+    "--seed", type=int, default=1, show_default=True, help="Seed of the simulated account."
 )
 @json_option
 @log_options
 @pass_runtime
 def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
-    """Let a simulated account live through a week of nights.
+    """Sync a simulated account over seven simulated nights.
 
-    Each night is synced into the embedded Postgres, schema kaltura_demo, whatever DATABASE_URL
-    says; then a few questions of analysts are answered on screen.
+    Each night is synced into the embedded Postgres, schema kaltura_demo, regardless of
+    DATABASE_URL; then example questions of analysts are answered on screen.
     """
     if not runtime.verbose:
-        runtime.quiet = True  # the lines of the nights say it already
+        runtime.quiet = True  # the line of each night has it already
     data_dir = runtime.start().data_dir
     runtime.stop.install()
     from etl.cli.database import open_warehouse

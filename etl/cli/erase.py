@@ -15,8 +15,8 @@ from etl.errors import UsageError
 log = logging.getLogger("etl.cli")
 
 STILL_THERE = (
-    "Backups, WAL archives, replicas that lag, and archives of replies still hold the data: let "
-    "them age out or delete them; see docs/howto/erase.md."
+    "Backups, WAL archives, lagging replicas and archives of replies still contain the data: let "
+    "them expire or delete them; see docs/howto/erase.md."
 )
 
 
@@ -38,9 +38,11 @@ STILL_THERE = (
 @click.option(
     "--again",
     is_flag=True,
-    help="All who were erased before and are here again: after a backup was restored.",
+    help="Repeat earlier erasures whose data is present again: after restoring a backup.",
 )
-@click.option("--apply", is_flag=True, help="Do it; without this option it is only counted.")
+@click.option(
+    "--apply", is_flag=True, help="Apply the changes; without this option they are only counted."
+)
 @setting_options("partner_id", "schema")
 @json_option
 @log_options
@@ -52,17 +54,17 @@ def erase(
     again: bool,
     apply: bool,
 ) -> None:
-    """Replace a user's or a token's personal data by pseudonyms, for good.
+    """Replace a user's or a token's personal data with pseudonyms, irreversibly.
 
-    User id, file names and unknown keys of every version, and rejected rows; what comes in later is
-    replaced before it is stored.  Needs the role that owns the tables, and cannot be undone.  The
-    key is ETL_ERASURE_KEY, or one that the warehouse keeps.
+    This covers user id, file names and unknown keys in every version, and rejected rows; data that
+    arrives later is replaced before it is stored.  Requires the role that owns the tables.  The
+    key is ETL_ERASURE_KEY, or one that the warehouse stores.
     """
     settings = runtime.start()
     partner_id = settings.require_partner_id()
     if not (user_ids or token_ids or again):
-        raise UsageError("Nobody is named: give --user-id, --token-id or --again.")
-    # Signals keep their plain meaning: whatever ends the process, the transaction is undone.
+        raise UsageError("Give --user-id, --token-id or --again.")
+    # Signals keep their default action: whatever ends the process, the transaction rolls back.
     from etl.cli.database import open_warehouse
     from etl.warehouse.privacy.erase import erase as erase_subjects
     from etl.warehouse.privacy.subject import Subject
@@ -87,12 +89,12 @@ def erase(
     for number, each in enumerate(erased, 1):
         if each.similar_ids:
             log.warning(
-                "user %d: %d other user ids differ in upper and lower case only; they stay",
+                "user %d: %d other user ids differ only in case; they are not erased",
                 number,
                 each.similar_ids,
             )
         if not each.tokens:
-            log.warning("%s %d: nothing of it is stored", each.kind, number)
+            log.warning("%s %d: nothing is stored for it", each.kind, number)
     result = {
         "status": "succeeded" if apply else "dry run",
         "applied": apply,

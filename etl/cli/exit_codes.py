@@ -1,4 +1,4 @@
-"""The one table of exit codes: what an orchestrator may rely on."""
+"""The table of exit codes, on which orchestrators rely."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ EXIT_CODES: dict[int, str] = {
     130: "interrupted by SIGINT",
     143: "interrupted by SIGTERM",
 }
-WORTH_ANOTHER_TRY = frozenset({69, 74, 75})
+WORTH_RETRYING = frozenset({69, 74, 75})
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code for whatever ended the program.  What nobody foresaw is a bug."""
+    """The exit code for whatever ended the program; an unexpected exception is a bug."""
     if isinstance(error, EtlError):
         return error.exit_code
     if isinstance(error, KeyboardInterrupt):

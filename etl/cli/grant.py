@@ -23,11 +23,11 @@ def _role_option(kind: str, text: str) -> Callable[[Command], Command]:
 
 
 @click.command()
-@_role_option("loader", "Role that runs sync; cannot change what was published before.")
+@_role_option("loader", "Role that runs sync; cannot change what was published earlier.")
 @_role_option("analyst", "Role that reads the views and the published tables.")
 @_role_option("auditor", "Role that runs verify, status and report; reads only.")
 @click.option(
-    "--apply", is_flag=True, help="Execute the statements, in one transaction, and check them."
+    "--apply", is_flag=True, help="Execute the statements in one transaction, and check the result."
 )
 @setting_options("schema")
 @json_option
@@ -36,11 +36,11 @@ def _role_option(kind: str, text: str) -> Callable[[Command], Command]:
 def grant(
     runtime: Runtime, loader: str | None, analyst: str | None, auditor: str | None, apply: bool
 ) -> None:
-    """Print or apply what the roles that load and that read may do.
+    """Print or apply the privileges of the loader, analyst and auditor roles.
 
-    The roles must exist.  Each gets what it needs; what else it has on this schema is taken from
-    it.  Run it again after each migrate.  Without --apply nothing is changed: the statements can
-    be pasted into psql.
+    The roles must exist.  Each is granted what it needs; its other privileges on this schema are
+    revoked.  Run it again after each migrate.  Without --apply nothing is changed: the statements
+    can be pasted into psql.
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse
@@ -64,6 +64,6 @@ def grant(
             }
         )
         return
-    # Not a table: what is pasted into psql must not be broken into lines of a terminal's width.
+    # Not a table: statements to paste into psql must not be wrapped at the terminal's width.
     done = "Executed" if apply else "Not executed (--apply does that)"
     write_output(f"-- {done}:\n{found.script()}")

@@ -1,4 +1,4 @@
-"""The group of commands.  Each is imported when it is called, so that ``--help`` is quick.
+"""The group of commands.  Each is imported when it is called, so that ``--help`` is fast.
 
 This is the only place that catches every exception: it turns them into one line and an exit code.
 """
@@ -31,21 +31,21 @@ from etl.process.secrets import scrub
 
 log = logging.getLogger("etl.cli")
 
-# The help texts stand here so that the group's --help imports no command; a test compares them.
+# Repeated here so that the group's --help imports no command; a test compares them.
 COMMANDS: dict[str, str] = {
-    "check": "Prove settings, service, session and warehouse; write nothing.",
+    "check": "Check settings, service, session and warehouse; write nothing.",
     "migrate": "Bring the warehouse's schema to this program's version.",
     "sync": "Read the account's upload tokens and publish what changed.",
-    "backfill": "Read a range of createdAt, or given ids, on demand, and publish what changed.",
-    "replay": "Make the warehouse again from its archive, stamps included.",
-    "status": "Show the last runs, how fresh the data are, and counts by status.",
+    "backfill": "Read a range of createdAt, or given ids, and publish what changed.",
+    "replay": "Rebuild the warehouse from an archive, with the original timestamps.",
+    "status": "Show recent runs, the freshness of the data, and counts by status.",
     "verify": "Check the invariants and re-derive the certificates of completeness.",
-    "report": "Write a page for those who would rather look: one HTML file.",
-    "grant": "Print or apply what the roles that load and that read may do.",
-    "erase": "Replace a user's or a token's personal data by pseudonyms, for good.",
-    "prune": "Delete old pages, rejected rows and, if asked for, versions.",
-    "demo": "Let a simulated account live through a week of nights.",
-    "simulate": "Serve a stand-in for Kaltura on the loopback interface until interrupted.",
+    "report": "Generate a self-contained HTML report.",
+    "grant": "Print or apply the privileges of the loader, analyst and auditor roles.",
+    "erase": "Replace a user's or a token's personal data with pseudonyms, irreversibly.",
+    "prune": "Delete old pages, rejected rows and, on request, superseded versions.",
+    "demo": "Sync a simulated account over seven simulated nights.",
+    "simulate": "Serve a simulated Kaltura on the loopback interface until interrupted.",
 }
 
 
@@ -84,14 +84,14 @@ class LazyGroup(click.Group):
         if not standalone_mode:
             return super().main(args, prog_name, complete_var, standalone_mode=False, **extra)
         for stream in (sys.stdout, sys.stderr):
-            # A terminal that knows no such character must not end a run.
+            # A character that the terminal cannot show must not end a run.
             with contextlib.suppress(Exception):
                 stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
         runtime = Runtime()
         arguments = list(sys.argv[1:] if args is None else args)
         name = prog_name or "kaltura-etl"
         try:
-            # Not click's own main: it ends silently with 1 on any broken pipe, a socket's too.
+            # Not click's own main: it exits silently with 1 on any broken pipe, even a socket's.
             self._main_shell_completion(extra, name, complete_var)
             with self.make_context(name, arguments, obj=runtime, **extra) as context:
                 self.invoke(context)
@@ -101,18 +101,18 @@ class LazyGroup(click.Group):
         except BaseException as error:
             if isinstance(error, SystemExit):
                 raise
-            code = _tell(error, runtime)
-        # At the interpreter's end a closed pipe would change the exit code to 120.
+            code = _report(error, runtime)
+        # A closed pipe would change the exit code to 120 when the interpreter exits.
         if _output_is_broken():
             abandon_stream(sys.stdout)
         runtime.stop.end()
         sys.exit(code)
 
 
-def _tell(error: BaseException, runtime: Runtime) -> int:
-    """Say in one line what ended the program, and return its exit code."""
+def _report(error: BaseException, runtime: Runtime) -> int:
+    """Report in one line what ended the program, and return its exit code."""
     if isinstance(error, BrokenPipeError) and _output_is_broken():
-        # The reader of --help or of a listing went away: what --help | head means.
+        # The reader of --help or of a result is gone, as with --help | head.
         abandon_stream(sys.stdout)
         return 0
     if isinstance(error, click.exceptions.NoArgsIsHelpError):
@@ -130,10 +130,10 @@ def _tell(error: BaseException, runtime: Runtime) -> int:
     else:
         kind, code = EtlError.kind, exit_code_of(error)
         places = exception_places(error)
-        # The exception's own text may hold a row or a statement: --verbose shows what is safe.
+        # The exception's own text may contain a row or a statement: --verbose shows what is safe.
         message = (
             f"This is a bug: {type(error).__name__} at {places[-1] if places else 'start'}. "
-            "Run the command again with --verbose and report what it says."
+            "Run the command again with --verbose and report its output."
         )
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.kind, "Interrupted."
@@ -157,7 +157,7 @@ def _tell(error: BaseException, runtime: Runtime) -> int:
 
 
 def _log_error(error: BaseException, message: str, kind: str, code: int) -> None:
-    """As a log event where logs are JSON, else as every other program says it."""
+    """As a log event in the format of the logs."""
     handlers = logging.getLogger().handlers
     if not any(isinstance(each, StandardErrorHandler) for each in handlers):
         # The command line was wrong before the settings were read.
@@ -206,6 +206,6 @@ def _print_version(context: click.Context, parameter: click.Parameter, value: bo
 def main() -> None:
     """Keep the complete history of a Kaltura account's upload tokens in Postgres.
 
-    Settings come from a command's options, else the environment, else the file that VARIABLE_FILE
-    names; kaltura-etl check shows each with its source.
+    Settings come from a command's options, else the environment, else the file named by
+    VARIABLE_FILE; kaltura-etl check shows each with its source.
     """

@@ -16,8 +16,8 @@ from etl.cli.runtime import Runtime
 def migrate(runtime: Runtime) -> None:
     """Bring the warehouse's schema to this program's version.
 
-    Safe to run again and to run twice at once.  Without DATABASE_URL it makes the embedded
-    Postgres, if there is none yet.
+    Idempotent, and safe to run concurrently.  Without DATABASE_URL it creates the embedded
+    Postgres if there is none yet.
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse

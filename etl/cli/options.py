@@ -30,7 +30,7 @@ def runtime_of(context: click.Context) -> Runtime:
 
 
 def setting_options(*field_names: str) -> Callable[[Command], Command]:
-    """An option for each of these settings.
+    """Add an option for each of these settings.
 
     The text goes to ``Runtime.flags`` unparsed: environment, file and flag share one parser.
     """
@@ -39,7 +39,7 @@ def setting_options(*field_names: str) -> Callable[[Command], Command]:
         if value is None:
             return
         if not value.strip():
-            # As a variable, empty means not set; as a flag, it is a script's unset variable.
+            # An empty variable counts as not set; an empty flag is a mistake in a script.
             raise click.BadParameter("must not be empty.", context, parameter)
         runtime_of(context).flags[str(parameter.name)] = value
 
@@ -64,7 +64,7 @@ def setting_options(*field_names: str) -> Callable[[Command], Command]:
 
 
 def _type_of(parse: Callable[[str], T]) -> Callable[[str], T]:
-    """The type of an option that is read as a setting is."""
+    """The click type of a setting's parser."""
 
     def convert(text: str) -> T:
         try:
@@ -109,7 +109,7 @@ def run_options(command: Command) -> Command:
         click.option(
             "--no-resume",
             is_flag=True,
-            help="Start over instead of resuming a run that failed.",
+            help="Start over instead of resuming a failed run.",
         ),
     ):
         command = decorate(command)
@@ -125,7 +125,7 @@ def _set(name: str) -> Callable[[click.Context, click.Parameter, bool], None]:
     return callback
 
 
-# Eager: a later option that is wrong must still be answered in the form that was asked for.
+# Eager: an error in a later option must still be reported as JSON.
 json_option = click.option(
     "--json",
     is_flag=True,
@@ -151,10 +151,10 @@ def log_options(command: Command) -> Command:
         is_flag=True,
         expose_value=False,
         callback=_set("verbose"),
-        help="Log everything.",
+        help="Log at DEBUG level.",
     )(command)
 
 
 def pass_runtime(command: Command) -> Command:
-    """Hand the ``Runtime`` to the command as its first argument."""
+    """Pass the ``Runtime`` to the command as its first argument."""
     return click.make_pass_decorator(Runtime, ensure=True)(command)

@@ -18,13 +18,13 @@ _DAYS = click.IntRange(min=0, max=36_500)
     "--pages-days",
     type=_DAYS,
     metavar="N",
-    help="Delete pages of runs that began more than N days ago. [default ETL_KEEP_PAGES_DAYS]",
+    help="Delete pages of runs that started more than N days ago. [default ETL_KEEP_PAGES_DAYS]",
 )
 @click.option(
     "--rejected-days",
     type=_DAYS,
     metavar="N",
-    help="Delete their rejected rows. [default ETL_KEEP_PAGES_DAYS]",
+    help="Delete rejected rows of runs that old. [default ETL_KEEP_PAGES_DAYS]",
 )
 @click.option(
     "--versions-days",
@@ -32,7 +32,9 @@ _DAYS = click.IntRange(min=0, max=36_500)
     metavar="N",
     help="Delete versions superseded more than N days ago; without this option none.",
 )
-@click.option("--apply", is_flag=True, help="Do it; without this option it is only counted.")
+@click.option(
+    "--apply", is_flag=True, help="Apply the changes; without this option they are only counted."
+)
 @setting_options("keep_pages_days", "partner_id", "schema")
 @json_option
 @log_options
@@ -44,10 +46,10 @@ def prune(
     versions_days: int | None,
     apply: bool,
 ) -> None:
-    """Delete old pages, rejected rows and, if asked for, versions.
+    """Delete old pages, rejected rows and, on request, superseded versions.
 
-    The latest version of a token is always kept.  For one account when KALTURA_PARTNER_ID is set,
-    else for all of the warehouse.  What was deleted is recorded in the table pruning.
+    The latest version of a token is always kept.  Applies to one account if KALTURA_PARTNER_ID is
+    set, else to the whole warehouse.  Deletions are recorded in the table pruning.
     """
     settings = runtime.start()
     runtime.stop.install()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from etl.cli.exit_codes import EXIT_CODES, WORTH_ANOTHER_TRY
+from etl.cli.exit_codes import EXIT_CODES, WORTH_RETRYING
 from etl.cli.group import COMMANDS, main
 from etl.settings.table import SETTINGS
 
@@ -35,9 +35,9 @@ def help_texts() -> str:
 
 
 def exit_codes_table() -> str:
-    lines = ["| Exit code | Meaning | Worth another try |", "|---|---|---|"]
+    lines = ["| Exit code | Meaning | Worth retrying |", "|---|---|---|"]
     lines += [
-        f"| {code} | {meaning} | {'yes' if code in WORTH_ANOTHER_TRY else ''} |"
+        f"| {code} | {meaning} | {'yes' if code in WORTH_RETRYING else ''} |"
         for code, meaning in EXIT_CODES.items()
     ]
     return "\n".join(lines)
@@ -60,13 +60,13 @@ PARTS = {
 
 
 def with_parts(file_name: str, text: str) -> str:
-    """``text`` with everything between ``<!-- begin NAME -->`` and ``<!-- end NAME -->`` new."""
+    """``text`` with new parts between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``."""
     for name, render in PARTS[file_name].items():
         markers = re.compile(rf"(<!-- begin {name} -->\n).*?(\n<!-- end {name} -->)", re.DOTALL)
         body = render()
         text, found = markers.subn(lambda match, body=body: match[1] + body + match[2], text)  # type: ignore[misc]
         if found != 1:
-            raise LookupError(f"{file_name} must hold the markers of {name} once")
+            raise LookupError(f"{file_name} must contain the markers of {name} once")
     return text
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option(
     "--into-schema",
     metavar="NAME",
-    help="Make this schema and replay into it, instead of into ETL_SCHEMA.",
+    help="Create this schema and replay into it instead of into ETL_SCHEMA.",
 )
 @click.option(
     "--until",
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 @click.option(
     "--check",
     is_flag=True,
-    help="Publish nothing; compare the warehouse with what its archive comes to.",
+    help="Publish nothing; compare the warehouse with a replay of its archive.",
 )
 @click.option(
     "--accept-gaps",
     is_flag=True,
-    help="Replay although published runs are missing; the history then begins anew there.",
+    help="Replay even if published runs are missing; the history restarts after each gap.",
 )
 @setting_options("schema")
 @json_option
@@ -51,18 +51,18 @@ def replay(
     check: bool,
     accept_gaps: bool,
 ) -> None:
-    """Make the warehouse again from its archive, stamps included.
+    """Rebuild the warehouse from an archive, with the original timestamps.
 
-    ARCHIVE is what --archive was given: a folder, or an s3://, gs:// or az:// address.  The
-    warehouse must be empty; a replay that was interrupted goes on where it was.
+    ARCHIVE is the value of --archive: a directory, or an s3://, gs:// or az:// URL.  The warehouse
+    must be empty; an interrupted replay continues where it stopped.
 
-    With --check the archive is replayed into a schema of its own, which is dropped afterwards, and
-    compared row by row; the exit code is 65 if anything differs.
+    With --check the archive is replayed into a temporary schema and compared row by row; the exit
+    code is 65 if anything differs.
     """
     if check and (into_schema is not None or until is not None or accept_gaps):
         raise UsageError(
-            "--check compares the whole warehouse with the whole archive: it takes none of "
-            "--into-schema, --until and --accept-gaps."
+            "--check compares the whole warehouse with the whole archive: it cannot be combined "
+            "with --into-schema, --until or --accept-gaps."
         )
     settings = runtime.start()
     if into_schema is not None:
@@ -142,7 +142,7 @@ def _check(runtime: Runtime, settings: Settings, archives: tuple[str, ...]) -> N
     runtime.print_result(result, *tables)
     if not found.equal:
         raise DataRefused(
-            "The warehouse is not what its archive comes to; what differs is in the result.",
+            "The warehouse differs from a replay of its archive; the result has the differences.",
             reason="replay_check",
         )
 

@@ -25,38 +25,38 @@ STANDARD_OUTPUT = "-"
     metavar="FILE",
     default="kaltura-report.html",
     show_default=True,
-    help="File to write, replaced if it exists; - for standard output.",
+    help="File to write, replaced if it exists; - writes to standard output.",
 )
 @click.option(
     "--days",
     type=click.IntRange(1, DAYS_MAX),
     default=30,
     show_default=True,
-    help="Days shown, up to that of the last published run.",
+    help="Days to show, up to the day of the last published run.",
 )
 @click.option(
     "--time-zone",
     metavar="ZONE",
     default="UTC",
     show_default=True,
-    help="Zone in which days are cut and times shown, such as Europe/Berlin.",
+    help="Time zone of days and times, such as Europe/Berlin.",
 )
 @setting_options("partner_id", "schema")
 @json_option
 @log_options
 @pass_runtime
 def report(runtime: Runtime, output: str, days: int, time_zone: str) -> None:
-    """Write a page for those who would rather look: one HTML file.
+    """Generate a self-contained HTML report.
 
-    It shows how fresh and how complete the data are, uploads by outcome, the time that they take,
-    what is stuck and what vanished, failures by size, the busiest users and the last runs. The
-    file asks no other computer for anything, so it can be mailed. It holds names of people and
-    files. Charts need the extra kaltura-etl[report]; without it there are tables.
+    It shows how fresh and complete the data are, uploads by outcome and duration, stuck and
+    vanished uploads, failures by size, the busiest users and recent runs.  The file loads nothing
+    from the network, so it can be mailed; it contains names of people and files.  Charts need the
+    extra kaltura-etl[report]; without it there are tables.
     """
     settings = runtime.start()
     to_standard_output = output == STANDARD_OUTPUT
     if to_standard_output and runtime.json:
-        raise UsageError("--json and --output - both want standard output; name a file.")
+        raise UsageError("--json and --output - both write to standard output; name a file.")
     zone = _zone(time_zone)
     runtime.stop.install()
     from etl.cli.database import open_warehouse
@@ -100,7 +100,7 @@ def report(runtime: Runtime, output: str, days: int, time_zone: str) -> None:
 
 
 def _zone(name: str) -> tzinfo:
-    """The time zone; UTC needs no data of the system's, which a small container may lack."""
+    """The time zone; UTC needs no time zone data, which a small container may lack."""
     if name == "UTC":
         return UTC
     from zoneinfo import ZoneInfo
@@ -109,6 +109,6 @@ def _zone(name: str) -> tzinfo:
         return ZoneInfo(name)
     except (OSError, ValueError, LookupError):
         raise UsageError(
-            f"--time-zone: no time zone is named {name}. Write it like Europe/Berlin; if it is "
-            "right, the system lacks its data (Debian: tzdata)."
+            f"--time-zone: there is no time zone {name}. Use a name such as Europe/Berlin; if "
+            "it is correct, the system lacks time zone data (Debian: tzdata)."
         ) from None

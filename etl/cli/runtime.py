@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("etl.cli")
 
 PIPE_WIDTH = 160
-"""Columns of a table that does not go to a terminal: enough not to break lines."""
+"""Columns of a table that is not printed on a terminal: enough not to wrap lines."""
 
 
 class Run(Protocol):
@@ -56,7 +56,7 @@ class Runtime:
         self._json_log = False
 
     def load(self) -> LoadedSettings:
-        """Load the settings as far as they go, and begin to log as they say."""
+        """Load the settings as far as they are valid, and configure logging."""
         loaded = load_settings(self.flags)
         settings = loaded.settings
         level = settings.log_level
@@ -73,7 +73,7 @@ class Runtime:
         return loaded
 
     def start(self) -> Settings:
-        """The settings; the first wrong one is raised."""
+        """The settings; raises the first problem."""
         loaded = self.load()
         for warning in loaded.warnings:
             log.warning(warning)
@@ -135,14 +135,14 @@ class Runtime:
 
 
 def write_output(text: str) -> None:
-    """Write a result.  When nobody reads it any more, what was done stays done: no error."""
+    """Write a result.  If its reader is gone, what was done stays done: no error."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
     except BrokenPipeError:
         abandon_stream(sys.stdout)
     except (OSError, ValueError, AttributeError) as exc:
-        # A full disk, or a standard output that was closed before we began.
+        # A full disk, or a standard output that was closed before the program started.
         abandon_stream(sys.stdout)
         reason = getattr(exc, "strerror", None) or "it is closed"
         log.error("The result could not be written to standard output: %s.", reason)

@@ -1,4 +1,4 @@
-"""``kaltura-etl simulate``: a stand-in for the Kaltura service, for trials and experiments."""
+"""``kaltura-etl simulate``: a simulated Kaltura service, for trials and experiments."""
 
 from __future__ import annotations
 
@@ -8,28 +8,40 @@ import click
 
 
 @click.command()
-@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 takes any free one.")
+@click.option("--port", type=click.IntRange(0, 65535), default=0, help="0 picks any free port.")
 @click.option(
     "--account", "account_file", metavar="FILE", help="Serve the objects of a list reply."
 )
-@click.option("--tokens", type=click.IntRange(min=0), help="Make an account of so many tokens.")
+@click.option(
+    "--tokens", type=click.IntRange(min=0), help="Generate an account of this many tokens."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
-@click.option("--partner-id", type=int, help="Default 102, or what the rows of FILE say.")
+@click.option("--partner-id", type=int, help="Default 102, or the partner id in FILE.")
 @click.option("--admin-secret", help="Default: that of the recorded account.")
 @click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0)
 @click.option("--page-cap", type=click.IntRange(min=1), default=500, show_default=True)
-@click.option("--churn-delete", type=click.FloatRange(min=0), default=0.0, help="Events a request.")
-@click.option("--churn-insert", type=click.FloatRange(min=0), default=0.0, help="Events a request.")
-@click.option("--churn-change", type=click.FloatRange(min=0), default=0.0, help="Events a request.")
+@click.option(
+    "--churn-delete", type=click.FloatRange(min=0), default=0.0, help="Events per request."
+)
+@click.option(
+    "--churn-insert", type=click.FloatRange(min=0), default=0.0, help="Events per request."
+)
+@click.option(
+    "--churn-change", type=click.FloatRange(min=0), default=0.0, help="Events per request."
+)
 @click.option(
     "--churn-mode",
     type=click.Choice(["uniform", "hostile"]),
     default="uniform",
-    help="hostile deletes what has been read already.",
+    help="hostile deletes tokens that have been read already.",
 )
-@click.option("--shuffle-ties", is_flag=True, help="Draw the order within a second anew each time.")
+@click.option(
+    "--shuffle-ties", is_flag=True, help="Reorder tokens of the same second on every request."
+)
 @click.option("--fault", "faults", multiple=True, metavar="KIND", help="May be repeated.")
-@click.option("--fault-rate", type=click.FloatRange(0, 1), default=1.0, help="Of the requests.")
+@click.option(
+    "--fault-rate", type=click.FloatRange(0, 1), default=1.0, help="Share of the requests."
+)
 @click.option("--fault-count", type=click.IntRange(min=1), help="Only the first N requests.")
 @click.option(
     "--fault-where",
@@ -37,9 +49,14 @@ import click
     default="any",
     help="Only requests of this kind.",
 )
-@click.option("--poison", multiple=True, metavar="ID", help="A row that fails every page with it.")
+@click.option(
+    "--poison",
+    multiple=True,
+    metavar="ID",
+    help="Id of a token that makes every page with it fail.",
+)
 def simulate(**options: Any) -> None:
-    """Serve a stand-in for Kaltura on the loopback interface until interrupted.
+    """Serve a simulated Kaltura on the loopback interface until interrupted.
 
     Prints one line, "listening on http://127.0.0.1:PORT", when it is ready.
     """
@@ -57,7 +74,7 @@ def simulate(**options: Any) -> None:
         raise click.UsageError(
             f"Port {options['port']} cannot be used: {exc.strerror or exc}."
         ) from exc
-    # The account stays as long as the process; looking through it for garbage costs time.
+    # The account lives as long as the process; scanning it for garbage costs time.
     gc.collect()
     gc.freeze()
     click.echo(f"listening on {server.url}")

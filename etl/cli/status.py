@@ -14,9 +14,9 @@ from etl.cli.runtime import Runtime
 @log_options
 @pass_runtime
 def status(runtime: Runtime) -> None:
-    """Show the last runs, how fresh the data are, and counts by status.
+    """Show recent runs, the freshness of the data, and counts by status.
 
-    For one account when KALTURA_PARTNER_ID is set, else for all of the warehouse.
+    For one account if KALTURA_PARTNER_ID is set, else for the whole warehouse.
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse

@@ -24,7 +24,7 @@ from etl.errors import UsageError
     "--full-every",
     type=duration_type,
     metavar="DURATION",
-    help="Make an incremental run a full one when the last full certificate is older, such as 7d.",
+    help="Run in full mode if the last full certificate is older than this, such as 7d.",
 )
 @click.option("--dry-run", is_flag=True, help="Publish nothing; print what would change.")
 @run_options
@@ -42,15 +42,15 @@ def sync(
 ) -> None:
     """Read the account's upload tokens and publish what changed.
 
-    Readers of the warehouse see the state before or the state after, never a mixture; a run that
-    fails changes nothing that they can see.
+    Publication is atomic: readers see the state before or after the run, and a failed run changes
+    nothing that they can see.
 
-    An incremental run is cheap enough for every five minutes.  It does not see that a finished
-    token was changed or deleted: the next full run does.  Without a full run to build on, it is
-    one itself, and says so.
+    An incremental run is cheap enough for every five minutes.  It does not detect that a finished
+    token was changed or deleted; the next full run does.  Without a full run to build on, it runs
+    in full mode and says so.
     """
     if full_every is not None and mode != "incremental":
-        raise UsageError("--full-every needs --mode incremental: a full run is one anyway.")
+        raise UsageError("--full-every requires --mode incremental.")
     settings = runtime.start()
     settings.credential()
     settings.require_partner_id()

@@ -68,7 +68,7 @@ def facts_table(title: str, facts: Mapping[str, object]) -> RenderableType:
 def rows_table(
     title: str, rows: Sequence[Mapping[str, object]], *, shown: int = ROWS_SHOWN
 ) -> RenderableType:
-    """One line a row, at most ``shown``; columns as the rows name them, empty ones left out."""
+    """One line per row, at most ``shown``; columns as the rows name them, without empty ones."""
     table = _table()
     names = list(dict.fromkeys(name for row in rows for name in row if row[name] not in (None, "")))
     for name in names:
@@ -90,7 +90,7 @@ def rows_table(
 
 
 def tables_of(summary: Mapping[str, object]) -> Iterable[RenderableType]:
-    """A table for each list of rows and each group of facts in ``summary``."""
+    """A table per list of rows and per group of facts in ``summary``."""
     single = {key: value for key, value in summary.items() if not isinstance(value, Mapping | list)}
     if single:
         yield facts_table("", single)
@@ -128,14 +128,14 @@ def report_tables(report: dict[str, Any]) -> list[RenderableType]:
 
 
 def _cell_of(name: str, value: object) -> Text:
-    # A number that names something is not a quantity: partner_id 1234567 gets no separators.
+    # An identifier is not a quantity: partner_id 1234567 gets no separators.
     if name in ("pid", "seq") or name.endswith("_id"):
         return cell(None if value is None else str(value))
     return cell(value)
 
 
 def _titled(title: str, table: Table) -> RenderableType:
-    # Not the table's own title: that is broken to the width of the columns.
+    # Not the table's own title: that is wrapped to the width of the columns.
     heading = Text(printable(title.replace("_", " ")), style="bold")
     return Group(Text(""), heading, Text(""), table) if title else table
 

@@ -22,13 +22,13 @@ SEED_MAX = 2**63 - 1
     "sample",
     type=click.IntRange(1, SAMPLE_MAX),
     metavar="N",
-    help="Also ask the service for N known tokens, and compare.",
+    help="Also look N known tokens up in the service, and compare.",
 )
 @click.option(
     "--seed",
     type=click.IntRange(0, SEED_MAX),
     metavar="N",
-    help="Choose the same tokens as the run that showed this seed.",
+    help="Sample the same tokens as the run that printed this seed.",
 )
 @setting_options("partner_id", "service_url", "schema")
 @json_option
@@ -37,12 +37,12 @@ SEED_MAX = 2**63 - 1
 def verify(runtime: Runtime, sample: int | None, seed: int | None) -> None:
     """Check the invariants and re-derive the certificates of completeness.
 
-    Each check looks for rows that must not be; the exit code is 65 if one finds any. With --source,
-    tokens chosen at random are read again by their ids: half of them recorded as listed, half as
-    absent. What changed since the last run is no breach.
+    Each check looks for rows that must not exist; the exit code is 65 if one finds any.  With
+    --source, randomly chosen tokens are looked up by id: half of them recorded as listed, half as
+    absent.  Changes since the last run are no violations.
     """
     if seed is not None and sample is None:
-        raise UsageError("--seed chooses the sample of --source: give both.")
+        raise UsageError("--seed requires --source.")
     settings = runtime.start()
     if sample is not None:
         settings.credential()

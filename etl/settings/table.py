@@ -20,7 +20,7 @@ _METADATA_KEY = "setting"
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What is said about a setting in help texts, documents and ``check``."""
+    """What help texts, documentation and ``check`` show of a setting."""
 
     name: str
     """Name of the environment variable."""
@@ -32,12 +32,12 @@ class Description:
 
     @property
     def flag(self) -> str:
-        """The command-line option, for the commands that offer it."""
+        """The command-line option, in the commands that have it."""
         bare = self.name.removeprefix("ETL_").removeprefix("KALTURA_")
         return "--" + bare.lower().replace("_", "-")
 
     def text(self, value: object) -> str:
-        """The value as a person may see it: secrets as ***."""
+        """The value as it may be shown: secrets as ***."""
         if value is None:
             return ""
         if self.field_name == "database_url":
@@ -60,14 +60,14 @@ def _setting(
     secret: bool = False,
 ) -> T:
     description = Description(name, purpose, parse, secret)
-    # repr=False for all secrets: a Settings in a log line or a traceback shows none of them.
+    # repr=False for all secrets: a Settings in a log line or a traceback must not show them.
     made: T = field(default=default, repr=not secret, metadata={_METADATA_KEY: description})
     return made
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """The one way in which the session is opened."""
+    """The credential with which the session is opened."""
 
     kind: str
     """``app_token``, ``admin_secret`` or ``ks``."""
@@ -90,10 +90,10 @@ class Settings:
         None,
         "KALTURA_PARTNER_ID",
         values.whole_number(1, 2**31 - 1),
-        "Number of the Kaltura account.",
+        "Partner id: the number of the Kaltura account.",
     )
     app_token_id: str | None = _setting(
-        None, "KALTURA_APP_TOKEN_ID", values.secret, "Id of the app token (recommended way in)."
+        None, "KALTURA_APP_TOKEN_ID", values.secret, "Id of the app token (recommended)."
     )
     app_token: str | None = _setting(
         None, "KALTURA_APP_TOKEN", values.secret, "The app token itself.", secret=True
@@ -102,91 +102,91 @@ class Settings:
         None,
         "KALTURA_APP_TOKEN_HASH",
         values.one_of("MD5", "SHA1", "SHA256", "SHA512"),
-        "Hash that the app token was made with; without it, each is tried.",
+        "Hash type of the app token; if unset, each type is tried.",
     )
     admin_secret: str | None = _setting(
         None,
         "KALTURA_ADMIN_SECRET",
         values.secret,
-        "The account's admin secret: sessions are made on this machine.",
+        "The account's admin secret; sessions are created locally.",
         secret=True,
     )
     ks: str | None = _setting(
         None,
         "KALTURA_KS",
         values.secret,
-        "A ready session of admin type; it cannot be renewed.",
+        "An existing session of admin type; it cannot be renewed.",
         secret=True,
     )
     database_url: str | None = _setting(
         None,
         "DATABASE_URL",
         values.database_url,
-        "Address of the warehouse, postgresql://…; without it, an embedded Postgres.",
+        "URL of the warehouse, postgresql://…; if unset, an embedded Postgres.",
         secret=True,
     )
     schema: str = _setting(
-        "kaltura", "ETL_SCHEMA", values.schema_name, "Schema that holds every table and view."
+        "kaltura", "ETL_SCHEMA", values.schema_name, "Schema of all tables and views."
     )
     data_dir: Path | None = _setting(
         None,
         "ETL_DATA_DIR",
         values.file_path,
-        "Folder of the embedded Postgres; without it, the user's data folder.",
+        "Directory of the embedded Postgres; if unset, in the user's data directory.",
     )
     concurrency: int = _setting(
-        4, "ETL_CONCURRENCY", values.whole_number(1, 32), "Pages asked for at the same time."
+        4, "ETL_CONCURRENCY", values.whole_number(1, 32), "Concurrent requests for pages."
     )
     page_size: int = _setting(
         500,
         "ETL_PAGE_SIZE",
         values.whole_number(1, 500),
-        "Tokens a page; the service gives at most 500.",
+        "Tokens per page; the service returns at most 500.",
     )
     request_timeout_seconds: float = _setting(
         60.0,
         "ETL_REQUEST_TIMEOUT_SECONDS",
         values.seconds(1, 3600),
-        "Time for one whole request, first byte to last.",
+        "Deadline of one request, from connecting to the last byte.",
     )
     retry_attempts: int = _setting(
-        6, "ETL_RETRY_ATTEMPTS", values.whole_number(1, 100), "Attempts at one request."
+        6, "ETL_RETRY_ATTEMPTS", values.whole_number(1, 100), "Attempts per request."
     )
     retry_total_seconds: float = _setting(
         300.0,
         "ETL_RETRY_TOTAL_SECONDS",
         values.seconds(0, 86400),
-        "Time for all attempts at one request together.",
+        "Time limit of all attempts at one request together.",
     )
     use_environment_proxies: bool = _setting(
         False,
         "ETL_USE_ENVIRONMENT_PROXIES",
         values.yes_or_no,
-        "Obey HTTPS_PROXY, NO_PROXY and their kin.",
+        "Use HTTPS_PROXY, NO_PROXY and related variables.",
     )
     ca_file: Path | None = _setting(
         None,
         "ETL_CA_FILE",
         values.file_path,
-        "PEM file of authorities to trust for the service, instead of the system's.",
+        "PEM file of certificate authorities to trust for the service instead of the system's.",
     )
     lease_seconds: float = _setting(
         900.0,
         "ETL_LEASE_SECONDS",
         values.seconds(5, 86400),
-        "A run that gave no sign of life for so long may be taken over.",
+        "A run without a heartbeat for this long may be taken over.",
     )
     resume_window: timedelta = _setting(
         timedelta(hours=6),
         "ETL_RESUME_WINDOW",
         values.duration(0, 7 * 86400),
-        "A failed run that began within this time is resumed.",
+        "A failed run that started within this time is resumed.",
     )
     publish_age_max: timedelta = _setting(
         timedelta(hours=6),
         "ETL_PUBLISH_AGE_MAX",
         values.duration(1, 7 * 86400),
-        "No page older than this is published: it is read again.",
+        "Pages older than this are read again instead of being published.",
     )
     absence_grace: timedelta = _setting(
         timedelta(minutes=15),
@@ -198,60 +198,60 @@ class Settings:
         10,
         "ETL_MAX_UNREADABLE",
         values.whole_number(0, 10**9),
-        "Rows that the service cannot show before the run is refused.",
+        "Rows that the service may fail to return before the run is refused.",
     )
     keep_pages_days: int = _setting(
         90,
         "ETL_KEEP_PAGES_DAYS",
         values.whole_number(1, 36500),
-        "Days for which pages and rejected rows of old runs are kept.",
+        "Days for which pages and rejected rows of runs are kept.",
     )
     erasure_key: str | None = _setting(
         None,
         "ETL_ERASURE_KEY",
         values.long_secret,
-        "Secret of at least 32 characters for who was erased; else the warehouse keeps one.",
+        "Key for pseudonyms, at least 32 characters; if unset, the warehouse stores one.",
         secret=True,
     )
     archive: str | None = _setting(
         None,
         "ETL_ARCHIVE",
         str,
-        "Folder, or s3://, gs:// or az:// address, that keeps every accepted reply.",
+        "Directory, or s3://, gs:// or az:// URL, in which every accepted reply is archived.",
     )
     metrics_file: Path | None = _setting(
         None,
         "ETL_METRICS_FILE",
         values.file_path,
-        "File for Prometheus' text-file collector: how the last run ended.",
+        "File for Prometheus' textfile collector: the outcome of the last run.",
     )
     log_level: str = _setting(
         "INFO",
         "ETL_LOG_LEVEL",
         values.one_of("DEBUG", "INFO", "WARNING", "ERROR"),
-        "Least level that is logged.",
+        "Minimum level of the log.",
     )
     log_format: str = _setting(
         "auto",
         "ETL_LOG_FORMAT",
         values.one_of("auto", "text", "json"),
-        "Form of the log; auto: text on a terminal, else one JSON object a line.",
+        "Format of the log; auto: text on a terminal, else one JSON object per line.",
     )
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Where each field's value came from; a field that is not in it has its default."""
 
     def credential(self) -> Credential:
-        """The way in; ``ConfigurationError`` unless exactly one is set, and set completely.
+        """The credential; ``ConfigurationError`` unless exactly one is set, and completely.
 
-        Two at once are refused instead of ranked: a session forgotten in the environment must
-        not silently win over (or lose to) the app token in the file.
+        Two are refused instead of ranked: a session left in the environment must not silently
+        take precedence over (or yield to) the app token in the file.
         """
         if (self.app_token_id is None) != (self.app_token is None):
             missing, present = "KALTURA_APP_TOKEN_ID", "KALTURA_APP_TOKEN"
             if self.app_token is None:
                 missing, present = present, missing
             raise ConfigurationError(
-                f"{missing} is not set although {present} is: an app token needs both."
+                f"{missing} is not set although {present} is: an app token requires both."
             )
         found: list[Credential] = []
         if self.app_token is not None:
@@ -279,7 +279,7 @@ class Settings:
         if self.partner_id is None:
             raise ConfigurationError(
                 "KALTURA_PARTNER_ID is not set: set it to the number of your Kaltura account "
-                "(or give --partner-id)."
+                "(or use --partner-id)."
             )
         return self.partner_id
 

@@ -1,8 +1,8 @@
-"""Parsers of settings: one function a kind of value, text in, value out.
+"""Parsers of settings: one function per kind of value, text in, value out.
 
 A parser raises ``ValueError`` with the *end* of a sentence ("must be a whole number from 1 to
-32"); the caller puts the setting's name and its source before it.  No parser repeats the text it
-was given when that text may hold a secret.
+32"); the caller prepends the setting's name and its source.  No parser repeats a text that may
+contain a secret.
 """
 
 from __future__ import annotations
@@ -99,17 +99,17 @@ def yes_or_no(text: str) -> bool:
 def secret(text: str) -> str:
     if any(character.isspace() or not character.isprintable() for character in text):
         raise ValueError(
-            "holds white space or a control character inside; copy the secret again (its value "
-            "is not shown here)"
+            "contains whitespace or a control character; copy the secret again (its value is not "
+            "shown here)"
         )
     return text
 
 
 def long_secret(text: str) -> str:
-    """A secret that nobody can guess by trying."""
+    """A secret that is long enough to resist guessing."""
     if len(secret(text)) < _LONG_SECRET_LENGTH:
         raise ValueError(
-            f"must have at least {_LONG_SECRET_LENGTH} characters; openssl rand -hex 32 makes one "
+            f"must have at least {_LONG_SECRET_LENGTH} characters, as from openssl rand -hex 32 "
             "(its value is not shown here)"
         )
     return text
@@ -122,11 +122,11 @@ def file_path(text: str) -> Path:
 def schema_name(text: str) -> str:
     if not re.fullmatch(r"[a-z_][a-z0-9_]{0,62}", text):
         raise ValueError(
-            "must be a schema name of small letters, digits and underscores that does not begin "
-            f"with a digit, at most 63 characters, not {shown(text)}"
+            "must be a schema name of lower-case letters, digits and underscores that does not "
+            f"start with a digit, at most 63 characters, not {shown(text)}"
         )
     if text.startswith("pg_") or text == "information_schema":
-        raise ValueError(f"must not be {shown(text)}: Postgres keeps that schema for itself")
+        raise ValueError(f"must not be {shown(text)}: Postgres reserves that name")
     return text
 
 
@@ -141,9 +141,9 @@ def service_url(text: str) -> str:
     if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", text):
         raise ValueError("must be an address such as https://www.kaltura.com")
     if parts.username is not None or parts.password is not None:
-        raise ValueError("must not hold a user name or password")
+        raise ValueError("must not contain a user name or password")
     if parts.query or parts.fragment:
-        raise ValueError("must not hold a '?' or '#': give the base address only")
+        raise ValueError("must not contain a '?' or '#': give the base address only")
     if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError("must begin with https:// (http:// is allowed only to this machine)")
     path = parts.path.rstrip("/").removesuffix("/api_v3")
@@ -158,10 +158,9 @@ def _is_loopback(host: str) -> bool:
 
 
 def database_url(text: str) -> str:
-    """Check a Postgres address and write its scheme as ``postgresql://``.
+    """Check a Postgres URL and normalize its scheme to ``postgresql://``.
 
-    No message holds any part of the text: where the password begins and ends in a malformed
-    address is anybody's guess.
+    No message contains any part of the text: in a malformed URL the password can be anywhere.
     """
     wanted = "must be an address such as postgresql://user:password@host:5432/database"
     scheme, separator, rest = text.partition("://")
@@ -169,11 +168,11 @@ def database_url(text: str) -> str:
         raise ValueError(wanted)
     if re.search(r"[\s\x00-\x1f\x7f]", rest):
         raise ValueError(
-            f"{wanted}: it holds a space or a control character (write a space as %20)"
+            f"{wanted}: it contains a space or a control character (write a space as %20)"
         )
     if re.search(r"%(?![0-9A-Fa-f]{2})", rest):
         raise ValueError(
-            f"{wanted}: it holds a '%' that begins no %xx code (write a '%' in a password as %25)"
+            f"{wanted}: it contains a '%' without a %xx code (write a '%' in a password as %25)"
         )
     normal = f"postgresql://{rest}"
     try:
@@ -188,7 +187,7 @@ def database_url(text: str) -> str:
         )
     if not all(_is_host_and_port(part) for part in _host_part(parts).split(",")):
         raise ValueError(
-            f"{wanted}: what stands after the host's ':' is not a port number (if it belongs to "
+            f"{wanted}: what follows the host's ':' is not a port number (if it belongs to "
             "the password, write / ? # : as %2F %3F %23 %3A)"
         )
     return normal
@@ -204,7 +203,7 @@ def _is_host_and_port(text: str) -> bool:
 
 
 def masked_database_url(url: str) -> str:
-    """The address with *** for every password; *** alone when it does not parse."""
+    """The URL with *** for every password; only *** if it does not parse."""
     try:
         parts = urlsplit(database_url(url))
     except ValueError:
@@ -220,7 +219,7 @@ def masked_database_url(url: str) -> str:
 
 
 def database_passwords(url: str) -> tuple[str, ...]:
-    """Every password inside the address, as written and decoded, for the log's scrubber."""
+    """Every password in the URL, as written and decoded, for the log's scrubber."""
     try:
         parts = urlsplit(database_url(url))
     except ValueError:
@@ -234,7 +233,7 @@ def database_passwords(url: str) -> tuple[str, ...]:
 
 
 def database_url_warning(url: str) -> str | None:
-    """A sentence when the connection leaves this machine without proof of who answers."""
+    """A warning if the connection leaves this machine without verifying the server."""
     parts = urlsplit(url)
     query = {
         unquote(key): unquote(value)
@@ -246,7 +245,7 @@ def database_url_warning(url: str) -> str | None:
         local = not name or name.startswith("/") or _is_loopback(name.strip("[]"))
         if not local and query.get("sslmode") != "verify-full":
             return (
-                "DATABASE_URL leaves this machine without sslmode=verify-full, so nothing proves "
-                "that the right server answers; add ?sslmode=verify-full&sslrootcert=system"
+                "DATABASE_URL connects to another machine without sslmode=verify-full, so the "
+                "server is not verified; add ?sslmode=verify-full&sslrootcert=system"
             )
     return None

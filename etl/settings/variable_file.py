@@ -35,25 +35,19 @@ def read_variable_file(path: Path) -> dict[str, str]:
 
 
 def _read_private(path: Path) -> bytes:
-    """Read a file that nobody else can read or swap."""
+    """Read a file that no other user can read or replace."""
     try:
         real = path.resolve(strict=True)
-        # Kubernetes mounts secrets as links that stay inside the mounted folder; a link that
-        # leads anywhere else may have been planted.
+        # Kubernetes mounts secrets as links that stay inside the mounted directory; a link that
+        # leads elsewhere may have been planted.
         if not real.is_relative_to(path.parent.resolve()):
             raise ConfigurationError(
-                f"VARIABLE_FILE: {path} is a link that leads out of its folder; "
+                f"VARIABLE_FILE: {path} is a link that leads out of its directory; "
                 "name the file itself."
             )
-        # The checks below look at the opened file, so that it cannot be swapped in between;
+        # The checks below look at the opened file, so that it cannot be replaced in between;
         # O_NONBLOCK keeps a FIFO from blocking the open.
-        descriptor = os.open(
-            real,
-            os.O_RDONLY
-            | getattr(os, "O_NOFOLLOW", 0)
-            | getattr(os, "O_NONBLOCK", 0)
-            | getattr(os, "O_CLOEXEC", 0),
-        )
+        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
         raise ConfigurationError(
             f"VARIABLE_FILE: there is no file {path}; create it or unset VARIABLE_FILE."
@@ -82,9 +76,7 @@ def _refuse_if_others_can_touch_it(path: Path, real: Path, status: os.stat_resul
         raise ConfigurationError(
             f"VARIABLE_FILE: {path} is not a regular file; name a file of NAME=VALUE lines."
         )
-    if os.name != "posix":
-        return
-    # The group may read: that is how Kubernetes' fsGroup hands a secret to a container.
+    # The group may read: Kubernetes' fsGroup gives a container access to a secret that way.
     if status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ConfigurationError(
             f"VARIABLE_FILE: other users can read or change {path} "
@@ -98,7 +90,7 @@ def _refuse_if_others_can_touch_it(path: Path, real: Path, status: os.stat_resul
     folder = real.parent.stat().st_mode
     if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
         raise ConfigurationError(
-            f"VARIABLE_FILE: anybody can replace files in {real.parent}; "
+            f"VARIABLE_FILE: other users can replace files in {real.parent}; "
             f"run: chmod o-w {real.parent}"
         )
 
@@ -108,7 +100,9 @@ def _parse_json(path: Path, text: str) -> dict[str, str]:
         names = [name for name, _ in pairs]
         for name in names:
             if names.count(name) > 1:
-                raise ConfigurationError(f"VARIABLE_FILE: {name} stands twice in {path}; keep one.")
+                raise ConfigurationError(
+                    f"VARIABLE_FILE: {name} appears twice in {path}; keep one."
+                )
         return dict(pairs)
 
     try:
@@ -116,7 +110,7 @@ def _parse_json(path: Path, text: str) -> dict[str, str]:
     except (ValueError, RecursionError) as exc:
         line = f" (line {exc.lineno})" if isinstance(exc, json.JSONDecodeError) else ""
         raise ConfigurationError(
-            f"VARIABLE_FILE: {path} begins like JSON but is not valid JSON{line}."
+            f"VARIABLE_FILE: {path} starts like JSON but is not valid JSON{line}."
         ) from None
     values: dict[str, str] = {}
     for name, value in loaded.items():

@@ -85,7 +85,7 @@ def test_erase_without_the_setting(run: Run, job: Job) -> None:
 @pytest.mark.parametrize(
     ("arguments", "more", "code", "said"),
     [
-        ([], {}, 2, "Nobody is named"),
+        ([], {}, 2, "Give --user-id, --token-id or --again"),
         (["--user-id", ""], {}, 2, "must not be empty"),
         (["--user-id", b"a\xff"], {}, 2, "not valid UTF-8"),
         (["--user-id", "x"], {"ETL_ERASURE_KEY": "short"}, 78, "at least 32 characters"),

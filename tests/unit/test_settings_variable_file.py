@@ -59,7 +59,7 @@ def test_reads_a_json_object(tmp_path: Path) -> None:
         (f'A="{CANARY}" {CANARY}\n', "line 1 of .* quote"),
         (f'{{"A": "{CANARY}"', "not valid JSON"),
         (f'{{"A": ["{CANARY}"]}}', "A in .* must be a text or a number"),
-        (f'{{"A": "{CANARY}", "A": "x"}}', "A stands twice"),
+        (f'{{"A": "{CANARY}", "A": "x"}}', "A appears twice"),
         (CANARY.encode("utf-16"), "not UTF-8"),
         ("#" * (SIZE_LIMIT_BYTES + 1), "larger than"),
     ],
@@ -97,7 +97,7 @@ def test_follows_a_link_inside_the_folder_but_not_out_of_it(tmp_path: Path) -> N
     (inside / "bad").symlink_to(outside / "variables")
 
     assert read_variable_file(inside / "good") == {"A": "1"}
-    with pytest.raises(ConfigurationError, match="leads out of its folder"):
+    with pytest.raises(ConfigurationError, match="leads out of its directory"):
         read_variable_file(inside / "bad")
 
 
@@ -105,7 +105,7 @@ def test_refuses_a_folder_that_everybody_can_write_to(tmp_path: Path) -> None:
     path = write(tmp_path, "A=1")
     tmp_path.chmod(0o777)
 
-    with pytest.raises(ConfigurationError, match="anybody can replace files"):
+    with pytest.raises(ConfigurationError, match="other users can replace files"):
         read_variable_file(path)
 
 
