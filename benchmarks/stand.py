@@ -153,9 +153,9 @@ class Postgres:
 
 @contextmanager
 def postgres(folder: Path) -> Iterator[Postgres]:
-    from etl.embedded.server import local_postgres
+    from etl.embedded.server import embedded_server
 
-    with local_postgres(folder) as url:
+    with embedded_server(folder) as url:
         yield Postgres(url)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import psycopg
 
-from etl.embedded.server import local_postgres
+from etl.embedded.server import embedded_server
 from etl.warehouse.schema.revision import migrate
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
             folder = Path(held.enter_context(tempfile.TemporaryDirectory(prefix="bench-views-")))
             folder.chmod(0o711)  # as root the server runs as another user
             folder = folder / "data"
-        url = held.enter_context(local_postgres(folder))
+        url = held.enter_context(embedded_server(folder))
         migrate(url)
         connection = held.enter_context(closing(psycopg.connect(url, autocommit=True)))
         connection.execute("set search_path = kaltura")

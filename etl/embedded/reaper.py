@@ -1,8 +1,8 @@
-"""The one process that starts the embedded Postgres, waits until nobody uses it, and stops it.
+"""The process that starts the embedded Postgres, waits until it has no clients, and stops it.
 
 Run as a script, by its path, with one argument: a JSON object (see :class:`Order`).  It imports
-the standard library only, so that it starts in a few hundredths of a second and does not depend
-on the environment of the client that happened to start it.
+the standard library only, so it starts in a few hundredths of a second and does not depend on the
+environment of the client that started it.
 
 Every client holds a shared ``flock`` on one file; this process waits for the exclusive lock on
 it.  The kernel drops a client's lock however the client dies, so nothing is left behind.
@@ -24,29 +24,29 @@ SECONDS_TO_STOP = 60
 
 
 class Order(TypedDict):
-    """What a client asks for.  Numbers of files are those of open, inherited files."""
+    """What a client asks for.  The descriptors are those of open, inherited files."""
 
     server: list[str] | None
-    """The server's command line; None when it runs already and its reaper was killed."""
+    """The server's command line; None if it runs already and its reaper was killed."""
     stop: list[str]
     """The command that stops a server which is not our child."""
     run_as: dict[str, Any]
     """``subprocess`` keywords that change to the server's user."""
     environment: dict[str, str]
     clients_fd: int
-    """Open file of the clients' lock, not locked yet."""
+    """The clients' lock, not locked yet."""
     reaper_fd: int
-    """Open file that holds the reaper's lock: while it is open, nobody starts another reaper."""
+    """Holds the reaper's lock: while it is open, no client starts another reaper."""
     alive_fd: int
     """Writing end of a pipe that the client watches: it closes when the server is gone."""
     remove: str | None
-    """A folder to remove when the server has stopped: that of its socket, if outside the data."""
+    """A folder to remove once the server has stopped: that of its socket, if outside the data."""
 
 
 def main() -> None:
-    """Leave the client's process tree, then look after the server until nobody uses it."""
+    """Leave the client's process tree, then supervise the server until it has no clients."""
     order: Order = json.loads(sys.argv[1])
-    # The client waits for this first process, so that neither of them leaves a zombie behind.
+    # The client waits for this first process, so that neither leaves a zombie.
     if os.fork():
         os._exit(0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -65,7 +65,7 @@ def main() -> None:
 
 
 def _serve(order: Order, command: list[str]) -> bool:
-    """Run the server as our child.  Return True if it was stopped because nobody uses it."""
+    """Run the server as our child.  Return True if it was stopped because it has no clients."""
     server = subprocess.Popen(  # noqa: S603 - the client's command
         command,
         cwd="/",

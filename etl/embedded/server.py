@@ -1,17 +1,17 @@
 """The embedded Postgres: a real server in the user's data folder, when DATABASE_URL is not set.
 
 It is durable (fsync and checksums on), listens on a Unix socket in a folder of mode 0700 and on
-no port, and lives exactly as long as somebody uses it::
+no port, and runs exactly as long as a process uses it::
 
     folder/                0700, ours (0711 as root, so that the server's user can pass)
       clients.lock         shared flock: one holder for each process that uses the server
-      start.lock           exclusive flock: one process at a time looks whether to start it
-      reaper.lock          exclusive flock: the reaper lives (see local_reaper)
+      start.lock           exclusive flock: one process at a time checks and starts it
+      reaper.lock          exclusive flock: the reaper runs (see ``reaper``)
       server.log
       socket-folder        where the socket is, if the path of the folder is too long for one
       binaries-18.6.3/     a copy, only if the server's user cannot reach the originals
       server/              0700, the server's user's
-        data/              what initdb made
+        data/              made by initdb
         .s.PGSQL.5432
 """
 
@@ -26,21 +26,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from etl.embedded.binaries import choose_server_user, find_binaries
-from etl.embedded.cluster import START_SECONDS_MAX, Cluster, lock, open_lock
+from etl.embedded.binaries import choose_server_user
+from etl.embedded.cluster import START_SECONDS_MAX, Cluster, lock, open_private
 from etl.errors import ConfigurationError, EtlError, WarehouseUnavailable
-
-__all__ = ["default_data_dir", "find_binaries", "local_postgres"]
 
 LOCK_SECONDS_MAX = 120
 NOT_USABLE = frozenset(
     (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST)
 )
-"""Faults of a folder that another try does not mend."""
+"""Errors of a folder that a retry does not fix."""
 
 
 def default_data_dir() -> Path:
-    """Return ETL_DATA_DIR, else ``kaltura-etl`` in the user's data folder; it may not exist.
+    """ETL_DATA_DIR, else ``kaltura-etl`` in the user's data folder; it may not exist.
 
     Root's is under /var/lib: the server does not run as root, and another user cannot pass
     through root's home.
@@ -64,7 +62,7 @@ def default_data_dir() -> Path:
 
 
 @contextmanager
-def local_postgres(data_dir: Path | None = None, *, fast: bool = False) -> Iterator[str]:
+def embedded_server(data_dir: Path | None = None, *, fast: bool = False) -> Iterator[str]:
     """Yield the URL of the embedded server in ``data_dir``, starting it if it does not run.
 
     The server is stopped when the last process has left this context or has died.  ``fast``
@@ -75,9 +73,9 @@ def local_postgres(data_dir: Path | None = None, *, fast: bool = False) -> Itera
     with ExitStack() as held:
         try:
             cluster = _open_cluster(folder)
-            clients = held.enter_context(open_lock(folder / "clients.lock"))
+            clients = held.enter_context(open_private(folder / "clients.lock"))
             lock(clients, fcntl.LOCK_SH, LOCK_SECONDS_MAX, "for the server's shutdown to end")
-            with open_lock(folder / "start.lock") as starting:
+            with open_private(folder / "start.lock") as starting:
                 lock(starting, fcntl.LOCK_EX, START_SECONDS_MAX, "for another process's start")
                 cluster.ensure_running(starting, fast=fast)
         except OSError as exc:
@@ -99,12 +97,12 @@ def _translate(exc: OSError, folder: Path) -> EtlError:
 
 
 def _open_cluster(folder: Path) -> Cluster:
-    """Make ``folder`` if needed, check that it is ours alone, and return what is in it."""
+    """Create ``folder`` if needed, check that only we can write to it, and return its cluster."""
     as_root = os.geteuid() == 0
     server = folder / "server"
     if not folder.is_dir():
         folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        with suppress(FileExistsError):  # another process came first
+        with suppress(FileExistsError):  # another process was first
             folder.mkdir(mode=0o711 if as_root else 0o700)
     found = folder.stat()
     if found.st_uid != os.geteuid():
@@ -118,7 +116,7 @@ def _open_cluster(folder: Path) -> Cluster:
             f"(chmod go-w), or set ETL_DATA_DIR to another folder."
         )
     if as_root and not found.st_mode & 0o001 and (server.is_dir() or not any(folder.iterdir())):
-        # The folder was handed to us (an empty one, as mktemp makes); its parents were not.
+        # The folder is ours (an empty one, as mktemp makes); its parents are not.
         folder.chmod(stat.S_IMODE(found.st_mode) | 0o011)
     user = choose_server_user(server.stat().st_uid if server.is_dir() else None)
     return Cluster(folder, user)

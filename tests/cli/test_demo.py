@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from etl.demo import OPEN_SHARE, SYNC_HOUR, Night, first_load_at, night_to_ask_for, with_variables
-from etl.embedded.server import local_postgres
+from etl.embedded.server import embedded_server
 from etl.simulator import Life, generate_account
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -167,7 +167,7 @@ def test_a_schema_that_it_did_not_make_is_left_alone(run: Run) -> None:
 
 def test_one_demo_at_a_time(run: Run, clean_environment: dict[str, str]) -> None:
     with (
-        local_postgres(Path(clean_environment["ETL_DATA_DIR"])) as url,
+        embedded_server(Path(clean_environment["ETL_DATA_DIR"])) as url,
         psycopg.connect(url) as other,
     ):
         other.execute("select pg_advisory_lock(hashtextextended('kaltura-etl demo', 0))")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import psycopg
 import pytest
 
-from etl.embedded.server import find_binaries
+from etl.embedded.binaries import find_binaries
 from tests.questions.questions import COMMON, PARTNER, QUERIES, QUESTIONS, ROOT, Question
 
 PAGE = ROOT / "docs" / "howto" / "ask.md"

@@ -1,6 +1,6 @@
 """Writes docs/reference/schema.md: what the comments of a migrated database say of it.
 
-``python -m etl.warehouse.schema.reference docs/reference`` migrates a database of its own and
+``python -m etl.warehouse.schema.reference docs/reference`` migrates a temporary database and
 writes the page; a test compares.  The program itself does not import this module.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from etl.embedded.server import local_postgres
+from etl.embedded.server import embedded_server
 from etl.warehouse.schema.revision import migrate, open_connection
 
 FILE_NAME: Final = "schema.md"
@@ -41,8 +41,8 @@ Written by `python -m etl.warehouse.schema.reference docs/reference` from the co
 database, where `\\d+` in psql shows the same. The schema's name is `kaltura` (setting
 `ETL_SCHEMA`). Times are `timestamptz`, sizes are bytes, ids are bytewise.
 
-Ask the views. They read with the rights of whoever asks (`security_invoker`), and days are cut in
-the zone of the session's setting `kaltura.time_zone`:
+Query the views. They read with the rights of the caller (`security_invoker`), and days are cut in
+the time zone of the session's setting `kaltura.time_zone`:
 
 ```sql
 set search_path = kaltura;
@@ -50,7 +50,7 @@ set kaltura.time_zone = 'Europe/Berlin';
 select * from upload_token_daily_status where day = '2026-11-17';
 ```
 
-A NULL in the column *NULL* means that the value may be missing; of views that is not said."""
+A NULL in the column *NULL* means that the value may be missing; views do not state it."""
 
 _RELATIONS_QUERY: Final = """
     select relname, relkind::text as kind, obj_description(oid, 'pg_class') as comment
@@ -172,10 +172,10 @@ def _word(kind: str) -> str:
 
 
 def write(folder: Path) -> None:
-    """Write the page of a database of its own into the folder."""
+    """Write the page of a temporary database into the folder."""
     with tempfile.TemporaryDirectory(prefix="kaltura-etl-") as place:
         Path(place).chmod(0o711)  # as root the server runs as another user
-        with local_postgres(Path(place) / "data", fast=True) as url:
+        with embedded_server(Path(place) / "data", fast=True) as url:
             migrate(url)
             with open_connection(url) as connection:
                 page = describe(connection)

@@ -16,14 +16,15 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from etl.embedded.server import default_data_dir, find_binaries, local_postgres
+from etl.embedded.binaries import find_binaries
+from etl.embedded.server import default_data_dir, embedded_server
 from etl.errors import ConfigurationError, WarehouseUnavailable
 
 CLIENT = """
 import sys
 from pathlib import Path
-from etl.embedded.server import local_postgres
-with local_postgres(Path(sys.argv[1])) as url:
+from etl.embedded.server import embedded_server
+with embedded_server(Path(sys.argv[1])) as url:
     print(url, flush=True)
     sys.stdin.read()
 """
@@ -92,7 +93,7 @@ def _setting(url: str, name: str) -> str:
 
 
 def test_server_is_durable_private_and_has_no_port(folder: Path) -> None:
-    with local_postgres(folder) as url:
+    with embedded_server(folder) as url:
         assert _setting(url, "fsync") == "on"
         assert _setting(url, "full_page_writes") == "on"
         assert _setting(url, "synchronous_commit") == "on"
@@ -110,11 +111,11 @@ def test_server_is_durable_private_and_has_no_port(folder: Path) -> None:
 
 
 def test_rows_outlive_the_server(folder: Path) -> None:
-    with local_postgres(folder) as url, psycopg.connect(url) as connection:
+    with embedded_server(folder) as url, psycopg.connect(url) as connection:
         connection.execute("create table kept as select 42 as answer")
     _wait_until(lambda: _server_pid(folder) is None)
 
-    with local_postgres(folder) as url, psycopg.connect(url) as connection:
+    with embedded_server(folder) as url, psycopg.connect(url) as connection:
         assert connection.execute("select answer from kept").fetchone() == (42,)
 
 
@@ -138,14 +139,14 @@ def test_server_stops_after_its_last_user_was_killed(folder: Path) -> None:
 
 
 def test_client_killed_while_it_starts_the_server_leaves_nothing_running(folder: Path) -> None:
-    with local_postgres(folder):
+    with embedded_server(folder):
         pass
     # Moments from "Python starts" to "the server is up" (0.7 s here), and a little past it.
     for moment_ms in range(0, 1000, 125):
         with _client(folder) as client:
             time.sleep(moment_ms / 1000)
             client.kill()
-    with local_postgres(folder) as url:  # waits until a reaper that is stopping it has done so
+    with embedded_server(folder) as url:  # waits until a reaper that is stopping it has done so
         assert _setting(url, "fsync") == "on"
     _wait_until(lambda: _server_pid(folder) is None, seconds=10)
 
@@ -158,34 +159,34 @@ def test_two_processes_may_start_it_at_the_same_time(folder: Path) -> None:
 
 
 def test_killed_server_is_started_again_with_its_data(folder: Path) -> None:
-    with local_postgres(folder) as url:
+    with embedded_server(folder) as url:
         with psycopg.connect(url) as connection:
             connection.execute("create table kept as select 42 as answer")
         pid = _server_pid(folder)
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
 
-        with local_postgres(folder) as again, psycopg.connect(again) as connection:
+        with embedded_server(folder) as again, psycopg.connect(again) as connection:
             assert connection.execute("select answer from kept").fetchone() == (42,)
             assert _server_pid(folder) != pid
 
 
 def test_server_whose_reaper_was_killed_gets_another(folder: Path) -> None:
-    with local_postgres(folder):
+    with embedded_server(folder):
         pid = _server_pid(folder)
         assert pid is not None
         parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
         os.kill(parent, signal.SIGKILL)
         _wait_until(lambda: not _runs(parent))
 
-        with local_postgres(folder) as url:
+        with embedded_server(folder) as url:
             assert _setting(url, "fsync") == "on"
             assert _server_pid(folder) == pid
     _wait_until(lambda: not _runs(pid), seconds=10)
 
 
 def test_note_of_a_server_whose_number_another_process_has_is_no_obstacle(folder: Path) -> None:
-    with local_postgres(folder):
+    with embedded_server(folder):
         pass
     _wait_until(lambda: _server_pid(folder) is None)
     owner = (folder / "server").stat()
@@ -193,7 +194,7 @@ def test_note_of_a_server_whose_number_another_process_has_is_no_obstacle(folder
     note = folder / "server" / "data" / "postmaster.pid"
     note.write_text(f"{bystander.pid}\n{note.parent}\n1\n5432\n\n\n  1  1\n")
     try:
-        with local_postgres(folder) as url:
+        with embedded_server(folder) as url:
             assert _setting(url, "fsync") == "on"
     finally:
         bystander.kill()
@@ -207,18 +208,18 @@ def _other(uid: int) -> int | None:
 def test_socket_is_in_a_short_private_folder_when_the_path_is_long(private_folder: Path) -> None:
     folder = private_folder / ("long" * 25) / "pg"
     folder.parent.mkdir()
-    with local_postgres(folder) as url:
+    with embedded_server(folder) as url:
         socket_folder = Path((folder / "socket-folder").read_text())
         assert stat.S_IMODE(socket_folder.stat().st_mode) == 0o700
         assert _setting(url, "unix_socket_directories") == str(socket_folder)
-        with local_postgres(folder) as again:
+        with embedded_server(folder) as again:
             assert again == url
     _wait_until(lambda: not socket_folder.exists())
 
 
 def test_folder_with_odd_characters_works(private_folder: Path) -> None:
     folder = private_folder / "a b%20&'ü?"
-    with local_postgres(folder) as url:
+    with embedded_server(folder) as url:
         assert _setting(url, "fsync") == "on"
     _wait_until(lambda: _server_pid(folder) is None)
 
@@ -228,7 +229,7 @@ def test_url_is_understood_by_sqlalchemy(folder: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setenv("PGPORT", "1")
     monkeypatch.setenv("PGHOST", "nowhere.invalid")
-    with local_postgres(folder) as url:
+    with embedded_server(folder) as url:
         engine = create_engine(url)
         with engine.connect() as connection:
             assert connection.execute(text("select current_user")).scalar() == "postgres"
@@ -236,13 +237,13 @@ def test_url_is_understood_by_sqlalchemy(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_data_of_another_version_are_refused_with_a_way_out(folder: Path) -> None:
-    with local_postgres(folder):
+    with embedded_server(folder):
         pass
     _wait_until(lambda: _server_pid(folder) is None)
     (folder / "server" / "data" / "PG_VERSION").write_text("13\n")
 
     with pytest.raises(ConfigurationError, match=r"written by PostgreSQL 13.*PG_BIN"):
-        local_postgres(folder).__enter__()
+        embedded_server(folder).__enter__()
 
 
 def test_folder_of_others_is_refused(private_folder: Path) -> None:
@@ -250,25 +251,25 @@ def test_folder_of_others_is_refused(private_folder: Path) -> None:
     folder.mkdir()
     folder.chmod(0o777)
     with pytest.raises(ConfigurationError, match="written to by other users"):
-        local_postgres(folder).__enter__()
+        embedded_server(folder).__enter__()
 
 
 def test_path_that_is_a_file_is_refused(private_folder: Path) -> None:
     file = private_folder / "file"
     file.touch()
     with pytest.raises(ConfigurationError, match="ETL_DATA_DIR"):
-        local_postgres(file / "pg").__enter__()
+        embedded_server(file / "pg").__enter__()
 
 
 def test_server_that_cannot_start_says_why(folder: Path) -> None:
-    with local_postgres(folder):
+    with embedded_server(folder):
         pass
     _wait_until(lambda: _server_pid(folder) is None)
     with (folder / "server" / "data" / "postgresql.conf").open("a") as settings:
         settings.write("shared_buffers = 'plenty'\n")
 
     with pytest.raises(WarehouseUnavailable, match=r"did not start: .*FATAL.*postgresql\.conf"):
-        local_postgres(folder).__enter__()
+        embedded_server(folder).__enter__()
 
 
 # What root meets, an ordinary user does not, and the other way round: each has its own tests, and
@@ -281,7 +282,7 @@ if os.geteuid() == 0:
         closed = private_folder / "closed"
         closed.mkdir(mode=0o700)
         with pytest.raises(ConfigurationError, match=r"cannot reach .* ETL_DATA_DIR"):
-            local_postgres(closed / "pg").__enter__()
+            embedded_server(closed / "pg").__enter__()
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700, "no folder of others is opened"
 
     def test_binaries_out_of_reach_are_copied(
@@ -296,7 +297,7 @@ if os.geteuid() == 0:
         monkeypatch.syspath_prepend(str(closed))
         folder = private_folder / "pg"
 
-        with local_postgres(folder) as url:
+        with embedded_server(folder) as url:
             assert _setting(url, "fsync") == "on"
 
         assert find_binaries().is_relative_to(closed)
@@ -310,7 +311,7 @@ else:
         private_folder.chmod(0o500)
         try:
             with pytest.raises(ConfigurationError, match="ETL_DATA_DIR"):
-                local_postgres(private_folder / "pg").__enter__()
+                embedded_server(private_folder / "pg").__enter__()
         finally:
             private_folder.chmod(0o700)
 
