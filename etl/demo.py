@@ -1,4 +1,4 @@
-"""The demonstration: a simulated account lives through some nights, and each is synced for real.
+"""``kaltura-etl demo``: syncs a simulated account over some simulated nights.
 
 Real are the HTTP, the sync and the Postgres; simulated is the account and its calendar: its nights
 end yesterday, whereas the syncs run now, seconds apart.  So ``created_at`` and ``updated_at`` are
@@ -32,7 +32,7 @@ from etl.warehouse.schema.revision import migrate
 
 SCHEMA: Final = "kaltura_demo"
 OPEN_SHARE: Final = 0.03
-"""Uploads that were never finished: few enough to be told apart from those of the nights."""
+"""Uploads that were never finished: few, so that those of the nights stand out."""
 SYNC_HOUR: Final = 23
 """UTC.  At least an hour ago for last night, so that no absence waits for its grace to end."""
 TUESDAY: Final = 1
@@ -43,7 +43,7 @@ class Night:
     """A night of the account, and the run that read it.  Counts are of tokens."""
 
     night: int
-    """0 is the first load, before the account begins to live."""
+    """0 is the first load, before the account changes."""
     at: datetime
     """The account's time when it was read."""
     run_id: int
@@ -59,7 +59,7 @@ class Night:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """A question of an analyst, and what the warehouse says."""
+    """An analyst's question, and the answer from the warehouse."""
 
     question: str
     file: str
@@ -90,8 +90,8 @@ def run_demo(
 ) -> Iterator[Event]:
     """Yield each night as soon as it is synced, then the answers.
 
-    ``settings.database_url`` is the embedded server.  Schema ``kaltura_demo`` is made anew; one
-    that this program did not make is a ConfigurationError, and a demo at work is LeaseHeld.
+    ``settings.database_url`` is the embedded server.  Schema ``kaltura_demo`` is recreated; one
+    that this program did not create is a ConfigurationError, and another running demo is LeaseHeld.
     """
     url = str(settings.database_url)
     with open_database(url, SCHEMA) as database, demo_lock(database):

@@ -1,4 +1,4 @@
-"""``kaltura-etl check``: proves each part in turn, and writes nothing.
+"""``kaltura-etl check``: tries each part in turn, and writes nothing.
 
 A part that cannot be tried because an earlier one failed is skipped, not failed.
 """
@@ -31,7 +31,7 @@ class Finding:
 def check_parts(
     loaded: LoadedSettings, open_database: Callable[[], str | None], stop: Stop
 ) -> Iterator[Finding]:
-    """Yield a finding a part, as soon as it is known.
+    """Yield one finding per part, as soon as it is known.
 
     ``open_database`` gives the address to try, None if the embedded server does not exist yet.
     Raises nothing but ``Interrupted``.
@@ -167,7 +167,7 @@ def _database_failed(parts: tuple[str, ...], error: EtlError) -> Iterator[Findin
 
 
 def _check_privileges(database_url: str, schema: str, *, embedded: bool) -> Finding:
-    """Whether the role can run ``sync``, and whether its rights or the readers' want a word."""
+    """Whether the role can run ``sync``; warns of rights beyond that, and of views not granted."""
     from etl.warehouse.access.privileges import (  # noqa: PLC0415 - slow
         current_role,
         missing_privileges,

@@ -1,4 +1,4 @@
-"""The page for those who would rather look: one HTML file that needs nothing else.
+"""``kaltura-etl report``: one self-contained HTML file.
 
 read       the rows that the page shows, from the warehouse, in one transaction
 facts      what follows from them: days without gaps, shares, how far the data can be trusted

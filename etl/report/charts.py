@@ -25,7 +25,7 @@ _NOT_NEEDED = re.compile(
     r' (?:aria-hidden="true"|aria-roledescription="[^"]*"|role="[^"]*"|pointer-events="none"'
     r'|opacity="1")|<path [^>]*?(?:display="none"|d="M0,0h0v0h0Z")/>'
 )
-"""What a drawing without scripts, described by its page, has no use for: a third of its size."""
+"""What a chart without scripts, described by its page, does not need: a third of its size."""
 _LONG_NUMBER = re.compile(r"-?\d+\.\d{2,}(?![\d%])")
 
 Spec = dict[str, Any]
@@ -44,7 +44,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Caption:
-    """What a chart is, and what it shows, for those who do not see it.  ``name`` is for ids."""
+    """What a chart is and shows, for screen readers.  ``name`` is for ids."""
 
     name: str
     title: str
@@ -60,14 +60,14 @@ class Chart:
 
 
 def find_drawer() -> Draw | None:
-    """What draws a Vega-Lite specification as SVG, or None if the extra is not installed."""
+    """The function that renders a Vega-Lite specification as SVG; None without the extra."""
     try:
         import vl_convert  # noqa: PLC0415  an extra
     except ImportError:
         return None
 
     def draw(spec: Spec) -> str:
-        # Whatever a specification might name, nothing is fetched.
+        # Nothing that a specification names is fetched.
         return str(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
 
     return draw
@@ -76,7 +76,7 @@ def find_drawer() -> Draw | None:
 def stacked_days(
     draw: Draw, caption: Caption, days: Sequence[Mapping[str, Any]], series: Sequence[Series]
 ) -> Chart:
-    """A bar a day, stacked in the order of ``series``, the first one at the bottom."""
+    """One bar per day, stacked in the order of ``series``, the first one at the bottom."""
     values = [
         {"day": day["day"].isoformat(), "series": place, "value": int(day[each.column])}
         for day in days
@@ -165,7 +165,7 @@ def stacked_shares(
     name: str,
     series: Sequence[Series],
 ) -> Chart:
-    """A horizontal bar a row of ``rows`` with the shares of ``series`` in its ``started``."""
+    """One horizontal bar per row of ``rows`` with the shares of ``series`` in its ``started``."""
     values = [
         {
             "name": row[name],
@@ -200,7 +200,7 @@ def stacked_shares(
 
 
 def _day_axis(days: Sequence[Mapping[str, Any]]) -> Spec:
-    """One place a day.  The last day has a label, and every nth before it."""
+    """One position per day.  The last day has a label, and every nth before it."""
     names = [day["day"].isoformat() for day in days]
     step = -(-len(names) // DAY_LABELS)
     return {

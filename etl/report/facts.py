@@ -25,7 +25,7 @@ TIMES: Final = (
 )
 COUNTS: Final = ("started", *(series.column for series in OUTCOMES))
 DAYS_FOR_A_CHART: Final = 2
-"""A chart of one day would say less than the sentence and the table that stand for it."""
+"""A chart of a single day would say less than the sentence and the table instead of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Facts:
     """What the template shows beside the rows themselves."""
 
     days: list[Row]
-    """One row a day shown, zeros where no upload was created; p50_seconds and p95_seconds are None
+    """One row per day, zeros where no upload was created; p50_seconds and p95_seconds are None
     where none of the uploads was completed."""
     total: dict[str, int]
     by_size: list[Row]
@@ -108,7 +108,7 @@ def _notes(rows: ReportRows, zone: tzinfo) -> list[str]:
 
 
 def only_one_run(rows: ReportRows) -> bool:
-    """Whether nothing can be known yet of what changed between two runs."""
+    """Whether too few runs are published to know of changes between two."""
     return rows.freshness is not None and rows.freshness["published_runs"] == 1
 
 

@@ -1,4 +1,4 @@
-"""The templates, filled in.  Everything that is not markup of ours is escaped by Jinja."""
+"""Renders the templates.  Jinja escapes everything that is not our own markup."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def _environment(zone: tzinfo) -> Environment:
         "moment_in_words": partial(words.moment_in_words, zone=zone),
         "day_in_words": words.day_in_words,
         "machine_time": _machine_time,
-        # Of a drawing, which holds nothing that a user has typed.
+        # Of a chart, which contains no text of a user.
         "drawing": Markup,
     }
     environment.globals |= {"percent": words.percent, "counted": words.counted}

@@ -1,4 +1,4 @@
-"""The rows that the page shows: all of one instant of the warehouse, each list bounded."""
+"""The rows that the page shows: all of one snapshot, each list bounded."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ class ReportRows:
     """What the queries in ``sql/report`` found; each list is empty if there is nothing."""
 
     partner_id: int | None
-    """None: the warehouse knows no account at all."""
+    """None: the warehouse has no account yet."""
     time_zone: str
     first_day: date
     last_day: date
-    """The days shown, in ``time_zone``: up to that of the last publication, for of later days
-    nothing is known."""
+    """The days shown, in ``time_zone``: up to that of the last publication; nothing is known of
+    later ones."""
     read_at: datetime
     freshness: Row | None = None
     certificates: list[Row] = field(default_factory=list)

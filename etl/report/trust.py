@@ -29,7 +29,7 @@ BAD: Final = "bad"
 
 @dataclass(frozen=True, slots=True)
 class Trust:
-    """``level`` is good, warning or bad; the headline says it too, for it is shown as a colour."""
+    """``level`` is good, warning or bad: a colour, so the headline says it too."""
 
     level: str
     headline: str
@@ -148,7 +148,7 @@ def _read_part(run: Mapping[str, Any], zone: tzinfo) -> str:
 
 
 def _last_run(rows: ReportRows, zone: tzinfo) -> Iterator[str]:
-    """What the newest runs say that the certificate does not."""
+    """What the newest runs add to the certificate."""
     running = next((run for run in rows.runs if run["status"] == "running"), None)
     if running is not None:
         yield f"A run is at work now, since {moment_in_words(running['started_at'], zone)}."

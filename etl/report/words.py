@@ -1,4 +1,4 @@
-"""Numbers, times and other people's text as people read them.  Pure."""
+"""Numbers, times and foreign text in readable form.  Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _NBSP: Final = "\u00a0"
 TEXT_LENGTH_MAX: Final = 120
 """Characters of a name that are shown: a file name may have 65,536 bytes."""
 JOINERS: Final = frozenset("\u200c\u200d")
-"""Invisible, but words of Persian and families of emoji fall apart without them."""
+"""Invisible, but Persian words and composed emoji need them."""
 MARKS_MAX: Final = 4
 """Combining marks on one letter; more of them only paint over the lines above and below."""
 SIZE_UNITS: Final = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
@@ -96,7 +96,7 @@ def rough_duration(length: timedelta) -> str:
 
 
 def moment(time: datetime | None, zone: tzinfo) -> str:
-    """For a table: ``2026-11-23 02:31``; it sorts, and nobody takes the month for the day."""
+    """For a table: ``2026-11-23 02:31``; it sorts, and month and day are unambiguous."""
     return NOTHING if time is None else f"{time.astimezone(zone):%Y-%m-%d %H:%M}"
 
 
@@ -123,7 +123,7 @@ def day_in_words(day: date) -> str:
 
 
 def visible(text: str | None, length_max: int = TEXT_LENGTH_MAX) -> str:
-    """Other people's text on one line, bounded, with nothing in it that acts without being seen.
+    """Foreign text on one line, bounded, without invisible characters that act on it.
 
     Characters that are invisible, turn the direction of writing or end a line are shown by their
     number, ``[U+202E]``.  This is no escaping: the template does that.

@@ -1,4 +1,4 @@
-"""The file, whole or not at all."""
+"""Writes the file atomically."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     try:
         _write(path, content)
-    except (OSError, RuntimeError) as error:  # Python 3.11 says RuntimeError of links in a circle
+    except (OSError, RuntimeError) as error:  # Python 3.11 raises RuntimeError for a loop of links
         reason = getattr(error, "strerror", None) or "its links lead in a circle"
         raise UsageError(
             f"The report cannot be written to {path}: {reason}. Name another file with --output."

@@ -1,2 +1,1 @@
-"""Check the invariants (``checks``), derive certificates again, ask the service.
-"""
+"""Check the invariants (``checks``), derive certificates again, ask the service."""

@@ -1,7 +1,7 @@
-"""``kaltura-etl verify --source N``: asks the service for some tokens and compares.
+"""``kaltura-etl verify --source N``: reads a sample of tokens from the service and compares.
 
 Half of the sample is recorded as listed, half as absent (as far as there are any).  What changed
-or went since the last run looked is no breach; a difference that no such change explains is one.
+or disappeared since the last run is no breach; any other difference is one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SEEDS: Final = 2**31
 
 @dataclass(slots=True)
 class SourceComparison:
-    """What the sample came to."""
+    """The outcome of the sample."""
 
     seed: int
     """The same seed chooses the same tokens."""
@@ -77,11 +77,11 @@ OUTCOMES: Final = ("same", "moved_on", "gone", "relisted", "not_comparable", "br
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What the service said of some tokens."""
+    """The service's answer for some tokens."""
 
     pages: list[Page]
     failed: frozenset[str]
-    """Ids on which it fails each time."""
+    """Ids for which it fails each time."""
 
 
 def verify_source(
@@ -106,7 +106,7 @@ def verify_source(
                 stop.check()
                 some = ids[begin : begin + LOOKUP_IDS_AT_MOST]
                 answer = _ask(fetcher, some)
-                # After the answer: who is erased meanwhile is in both or in neither.
+                # After the answer: a user erased meanwhile is suppressed in both or in neither.
                 suppression = load_suppression(database, partner_id, settings.erasure_key)
                 pages = [suppress(page, suppression) for page in answer.pages]
                 listed = _newest(pages)
@@ -138,7 +138,7 @@ def _choose(
 
 
 def _ask(fetcher: Fetcher, ids: Sequence[str]) -> _Answer:
-    """Look tokens up; a row on which the service fails costs its own answer only."""
+    """Look tokens up; a row for which the service fails affects only its own answer."""
     try:
         return _Answer(fetcher.look_up(ids), frozenset())
     except ServiceFailure as failure:
@@ -193,9 +193,9 @@ def _judge(
 
 
 def _changed_since(served: Token, witnessed_at: datetime) -> bool:
-    """Whether the service says that it saved the token after it was last seen as it is stored.
+    """Whether the service saved the token after it was last seen as it is stored.
 
-    Every change of a token sets updatedAt, but that of its user's deletion, which no comparison
+    Every change of a token sets updatedAt, except the deletion of its user, which no comparison
     shows.
     """
     saved_at = served.updated_at or served.created_at
@@ -211,9 +211,9 @@ def _served(token: Token, name: str) -> object:
 
 
 def _judge_gone(result: SourceComparison, partner_id: int) -> None:
-    """A token that goes leaves nothing behind to date it by: more than the brake allows is wrong.
+    """A token that disappears leaves no date: more of them than the brake allows are a breach.
 
-    As of a wrong account, or of absences that no run has recorded for long.
+    Causes are a wrong account, or absences that no run has recorded for long.
     """
     gone = result.outcomes["gone"]
     if gone > max(ABSENCES_ALWAYS_ALLOWED, ABSENCE_BRAKE * result.listed):

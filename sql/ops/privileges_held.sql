@@ -40,14 +40,12 @@ item (kind, oid, object, attnum, attname, privileges) as (
     union all
     select
         'table', oid, object, null, null,
-        '{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}'
+        '{SELECT,INSERT,UPDATE,DELETE,TRUNCATE,REFERENCES,TRIGGER}' || case
+            when cast(current_setting('server_version_num') as integer) >= 170000
+                then cast('{MAINTAIN}' as text[])
+        end
     from relation
     where relkind <> 'S'
-    union all
-    -- Since PostgreSQL 17.
-    select 'table', oid, object, null, null, '{MAINTAIN}'
-    from relation
-    where relkind <> 'S' and cast(current_setting('server_version_num') as integer) >= 170000
     union all
     select 'column', relation.oid, object, attnum, attname, '{SELECT,INSERT,UPDATE,REFERENCES}'
     from relation

@@ -28,8 +28,7 @@ select
     || prefix || quote_ident(relation.relname) as object,
     -- Any other view shows each caller what its owner may read.
     exists (
-        select
-        from pg_options_to_table(relation.reloptions)
+        select from pg_options_to_table(relation.reloptions)
         where option_name = 'security_invoker' and cast(option_value as boolean)
     ) as with_callers_rights,
     array(
@@ -42,19 +41,15 @@ join pg_class as relation on relation.relnamespace = space and relation.relowner
 where relation.relkind in ('v', 'S')
 union all
 select
-    'function',
-    proname,
+    'function', proname,
     'function ' || prefix || quote_ident(proname)
     || '(' || pg_get_function_identity_arguments(pg_proc.oid) || ')',
-    not prosecdef,
-    '{}'
+    not prosecdef, '{}'
 from ours
 join pg_proc on pronamespace = space and proowner = owner and prokind = 'f'
-where
-    -- None of an extension.
-    not exists (
-        select
-        from pg_depend
-        where classid = cast('pg_proc' as regclass) and objid = pg_proc.oid and deptype = 'e'
-    )
+-- None of an extension.
+where not exists (
+    select from pg_depend
+    where classid = cast('pg_proc' as regclass) and objid = pg_proc.oid and deptype = 'e'
+)
 order by kind, object

@@ -95,9 +95,6 @@ def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Gr
         engine.dispose()
 
 
-# --- who ---------------------------------------------------------------------------------------
-
-
 def _check_names(roles: Mapping[str, str]) -> None:
     if not roles:
         raise UsageError("Name a role: --loader ROLE, --analyst ROLE or --auditor ROLE.")
@@ -121,10 +118,8 @@ def _check_names(roles: Mapping[str, str]) -> None:
 
 def _check_role(connection: Connection, schema: str, kind: str, role: str) -> None:
     # Postgres folds names that are not quoted to lower case.
-    existing = connection.exec_driver_sql(
-        "select rolname from pg_roles where rolname in (%s, %s)", (role, role.lower())
-    )
-    names = set(existing.scalars())
+    query = "select rolname from pg_roles where rolname in (%s, %s)"
+    names = set(connection.exec_driver_sql(query, (role, role.lower())).scalars())
     if role not in names:
         raise ConfigurationError(
             f"There is no role {role}, but one named {role.lower()}: run grant again with that."
@@ -159,16 +154,12 @@ def _check_owner(connection: Connection, schema: str) -> None:
         )
 
 
-# --- what --------------------------------------------------------------------------------------
-
-
 def _all_grants(connection: Connection, schema: str, roles: Mapping[str, str]) -> Grants:
     objects = catalog(connection, "schema_objects", schema=schema)
     grants = Grants({}, [])
-    if any(
-        row.kind != "database" and "PUBLIC" in row.through
-        for row in held(connection, schema, next(iter(roles.values())))
-    ):
+    some_role = next(iter(roles.values()))
+    on_schema = [row for row in held(connection, schema, some_role) if row.kind != "database"]
+    if any("PUBLIC" in row.through for row in on_schema):
         purpose = "PUBLIC is every role of the server: what it has, the roles below have as well"
         grants.sections[purpose] = _revokes(schema, objects, "public")
         grants.warnings.append(
@@ -212,22 +203,16 @@ def _grants(
     # Every role has these rights on the database, unless an administrator revoked them from PUBLIC.
     # It may belong to another role, who then has to grant them: so only what is missing.
     database = current_database(connection)
-    lacking = missing_privileges(connection, schema, role, kind)
-    on_database = [
-        privilege.lower()
-        for privilege in RIGHTS[kind].database.split(", ")
-        if f"{privilege} on database {database}" in lacking
-    ]
-    if on_database:
-        granted[f"database {_quoted(database)}"] = ", ".join(on_database)
+    on_database = f" on database {database}"
+    missing = missing_privileges(connection, schema, role, kind)
+    lacking = [each.removesuffix(on_database) for each in missing if each.endswith(on_database)]
+    if lacking:
+        granted[f"database {_quoted(database)}"] = ", ".join(lacking).lower()
     return [f"grant {what} on {name} to {_quoted(role)}" for name, what in granted.items()]
 
 
 def _quoted(*names: str) -> str:
     return sql.Identifier(*names).as_string()
-
-
-# --- apply -------------------------------------------------------------------------------------
 
 
 def _execute(connection: Connection, grants: Grants) -> None:

@@ -1,7 +1,7 @@
 """Run query files: many queries, one snapshot.
 
-The queries are files, one statement each, with named parameters as psycopg knows them,
-``%(partner_id)s``; a percent sign of their own is doubled.
+The queries are files, one statement each, with named parameters as psycopg writes them,
+``%(partner_id)s``; a literal percent sign is doubled.
 """
 
 from __future__ import annotations
@@ -85,6 +85,6 @@ def read_only(
 
 
 def _may_ask_version(connection: sa.Connection, schema: str) -> bool:
-    """True also where there is no such table: then that is what must be told."""
+    """True also if there is no such table: ``require_current`` reports that."""
     table = sa.func.to_regclass(sa.func.format("%I.%I", schema, VERSION_TABLE))
     return connection.scalar(sa.select(sa.func.has_table_privilege(table, "select"))) is not False

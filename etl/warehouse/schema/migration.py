@@ -33,10 +33,10 @@ def migration_lock(
 ) -> Iterator[None]:
     """Let one migration of a schema run at a time.
 
-    The lock is held by a transaction of a connection of its own: so it spans the transactions of
-    all revisions, goes when the process dies, and does not strand behind a pooler, as a session's
-    lock would.  It is tried, not waited for: a waiting statement holds a snapshot, for which a
-    CREATE INDEX CONCURRENTLY of the first migration would wait forever.
+    The lock is held by a transaction on a separate connection: so it spans the transactions of all
+    revisions, is released when the process dies, and is not left behind in a pooler, as a session's
+    lock would be.  It is polled: a waiting statement holds a snapshot, for which a CREATE INDEX
+    CONCURRENTLY of the first migration would wait forever.
 
     Raises:
         LeaseHeld: another migration did not end within ``wait_seconds``.
@@ -46,14 +46,14 @@ def migration_lock(
     with engine.connect() as connection:
         while True:
             if connection.scalar(select(func.pg_try_advisory_xact_lock(key))):
-                # Also lets go of the snapshot: that of a SELECT is held until the next statement,
+                # Also releases the snapshot: that of a SELECT is held until the next statement,
                 # and a CREATE INDEX CONCURRENTLY would wait for it.
                 connection.execute(text("set local idle_in_transaction_session_timeout = 0"))
                 break
             connection.rollback()
             if time.monotonic() >= deadline:
                 raise LeaseHeld(
-                    f"Another migration of schema {schema} is at work for more than "
+                    f"Another migration of schema {schema} has been running for more than "
                     f"{wait_seconds:g} s: try again when it has ended.",
                     schema=schema,
                 )
@@ -76,9 +76,9 @@ def create_schema(connection: Connection, schema: str) -> None:
 def enter_schema() -> None:
     """The first line of every revision: its own schema, and no long waits for a lock.
 
-    A statement that waits for a lock makes every later reader of the table wait behind it: better
-    that the migration fails after five seconds and is started again.  The work itself may take
-    long, whatever the server's default says.
+    A statement that waits for a lock makes every later reader of the table wait behind it, so the
+    migration fails after five seconds and can be started again.  The work itself may take long,
+    whatever the server's default is.
     """
     schema = op.get_context().opts["version_table_schema"]
     quoted = op.get_context().dialect.identifier_preparer.quote(schema)

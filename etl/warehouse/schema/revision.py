@@ -1,7 +1,7 @@
-"""Which revision the schema is at, whether this program can work with it, and how to migrate it.
+"""The schema's revision, the check that this program can work with it, and the migration.
 
 ``HEAD_REVISION`` is written down here, so that a run can check the schema without importing
-Alembic (0.6 s); a test says that it equals the newest script in ``migrations/versions``.
+Alembic (0.6 s); a test checks that it equals the newest script in ``migrations/versions``.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class SchemaState:
 
 @contextmanager
 def open_connection(url: str) -> Iterator[Connection]:
-    """A connection of its own, closed afterwards; nothing is committed unless the caller does.
+    """A new connection, closed afterwards; nothing is committed unless the caller does.
 
     Raises what ``etl.warehouse.engine.translate_error`` names.
     """
@@ -44,7 +44,7 @@ def open_connection(url: str) -> Iterator[Connection]:
 
 
 def schema_state(url: str, schema: str = "kaltura") -> SchemaState:
-    """The revision that the schema is at; looks, and changes nothing."""
+    """The revision that the schema is at; changes nothing."""
     with open_connection(url) as connection:
         return SchemaState(", ".join(_revisions(connection, schema)) or None)
 

@@ -1,7 +1,7 @@
 """The tables of the warehouse, for SQLAlchemy Core: what the loader reads and writes.
 
-The same tables are made by ``migrations/``; a test says that the two agree.  Names are contracts
-(DESIGN section 4).  The analysts' views are no part of this: they are in ``sql/views/``.
+The same tables are made by ``migrations/``; a test checks that the two agree.  Names are
+contracts.  The analysts' views are in ``sql/views/``.
 """
 
 from __future__ import annotations

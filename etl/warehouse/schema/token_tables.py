@@ -192,7 +192,7 @@ def _version_checks() -> list[CheckConstraint]:
 
 
 def index_marked(table: Table) -> None:
-    # Runs that must suppress somebody look these tokens up; they are few.
+    # Runs that suppress erased users look these tokens up; they are few.
     Index(
         f"ix_{table.name}_marked",
         table.c.partner_id,
