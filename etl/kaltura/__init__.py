@@ -1,11 +1,12 @@
 """The Kaltura client: reads pages of upload tokens, and nothing else.
 
-``open_service`` gives a thread-safe ``UploadTokens`` whose session is proved.  Everything that
+``open_service`` gives a thread-safe ``UploadTokens`` whose session is verified.  Everything that
 leaves this package as an error is an ``EtlError`` whose text contains no secret.
 
-    service         open_service, ServiceSettings, Probe      the way in
+    service         open_service, ServiceSettings, Probe      the entry point
     upload_token    UploadTokens, PageReply                   pages, look-ups by id
-    session, ks     who we are: login, renewal, KS v2 made here
+    login, session  logging in; one session for all threads, renewed in time
+    ks              session strings: KS v2 made here, v1 read
     retry           the one policy: attempts, waits, Retry-After, budget, interruption
     replies         the table of errors; what counts as a reply
     calls, client   calls under the policy; one POST

@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 class Calls:
-    """What a login needs.  Thread-safe: the clock's offset is one value, any thread's is right."""
+    """What a login needs.  Thread-safe: the clock's offset may come from any thread."""
 
     def __init__(
         self, client: KalturaClient, policy: RetryPolicy, monotonic: Callable[[], float]
@@ -51,11 +51,11 @@ class Calls:
     def server_now(self) -> float:
         """Unix seconds by the server's clock as far as known, else by ours.
 
-        A KS ends by the server's clock, so lives are computed with it: a host whose clock is
-        wrong makes and renews sessions all the same.
+        A KS expires by the server's clock, so lifetimes are computed with it: a host with a wrong
+        clock opens and renews sessions all the same.
         """
         return self.client.clock().timestamp() + self.server_clock_ahead_seconds()
 
     def server_clock_ahead_seconds(self) -> float:
-        """How far the server's clock was ahead of ours at its last word; 0 if it said nothing."""
+        """How far the server's clock was ahead of ours in its last reply; 0 if unknown."""
         return self._server_offset or 0.0

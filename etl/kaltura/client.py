@@ -1,4 +1,4 @@
-"""One POST, and what became of it: a complete HTTP 200 answer, or an error with a judgement.
+"""One POST, and its outcome: a complete HTTP 200 answer, or a classified error.
 
 JSON in, JSON out.  Facts of the service that the request must respect: the Content-Type is
 exactly ``application/json`` (with a charset the body is ignored), ``format=1`` in the URL keeps
@@ -53,7 +53,7 @@ _PERMANENT_TLS = (
 
 
 class KalturaClient:
-    """Sends single requests.  Thread-safe; retries and sessions are others' work."""
+    """Sends single requests, without retries or sessions.  Thread-safe."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class KalturaClient:
     def post(self, path: str, params: dict[str, object], deadline_seconds: float) -> Reply:
         """POST to ``/api_v3/service/<path>`` and read the whole answer within the deadline.
 
-        Raises PassingFailure for what another attempt may mend, another EtlError for what it
+        Raises PassingFailure for what another attempt may fix, another EtlError for what it
         cannot, Interrupted within a second of a stop.
         """
         content = msgspec.json.encode({"format": 1, "nocache": 1, "clientTag": CLIENT_TAG} | params)
@@ -117,8 +117,8 @@ class KalturaClient:
                 body = _read_body(response)
                 headers = response.headers
         except httpx2.HTTPError as exc:
-            # The httpx2 error holds the request, and the request its body with the session: what
-            # leaves this function is made outside the handler and has neither cause nor context.
+            # The httpx2 error refers to the request, and that to its body with the session: what
+            # leaves this function is raised outside the handler and has neither cause nor context.
             failure = _transport_error(exc, time.monotonic() - began, deadline_seconds)
         else:
             return Reply(
@@ -146,8 +146,8 @@ def _check_status(response: httpx2.Response) -> None:
     if 300 <= status < 400:
         raise ServiceUnavailable(
             f"the service answered with a redirect (HTTP {status}"
-            f"{_redirect_target(response)}), which is never followed because the request holds "
-            "a session: set KALTURA_SERVICE_URL to the final address",
+            f"{_redirect_target(response)}), which is never followed because the request "
+            "contains a session: set KALTURA_SERVICE_URL to the final address",
             reason="redirect",
             http_status=status,
         )
@@ -162,8 +162,8 @@ def _check_status(response: httpx2.Response) -> None:
         raise _proxy_refused(status)
     if status in {401, 403}:
         raise CredentialsRefused(
-            f"HTTP {status} from in front of the service (Kaltura itself answers 200): a firewall "
-            "or gateway refuses this client",
+            f"HTTP {status} from a firewall or gateway in front of the service (Kaltura itself "
+            "answers 200), which refuses this client",
             http_status=status,
         )
     if status in {404, 405, 410}:
@@ -196,7 +196,7 @@ def _proxy_refused(status: int) -> ConfigurationError:
 
 
 def _read_body(response: httpx2.Response) -> bytes:
-    """The decoded body, within the caps; decoded in steps, so that a bomb stays small here."""
+    """The decoded body, within the limits; decoded in steps, because of decompression bombs."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in {"", "identity", "gzip", "x-gzip"}:
         raise PassingFailure("the reply has an encoding that was not asked for", http_status=200)
@@ -243,7 +243,7 @@ def _too_large(bytes_max: int) -> DataRefused:
 
 
 def _transport_error(exc: httpx2.HTTPError, elapsed: float, deadline_seconds: float) -> EtlError:
-    """Our error for what httpx2 really raises; texts of the system only, never of the request."""
+    """Our error for what httpx2 raises; with texts of the system only, never of the request."""
     if isinstance(exc, httpx2.ProxyError):
         status = str(exc)[:3]
         if status.isdigit() and not status.startswith("5"):
@@ -252,8 +252,8 @@ def _transport_error(exc: httpx2.HTTPError, elapsed: float, deadline_seconds: fl
     if (tls := _permanent_tls(exc)) is not None:
         return ServiceUnavailable(
             f"the service's TLS certificate or protocol is not acceptable ({tls}); "
-            "verification is never switched off: mend the certificate, or name a private "
-            "authority's file",
+            "verification is never disabled: fix the certificate, or set ETL_CA_FILE to the file "
+            "of a private authority",
             reason="tls",
         )
     if isinstance(exc, (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol)):
@@ -274,7 +274,7 @@ def _transport_error(exc: httpx2.HTTPError, elapsed: float, deadline_seconds: fl
 
 
 def _permanent_tls(exc: BaseException) -> str | None:
-    """The reason if a TLS error will be the same next time, else None."""
+    """The reason if a TLS error is permanent, else None."""
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, ssl.SSLCertVerificationError):
@@ -291,7 +291,7 @@ def _os_text(exc: httpx2.HTTPError) -> str:
 
 
 def _retry_after(headers: httpx2.Headers) -> float | None:
-    """Seconds that the server asks us to wait: a number, or a date against its own clock."""
+    """Seconds that the server asks to wait: a number, or a date by its own clock."""
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}", value):
         return float(value)

@@ -1,7 +1,7 @@
-"""The ways to get a session: app token, admin secret, ready KS.  All must end with an admin.
+"""Ways to open a session: app token, admin secret, existing KS.  All must give an admin session.
 
-A session that is not of admin type is refused before the first page: the service would answer it
-with that user's tokens only, without an error, and the rest would look deleted.
+Any other is refused before the first page: the service would return only that user's tokens,
+without an error, and the rest would look deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RENEW_AT_SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """Who to be: one of app token (id and token), admin secret, or a ready KS."""
+    """One of app token (id and token), admin secret, or an existing KS."""
 
     partner_id: int
     app_token_id: str | None = None
@@ -59,7 +59,7 @@ class Session:
 
 
 class Login(Protocol):
-    """A way to get a session."""
+    """A way to open a session."""
 
     partner_id: int
     kind: str
@@ -116,7 +116,7 @@ class AppTokenLogin:
 
 @dataclass(slots=True)
 class AdminSecretLogin:
-    """A KS v2 made here; the first one is shown to the service before it is used."""
+    """A KS v2 made here; the first one is verified by the service before it is used."""
 
     partner_id: int
     admin_secret: str = field(repr=False)
@@ -140,7 +140,7 @@ class AdminSecretLogin:
 
 @dataclass(slots=True)
 class ReadyLogin:
-    """A KS made by somebody else, which we cannot renew."""
+    """An existing KS, which cannot be renewed."""
 
     partner_id: int
     ks: str = field(repr=False)
@@ -193,7 +193,7 @@ def _check_session(info: dict[str, Any], partner_id: int) -> None:
     if session_type != ADMIN_TYPE:
         raise CredentialsRefused(
             f"the session is of type {session_type}, not admin ({ADMIN_TYPE}): it would see the "
-            "tokens of one user only. Make the app token or session with sessionType 2",
+            "tokens of one user only. Create the app token or session with sessionType 2",
             reason="session_type",
             session_type=session_type,
         )
@@ -216,7 +216,7 @@ def _lifetime(info: dict[str, Any], calls: Calls) -> float | None:
 
 
 def _refused_by_restriction(refused: EtlError) -> bool:
-    """The session is good, but its privileges or role do not allow session.get."""
+    """The session is valid, but its privileges or role do not allow session.get."""
     code = refused.fields.get("code")
     if code == "INVALID_KS":
         return isinstance(refused, ConfigurationError)

@@ -1,7 +1,7 @@
-"""What counts as a reply, and what to do about each error of the service.
+"""What is a valid reply, and how each error of the service is handled.
 
 Kaltura answers HTTP 200 to nearly everything: an error is a JSON object with a ``code``.  The
-table below is the whole of our judgement about codes; a code that it does not name is permanent.
+table below classifies the codes; a code that is not in it is permanent.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ RATE_LIMIT_WAIT_SECONDS = 10.0
 
 
 class Action(Enum):
-    """What the program does about an error."""
+    """How the program handles an error."""
 
-    RETRY = "tries again"
-    RETRY_SLOWLY = "tries again after at least 10 s"
-    RENEW = "makes a new session once, then tries again"
+    RETRY = "retries"
+    RETRY_SLOWLY = "retries after at least 10 s"
+    RENEW = "renews the session once, then retries"
     CREDENTIALS = "stops, exit 77"
     CONFIGURATION = "stops, exit 78"
     REFUSE = "stops, exit 65"
@@ -128,7 +128,7 @@ class SessionEnded(CredentialsRefused):
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One complete HTTP 200 answer, not yet read."""
+    """One complete HTTP 200 answer, not yet parsed."""
 
     body: bytes
     requested_at: datetime
@@ -190,10 +190,10 @@ _SURROGATE_OR_ESCAPE = re.compile(
 
 
 def _parse_with_lone_surrogates(text: bytes) -> ListEnvelope | None:
-    """The list, although a name holds half a character, which the decoder refuses for the page.
+    """The list, although a name contains a lone surrogate, for which the decoder refuses the page.
 
-    The halves are masked by an escape of equal length, the page is cut into its rows, and the rows
-    are given back as they were sent: what becomes of such a name is for the decoding of rows.
+    Lone surrogates are masked by an escape of equal length, the page is split into its rows, and
+    the rows are returned as they were sent: such a name is handled when rows are decoded.
     """
     masked = _SURROGATE_OR_ESCAPE.sub(
         lambda match: b"\\ufffd" if match.group(2) else match.group(), text
@@ -221,7 +221,7 @@ def read_list(reply: Reply, scrubber: Scrubber) -> ListEnvelope:
     if envelope is not None and not reply.cached:
         return envelope
     if envelope is not None:
-        # ``nocache`` should make this impossible: an old page would prove absences that are not.
+        # ``nocache`` should make this impossible: an old page would prove false absences.
         raise PassingFailure("the service answered from a cache", reason="cached_reply")
     raise read_failure(reply, scrubber)
 
@@ -248,7 +248,7 @@ def total_count_of(envelope: ListEnvelope) -> int | None:
 
 
 def read_failure(reply: Reply, scrubber: Scrubber) -> EtlError:
-    """The error for a reply that is not what was asked for."""
+    """The error for a reply that is not the requested one."""
     facts: dict[str, Any] = {"kaltura_session": reply.kaltura_session}
     body = reply.body.removeprefix(_BOM).strip()
     if not body:
@@ -256,13 +256,13 @@ def read_failure(reply: Reply, scrubber: Scrubber) -> EtlError:
             return error_for_code(reply.error_header, {}, scrubber, facts)
         return PassingFailure("the service sent an empty reply", reason="empty_reply", **facts)
     if body[:1] == b"<":
-        # A login page, a captive portal, a firewall, or XML: seldom gone a moment later.
+        # A login page, a captive portal, a firewall, or XML: rarely transient.
         return PassingFailure(
-            "the service sent a page of HTML or XML instead of JSON",
+            "the service sent HTML or XML instead of JSON",
             reason="markup_reply",
             attempts_at_most=2,
             verdict=DataRefused(
-                "the service sent a page of HTML or XML instead of JSON, twice: check "
+                "the service sent HTML or XML instead of JSON, twice: check "
                 "KALTURA_SERVICE_URL, and for a proxy or login page in between",
                 reason="markup_reply",
                 **facts,
@@ -277,7 +277,7 @@ def read_failure(reply: Reply, scrubber: Scrubber) -> EtlError:
         )
     if reply.cached:
         # Errors about unreadable sessions are cached under a key without the session: this one
-        # may be the answer to somebody else.
+        # may be the answer to another client.
         return PassingFailure(
             "the service answered with an error from a cache", reason="cached_reply", **facts
         )
@@ -285,7 +285,7 @@ def read_failure(reply: Reply, scrubber: Scrubber) -> EtlError:
 
 
 def rule_for(code: str, args: Mapping[str, object]) -> Rule:
-    """What to do about an error of the service."""
+    """How to handle an error of the service."""
     if code == "INVALID_KS":
         return INVALID_KS_TABLE.get(str(args.get("KSID")), INVALID_KS_OTHER)
     return ERROR_TABLE.get(code, UNKNOWN_CODE)

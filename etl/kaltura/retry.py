@@ -1,8 +1,8 @@
-"""The one retry policy, around one HTTP call.
+"""The retry policy, around one HTTP call.
 
-Bounded by attempts and by total seconds, full jitter, Retry-After obeyed, and a budget for the
-whole run, so that a service in trouble gets at most a fifth more requests from us.  Only
-``ServiceFailure`` is tried again: whatever is not known to pass is permanent.
+Bounded by attempts and by total seconds, with full jitter, Retry-After, and a budget for the
+whole run, so that a service in trouble gets at most a fifth more requests.  Only
+``ServiceFailure`` is retried: an error that is not known to be transient is permanent.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ T = TypeVar("T")
 
 
 class PassingFailure(ServiceFailure):
-    """A failed attempt, with what the table of errors says about trying again.
+    """A failed attempt, with what the table of errors says about retrying.
 
-    ``least_wait_seconds``: wait at least this long.  ``attempts_at_most``: this kind is not worth
-    all attempts.  ``verdict``: what to raise when it did not pass; None for the failure itself.
+    ``least_wait_seconds``: wait at least this long.  ``attempts_at_most``: fewer attempts for this
+    kind.  ``verdict``: what to raise when the last attempt fails; None for the failure itself.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class PassingFailure(ServiceFailure):
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """Bounds of the policy; seconds unless the name says otherwise."""
+    """Bounds of the policy."""
 
     attempts: int = 6
     total_seconds: float = 300.0
@@ -71,7 +71,7 @@ class RetryLimits:
 
 
 class Counters:
-    """Requests of this run, all threads together.  ``retries`` counts those sent once more."""
+    """Requests of this run, all threads together; ``retries`` of them were repeated."""
 
     def __init__(self, limits: RetryLimits) -> None:
         self._limits = limits
@@ -92,7 +92,7 @@ class Counters:
             self._requests += 1
 
     def take_retry(self) -> bool:
-        """Take one request out of the run's retry budget; False when it is spent."""
+        """Take one retry out of the run's budget; False when it is spent."""
         with self._lock:
             wanted = self._requests - self._retries
             allowed = self._limits.budget_share * wanted + self._limits.budget_extra
@@ -103,7 +103,7 @@ class Counters:
 
 
 class RetryPolicy:
-    """Runs attempts.  Thread-safe: one for the run, with one budget and one place to wait."""
+    """Runs attempts.  Thread-safe: one per run, with one budget and one pause for all threads."""
 
     def __init__(
         self,
@@ -130,11 +130,11 @@ class RetryPolicy:
         attempts: int | None = None,
         facts: dict[str, object] | None = None,
     ) -> T:
-        """Run ``attempt(deadline_seconds)`` until it succeeds or the policy ends.
+        """Run ``attempt(deadline_seconds)`` until it succeeds or the policy gives up.
 
         ``attempts`` replaces the number of attempts for this call; ``facts`` go into every log
         event and into the final error.  Raises what the attempt raised if that is permanent,
-        ServiceFailure or the failure's verdict when the policy ends, Interrupted on a stop.
+        ServiceFailure or the failure's verdict when the policy gives up, Interrupted on a stop.
         """
         started = self._monotonic()
         facts = facts or {}
@@ -164,7 +164,7 @@ class RetryPolicy:
         def tell(retry: tenacity.RetryCallState) -> None:
             failure = _failure(retry)
             log.warning(
-                "service call failed, trying again: %s",
+                "service call failed, retrying: %s",
                 failure.message,
                 extra={
                     "event": "service_retry",
@@ -188,7 +188,7 @@ class RetryPolicy:
             return retrying(one)
         except ServiceFailure as failure:
             last = failure
-        # Outside the handler, so that no half-read reply hangs on the error as its context.
+        # Outside the handler, so that no half-read reply is kept as the context of the error.
         raise _final(last, state.ended_by, facts)
 
     def wait(self, seconds: float) -> None:
@@ -202,8 +202,8 @@ class RetryPolicy:
     def _next_wait(self, retry: tenacity.RetryCallState) -> float:
         """Full jitter over the exponential step, on top of what the service asked for.
 
-        What it asked for is never shortened: if it does not fit into the total, the call ends.
-        It holds for all threads: they are one client to the service.
+        That is never shortened: if it does not fit into the total, the call gives up.  It applies
+        to all threads: they are one client to the service.
         """
         failure = _failure(retry)
         step = self.limits.first_wait_seconds * 2.0 ** (retry.attempt_number - 1)
@@ -214,13 +214,13 @@ class RetryPolicy:
         return asked + jitter
 
     def _hold(self, left: float) -> None:
-        """Wait until the time that the service named to any of our threads."""
+        """Wait until the time that the service asked any thread to wait for."""
         wait = self._hold_until - self._monotonic()
         if wait <= 0:
             return
         if wait >= left:
             raise PassingFailure(
-                f"the service asked for a pause of {wait:.0f} s more",
+                f"the service asked to wait {wait:.0f} s more",
                 retry_after_seconds=wait,
                 attempts_at_most=1,
             )
@@ -235,7 +235,7 @@ class _Call:
 
 def _failure(retry: tenacity.RetryCallState) -> ServiceFailure:
     error = retry.outcome.exception() if retry.outcome else None
-    if not isinstance(error, ServiceFailure):  # the retry predicate lets nothing else through
+    if not isinstance(error, ServiceFailure):  # the retry predicate passes nothing else
         raise TypeError(f"not a ServiceFailure: {type(error).__name__}")
     return error
 

@@ -1,4 +1,4 @@
-"""The way in: settings of the client, and ``open_service``."""
+"""The entry point: settings of the client, and ``open_service``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Credentials", "Probe", "RetryLimits", "ServiceSettings", "UploadToke
 
 @dataclass(frozen=True, slots=True)
 class ServiceSettings:
-    """Everything about the client that may be set; the defaults are the product's."""
+    """The settings of the client."""
 
     retry: RetryLimits = field(default_factory=RetryLimits)
     use_environment_proxies: bool = False
@@ -42,11 +42,11 @@ def open_service(
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] | None = None,
 ) -> UploadTokens:
-    """Log in and give the reader of upload tokens; its session is proved to be of admin type.
+    """Log in and return the reader of upload tokens; its session is verified to be of admin type.
 
-    ``clock`` gives aware UTC times.  ``sleep`` and ``monotonic`` are for tests; without ``sleep``
-    waits are waits on ``stop``.  Raises ConfigurationError, CredentialsRefused, ServiceUnavailable
-    or Interrupted.
+    ``clock`` gives aware UTC times.  ``sleep`` and ``monotonic`` are for tests; without ``sleep``,
+    waiting ends when a stop is requested.  Raises ConfigurationError, CredentialsRefused,
+    ServiceUnavailable or Interrupted.
     """
     settings = settings or ServiceSettings()
     login = choose_login(credentials, app_token_hash=settings.app_token_hash)

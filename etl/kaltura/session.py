@@ -20,7 +20,7 @@ KEEP_UNTIL_SHARE = 0.9
 """When a renewal in time fails, the session is used until this share of its life …"""
 RETRY_RENEWAL_SHARE = 0.05
 """… and a renewal is tried again each time this share has passed."""
-# With an actionslimit each new session serves only some calls, which other threads may use up.
+# With an actionslimit a new session serves only some calls, which other threads may use up.
 RENEWALS_PER_CALL = {"EXCEEDED_ACTIONS_LIMIT": 5}
 
 
@@ -62,7 +62,7 @@ class Sessions:
             session = self._renew(session, because)
 
     def current(self) -> Session:
-        """The session to use now; makes or renews it when it is time."""
+        """The session to use now; opens or renews it when it is time."""
         session = self._session
         if session is not None and self._calls.monotonic() < session.renew_after:
             return session
@@ -76,7 +76,7 @@ class Sessions:
             return self._renew_early(session, now)
 
     def seconds_left(self) -> float | None:
-        """Seconds until the present session ends, None if that is not known."""
+        """Seconds until the current session ends, None if that is not known."""
         session = self._session
         return None if session is None else session.seconds_left(self._calls.monotonic())
 
@@ -92,7 +92,7 @@ class Sessions:
                 raise
             session.renew_after = now + RETRY_RENEWAL_SHARE * lifetime
             log.warning(
-                "session not renewed yet, the present one is still good",
+                "session not renewed yet, the current one is still valid",
                 extra={"event": "session_renewal_postponed"},
             )
             return session
@@ -113,7 +113,7 @@ class Sessions:
             return self._open(spent.generation + 1)
 
     def _open(self, generation: int) -> Session:
-        """Log in; the caller holds the lock.  A refusal is remembered: asking again is no use."""
+        """Log in; the caller holds the lock.  A refusal is remembered: retrying is pointless."""
         if self._refused is not None:
             raise CredentialsRefused(self._refused.message, **self._refused.fields)
         try:
@@ -139,8 +139,8 @@ class Sessions:
             return self.login.open(self._calls)
         except SessionEnded as ended:
             because = ended
-        # A session that is over before its first use: made by a clock that is wrong (the refusal
-        # told the server's), or ended on the way.  Once more, from the beginning.
+        # A session that ended before its first use: made by a wrong clock (the refusal has told the
+        # server's), or ended meanwhile.  Log in once more.
         if not self.login.can_renew:
             raise CredentialsRefused(
                 f"{because.message}; give a new KALTURA_KS, or use an app token", **because.fields

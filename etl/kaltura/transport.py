@@ -1,9 +1,8 @@
 """Sockets under httpx2: a deadline for the whole request, interruption, TLS, proxies.
 
-The timeouts of httpx2 are per read: a server that sends one byte a second is never timed out.
-So the network backend here cuts every read, write, connect and handshake at the deadline of the
-request that its thread is in, status line and headers included, and looks for a request to stop
-every half second.
+The timeouts of httpx2 are per read: a server that sends one byte per second never times out.
+So the network backend here ends every read, write, connect and handshake at the deadline of the
+thread's request, status line and headers included, and checks for a stop every half second.
 """
 
 from __future__ import annotations
@@ -156,7 +155,7 @@ def open_http(
     """A client that verifies TLS always, follows no redirect and reads no environment.
 
     Proxies of the environment (with NO_PROXY) are used only if asked for; netrc and SSL_CERT_FILE
-    never are.  ``ca_file`` replaces the system's authorities, for a private one.
+    never are.  ``ca_file`` replaces the system's authorities by a private one.
     """
     proxy = _environment_proxy(base_url, scrubber) if use_environment_proxies else None
     transport = _Transport(_tls_context(ca_file), proxy, _Backend(deadline, stop))

@@ -87,7 +87,7 @@ class UploadTokens:
 
         ``status_in``: comma-separated statuses.  ``attempts`` replaces the policy's number.
         Raises ServiceFailure, whose ``code`` tells a poison row's INTERNAL_SERVERL_ERROR from an
-        outage, and the other kinds of ``etl.errors`` for what no retry mends.
+        outage, and the other kinds of ``etl.errors`` for what no retry can fix.
         """
         # Size 0 means "no limit" to the service, and an index over 64 bits means page 1.
         if not (1 <= page_size <= PAGE_SIZE_MAX and 1 <= page_index < 2**53):
@@ -107,7 +107,7 @@ class UploadTokens:
         return self._list(1, PAGE_SIZE_MAX, where, omit_auto_finalize=False, attempts=None)
 
     def probe(self) -> Probe:
-        """Prove the session with one row: reachable, admin, allowed to list."""
+        """Verify the session with one row: reachable, admin, allowed to list."""
         began = time.monotonic()
         page = self.list_page(1, 1)
         latency = time.monotonic() - began

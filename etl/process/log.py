@@ -1,8 +1,8 @@
-"""Logs: text on a terminal, else one JSON object a line, on standard error, without secrets.
+"""Logs: text on a terminal, else one JSON object per line, on standard error, without secrets.
 
-Modules log with ``logging.getLogger(__name__)`` and give facts in ``extra=``; what was put there
-becomes keys of the JSON object, or ``key=value`` in text.  Only ``etl`` is heard below WARNING:
-the libraries' own DEBUG lines show headers and statements.
+Modules log with ``logging.getLogger(__name__)`` and pass facts in ``extra=``, which become keys of
+the JSON object, or ``key=value`` in text.  Only ``etl`` is logged below WARNING: the libraries'
+DEBUG lines show headers and statements.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, bounded, without anything that steers a terminal."""
+    """``text`` on one line, bounded, without control characters."""
     text = text if len(text) <= TEXT_LENGTH_LIMIT else text[:TEXT_LENGTH_LIMIT] + "…"
     text = _SURROGATE.sub("\ufffd", text)
     return _UNPRINTABLE.sub(lambda match: ascii(match[0])[1:-1], text)
 
 
 def exception_text(exc: BaseException) -> str:
-    """Type and first line of the message: the lines after it hold a statement or a row's values
-    when the exception is a database driver's."""
+    """Type and first line of the message: in an exception of a database driver, the lines after it
+    contain a statement or the values of a row."""
     first_line = str(exc).strip().partition("\n")[0][:500]
     name = type(exc).__name__
     return scrub(f"{name}: {first_line}" if first_line else name)
@@ -58,7 +58,7 @@ def exception_places(exc: BaseException) -> list[str]:
 def _message_of(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # a wrong % in a log call must not end a run, and must not hide the line
+    except Exception:  # a wrong % in a log call must neither end a run nor hide the line
         return f"{record.msg} (its arguments do not fit)"
 
 
@@ -78,7 +78,7 @@ def _json_value(value: object, length_limit: int | None) -> object:
     if value is None or isinstance(value, bool | int):
         return value
     if isinstance(value, float):
-        # NaN and the infinities are no JSON.
+        # JSON has no NaN and no infinities.
         return value if math.isfinite(value) else str(value)
     if isinstance(value, dict):
         return {scrub(str(key)): _json_value(each, length_limit) for key, each in value.items()}
@@ -90,7 +90,7 @@ def _json_value(value: object, length_limit: int | None) -> object:
 
 
 def json_text(value: object, *, length_limit: int | None = TEXT_LENGTH_LIMIT) -> str:
-    """One line of JSON of anything, scrubbed; what JSON does not know becomes text.
+    """Any value as one line of JSON, scrubbed; what JSON cannot represent becomes text.
 
     ``length_limit``: characters of each text in it; None for no limit.
     """
@@ -107,7 +107,7 @@ class JsonFormatter(logging.Formatter):
             "event": _message_of(record),
         }
         fields = _fields_of(record)
-        if "event" in fields:  # the event's name for machines; its sentence stays readable
+        if "event" in fields:  # the name of the event for machines, beside its sentence
             event["message"], event["event"] = event["event"], fields.pop("event")
         for key, value in fields.items():
             event[key if key not in event else f"{key}_"] = value
@@ -138,7 +138,7 @@ class StandardErrorHandler(logging.StreamHandler[TextIO]):
 
 
 def abandon_stream(stream: TextIO | None) -> None:
-    """Point a broken standard stream to nowhere, so that the interpreter's last flush succeeds."""
+    """Redirect a broken stream to /dev/null, so that the interpreter's last flush succeeds."""
     with contextlib.suppress(Exception):
         if stream is not None:
             nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -161,9 +161,9 @@ def wants_json(log_format: str) -> bool:
 def setup_logging(
     *, level: str = "INFO", log_format: str = "auto", secrets: Iterable[str] = ()
 ) -> StandardErrorHandler:
-    """Send the logs of the process to standard error.  May be called again: the last call rules.
+    """Send the logs of the process to standard error.  May be called again: the last call wins.
 
-    ``level`` holds for ``etl``; everything else is heard from WARNING.
+    ``level`` applies to ``etl``; everything else is logged from WARNING.
     """
     scrub.add(*secrets)
     logging.raiseExceptions = False

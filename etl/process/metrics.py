@@ -1,7 +1,7 @@
-"""The file for Prometheus' text-file collector: how the last run ended, and what it did.
+"""The file for Prometheus' textfile collector: the outcome and the counts of the last run.
 
-A batch job is not there to be scraped, so it leaves a file that node_exporter reads.  The file is
-replaced as a whole.  Times are Unix seconds, durations seconds.
+A batch job cannot be scraped, so it writes a file that node_exporter reads.  The file is replaced
+atomically.  Times are Unix seconds, durations seconds.
 """
 
 from __future__ import annotations
@@ -31,12 +31,11 @@ COUNTS: Final = {
     "pages": "Replies that the last run accepted.",
 }
 
-
 PUBLISHED: Final = "published_time_seconds"
 
 
 def write_metrics(path: Path, *, exit_code: int, report: Mapping[str, Any] | None) -> None:
-    """Write how a run ended; ``report`` is that of a run that did not fail.
+    """Write the outcome of a run; ``report`` is None if it failed.
 
     A file that cannot be written is a warning: what was published stays published.
     """
@@ -44,17 +43,17 @@ def write_metrics(path: Path, *, exit_code: int, report: Mapping[str, Any] | Non
     published_at = None if report is None else report["published_at"]
     published = _published_before(path) if published_at is None else published_at.timestamp()
 
-    def tell(name: str, meaning: str, value: float) -> None:
+    def add(name: str, meaning: str, value: float) -> None:
         Gauge(f"kaltura_etl_{name}", meaning, registry=registry).set(value)
 
-    tell("last_run_end_time_seconds", "When the last run ended.", time.time())
-    tell("last_run_exit_code", "Exit code of the last run.", exit_code)
+    add("last_run_end_time_seconds", "When the last run ended.", time.time())
+    add("last_run_exit_code", "Exit code of the last run.", exit_code)
     if report is not None:
-        tell("last_run_duration_seconds", "How long the last run took.", report["duration_seconds"])
+        add("last_run_duration_seconds", "How long the last run took.", report["duration_seconds"])
         for name, meaning in COUNTS.items():
-            tell(f"last_run_{name}", meaning, report[name])
+            add(f"last_run_{name}", meaning, report[name])
     if published is not None:
-        tell(PUBLISHED, "Stamp of the last publication, of whichever run.", published)
+        add(PUBLISHED, "Time of the last publication, of any run.", published)
     try:
         write_to_textfile(str(path), registry)
     except OSError as error:
@@ -65,7 +64,7 @@ def write_metrics(path: Path, *, exit_code: int, report: Mapping[str, Any] | Non
 
 
 def _published_before(path: Path) -> float | None:
-    """What the file says of an earlier publication: an alarm on its age outlives a failed run."""
+    """The earlier publication in the file, so that an alert on its age survives a failed run."""
     try:
         families = list(text_string_to_metric_families(path.read_text("utf-8")))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""How far a run is: a bar on a terminal, else a log line every 30 seconds."""
+"""Progress of a run: a bar on a terminal, else a log line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ LOG_INTERVAL_SECONDS = 30.0
 
 
 class Progress(Protocol):
-    """What a run tells while it works.  Called from one thread, as often as it likes."""
+    """Receives the progress of a run.  Called from one thread, at any rate."""
 
     def update(self, tokens: int, total: int | None, pages: int) -> None:
-        """So many tokens and pages are read so far, of about ``total`` (a hint, or None)."""
+        """Tokens and pages read so far, of about ``total`` tokens (a hint, or None)."""
 
 
 class NoProgress:
     def update(self, tokens: int, total: int | None, pages: int) -> None:
-        """Says nothing."""
+        """Shows nothing."""
 
 
 class LogProgress:
@@ -65,7 +65,7 @@ class BarProgress:
     def update(self, tokens: int, total: int | None, pages: int) -> None:
         seconds = time.monotonic() - self._started
         rate = f"{tokens / seconds:,.0f}/s" if seconds > 1 else ""
-        # The total is counted before the rows: it may be too small by the end.
+        # The total was counted before the rows: it may be too small in the end.
         total = None if total is None else max(total, tokens)
         self._bar.update(self._task, completed=tokens, total=total, pages=pages, rate=rate)
 
@@ -74,7 +74,7 @@ class BarProgress:
 def open_progress(
     handler: StandardErrorHandler | None, *, bar: bool, quiet: bool
 ) -> Iterator[Progress]:
-    """A ``Progress`` for one run.  While a bar stands, log lines are written above it."""
+    """A ``Progress`` for one run.  While a bar is shown, log lines are written above it."""
     if quiet or handler is None:
         yield NoProgress()
         return

@@ -187,7 +187,7 @@ def test_a_pause_that_no_call_can_wait_for_fails_other_calls_at_once() -> None:
     with pytest.raises(ServiceFailure) as caught:
         policy.call(failing(0, passing))
 
-    assert "asked for a pause" in caught.value.message
+    assert "asked to wait" in caught.value.message
     assert policy.counters.requests == 1
     assert policy.clock.slept == []
 
