@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from etl.run.report import RunReport
 from etl.run.sync import sync
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer
+from etl.simulator.faults import RequestInfo
 from tests.support.model import VALUES, VERSION, Row, as_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -175,6 +177,25 @@ def listed(server: SimulatorServer) -> list[Row]:
 def requests_of(server: SimulatorServer, since: int = 0) -> int:
     """Lists that were asked for, the look-ups by id among them."""
     return sum(record.action == "list" for record in list(server.service.log)[since:])
+
+
+@contextmanager
+def held_after(server: SimulatorServer, lists: int) -> Iterator[None]:
+    """The service answers so many lists, and the next one only when the block ends."""
+    asked, released = 0, threading.Event()
+
+    def hold(info: RequestInfo) -> None:
+        nonlocal asked
+        asked += info.action == "list"
+        if asked > lists:
+            released.wait(60)
+
+    server.faults.decide_by = hold
+    try:
+        yield
+    finally:
+        released.set()
+        server.faults.clear()
 
 
 def wait_until(condition: Callable[[], object], seconds: float = 20) -> None:

@@ -11,17 +11,27 @@ import pytest
 
 from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
-from tests.support.job import Job, ended, killed_at_exit, listed, requests_of, wait_until
+from tests.support.job import (
+    Job,
+    ended,
+    held_after,
+    killed_at_exit,
+    listed,
+    requests_of,
+    wait_until,
+)
 from tests.support.model import Model, assert_same
 
 PAGES = 40
 PAGE_CAP = 100
+HELD_AFTER = 50
+"""Lists: the first PAGES of them are saved by then, and a whole walk has more."""
 
 
 @pytest.fixture
 def server() -> Iterator[SimulatorServer]:
     account = generate_account(PAGES * PAGE_CAP, seed=8)
-    with SimulatorServer(account, page_cap=PAGE_CAP, latency_seconds=0.2) as running:
+    with SimulatorServer(account, page_cap=PAGE_CAP) as running:
         yield running
 
 
@@ -53,6 +63,7 @@ def test_the_second_of_two_runs_is_told_who_is_at_work(
     server: SimulatorServer, database_url: str
 ) -> None:
     job = Job.of(server, database_url)
+    server.configure(latency_ms=200)
     with killed_at_exit(job.start()) as first:
         wait_until(lambda: bool(job.runs()), 60)
         (run,) = job.runs()
@@ -75,9 +86,9 @@ def test_a_run_that_lost_its_lease_asleep_cannot_write(
 ) -> None:
     job = Job.of(server, database_url, ETL_LEASE_SECONDS="5")
     with killed_at_exit(job.start()) as first:
-        wait_for_pages(job, 8)
-        fall_asleep(job, first.pid)
-        server.configure(latency_ms=0)
+        with held_after(server, HELD_AFTER):
+            wait_for_pages(job, 8)
+            fall_asleep(job, first.pid)
         job.query("update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '6 s'")
         second = job.run(options=SyncOptions(resume=False))
         server.account.change(listed(server)[0]["id"], {"fileName": "too late.mp4"})
@@ -104,12 +115,11 @@ def test_what_a_killed_run_has_read_is_not_read_again(
     server: SimulatorServer, database_url: str, resume: bool
 ) -> None:
     job = Job.of(server, database_url)
-    with killed_at_exit(job.start()) as first:
+    with killed_at_exit(job.start()) as first, held_after(server, HELD_AFTER):
         wait_for_pages(job, PAGES)
         first.kill()
     (killed,) = job.runs()
     job.query("update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '1 hour'")
-    server.configure(latency_ms=0)
     known = len(server.service.log)
 
     report = job.run(options=SyncOptions(resume=resume))
@@ -129,7 +139,6 @@ def test_what_a_killed_run_has_read_is_not_read_again(
 def test_a_walk_that_is_too_old_is_not_gone_on_with(
     server: SimulatorServer, database_url: str
 ) -> None:
-    server.configure(latency_ms=0)
     server.faults.schedule("service-forbidden", where="list", at=(20,))
     job = Job.of(server, database_url)
     assert job.call().code == 77
