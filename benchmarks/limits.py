@@ -1,4 +1,4 @@
-"""The two limits that a sync is compared with: what the service and what the server take at least.
+"""The two limits of a sync: the minimum time of the service and of the database server.
 
 No program that reads every page and keeps every row can be faster than the slower of them, unless
 it fetches several pages at a time from a service that answers several at a time.
@@ -37,7 +37,7 @@ COLUMNS = (
     ("upload_url", "text"),
     ("extra", "jsonb"),
 )
-"""The columns that the service fills; what the program adds to a version is its own affair."""
+"""The columns that the service fills, without what the program adds to a version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Fetched:
 
 
 def fetch_plainly(service: Simulator, tokens: int) -> Fetched:
-    """Read all pages over one connection, one after the other, and look at nothing in them."""
+    """Read all pages over one connection, one after the other, without decoding them."""
     plain = _PlainClient(service)
     ks = plain.open_session()
     pages = -(-tokens // PAGE_SIZE)
@@ -106,7 +106,7 @@ class _PlainClient:
 
 
 def rows_for_copy(service: Simulator) -> bytes:
-    """All rows of the account as the server takes them: the body of a COPY BINARY."""
+    """All rows of the account in the server's format: the body of a COPY BINARY."""
     server_format = psycopg.adapt.Transformer()
     out = bytearray(b"PGCOPY\n\xff\r\n\0" + bytes(8))
     width = len(COLUMNS).to_bytes(2, "big")

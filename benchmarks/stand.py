@@ -1,4 +1,4 @@
-"""What every benchmark stands on: a simulated account, an embedded Postgres, the program itself.
+"""What every benchmark uses: a simulated account, an embedded Postgres, the program itself.
 
 Each is a process of its own, as in production, so that none of them shares an interpreter lock
 or an allocator with what is measured.
@@ -51,7 +51,7 @@ class Simulator:
         return json.loads(text)
 
     def change_some(self, share: float, seed: int) -> dict[str, int]:
-        """Let ``share`` of the tokens change, spread evenly over the account's whole time.
+        """Change ``share`` of the tokens, spread evenly over the account's history.
 
         Of ten events six are changes of a token, two are new tokens and two are deletions.  Real
         changes gather among the newest tokens; spread out they are the harder case.
@@ -82,7 +82,7 @@ class Simulator:
 
 @contextmanager
 def simulator(tokens: int, *, seed: int = 1) -> Iterator[Simulator]:
-    """Serve a generated account of so many tokens."""
+    """Serve a generated account of ``tokens`` tokens."""
     command = [*program(), "simulate", "--tokens", str(tokens), "--seed", str(seed)]
     command += ["--partner-id", str(PARTNER_ID), "--admin-secret", ADMIN_SECRET]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=_environment()) as server:
@@ -147,7 +147,7 @@ class Postgres:
         self.run("checkpoint")
 
     def wal_position(self) -> int:
-        """Bytes of WAL that the server has written so far."""
+        """Bytes of WAL that the server has written."""
         return int(self.run("select (pg_current_wal_insert_lsn() - '0/0'::pg_lsn)::int8"))
 
 
@@ -182,8 +182,10 @@ def sync(
     options: tuple[str, ...] = (),
     stop_watch: Path | None = None,
 ) -> Sync:
-    """Run the program once.  With ``stop_watch`` (a file) it also says where its time went, which
-    makes it a little slower: such a run is not for comparing.
+    """Run the program once.
+
+    With ``stop_watch`` (a file) it also reports where its time went, which slows it down a little:
+    do not compare such a run.
     """
     command = [*program(stop_watch=stop_watch is not None), "sync", "--json", *options]
     environment = _environment(
@@ -233,9 +235,9 @@ def _watch_memory(pid: int, peak: list[int]) -> None:
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except OSError:
             return
-        if not marks:  # it has ended, and nobody has waited for it yet
+        if not marks:  # it has ended, and was not waited for yet
             return
-        if b"sync" in command.split(b"\0"):  # before its exec it is still a copy of us
+        if b"sync" in command.split(b"\0"):  # before its exec it is a copy of this process
             peak[0] = max(peak[0], int(marks[0].split()[1]) * 1024)
         time.sleep(0.02)
 
@@ -256,9 +258,10 @@ def program(*, stop_watch: bool = False) -> list[str]:
 
 
 def _environment(**more: str) -> dict[str, str]:
-    """Ours without settings of the program, libpq or Python, which would change what is measured.
+    """The environment without settings of the program, libpq or Python.
 
-    PYTHONDONTWRITEBYTECODE above all: with it every start compiles every module anew.
+    They would change what is measured: with PYTHONDONTWRITEBYTECODE, every start compiles every
+    module again.
     """
     ours = ("KALTURA_", "ETL_", "PG", "PYTHON", "DATABASE_URL", "VARIABLE_FILE")
     return {k: v for k, v in os.environ.items() if not k.startswith(ours)} | more

@@ -1,8 +1,8 @@
 """``kaltura-etl`` with a stop watch at its stages: ``python -m benchmarks.stop_watch sync …``.
 
 Writes a JSON object of seconds by stage to the file that STOP_WATCH_FILE names.  Stages of the
-main thread add up to the whole; those named ``cpu: …`` are processor time, of all threads, and lie
-within the others.
+main thread add up to the total; those named ``cpu: …`` are processor time of all threads, and are
+part of the others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 SPENT: dict[str, float] = defaultdict(float)
 NESTED: list[float] = []
-"""Seconds of watched calls inside the one under way, for each level of the main thread."""
+"""Seconds of watched calls inside the current one, per level of the main thread."""
 
 
 def _original(owner: Any, name: str) -> Callable[..., Any] | None:
@@ -72,37 +72,36 @@ def _install() -> None:
     import etl.cli.sync
     import etl.run.engine
     import etl.run.fetch
+    import etl.run.leg
     import etl.run.sync
     import etl.warehouse.load.compare
     import etl.warehouse.load.staging
-    import etl.warehouse.store
     from etl.kaltura.client import KalturaClient
     from etl.run.engine import _Engine
-    from etl.run.leg import Desk
-    from etl.warehouse.store import Warehouse
+    from etl.run.leg import RunContext
 
-    _watch(etl.run.sync, "sync_full", "open and close")
-    _watch(etl.run.engine, "open_upload_tokens", "log in")
-    _watch(etl.warehouse.store, "require_current", "check the schema")
+    _watch(etl.run.sync, "run_plan", "open and close")
     for name, stage in (
+        ("open_upload_tokens", "log in"),
+        ("require_ready", "check the schema"),
         ("open_run", "take the lease"),
-        ("stage_batch", "stage: the rest"),
         ("missing_tokens", "confirm absences"),
-        ("stage_lookup", "confirm absences"),
         ("audit_counts", "audit"),
         ("publish", "publish"),
-        ("prune", "prune"),
+        ("prune_old_pages", "prune"),
     ):
-        _watch(Warehouse, name, stage)
+        _watch(etl.run.engine, name, stage)
     _watch(_Engine, "run_all", "walk: the rest")
-    _watch(Desk, "wait", "walk: wait for pages")
+    _watch(RunContext, "wait", "walk: wait for pages")
+    _watch(etl.run.leg, "stage_batch", "stage: the rest")
+    _watch(etl.run.leg, "stage_lookup", "confirm absences")
     _watch(etl.warehouse.load.staging, "compare_batch", "stage: compare, SQL")
     _watch(etl.warehouse.load.compare, "copy_rows", "stage: compare, COPY")
     _watch(etl.warehouse.load.staging, "copy_rows", "stage: COPY of differences")
-    _watch(etl.warehouse.load.staging, "newest_of_each", "stage: one row an id")
+    _watch(etl.warehouse.load.staging, "newest_of_each", "stage: one row per id")
     _watch_processor(KalturaClient, "post", "cpu: HTTP")
     _watch_processor(etl.run.fetch, "decode_rows", "cpu: decode")
-    _watch_processor(etl.warehouse.store.staging, "stage_batch", "cpu: stage")
+    _watch_processor(etl.run.leg, "stage_batch", "cpu: stage")
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""How near is a sync to the limit: a first load, an unchanged night, a night with 1 % changes."""
+"""How close a sync is to the limit: a first load, an unchanged night, a night with 1 % changes."""
 
 from __future__ import annotations
 
@@ -120,12 +120,12 @@ def _spread(values: list[float], form: str) -> str:
 
 
 def describe(result: Result) -> str:
-    """The figures as a text for people."""
+    """The figures as text."""
     rounds = result.rounds
     lines = [
         f"{result.tokens:,} tokens, {len(rounds)} rounds: median (smallest-largest)",
         "",
-        f"plainest fetch of all pages  {_spread([r.fetch_seconds for r in rounds], '.2f')} s",
+        f"plain fetch of all pages     {_spread([r.fetch_seconds for r in rounds], '.2f')} s",
         f"COPY BINARY of all rows      {_spread([r.copy_seconds for r in rounds], '.2f')} s",
         "",
         f"{'':17}{'seconds':22}{'ratio to the limit':22}{'aim':6}{'processor':11}{'peak RSS':10}",

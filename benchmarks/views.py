@@ -57,7 +57,9 @@ def main(arguments: list[str]) -> None:
         prog="./dev bench views", description="Measure the analysts' views on a large warehouse."
     )
     parser.add_argument("--tokens", type=int, default=1_000_000, help="default 1000000")
-    parser.add_argument("--runs", type=int, default=3, help="the best of so many, default 3")
+    parser.add_argument(
+        "--runs", type=int, default=3, help="number of runs, of which the best counts; default 3"
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the warehouse there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     given = parser.parse_args(arguments)
@@ -80,7 +82,7 @@ def main(arguments: list[str]) -> None:
 
 
 def _build(connection: psycopg.Connection[Any], tokens: int) -> dict[str, Any]:
-    """Fill the warehouse if it is empty, and say what it holds."""
+    """Fill the warehouse if it is empty; returns its counts."""
     if not connection.execute("select 1 from upload_token limit 1").fetchone():
         _say(f"writing {tokens:,} tokens")
         statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))

@@ -3,7 +3,7 @@
 Each capture's request is sent again, over HTTP, to a simulator that serves the recorded account,
 with its clock set to the moment of the capture; status, headers and body must be equal.  Set
 aside are only session strings, random ids, the session number, times that were measured, and the
-marks of the service's response cache: the program goes round it (``nocache``), so the simulator
+marks of the service's response cache: the program bypasses it (``nocache``), so the simulator
 has none.
 """
 
@@ -66,7 +66,8 @@ class Situation:
 
     def prepare(self, name: str) -> None:
         self.clock.now = time_of(self.captures[name])
-        PREPARE.get(name, lambda _: None)(self)
+        if name in PREPARE:
+            PREPARE[name](self)
 
     def send(self, capture: dict[str, Any]) -> tuple[int, list[tuple[str, str]], bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=30)
@@ -124,7 +125,7 @@ def partner_103(clock: Clock) -> Partner:
 
 
 def resign(body: str) -> str:
-    """Partner 103's sessions, signed anew: the secret that signed the recorded ones is unknown."""
+    """Partner 103's sessions, signed again: the secret that signed the recorded ones is unknown."""
     try:
         given = json.loads(body)
     except ValueError:

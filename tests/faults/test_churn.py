@@ -42,7 +42,8 @@ def lost_by_a_plain_walk(seed: int) -> int:
         known = server.settings()
         ks = client.start_session(known["admin_secret"], known["partner_id"])
         server.service.churn = churn_of(seed)
-        mark, seen, index = server.account.mark, set(), 1
+        mark, index = server.account.mark, 1
+        seen: set[str] = set()
         while rows := client.list_tokens(ks, index, PAGE_CAP)["objects"]:
             seen.update(row["id"] for row in rows)
             index += 1

@@ -1,6 +1,6 @@
 """A run that is killed, stopped or asked to end at any moment, and the run after it.
 
-Each trial has a copy of a warehouse that holds a first night, and a second night to come.  Whatever
+Each trial has a copy of a warehouse of a first night, and a second night to read.  Whatever
 happens to the run, a reader sees the first night or the second, never anything between; and a
 normal run afterwards leaves what an undisturbed one would have left.
 """
@@ -190,7 +190,7 @@ def stop_one(scene: Scene, rng: random.Random, outcomes: Counter[str]) -> None:
 
 
 def expire_lease(job: Job) -> None:
-    """Let an hour pass for a run that was killed."""
+    """Age the lease of a killed run by an hour."""
     job.query(
         "update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '1 hour' "
         "where status = 'running'"

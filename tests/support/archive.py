@@ -1,4 +1,4 @@
-"""What the tests of archive and replay share: nights that are archived, and dumps to compare."""
+"""Shared by the tests of archive and replay: nights that are archived, and dumps to compare."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
@@ -56,7 +55,7 @@ LEDGER = (
 
 
 def archived(server: SimulatorServer, database_url: str, archive: Path, **variables: str) -> Job:
-    """A job that archives; absences need no patience."""
+    """A job that archives; absences are confirmed at once."""
     return Job.of(
         server, database_url, ETL_ABSENCE_GRACE="0s", ETL_ARCHIVE=str(archive), **variables
     )
@@ -107,7 +106,7 @@ class Life:
                 with suppress(DataRefused, ServiceUnavailable, CredentialsRefused):
                     return job.run(options=SyncOptions(accept_absences=10_000))
                 self.server.faults.decide_by = None
-            raise AssertionError("the run failed again and again")
+            raise AssertionError(f"the run failed {TRIES} times")
         finally:
             self.server.service.churn = None
 
@@ -122,20 +121,17 @@ class Life:
         self.gone.append(some[0].id)
         self.server.life().advance(2)
         options = SyncOptions(accept_absences=10_000)
-        with closing(Stop()) as stop:
-            told: dict[str, Any] = {"stop": stop, "progress": NoProgress()}
-            if seed % 3 == 0:
-                return job.run(options=replace(options, mode="incremental"))
-            if seed % 3 == 1:
-                ids = [token.id for token in some]
-                return backfill_ids(settings_of(job), options, ids, **told)
-            begin, end = sorted(
-                datetime.fromtimestamp(token.created_at, UTC) for token in some[1:3]
-            )
-            return backfill_range(settings_of(job), options, Range(begin, end), **told)
+        if seed % 3 == 0:
+            return job.run(options=replace(options, mode="incremental"))
+        if seed % 3 == 1:
+            ids = [token.id for token in some]
+            return backfill_ids(settings_of(job), options, ids, stop=Stop(), progress=NoProgress())
+        begin, end = sorted(datetime.fromtimestamp(token.created_at, UTC) for token in some[1:3])
+        chosen = Range(begin, end)
+        return backfill_range(settings_of(job), options, chosen, stop=Stop(), progress=NoProgress())
 
     def fail_after(self, lists: int) -> None:
-        """The next run gets so many pages, then the service refuses it."""
+        """The next run gets ``lists`` pages, then the service refuses it."""
         left = [lists]
 
         def decide(info: RequestInfo) -> str | None:
@@ -173,12 +169,17 @@ class Kept:
         self.server.faults.clear()
 
     @contextmanager
-    def replayed(self, **options: Any) -> Iterator[tuple[Job, ReplayReport]]:
+    def replayed(
+        self, *, until: int | None = None, accept_gaps: bool = False
+    ) -> Iterator[tuple[Job, ReplayReport]]:
         """A job whose warehouse is a replay of the archive."""
         server, name = self.template_url, urlsplit(self.template_url).path[1:]
         with copied_database(server, name) as url:
             job = replace(self.job, database_url=url)
-            yield job, replay_into(job, [self.archive], "kaltura", **options)
+            yield (
+                job,
+                replay_into(job, [self.archive], "kaltura", until=until, accept_gaps=accept_gaps),
+            )
 
     def assert_replayed(self) -> None:
         with self.replayed() as (job, _):
@@ -204,29 +205,33 @@ def settings_of(job: Job, schema: str = "kaltura") -> Settings:
 
 
 def replay_into(
-    job: Job, archives: Sequence[Path | str], schema: str, **options: Any
+    job: Job,
+    archives: Sequence[Path | str],
+    schema: str,
+    *,
+    until: int | None = None,
+    accept_gaps: bool = False,
 ) -> ReplayReport:
     """A replay into a schema of the job's own database, made if it is not there."""
     if schema_state(job.database_url, schema).current is None:
         migrate(job.database_url, schema)
-    with closing(Stop()) as stop:
-        return replay(
-            settings_of(job, schema),
-            [str(archive) for archive in archives],
-            stop=stop,
-            progress=NoProgress(),
-            **options,
-        )
+    return replay(
+        settings_of(job, schema),
+        [str(archive) for archive in archives],
+        stop=Stop(),
+        progress=NoProgress(),
+        until=until,
+        accept_gaps=accept_gaps,
+    )
 
 
 def check(job: Job, *archives: Path | str) -> Comparison:
-    with closing(Stop()) as stop:
-        return check_archives(
-            settings_of(job),
-            [str(archive) for archive in archives],
-            stop=stop,
-            progress=NoProgress(),
-        )
+    return check_archives(
+        settings_of(job),
+        [str(archive) for archive in archives],
+        stop=Stop(),
+        progress=NoProgress(),
+    )
 
 
 @contextmanager
@@ -234,7 +239,7 @@ def copied_database(server_url: str, template: str) -> Iterator[str]:
     """A database made from another one; dropped afterwards."""
     database = f"test_{secrets.token_hex(6)}"
     name = sql.Identifier(database)
-    # Nobody may be connected to a template.
+    # A template must have no connections.
     admin_url = urlunsplit(urlsplit(server_url)._replace(path="/postgres"))
     with closing(psycopg.connect(admin_url, autocommit=True)) as admin:
         admin.execute(
@@ -280,7 +285,7 @@ def dump(database_url: str, schema: str = "kaltura") -> dict[str, bytes]:
     return dumped
 
 
-def _copied(connection: psycopg.Connection[Any], query: sql.Composable) -> bytes:
+def _copied(connection: psycopg.Connection[tuple[object, ...]], query: sql.Composable) -> bytes:
     statement = sql.SQL("copy ({}) to stdout").format(query)
     with connection.cursor() as cursor, cursor.copy(statement) as copy:
         return b"".join(bytes(block) for block in copy)

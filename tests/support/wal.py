@@ -1,4 +1,4 @@
-"""How much WAL a test's own database has written, whatever other tests write on the same server."""
+"""How much WAL a test's database has written, without that of other databases on the server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Query = Callable[..., list[dict[str, Any]]]
 
 
 def wal_position(query: Query) -> str:
-    """Where the WAL ends now; hand it to ``wal_of_tables`` later."""
+    """The current end of the WAL, for ``wal_of_tables``."""
     return str(query("select pg_current_wal_insert_lsn() as at")[0]["at"])
 
 
 def install_wal_inspect(query: Query) -> bool:
-    """Make ``wal_of_tables`` work; False where Postgres cannot tell (before 16, or no contrib)."""
+    """Enable ``wal_of_tables``; False where Postgres lacks it (before 16, or without contrib)."""
     try:
         query("create extension pg_walinspect")
         query("select 'pg_get_wal_block_info(pg_lsn, pg_lsn, boolean)'::regprocedure")

@@ -68,7 +68,7 @@ def account_from_file(
         )
     if partner_id is None:
         if len(partners) > 1:
-            raise ValueError(f"{path} holds rows of several partners: {sorted(map(str, partners))}")
+            raise ValueError(f"{path} has rows of several partners: {sorted(map(str, partners))}")
         partner_id = int(partners.pop() or 0) if partners else 102
     account = Account(partner_id, clock=clock)
     account.load(bodies)
@@ -84,10 +84,10 @@ def generate_account(
     open_share: float = 0.15,
     clock: Callable[[], float] | None = None,
 ) -> Account:
-    """A realistic account of so many tokens, the same for the same arguments.
+    """A realistic account of ``tokens`` tokens, the same for the same arguments.
 
-    Uploads come in working hours and in batches (ties of up to 40 in a second), some 2,000 a day
-    in the end; most are closed, some failed, and ``open_share`` of them never got further than
+    Uploads come in working hours and in batches (ties of up to 40 per second), about 2,000 per day
+    at the end; most are closed, some failed, and ``open_share`` of them never got further than
     pending, partial or full.  One in 200 has an odd name.
     ``clock`` is the account's own time and starts at ``now``, running with the machine's, unless
     given.
@@ -112,7 +112,7 @@ def generate_account(
 
 
 def upload_times(count: int, rng: random.Random, now: int) -> list[int]:
-    """createdAt of so many uploads, ascending: busier by day, in batches, denser towards now."""
+    """createdAt of ``count`` uploads, ascending: busier by day, in batches, denser towards now."""
     span = max(30 * DAY, count * DAY // 2_000)
     times: list[int] = []
     while len(times) < count:

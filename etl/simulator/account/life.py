@@ -1,4 +1,4 @@
-"""An account that lives: uploads begin, progress, finish, are attached, stall, fail, are deleted.
+"""A changing account: uploads begin, progress, finish, are attached, stall, fail, are deleted.
 
     >>> account = generate_account(5_000, seed=7)
     >>> life = Life(account, seed=7)
@@ -70,7 +70,7 @@ class Life:
         self._plan("touch_old", "", self._gap(self.deletions_per_day))
 
     def advance(self, hours: float = 24.0) -> Counter[str]:
-        """Let so many hours pass; returns what happened in them, by kind of event."""
+        """Simulate this time; returns the number of events in it, by kind."""
         before = Counter(self.counts)
         end = self.now + hours * 3600
         with self.account.lock:
@@ -98,7 +98,7 @@ class Life:
         heapq.heappush(self._due, (self.now + seconds, self._count, kind, token_id))
 
     def _gap(self, per_day: float) -> float:
-        """Seconds until the next of so many events a day; nights are four times slower."""
+        """Seconds until the next event, at this rate per day; nights are four times slower."""
         if per_day <= 0:
             return 1e12
         hour = int(self.now) // 3600 % 24
@@ -138,7 +138,7 @@ class Life:
                 self._plan("progress", token_id, rng.uniform(1, 600))
             elif draw < 0.93:
                 self._plan("delete", token_id, rng.uniform(60, DAY))
-            # The others stall: nobody ever sends a byte.
+            # The others stall before the first byte.
         self._plan("begin", "", self._gap(self.uploads_per_day) * size)
 
     def _progress(self, token_id: str) -> None:
@@ -182,7 +182,7 @@ class Life:
         self.counts["delete"] += self.account.delete(token_id)
 
     def _delete_old(self, _: str) -> None:
-        """Somebody cleans up, or the service purges; now and then a token comes back."""
+        """A user cleans up, or the service purges; some tokens come back."""
         if len(self.account):
             token = self.account.line[self._rng.randrange(len(self.account))]
             self._delete(token.id)

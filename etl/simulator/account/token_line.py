@@ -1,4 +1,4 @@
-"""Tokens in the order of the list: createdAt ascending, ties in the order they came in.
+"""Tokens in list order: createdAt ascending, ties in insertion order.
 
 A sorted list in blocks: a page at any depth costs O(page), an insertion or removal anywhere
 O(block), and a million tokens need 8 bytes each here.

@@ -97,7 +97,7 @@ class Churn:
         if len(account) and rng.random() < in_the_past:
             near = account.line[rng.randrange(len(account))].created_at
             # The account of the captures has a zero date in it; no upload is made in the year 0.
-            # One in three joins a second that has a token already.
+            # One in three shares its second with a token.
             step = 0 if rng.random() < 1 / 3 else rng.randrange(-30, 31)
             created_at = min(max(near, 1) + step, created_at)
         account.insert(new_token(rng, created_at))

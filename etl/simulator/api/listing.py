@@ -111,7 +111,7 @@ class Lister:
         """(total count, rows) of a page.
 
         ``only_user`` keeps one user's tokens, as the service does for a session that is not of
-        admin type.  ``shuffle`` draws the order of tokens created in the same second anew.
+        admin type.  ``shuffle`` shuffles tokens created in the same second.
         ``more_rows`` adds rows beyond the page.
         """
         tokens: TokenLine | list[Token]

@@ -1,4 +1,4 @@
-"""The service as a whole: an HTTP request in, an HTTP reply out; no sockets in here."""
+"""The service without sockets: an HTTP request in, an HTTP reply out."""
 
 from __future__ import annotations
 

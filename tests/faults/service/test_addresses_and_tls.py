@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -76,14 +77,14 @@ def test_a_certificate_that_is_not_acceptable_is_not_tried_again(
     serve: Serve, authority: Authority, tmp_path: Path, waits: Waits, seen: Seen, kind: str
 ) -> None:
     (tmp_path / "other").mkdir()
-    context = {
+    contexts: dict[str, Callable[[], ssl.SSLContext]] = {
         "expired": lambda: authority.context(days=-1),
         "wrong host": lambda: authority.context(host="kaltura.example"),
         "unknown authority": lambda: authority.context(signed_by=Authority(tmp_path / "other")),
         "no authority": authority.context,
-    }[kind]()
+    }
     ca_file = None if kind == "no authority" else authority.file
-    service = serve(tls=context)
+    service = serve(tls=contexts[kind]())
     with error_of(seen, ServiceUnavailable) as caught:
         run_at(service, waits, ca_file=ca_file)
     assert service.server.connections_accepted == 1

@@ -39,7 +39,7 @@ from etl.archive.stores import LocalStore, Store, open_store
 from etl.archive.writer import chosen_of
 from etl.coverage import Span
 from etl.errors import ArchiveUnavailable, ConfigurationError, DataRefused, UsageError
-from etl.warehouse.ledger.run import StagedPage
+from etl.tokens.page import Page, PageFacts
 
 AT = datetime(2026, 11, 23, 1, 2, 3, 456789, tzinfo=UTC)
 BODIES = [
@@ -52,25 +52,24 @@ BODIES = [
 ]
 
 
-def page_with(body: bytes, seq: int, **values: Any) -> StagedPage:
-    fields: dict[str, Any] = {
-        "seq": seq,
-        "page_index": seq + 1,
-        "page_size": 500,
-        "filter": '{"orderBy":"+createdAt"}',
-        "requested_at": AT,
-        "received_at": AT + timedelta(microseconds=seq),
-        "total_count": None,
-        "body_sha256": hashlib.sha256(body).digest(),
-        "rows": 3,
-        "first_created_at": None,
-        "last_created_at": None,
-        "span": Span(5, 9),
-        "tokens": [],
-        "raw": [],
-        "body": body,
-    }
-    return StagedPage(**(fields | values))
+def page_with(body: bytes, seq: int, *, body_sha256: bytes | None = None) -> Page:
+    return Page(
+        facts=PageFacts(
+            page_index=seq + 1,
+            page_size=500,
+            filter='{"orderBy":"+createdAt"}',
+            requested_at=AT,
+            received_at=AT + timedelta(microseconds=seq),
+            total_count=None,
+            rows=3,
+            body_sha256=body_sha256 or hashlib.sha256(body).digest(),
+        ),
+        body=body,
+        tokens=[],
+        raw=[],
+        span=Span(5, 9),
+        seq=seq,
+    )
 
 
 def head_of(replies: int, **values: Any) -> SegmentHead:
@@ -114,17 +113,18 @@ def test_replies_come_back_byte_for_byte() -> None:
     pages[1].asked = ("a", "ü,\n", "")
     pages[2].span = None
     pages[3].open_only = True
-    pages[4].total_count = 12
+    pages[4].facts = msgspec.structs.replace(pages[4].facts, total_count=12)
 
     head, replies = unpack(pack(head_of(len(pages)), pages), "a file")
 
     assert head == head_of(len(pages))
     assert [reply.body for reply in replies] == BODIES
     for page, reply in zip(pages, replies, strict=True):
-        assert reply.head.received_at == page.received_at
+        assert reply.head.received_at == page.facts.received_at
         assert reply.head.span == (None if page.span is None else page.span.to_sql())
         assert reply.head.asked == (None if page.asked is None else list(page.asked))
-        assert (reply.head.open_only, reply.head.total_count) == (page.open_only, page.total_count)
+        assert reply.head.open_only == page.open_only
+        assert reply.head.total_count == page.facts.total_count
 
 
 def test_a_file_of_replies_that_was_changed_anywhere_is_refused() -> None:

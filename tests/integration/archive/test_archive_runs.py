@@ -1,4 +1,4 @@
-"""What a run leaves in its archive, however it ends."""
+"""What a run leaves in its archive, whether it succeeds, fails or is killed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from etl.errors import DataRefused, EtlError
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from tests.conftest import with_database
 from tests.support.archive import (
     Kept,
@@ -73,7 +73,7 @@ def test_a_dry_run_is_not_archived(kept: Kept) -> None:
     assert not kept.archive.exists()
 
 
-def test_a_resumed_walk_is_whole(kept: Kept) -> None:
+def test_a_resumed_walk_is_complete(kept: Kept) -> None:
     kept.job.run()
     kept.life.day(1)
     kept.failed_run(15)
@@ -165,7 +165,7 @@ def test_the_next_run_finishes_an_archive(kept: Kept) -> None:
 
 
 def test_an_archive_that_cannot_be_finished_has_a_gap(kept: Kept) -> None:
-    """The pages of the ledger say which replies were staged; once pruned, nobody knows."""
+    """The pages of the ledger say which replies were staged; once pruned, it is unknown."""
     killed = killed_after_publishing(kept.job)
     kept.job.query("delete from kaltura.sync_page")
     report = kept.job.run()
@@ -177,7 +177,7 @@ def test_an_archive_that_cannot_be_finished_has_a_gap(kept: Kept) -> None:
     assert (found.equal, found.tables) == (False, [])
 
 
-def test_a_history_may_begin_anew_after_a_gap(kept: Kept) -> None:
+def test_a_history_may_restart_after_a_gap(kept: Kept) -> None:
     job_without_archive(kept.job).run()
     kept.life.day(4)
     report = kept.job.run()

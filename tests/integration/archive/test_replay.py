@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 
-from etl.run.options import SyncOptions
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.conftest import with_database
 from tests.support.archive import (
