@@ -85,10 +85,10 @@ def _show(runtime: Runtime, *parts: Any, before: str = "") -> None:
 
 def _heading(tokens: int) -> list[Any]:
     return [
-        f"A simulated account of {tokens:,} tokens lives on, and is read over HTTP each night.\n"
-        "The nights are made up, the syncs are not: they run now, so times of tokens\n"
-        "are of those nights, and times of the warehouse are of now. The cover {(,)} is\n"
-        "everything: no token that was listed throughout the run can be missing.\n",
+        f"A simulated account of {tokens:,} tokens, which is read over HTTP each night.\n"
+        "The nights are simulated, the syncs are real and run now: times of tokens are in\n"
+        "those nights, times of the warehouse are now. The cover {(,)} is everything:\n"
+        "no token that was listed throughout the run can be missing.\n",
         NIGHT_LINE.format(
             "run",
             "night",
@@ -148,7 +148,7 @@ def _what_next(schema: str, answers: list[Answer]) -> list[Any]:
 
     checkout = (Path(etl.__file__).resolve().parents[1] / "dev").is_file()
     program = "./dev run" if checkout else "kaltura-etl"
-    lines = [f"The warehouse stays, in schema {schema}; another demo makes it anew. Next:", ""]
+    lines = [f"The warehouse stays in schema {schema} until the next demo. Next steps:", ""]
     if checkout:
         lines += [
             f"    PGOPTIONS='-c search_path={schema}' ./dev psql",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from etl.settings.table import Settings
     from etl.warehouse.schema.database import Database
 
-ROWS_A_PAGE: Final = 460
+ROWS_PER_PAGE: Final = 460
 """Of 500: adjacent pages overlap."""
 
 
@@ -78,7 +78,7 @@ def backfill_ids(
 def plan_range(database: Database, partner_id: int, wanted: Range) -> RunPlan:
     """The plan, with what it will need as far as the warehouse knows the account."""
     tokens = known_tokens(database, partner_id, wanted.begin, wanted.end)
-    requests = tokens // ROWS_A_PAGE + 1
+    requests = tokens // ROWS_PER_PAGE + 1
     if wanted.begin is not None:
         account = known_tokens(database, partner_id)
         requests += 1 + math.ceil(math.log2(max(account / 125, 1)))
