@@ -25,7 +25,7 @@ RENEWALS_PER_CALL = {"EXCEEDED_ACTIONS_LIMIT": 5}
 
 
 class Sessions:
-    """The run's session.  Thread-safe; a renewal is done once, whoever asks."""
+    """The run's session.  Thread-safe; a renewal is done once for all threads."""
 
     def __init__(self, calls: Calls, login: Login) -> None:
         self.login = login

@@ -126,7 +126,7 @@ def test_what_it_refuses(
     assert said in told["error_message"]
 
 
-def test_somebody_else_may_not_apply(run: Run, roles: Roles) -> None:
+def test_another_role_may_not_apply(run: Run, roles: Roles) -> None:
     done = run(
         "grant", "--analyst", roles.names["analyst"], "--apply", DATABASE_URL=roles.url("loader")
     )

@@ -122,7 +122,7 @@ def ready(
     session_type: int = 2,
     privileges: str = "",
 ) -> str:
-    """A session string that somebody else made, good for an hour."""
+    """An existing session string, valid for an hour."""
     # Version 1 has its privileges as text, version 2 as fields.
     given: Any = privileges if make is mint_v1 else parse_privileges(privileges)
     expires_at = int(simulator.service.clock()) + 3600
