@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
 from etl.errors import CredentialsRefused, ServiceUnavailable
-from etl.simulator import SimulatorServer, generate_account
+from etl.simulator import Account, SimulatorServer, generate_account
 from etl.verify.checks import verify
 from etl.warehouse.privacy import prune as pruning
 from etl.warehouse.privacy.prune import Pruned, prune
@@ -19,38 +20,66 @@ from etl.warehouse.schema.database import open_database
 from tests.support.job import Job, listed
 from tests.support.model import Row, assert_same
 from tests.support.restamp import restamp_run
-from tests.support.roles import roles_of
+from tests.support.roles import own_database, roles_of
 from tests.support.searching import fingerprint
 
 NIGHTS = 6
 TOKENS = 60
+AFTER_THE_NIGHTS = 1_767_575_000
+"""The account's time: seconds since 1970."""
+KEPT = {"ETL_ABSENCE_GRACE": "0s", "ETL_KEEP_PAGES_DAYS": "3650"}
+
+
+def account_and_nights() -> tuple[Account, Iterator[int]]:
+    """An account, and what happens in it before each night; the same at every call."""
+    account = generate_account(TOKENS, seed=43, clock=lambda: AFTER_THE_NIGHTS)
+
+    def nights() -> Iterator[int]:
+        rows = [token.id for token in account.line]
+        account.insert({"id": "bad", "updatedAt": "never", "createdAt": 1_767_000_000})
+        for night in range(NIGHTS):
+            if night:
+                account.change(rows[3], {"fileName": f"name {night}"})
+                account.change(rows[10 + night], {"status": 4})
+                account.delete(rows[20 + night])
+            if night == 3:
+                account.undelete(rows[21])
+            yield night
+
+    return account, nights()
+
+
+@pytest.fixture(scope="module")
+def loaded(postgres_url: str, template_database: str) -> Iterator[str]:
+    """The URL of the warehouse that the tests copy.
+
+    Six nights, ten days apart, the last one yesterday; each with a rejected row.
+    """
+    account, nights = account_and_nights()
+    with own_database(postgres_url, template_database) as url, SimulatorServer(account) as server:
+        for night in nights:
+            report = Job.of(server, url, **KEPT).run()
+            begin = datetime.now(UTC) - timedelta(days=1 + 10 * (NIGHTS - 1 - night))
+            with psycopg.connect(url, autocommit=True) as connection:
+                restamp_run(connection, report.run_id, begin)
+        yield url
 
 
 @pytest.fixture
 def server() -> Iterator[SimulatorServer]:
-    with SimulatorServer(generate_account(TOKENS, seed=43)) as running:
+    """The service as it is after the nights."""
+    account, nights = account_and_nights()
+    assert len(list(nights)) == NIGHTS
+    with SimulatorServer(account) as running:
         yield running
 
 
 @pytest.fixture
-def job(server: SimulatorServer, database_url: str) -> Job:
-    """Six nights, ten days apart, the last one yesterday; each with a rejected row."""
-    job = Job.of(server, database_url, ETL_ABSENCE_GRACE="0s", ETL_KEEP_PAGES_DAYS="3650")
-    account = server.account
-    rows = [fields["id"] for fields in listed(server)]
-    server.account.insert({"id": "bad", "updatedAt": "never", "createdAt": 1_767_000_000})
-    for night in range(NIGHTS):
-        if night:
-            account.change(rows[3], {"fileName": f"name {night}"})
-            account.change(rows[10 + night], {"status": 4})
-            account.delete(rows[20 + night])
-        if night == 3:
-            account.undelete(rows[21])
-        report = job.run()
-        begin = datetime.now(UTC) - timedelta(days=1 + 10 * (NIGHTS - 1 - night))
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            restamp_run(connection, report.run_id, begin)
-    return job
+def job(loaded: str, server: SimulatorServer, postgres_url: str) -> Iterator[Job]:
+    """The nightly job after the nights, with a warehouse of this test's own."""
+    name = urlsplit(loaded).path.removeprefix("/")
+    with own_database(postgres_url, name) as url:
+        yield Job.of(server, url, **KEPT)
 
 
 def pruned(job: Job, *, apply: bool = True, url: str = "", **days: int) -> list[Pruned]:
@@ -241,7 +270,6 @@ def test_another_accounts_night_keeps_what_may_be_resumed(
         ETL_RESUME_WINDOW="7d",
         ETL_PUBLISH_AGE_MAX="7d",
     )
-    server.account.insert({"id": "bad", "updatedAt": "never", "createdAt": 1_767_000_000})
     server.faults.schedule("service-forbidden", where="list", at=(2,))
     with pytest.raises(CredentialsRefused):
         job.run(ETL_CONCURRENCY="1")
