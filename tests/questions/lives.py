@@ -1,6 +1,6 @@
 """The known account: the life of each of its tokens, written down, and the nights that read it.
 
-Nothing here is measured or generated.  Whoever reads the table knows every answer: what a token was
+Nothing here is measured or generated.  The table gives every answer: what a token was
 at any moment, and so what each night must have seen.  ``known_account`` serves these lives and
 syncs them for real; ``truth`` tells in plain Python what the warehouse must then say.
 """

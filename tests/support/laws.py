@@ -177,7 +177,7 @@ class Laws(RuleBasedStateMachine):
 
     @rule(hours=st.sampled_from([1, 4, 7]))
     def wait(self, hours: int) -> None:
-        """Nobody does anything for hours."""
+        """Hours pass without a run or a change."""
         let_hours_pass(self.job, hours)
 
     def mend_everything(self) -> None:

@@ -252,7 +252,7 @@ def assert_every_account_has_rows_everywhere(world: World) -> None:
 
 
 def night_goes_on(world: World, number: int) -> None:
-    """The account's failed walk is resumed; nights go on, and nobody else's rows change."""
+    """The account's failed walk is resumed; nights go on, and no other account's rows change."""
     job, server = world.jobs[number], world.servers[number]
     kept = of_others(rows_by_account(world.url), job)
     resumed = job.run()

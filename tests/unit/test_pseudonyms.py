@@ -185,7 +185,7 @@ def test_rejected_rows_lose_their_payload(row: dict[str, Any], erased: bool) -> 
         assert PSEUDONYMS.of_payload(payload + b" ") != found.payload
 
 
-def test_what_cannot_be_read_names_nobody() -> None:
+def test_what_cannot_be_read_names_no_one() -> None:
     for payload in (b"", b"\xff", b"[1]", b"{", b"[" * 100_000, b'{"userId":' + b"[" * 100_000):
         assert list(owners_of(payload)) == []
 

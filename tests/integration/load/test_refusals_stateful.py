@@ -101,7 +101,7 @@ class Nights(Laws):
 
     @rule(mode=MODES, request=REQUEST)
     def run_dying(self, mode: str, request: int) -> None:
-        """The same, but nobody is left to tell the ledger."""
+        """The same, but the process dies before it can update the ledger."""
         self._interrupted(mode, self._breaking_at(request), dies=True)
 
     @rule(mode=MODES, dies=st.booleans())

@@ -192,7 +192,7 @@ def test_a_walk_that_takes_too_long_is_refused(server: SimulatorServer, job: Job
     assert_published(server, job)
 
 
-def test_a_dry_run_over_a_failed_runs_walk_leaves_it_to_nobody(
+def test_a_dry_run_over_a_failed_runs_walk_ends_it_for_good(
     server: SimulatorServer, job: Job
 ) -> None:
     before = job.everything()
@@ -291,7 +291,7 @@ def test_a_twin_that_went_before_the_look_up_is_asked_for_again(
 
 
 def test_a_walk_from_the_future_is_not_gone_on_with(server: SimulatorServer, job: Job) -> None:
-    """The clock of the server was put back: nobody can tell which look-up came later."""
+    """The clock of the server was put back: the order of the look-ups is unknown."""
     gone = hide(server)
     with no_room_for_publishing(job), pytest.raises(WarehouseUnavailable):
         job.run(options=SyncOptions(accept_absences=len(gone)))

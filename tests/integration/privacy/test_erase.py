@@ -1,4 +1,4 @@
-"""Erased people are nowhere in the warehouse, do not come back, and nobody else changes."""
+"""Erased people are nowhere in the warehouse, do not come back, and no other rows change."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def test_a_dry_run_counts_the_same_and_changes_nothing(server: SimulatorServer, 
     assert told[1].tokens == 0
 
 
-def test_a_token_is_erased_whoever_owns_it(server: SimulatorServer, job: Job) -> None:
+def test_a_token_is_erased_for_any_owner(server: SimulatorServer, job: Job) -> None:
     live_through_some_nights(server, job)
     kept = others(job, ("o2", "later"))
 

@@ -86,12 +86,12 @@ def test_counting_needs_no_key_and_makes_none(job: Job) -> None:
     assert told.subject_hash is None
     (done,) = erased(job, users=(ANNA,), key=None)
     assert (done.tokens, done.tables) == (told.tokens, told.tables)
-    # As soon as there is a key, it tells under what somebody is listed.
+    # As soon as there is a key, it tells under which hash a user is listed.
     (again,) = erased(job, users=(ANNA,), key=None, apply=False)
     assert again.subject_hash == done.subject_hash
 
 
-def test_nobody_to_erase_again_makes_no_key(job: Job) -> None:
+def test_an_empty_list_to_erase_again_makes_no_key(job: Job) -> None:
     assert erased(job, again=True, key=None) == []
     assert kept_keys(job) == {}
 

@@ -1,4 +1,4 @@
-"""When nobody is erased: a wrong key, a run at work, too few rights, what cannot be an id."""
+"""When an erasure is refused: a wrong key, a run at work, too few rights, what cannot be an id."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def job(server: SimulatorServer, database_url: str) -> Job:
 
 
 @pytest.mark.parametrize("key", [None, "another key"])
-def test_nobody_goes_on_without_the_key(server: SimulatorServer, job: Job, key: str | None) -> None:
+def test_no_run_starts_without_the_key(server: SimulatorServer, job: Job, key: str | None) -> None:
     insert(server, "a1", fileName="anna-first")
     job.run()
     erased(job, users=(ANNA,))
@@ -113,11 +113,11 @@ def test_no_run_begins_while_it_is_at_work(server: SimulatorServer, job: Job) ->
     insert(server, "a1", fileName="anna-first")
     job.run()
     runs = len(job.runs())
-    # The erasure waits for a row that somebody holds, with the lease in its hands.
+    # The erasure holds the lease and waits for a locked row.
     with psycopg.connect(job.database_url) as holder:
         holder.execute("select 1 from kaltura.upload_token where token_id = 'a1' for update")
         with open_database(job.database_url, "kaltura") as database:
-            # Somebody's lock on a row is not a lease.
+            # A lock on a row is not a lease.
             with pytest.raises(WarehouseUnavailable, match="55P03"):
                 erased(job, users=(ANNA,))
             assert len(job.runs()) == runs

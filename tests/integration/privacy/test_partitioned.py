@@ -214,7 +214,7 @@ def test_rows_of_staging_that_hold_the_same_are_all_replaced(world: World) -> No
             f"select {columns}, %s::jsonb {of_a7} limit 1",
             text,
         )
-    # What is counted as staged must be there, or nobody resumes the walk.
+    # What is counted as staged must be there, or the walk is not resumed.
     job.query(
         "update kaltura.sync_run set staged = staged + %s where run_id = %s",
         2 * len(texts),

@@ -120,7 +120,7 @@ def test_old_pages_and_rejected_rows(job: Job) -> None:
     assert [each.rows for each in pruned(job, pages=25, rejected=15)] == [0, 0]
 
 
-def test_rejected_rows_that_nobody_pruned_are_missed(job: Job) -> None:
+def test_rejected_rows_that_were_not_pruned_are_missed(job: Job) -> None:
     pruned(job, rejected=15)
     job.query("delete from kaltura.rejected_row where run_id = %s", job.last_run()["run_id"])
     assert failing(job).keys() == {"rejected_rows_counted"}
@@ -290,7 +290,7 @@ def test_another_accounts_night_keeps_what_may_be_resumed(
         assert job.run().resumed_from == failed["run_id"]
         assert failing(job) == {}
 
-        # Nobody goes on from it when it is older than any ETL_RESUME_WINDOW.
+        # It is not resumed when it is older than any ETL_RESUME_WINDOW.
         restamp_run(connection, failed["run_id"], datetime.now(UTC) - timedelta(days=8))
         there.run()
         assert job.query(pages, failed["run_id"]) == [{"n": 0}]
