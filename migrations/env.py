@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 from alembic import context
 from sqlalchemy.schema import CreateSchema
@@ -24,17 +25,18 @@ def include_name(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == schema
 
 
-options = {
-    "target_metadata": build_tables(schema).metadata,
-    "version_table_schema": schema,
-    "include_schemas": True,
-    "include_name": include_name,
-    "transaction_per_migration": True,
-}
+configure = partial(
+    context.configure,
+    target_metadata=build_tables(schema).metadata,
+    version_table_schema=schema,
+    include_schemas=True,
+    include_name=include_name,
+    transaction_per_migration=True,
+)
 
 
 def run_offline() -> None:
-    context.configure(dialect_name="postgresql", literal_binds=True, as_sql=True, **options)
+    configure(dialect_name="postgresql", literal_binds=True, as_sql=True)
     context.execute(CreateSchema(schema, if_not_exists=True))
     with context.begin_transaction():
         context.run_migrations()
@@ -48,7 +50,7 @@ def run_online() -> None:
     try:
         with migration_lock(engine, schema), engine.connect() as connection:
             create_schema(connection, schema)
-            context.configure(connection=connection, **options)
+            configure(connection=connection)
             attributes["from_revision"] = context.get_context().get_current_revision()
             connection.rollback()  # that began a transaction, but each revision has its own
             with context.begin_transaction():
