@@ -1,8 +1,8 @@
 """Coverage: which seconds of the createdAt line a run has read completely.
 
-The line is cut in whole Unix seconds.  A *span* is what one page proves: a half-open range
+The line is divided into whole Unix seconds.  A *span* is what one page proves: a half-open range
 ``[lower, upper)`` of seconds in which every listed token is on the page.  A *coverage* is a union
-of spans.  Both are pure values, and map one to one on Postgres' ``int8range`` and
+of spans.  Both are pure values and map one to one to Postgres' ``int8range`` and
 ``int8multirange``, so that the stored certificate can be checked with SQL.
 """
 
@@ -17,11 +17,11 @@ from typing import Final, NamedTuple
 
 NEGATIVE_INFINITY: Final = -(2**62)
 POSITIVE_INFINITY: Final = 2**62
-"""Stand-ins for an unbounded end; far outside any time that the program accepts."""
+"""Sentinels for an unbounded end; far outside any time that the program accepts."""
 
 
 class Span(NamedTuple):
-    """Seconds ``lower <= s < upper``; the infinities stand for an unbounded end."""
+    """Seconds ``lower <= s < upper``; the infinities denote an unbounded end."""
 
     lower: int
     upper: int
@@ -33,7 +33,7 @@ class Span(NamedTuple):
         return f"{low},{high}"
 
     def clipped(self, target: Span) -> Span:
-        """The part of it that lies in ``target``; nothing is left where ``lower >= upper``."""
+        """The intersection with ``target``; it is empty where ``lower >= upper``."""
         return Span(max(self.lower, target.lower), min(self.upper, target.upper))
 
 
@@ -48,13 +48,13 @@ def page_span(
     ``positions`` are the createdAt of its rows in Unix seconds; None for a row that has no place on
     the line.  ``from_start`` says that no row of the list comes before the page, ``to_end`` that
     none comes after it.  Strictly between its first and its last row the page is complete; at the
-    two ends themselves a tie may continue on the next page, so they are left out.
+    two ends a tie may continue on the adjacent page, so their seconds are excluded.
 
     Zero dates sort before every real time, so a page that begins with one reaches down to the start
     of the line for all tokens that can be placed on it.
 
     Raises:
-        ValueError: the page is not in ascending order, and so is no slice of an ordered list.
+        ValueError: the page is not in ascending order, so it is not a slice of an ordered list.
     """
     placed = [position for position in positions if position is not None]
     if any(later < earlier for earlier, later in pairwise(placed)):
@@ -101,7 +101,7 @@ class Coverage:
         """The union with one span.  O(number of spans), which stays small in a walk."""
         if span.lower >= span.upper or self.contains_span(span):
             return self
-        # Only the spans that touch the new one are merged; the rest is kept as it is.
+        # Only the spans that touch the new one are merged; the others are kept.
         begin = bisect_left(self._spans, span.lower, key=lambda known: known.upper)
         end = bisect_right(self._lowers, span.upper)
         lower, upper = span
@@ -143,7 +143,7 @@ class Coverage:
         return holes
 
     def within(self, target: Span) -> Coverage:
-        """The part of it that lies in ``target``."""
+        """The intersection with ``target``."""
         return Coverage(span.clipped(target) for span in self._spans)
 
     def first_hole(self, target: Span = EVERYTHING) -> Span | None:
@@ -160,7 +160,7 @@ class Coverage:
         """Read an ``int8multirange`` (or ``int8range``) literal as Postgres prints it.
 
         Raises:
-            ValueError: the text is no such literal.
+            ValueError: the text is not such a literal.
         """
         body = text.strip().removeprefix("{").removesuffix("}")
         if not re.fullmatch(rf"({_RANGE}(,{_RANGE})*)?", body):

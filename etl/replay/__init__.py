@@ -1,2 +1,1 @@
-"""Rebuild a warehouse from its archive (``runs``), or compare the two (``check``).
-"""
+"""Rebuild a warehouse from its archive (``runs``), or compare the two (``check``)."""

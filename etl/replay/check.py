@@ -1,6 +1,6 @@
 """``replay --check``: does the warehouse equal a rebuild from its archive?
 
-The archive is replayed into a schema of its own, which is compared with the warehouse and dropped.
+The archive is replayed into a separate schema, which is compared with the warehouse and dropped.
 The warehouse is only read.
 """
 
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NAME_LENGTH: Final = 40
-"""Of the warehouse's schema in the name of the schema for the replay (63 at most)."""
+"""Characters of the warehouse's schema kept in the name of the replay's (63 at most in all)."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Comparison:
-    """What a check found."""
+    """The result of a check."""
 
     schema: str
     runs: int
     equal: bool = False
     tables: list[TableComparison] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
-    """Sentences about runs that only one of the two has."""
+    """Sentences about runs that only the warehouse or only the archive has."""
     unfinished: list[RunName] = field(default_factory=list)
 
 
@@ -58,7 +58,7 @@ def check_archives(
     found = Comparison(schema=settings.schema, runs=len(plan.runs), unfinished=plan.unfinished)
     with open_database(url, settings.schema) as database:
         require_current_schema(database)
-        found.notes = [*plan.gaps, *_unlike(database, plan)]
+        found.notes = [*plan.gaps, *_unmatched_runs(database, plan)]
         if plan.gaps:
             return found
         aside = f"{settings.schema[:NAME_LENGTH]}_check_{secrets.token_hex(4)}"
@@ -81,8 +81,8 @@ def check_archives(
     return found
 
 
-def _unlike(database: Database, plan: Plan) -> list[str]:
-    """Published runs of these accounts that only the warehouse has, or only the archive."""
+def _unmatched_runs(database: Database, plan: Plan) -> list[str]:
+    """Published runs of these accounts that differ between the warehouse and the archive."""
     partners = {run.manifest.partner_id for run in plan.runs}
     published = {
         entry.run_id: entry.published_at

@@ -1,8 +1,8 @@
-"""Replay: archived runs become the warehouse that they made, byte for byte.
+"""Replay: rebuild the warehouse from archived runs, byte for byte.
 
 Every reply goes through the code that the run itself used: decoding, staging in the same batches,
-publishing.  Only the stamp, the numbers and the times come from the archive.  A run is published in
-a transaction of its own, so a replay that was interrupted goes on after the last one.
+publishing.  Only the publication timestamp, the numbers and the times come from the archive.  Each
+run is published in its own transaction, so an interrupted replay resumes after the last one.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ COMPARED_COUNTS: Final = (
     *("absent", "relisted", "listed_before", "coverage", "open_coverage"),
     *("total_count_first", "total_count_last"),
 )
-"""Of a replayed run they must be those of the original."""
+"""Counts of a replayed run that must equal the original's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayedRun:
-    """A run that was published again."""
+    """A run that was replayed."""
 
     partner_id: int
     run_id: int
@@ -72,26 +72,26 @@ class ReplayedRun:
     absent: int
     relisted: int
     differs: dict[str, list[Any]]
-    """Counts that are not the original's: [original, replayed]."""
+    """Counts that differ from the original's: [original, replayed]."""
 
 
 @dataclass(slots=True, kw_only=True)
 class ReplayReport:
-    """What a replay came to."""
+    """The result of a replay."""
 
     schema: str
     archives: list[str] = field(default_factory=list)
     found_runs: int
     """Published runs in the archives, up to the last one wanted."""
     already_there: int
-    """Of them, those that an earlier replay had published."""
+    """Those of them that an earlier replay had published."""
     runs: list[ReplayedRun] = field(default_factory=list)
     unfinished: list[RunName] = field(default_factory=list)
     gaps: list[str] = field(default_factory=list)
 
 
 def open_archives(addresses: Sequence[str]) -> list[Archive]:
-    """Raises ConfigurationError for an address that is none."""
+    """Raises ConfigurationError for an invalid address."""
     return [Archive(open_store(address)) for address in addresses]
 
 
@@ -109,14 +109,14 @@ def replay(
     Raises:
         UsageError: the warehouse holds something else.
         DataRefused: an archive is damaged (``archive_corrupt``), a run is missing (``archive_gap``)
-            or comes to something else than the original (``replay_differs``).
+            or its result differs from the original (``replay_differs``).
     """
     plan = plan_of(open_archives(addresses), until=until)
     if plan.gaps and not accept_gaps:
         raise DataRefused(
-            f"The archive is not whole: {plan.gaps[0]}{_more(len(plan.gaps))}. What came after was "
-            "compared with it, so the history would be another. Give the missing archive as well, "
-            "or accept a history that begins anew there (--accept-gaps).",
+            f"The archive is incomplete: {plan.gaps[0]}{_more(len(plan.gaps))}. Later runs were "
+            "compared with what is missing, so the history would differ. Give the missing archive "
+            "as well, or accept a history that starts again there (--accept-gaps).",
             reason="archive_gap",
         )
     with open_database(str(settings.database_url), settings.schema) as database:
@@ -161,12 +161,12 @@ def _published_before(database: Database, plan: Plan, schema: str) -> int:
             "replay: give another one (--into-schema NAME) or an empty database.",
         )
     if done:
-        log.info("going on with a replay", extra={"runs_already_there": done})
+        log.info("resuming a replay", extra={"runs_already_there": done})
     return done
 
 
 class _Replayer:
-    """Replays one run after the other into one warehouse."""
+    """Replays runs, one after the other, into one warehouse."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Replayer:
         self._pages = 0
 
     def replay_run(self, archived: ArchivedRun) -> ReplayedRun:
-        """Publish one run; what fails leaves nothing of it that a reader can see."""
+        """Publish one run; if it fails, nothing of it is visible to a reader."""
         self._stop.check()
         manifest = archived.manifest
         run = open_replay(
@@ -288,25 +288,25 @@ class _Replayer:
         differs: dict[str, list[Any]],
         suppression: Suppression | None,
     ) -> None:
-        """Another outcome is refused, unless there is a reason for one."""
+        """Refuse a different outcome, unless the program, an erasure or a gap explains it."""
         said = ", ".join(f"{name} {was} → {now}" for name, (was, now) in differs.items())
         if archived_by == program_version() and suppression is None and not self._plan.gaps:
             raise DataRefused(
-                f"Run {run_id} came to something else than the original ({said}): the archive and "
-                "the program do not fit. Nothing of it was published.",
+                f"The replay of run {run_id} differs from the original ({said}): the archive and "
+                "the program do not match. Nothing of it was published.",
                 reason="replay_differs",
                 differs=differs,
             )
         log.warning(
-            "a replayed run came to something else than the original",
+            "a replayed run differs from the original",
             extra={"run_id": run_id, "program_version": archived_by, "differs": said},
         )
 
 
 def staged_again(reply: Reply, partner_id: int, suppression: Suppression | None) -> Page:
-    """The page that a reply was when it was first staged.
+    """The page of a reply, as it was when first staged.
 
-    Raises DataRefused for a body that is no list: it was accepted once.
+    Raises DataRefused for a body that is not a list: it was one when it was archived.
     """
     head = reply.head
     envelope = parse_list(reply.body)
@@ -338,7 +338,7 @@ def span_of(text: str | None, where: str) -> Span | None:
 
 
 def _differences(row: dict[str, Any], run: OpenRun, counts: AuditCounts) -> dict[str, list[Any]]:
-    """What the replayed run comes to where that is not what the original came to."""
+    """[original, replayed] of each value in which the two runs differ, by name."""
     walk = run.walk
     found: dict[str, Any] = {
         "pages": walk.counts.pages,

@@ -27,13 +27,13 @@ ROWS_PER_PAGE: Final = 460
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Whole seconds of createdAt, both ends included; None leaves an end open."""
+    """Whole seconds of createdAt, both ends inclusive; None leaves an end open."""
 
     begin: datetime | None
     end: datetime | None
 
     def span(self) -> Span:
-        """The same as a span."""
+        """The range as a span."""
         return Span(
             NEGATIVE_INFINITY if self.begin is None else math.floor(self.begin.timestamp()),
             POSITIVE_INFINITY if self.end is None else math.floor(self.end.timestamp()) + 1,
@@ -64,7 +64,7 @@ def backfill_ids(
     stop: Stop,
     progress: Progress,
 ) -> RunReport:
-    """Ask for tokens by id and publish what changed; see ``run_plan``."""
+    """Look up tokens by id and publish what changed; see ``run_plan``."""
     ids = tuple(dict.fromkeys(token_ids))
     plan = RunPlan(
         mode="backfill",
@@ -76,7 +76,7 @@ def backfill_ids(
 
 
 def plan_range(database: Database, partner_id: int, wanted: Range) -> RunPlan:
-    """The plan, with what it will need as far as the warehouse knows the account."""
+    """The plan, with an estimate of tokens and requests from what the warehouse knows."""
     tokens = known_tokens(database, partner_id, wanted.begin, wanted.end)
     requests = tokens // ROWS_PER_PAGE + 1
     if wanted.begin is not None:

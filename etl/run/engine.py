@@ -1,8 +1,8 @@
 """One run, from opening to publishing: walk and stage, confirm, audit, publish.
 
-The only place where the service meets the warehouse.  What is read is up to the plan; all modes
-are run by this code.  A run that fails anywhere changes nothing that a reader can see; its
-coverage stays, and the next run of the kind goes on from there.
+The only place where the service meets the warehouse.  The plan says what is read; this code runs
+all modes.  A run that fails anywhere changes nothing that a reader can see; its coverage is kept,
+and the next run of the same mode resumes from there.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def run_plan(
 ) -> RunReport:
     """Read what the plan says and publish what changed.  ``settings.database_url`` must be set.
 
-    Raises the errors of ``etl.errors``; the ledger then says what happened.
+    Raises the errors of ``etl.errors``, which the ledger records as well.
     """
     with (
         _rare_garbage_collection(),
@@ -82,10 +82,10 @@ def run_plan(
 
 @contextmanager
 def _rare_garbage_collection() -> Iterator[None]:
-    """Look for cycles rarely, for as long as a run lasts.
+    """Collect garbage rarely during a run.
 
-    A batch is thousands of small objects without cycles: looking for some among them every 700
-    objects took a quarter of the processor time of a run.
+    A batch is thousands of small objects without cycles: with the default threshold of 700
+    objects, collection took a quarter of the CPU time of a run.
     """
     thresholds = gc.get_threshold()
     if gc.get_freeze_count() == 0:
@@ -112,7 +112,7 @@ def _take_lease(
     database: Database,
     stop: Stop,
 ) -> tuple[OpenRun, RunPlan]:
-    """Open the run, and wait for another one to end as long as ``options`` allow."""
+    """Open the run; wait for a running one to end for as long as ``options`` allow."""
     deadline = time.monotonic() + options.wait_seconds
     said = float("-inf")
     while True:
@@ -146,7 +146,7 @@ def _take_lease(
 
 
 class _Clock:
-    """The database's clock as soon as a run is open; this machine's may be years off."""
+    """The database's clock once a run is open; this machine's may be years off."""
 
     def __init__(self) -> None:
         self.read: Callable[[], datetime] = lambda: datetime.now(UTC)
@@ -199,7 +199,7 @@ class _Engine:
         if plan.full_because is not None:
             log.warning("a full run instead of an incremental one: %s", plan.full_because)
         if self._recorder is not None and not self._recorder.begin(run):
-            log.warning("the archive lacks a part of the walk, which therefore starts over")
+            log.warning("the archive lacks a part of the walk: the walk starts over")
             restart_walk(self._database, run)
         with Fetcher(
             self._tokens,
@@ -209,7 +209,7 @@ class _Engine:
                 self._database, run.partner_id, self._settings.erasure_key
             ),
         ) as fetcher:
-            counts = self._walk_until_it_holds(
+            counts = self._walk_until_audited(
                 RunContext(
                     settings=self._settings,
                     database=self._database,
@@ -247,12 +247,12 @@ class _Engine:
 
     # --- reading -----------------------------------------------------------------------------
 
-    def _walk_until_it_holds(self, context: RunContext) -> AuditCounts:
+    def _walk_until_audited(self, context: RunContext) -> AuditCounts:
         """Read, confirm and audit.
 
         A run is refused for what it has read itself, never for what an earlier run of the walk has
-        read: the service may be mended since.  So a resumed walk that does not hold starts over,
-        and so does one whose staging a crash of the database has emptied.
+        read: the service may have been fixed since.  So a resumed walk that fails the audit starts
+        over, and so does one whose staging was emptied by a crash of the database.
         """
         walks = 1
         while True:
@@ -264,7 +264,7 @@ class _Engine:
                 if walks == WALKS_AT_MOST or not (self._run.is_resumed or reason == STAGING_LOST):
                     raise
                 log.warning(
-                    "what was read cannot be published, and the walk starts over: %s",
+                    "the resumed walk cannot be published and starts over: %s",
                     refusal.message,
                     extra={"reason": reason},
                 )
@@ -291,10 +291,10 @@ class _Engine:
             self._progress.update(begin + len(some), len(ids), self._run.walk.counts.pages)
 
     def _confirm_missing(self, context: RunContext) -> None:
-        """Ask by id for what was missing where it ought to be: only silence is an absence.
+        """Look up by id what was missing from its page: only a lookup confirms an absence.
 
-        In an incremental run these are, too, the tokens known as open that it has met neither
-        among the newest nor among the open ones.
+        In an incremental run these include the known open tokens that it has found neither among
+        the newest nor among the open ones.
         """
         after: str | None = None
         while True:
@@ -305,7 +305,7 @@ class _Engine:
             if not missing:
                 return
             after = missing[-1][0]
-            # A comma would cut an id in two; such a token stays as it is known.
+            # A comma would split the id in the request; such a token keeps its known version.
             asked = [token_id for token_id, _ in missing if "," not in token_id]
             for begin in range(0, len(asked), LOOKUP_IDS_AT_MOST):
                 context.look_up(asked[begin : begin + LOOKUP_IDS_AT_MOST])
@@ -315,7 +315,7 @@ class _Engine:
     def _audit(self, context: RunContext, counts: AuditCounts) -> None:
         if counts.staged_now != counts.staged_expected:
             raise DataRefused(
-                "The database emptied the staging table: it seems to restart again and again. "
+                "The database emptied the staging table: it seems to be restarting repeatedly. "
                 "Nothing was published; run again when it is stable.",
                 reason=STAGING_LOST,
             )
@@ -345,7 +345,7 @@ class _Engine:
         return {"accept_absences": self._options.accept_absences}
 
     def _prune(self) -> None:
-        """Old pages and rejected rows go; the run has published, so a failure is a warning."""
+        """Delete old pages and rejected rows.  The run has published: a failure is a warning."""
         try:
             prune_old_pages(self._database, self._settings.keep_pages_days)
         except EtlError as error:

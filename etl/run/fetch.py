@@ -1,8 +1,8 @@
 """Fetch what the walk asks for, with a small pool of threads.
 
-Here the service's replies become plain rows: read, decoded and checked for order.  A page that
-cannot be trusted is asked for again; a page that the service cannot deliver comes back as
-``Undeliverable``, and the walk steps around what is in its way.
+Here the service's replies become pages: read, decoded and checked for order.  A page that cannot be
+trusted is requested again; a page that the service cannot deliver is returned as
+``Undeliverable``, and the walk steps around the unreadable row.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ log = logging.getLogger(__name__)
 UNTRUSTED_PAGE_TRIES: Final = 3
 FIRST_ATTEMPTS: Final = 3
 PROBE_ATTEMPTS: Final = 1
-"""A row that fails once is asked for again before it is called unreadable."""
+"""A row that fails once is requested again before it counts as unreadable."""
 LOOKUP_IDS_AT_MOST: Final = 500
 IDS_IN_LEDGER: Final = 20
-"""Of a longer look-up, the ledger names the first and the last id."""
+"""Of a longer lookup, the ledger names the first and the last id."""
 STATUS_IN_OPEN: Final = ",".join(map(str, OPEN_STATUSES))
 """``statusIn`` of the list of open tokens."""
 ROW_FAILURES: Final = frozenset({"INTERNAL_SERVERL_ERROR", "INTERNAL_SERVER_ERROR"})
-"""What the service says when one row of a page breaks it, and when its cache is down."""
+"""The service's answer when a row of the page cannot be served, and when its cache is down."""
 FINAL_REASONS: Final = frozenset({"foreign_partner"})
-"""Page-level refusals that another try must not talk away."""
+"""Page-level refusals that are final: the page is not requested again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Undeliverable:
-    """The service failed on this page each time, in the way of an unreadable row."""
+    """The service failed on this page each time, as it does for an unreadable row."""
 
     request: PageRequest
 
@@ -55,7 +55,7 @@ Fetched = Page | Undeliverable | list[Page]
 
 
 class Fetcher:
-    """Runs requests side by side; ``submit`` gives a future.  Use as a context manager."""
+    """Runs requests concurrently; ``submit`` returns a future.  Use as a context manager."""
 
     def __init__(
         self,
@@ -75,11 +75,11 @@ class Fetcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Requests under way end by their own deadline or by the stop; nobody waits for the queued.
+        # Requests in flight end by their own deadline or by the stop; queued ones are dropped.
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, request: Request, *, open_only: bool = False) -> Future[Fetched]:
-        """Start a request, of the list of open tokens with ``open_only``.
+        """Start a request; with ``open_only``, one to the list of open tokens.
 
         The future raises what ``etl.kaltura`` raises, or DataRefused.
         """
@@ -88,7 +88,7 @@ class Fetcher:
         return self._pool.submit(self._fetch_page, request, open_only)
 
     def look_up(self, token_ids: Sequence[str]) -> list[Page]:
-        """Which of these tokens are listed, as many requests as it takes."""
+        """Look up which of these tokens are listed, in as many requests as it takes."""
         # In the order in which the database sorts ids: the ledger names the ends of each request.
         ordered = sorted(token_ids)
         pages: list[Page] = []
@@ -97,10 +97,10 @@ class Fetcher:
         return pages
 
     def _look_up_some(self, ids: Sequence[str]) -> list[Page]:
-        """The answers to a look-up; one that was cut off is asked for again in halves.
+        """The answers to a lookup; one that was cut off is requested again in halves.
 
-        A token that is not in the answer counts as not listed, so the answer must be whole: the
-        service may give fewer rows a page than there are ids.
+        A token that is not in the answer counts as not listed, so the answer must be complete: the
+        service may return fewer rows per page than there are ids.
         """
         page = self._trusted(lambda: self._tokens.list_by_id(ids))
         total = page.facts.total_count
@@ -118,7 +118,7 @@ class Fetcher:
             if failure.code not in ROW_FAILURES:
                 return self._page(request, open_only, FIRST_ATTEMPTS)
         if not self._without_auto_finalize and not request.probe:
-            # A cache outage on the service's side looks the same, and this avoids the cache.
+            # A cache outage on the service's side looks the same, and this bypasses the cache.
             self._without_auto_finalize = True
             try:
                 page = self._page(request, open_only, 1)
@@ -146,12 +146,12 @@ class Fetcher:
         return replace(page, open_only=open_only)
 
     def _trusted(self, ask: Callable[[], PageReply], *, descending: bool | None = False) -> Page:
-        """Ask until the page is one that proves something, a bounded number of times."""
+        """Retry until the page can be trusted, a bounded number of times."""
         for tries_left in range(UNTRUSTED_PAGE_TRIES - 1, -1, -1):
             reply = ask()
             facts = reply.facts
             try:
-                # By the time of the reply, so that reading it again later comes to the same.
+                # With the time of the reply, so that a replay decodes it to the same rows.
                 decoded = decode_rows(
                     reply.rows, partner_id=self._partner_id, now=facts.received_at
                 )
@@ -159,8 +159,8 @@ class Fetcher:
                 page_span(positions[::-1] if descending else positions)
             except ValueError:
                 refusal = DataRefused(
-                    f"Page {facts.page_index} (size {facts.page_size}) did not come in createdAt "
-                    "order: the service ignored orderBy, and such a page proves nothing.",
+                    f"Page {facts.page_index} (size {facts.page_size}) is not in createdAt order: "
+                    "the service ignored orderBy, and such a page proves nothing.",
                     reason="unordered_page",
                     page_index=facts.page_index,
                 )
@@ -172,14 +172,14 @@ class Fetcher:
                 return suppress(page_of(facts, reply.body, reply.rows, decoded), self._suppression)
             if tries_left:
                 log.warning(
-                    "page refused, asking again",
+                    "page refused, requesting it again",
                     extra={"reason": refusal.fields.get("reason"), "page_index": facts.page_index},
                 )
         raise refusal
 
 
 def suppress(page: Page, suppression: Suppression | None) -> Page:
-    """The page with pseudonyms for those who were erased; its reply stays as it came."""
+    """The page with pseudonyms for erased subjects; its reply stays as received."""
     if suppression is None:
         return page
     rows = DecodedRows(list(page.tokens), list(page.rejected), list(page.positions), Counter())
@@ -188,7 +188,7 @@ def suppress(page: Page, suppression: Suppression | None) -> Page:
 
 
 def _lookup_facts(ids: Sequence[str]) -> str:
-    """The filter of a look-up as canonical JSON: all ids, or the ends of many."""
+    """The filter of a lookup as canonical JSON: all ids, or the first and last of many."""
     if len(ids) <= IDS_IN_LEDGER:
         return msgspec.json.encode({"idIn": ",".join(ids)}).decode()
     facts: dict[str, object] = {"idIn": f"{ids[0]},…,{ids[-1]}", "ids": len(ids)}

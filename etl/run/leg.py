@@ -1,4 +1,4 @@
-"""One leg of a run: walk a list, and stage what its pages say, batch by batch."""
+"""One leg of a run: walk a list and stage its pages in batches."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ BATCH_PAGES: Final = 8
 BATCH_SECONDS: Final = 20.0
 """A checkpoint is written at least this often, for a walk of slow pages."""
 TIE_BATCH_PAGES: Final = 24
-"""A batch may grow to this while a tie is being certified."""
+"""A batch may grow to this size while a tie is being certified."""
 PAGES_AHEAD_PER_THREAD: Final = 2
 SMALL_ACCOUNT: Final = 20_000
 STOP_POLL_SECONDS: Final = 0.5
@@ -49,7 +49,7 @@ STOP_POLL_SECONDS: Final = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """What a run works with; made once, when it is open."""
+    """What all stages of a run use; made once, when the run is open."""
 
     settings: Settings
     database: Database
@@ -62,7 +62,7 @@ class RunContext:
     expected_tokens: int | None = None
 
     def wait(self, future: Future[Fetched]) -> Fetched:
-        """The reply; looks up from waiting to see whether a stop was asked for."""
+        """The reply; checks for a requested stop while it waits."""
         while True:
             self.stop.check()
             try:
@@ -72,7 +72,7 @@ class RunContext:
                     raise
 
     def number(self, pages: list[Page], *, lookup: bool = False) -> None:
-        """Give the pages their numbers, and record them in the archive: they are staged next."""
+        """Number the pages and record them in the archive; call it just before staging."""
         for seq, page in enumerate(pages, self.run.walk.next_seq):
             page.seq = seq
         self.run.walk.next_seq += len(pages)
@@ -80,7 +80,7 @@ class RunContext:
             self.recorder.record(self.run, pages, lookup=lookup)
 
     def require_fresh_pages(self) -> None:
-        """Raise DataRefused as soon as a page of the walk is too old to be published."""
+        """Raise DataRefused if a page of the walk is too old to be published."""
         require_fresh_pages(
             self.run.walk.oldest_page_at,
             now=self.run.clock(),
@@ -88,7 +88,7 @@ class RunContext:
         )
 
     def look_up(self, token_ids: list[str]) -> set[str]:
-        """Ask for these (at most 500), stage the answers, and return those that answered."""
+        """Look up these ids (at most 500), stage the answers, and return the ids found."""
         answered: set[str] = set()
         pages = self.wait(self.fetcher.submit(Lookup(tuple(token_ids))))
         assert isinstance(pages, list)  # noqa: S101 - a lookup's future gives pages
@@ -100,7 +100,7 @@ class RunContext:
 
 
 class LegReader:
-    """Walks one leg.  ``holes_before`` are those of the legs before it, for the ledger."""
+    """Walks one leg.  ``holes_before`` are the holes of earlier legs, for the ledger."""
 
     def __init__(self, context: RunContext, leg: Leg, holes_before: list[dict[str, Any]]) -> None:
         self._context = context
@@ -110,13 +110,13 @@ class LegReader:
         self._saved = time.monotonic()
         self._tie: datetime | None = None
         run = context.run
-        # The holes of a resumed walk are not taken over: what could not be read then may be now.
+        # The holes of a resumed walk are dropped: what could not be read then may be readable now.
         self.walk = Walk(
             leg.target,
             page_size=context.settings.page_size,
             coverage=run.walk.open_coverage if leg.open_only else run.walk.coverage,
             max_unreadable=context.settings.max_unreadable,
-            # As many as may be under way, so that the service never waits for the warehouse.
+            # As many as may be in flight, so that the service never waits for the warehouse.
             lanes=self._pages_ahead(),
             newest_first=leg.newest_first,
             positions=() if leg.open_only else run.walk.positions,
@@ -148,7 +148,7 @@ class LegReader:
             self._save_batch()
             raise _refusal(stuck) from stuck
         except (Interrupted, ServiceUnavailable, CredentialsRefused):
-            # What was read is not read again by the run that goes on from here.
+            # A run that resumes from here does not read this again.
             with suppress(EtlError):
                 self._save_batch()
             raise
@@ -164,7 +164,7 @@ class LegReader:
         if isinstance(fetched, Undeliverable):
             self.walk.fail(fetched.request)
         elif isinstance(request, Lookup):
-            assert isinstance(fetched, list)  # noqa: S101 - a look-up's future gives pages
+            assert isinstance(fetched, list)  # noqa: S101 - a lookup's future gives pages
             self._batch.extend(fetched)
             self._tie = next((token.created_at for page in fetched for token in page.tokens), None)
             self.walk.receive_lookup(request, self._listed(fetched))
@@ -190,7 +190,7 @@ class LegReader:
     def _show_progress(self) -> None:
         counts, total = self._context.run.walk.counts, self.walk.total_count
         if self._leg.open_only or self._leg.newest_first:
-            total = None  # the list is long, and what is wanted of it is not known beforehand
+            total = None  # how much of the list is in the range is not known beforehand
         if self._context.expected_tokens is not None:
             total = self._context.expected_tokens
         rows = counts.rows_read + sum(page.facts.rows for page in self._batch)
@@ -198,7 +198,7 @@ class LegReader:
         self._context.progress.update(rows if total is None else min(rows, total), total, pages)
 
     def _is_small(self) -> bool:
-        """Whether a batch is best sent as JSON: a walk of few pages, or of a small account."""
+        """Whether to send batches as JSON: for a walk of few pages, or of a small account."""
         if self._leg.open_only or self._leg.newest_first:
             return True
         return (self.walk.total_count or 0) <= SMALL_ACCOUNT
@@ -206,8 +206,8 @@ class LegReader:
     def _save_batch_if_due(self) -> None:
         if self._tie is not None:
             # A second with more tokens than a page holds is certified by several pages.  They stay
-            # in one batch with the look-up between them, which shows the whole group: in a batch
-            # of its own, the last page would make the rest of the group look missing.
+            # in one batch with the lookup between them, which shows the whole group: in a separate
+            # batch, the last page would make the rest of the group look missing.
             certified = self.walk.coverage.contains(int(self._tie.timestamp()))
             if not certified and len(self._batch) < TIE_BATCH_PAGES:
                 return
@@ -216,7 +216,7 @@ class LegReader:
             self._save_batch()
 
     def _save_batch(self) -> None:
-        """A checkpoint: what the pages said and the coverage, in one transaction."""
+        """Write a checkpoint: pages, differences and coverage, in one transaction."""
         self._saved = time.monotonic()
         if not self._batch:
             return
@@ -241,7 +241,7 @@ class LegReader:
 def _refusal(stuck: WalkStuck) -> EtlError:
     if stuck.reason == "outage":
         return ServiceUnavailable(
-            "The service answers INTERNAL_SERVERL_ERROR whatever page is asked for. "
+            "The service answers INTERNAL_SERVERL_ERROR for every page. "
             "Nothing was published; try again later.",
             code="INTERNAL_SERVERL_ERROR",
         )

@@ -1,4 +1,4 @@
-"""What a run is to read.  Every mode is one of these plans; the engine is the same for all."""
+"""What a run reads.  Every mode is one of these plans; the engine is the same for all."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ class SyncOptions:
     ``Settings``."""
 
     mode: str = "full"
-    """``full`` or ``incremental``; a backfill is told what to read in another way."""
+    """``full`` or ``incremental``; a backfill has a range or ids instead."""
     dry_run: bool = False
     """Do everything except publishing, and report the changes."""
     resume: bool = True
-    """Take over what a failed run within ``Settings.resume_window`` has staged."""
+    """Resume the walk of a failed run within ``Settings.resume_window``."""
     accept_absences: int | None = None
-    """Publish up to this many absences although the brake says no; None: the brake decides."""
+    """Override the absence limit: publish up to this many absences; None: the limit applies."""
     full_every: timedelta | None = None
-    """An incremental run becomes a full one if the last complete certificate is older."""
+    """An incremental run becomes a full one if the last complete certificate is older than this."""
     wait_seconds: float = 0
-    """How long to wait for another run to end."""
+    """How long to wait for a running run of the account to end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +37,14 @@ class Leg:
 
     target: Span = EVERYTHING
     open_only: bool = False
-    """The list of open tokens instead of the whole one."""
+    """Whether to read the list of open tokens instead of the whole list."""
     newest_first: bool = False
-    """For a target that begins near the end of the list."""
+    """Read from the newest token back: for a target that begins near the end of the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """Legs to walk, one after the other, and ids to ask for."""
+    """Legs to walk, one after the other, and ids to look up."""
 
     mode: str
     """As in ``sync_run``."""
@@ -53,16 +53,16 @@ class RunPlan:
     """Distinct."""
     range_from: datetime | None = None
     range_to: datetime | None = None
-    """Both included; None is open."""
+    """Both ends are inclusive; None is open."""
     full_because: str | None = None
-    """Why a run that was to be incremental is a full one."""
+    """Why a run requested as incremental is a full one."""
     expected_tokens: int | None = None
-    """Tokens that it will read, as far as the warehouse knows."""
+    """Estimate of the tokens that it will read, from what the warehouse knows."""
     expected_requests: int | None = None
 
 
 Planner = Callable[[Database], RunPlan]
-"""Makes the plan when the lease is free: it depends on what was published last."""
+"""Makes the plan once the lease is free: it depends on what was published last."""
 
 
 def plan_full(because: str | None = None) -> RunPlan:
@@ -73,10 +73,10 @@ def plan_full(because: str | None = None) -> RunPlan:
 def plan_incremental(
     database: Database, partner_id: int, *, full_every: timedelta | None
 ) -> RunPlan:
-    """The newest tokens down to the watermark, a lookback below it, and all that are open.
+    """The newest tokens down to a lookback below the watermark, and all open tokens.
 
-    Tokens known as open that neither list shows are missing from the second one, and are asked for
-    by id.  Without a watermark, or with an old certificate, everything is read.
+    Known open tokens that neither list shows are missing from the second one, and are looked up by
+    id.  Without a watermark, or with an old certificate, the plan is a full one.
     """
     complete = last_complete(database, partner_id)
     if complete is None:

@@ -36,17 +36,17 @@ class RunReport:
     published_at: datetime | None
     dry_run: bool
     changes: list[dict[str, Any]] = field(default_factory=list)
-    """For a dry run: the first changes that it would have published."""
+    """Of a dry run: the first changes that it would have published."""
     open_coverage: str = "{}"
-    """The same of the list of open tokens alone."""
+    """The coverage of the list of open tokens."""
     full_because: str | None = None
-    """Why a run that was to be incremental read everything."""
+    """Why a run requested as incremental was a full one."""
     range_from: datetime | None = None
     range_to: datetime | None = None
     asked: int = 0
-    """Ids that a backfill was given."""
+    """Ids given to a backfill."""
     not_found: list[str] = field(default_factory=list)
-    """Those of them that neither the service nor the warehouse knows."""
+    """The given ids that neither the service nor the warehouse knows."""
     expected_tokens: int | None = None
     expected_requests: int | None = None
-    """What a backfill expected to need, as far as the warehouse knew."""
+    """A backfill's estimate of what it needs, from what the warehouse knew."""

@@ -1,4 +1,4 @@
-"""Opens the service with what the settings say."""
+"""Opens a session with the service from the settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def open_upload_tokens(
         Credentials(
             partner_id=settings.require_partner_id(),
             app_token_id=credential.app_token_id,
-            # The client chooses by what is there, so only the chosen secret is handed over.
+            # The client chooses by which secret is set, so only the chosen one is passed.
             **{credential.kind: credential.secret},
         ),
         stop=stop,

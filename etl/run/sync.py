@@ -1,4 +1,4 @@
-"""``sync``: the whole account, or what is new and what is open."""
+"""``sync``: the whole account (full), or new and open tokens (incremental)."""
 
 from __future__ import annotations
 

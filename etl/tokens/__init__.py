@@ -1,6 +1,6 @@
 """Rows of ``uploadToken.list`` become tokens; pure.
 
-    token       the shapes and limits · page  a reply with its decoded rows
-    decode      a whole page at a time · row  one odd row, carefully · values, extra  its parts
-    pseudonyms  what stands in for erased data
+token       the shapes and limits · page  a reply with its decoded rows
+decode      a whole page at a time · row  one irregular row · values, extra  its parts
+pseudonyms  replacements of erased data
 """

@@ -1,8 +1,8 @@
-"""Rows of an ``uploadToken.list`` page become tokens, one bad row costing one row.
+"""Rows of an ``uploadToken.list`` page become tokens; a bad row costs only itself.
 
-A row in the form that the live server sends is read by one msgspec decode into a struct with
-strict bounds.  Whatever deviates in any way goes to ``records_careful``, which gives the same
-answer for clean rows (a property test says so) and a named one for the others.
+Rows in the form that the live server sends are read by one msgspec decode into a struct with
+strict bounds.  Any deviation goes to ``etl.tokens.row``, which gives the same result for clean rows
+(a property test checks this) and a named reason for the others.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
 class _CleanRow(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename="camel"):
-    # Lengths of texts are bounded by the row's own: a bound on each text doubles the time.
+    # The length of the row bounds its texts: a bound on each text doubles the time.
     id: str
     partner_id: int
     status: Annotated[int, msgspec.Meta(ge=0, le=6)]
@@ -55,7 +55,7 @@ class _CleanRow(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename="ca
 _PARTS: Final = 8
 _CLEAN_ROW_BYTES_MAX: Final = 16_384
 _CLEAN_ID_CHARACTERS_MAX: Final = TOKEN_ID_BYTES_MAX // 4
-# Five keys are required, so four commas are sure; two of their values are texts.
+# Five keys are required, so there are at least four commas; two of their values are texts.
 _COMMAS_SURE: Final = 4
 _STRINGS_SURE: Final = 2 + 5
 _decode_clean: Final = msgspec.json.Decoder(_CleanRow).decode
@@ -67,10 +67,10 @@ _new_tuple: Final = tuple.__new__
 def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) -> DecodedRows:
     """Tokens, rejected rows and positions of one page, in page order.
 
-    ``now`` (aware) bounds times in the future.  Raises DataRefused where a row speaks against its
+    ``now`` (aware) bounds times in the future.  Raises DataRefused where a row invalidates its
     whole page, with ``fields['reason']`` (see docs/reference/records.md) and ``row_index``;
-    ``foreign_partner`` is final, the others may be mended by reading the page again.  No other
-    exception leaves, whatever the bytes.
+    ``foreign_partner`` is final, the others may succeed on a retry of the page.  No other exception
+    is raised, whatever the bytes.
     """
     if now.tzinfo is None:
         raise UsageError("decode_rows needs an aware time: pass datetime.now(UTC)")
@@ -81,8 +81,8 @@ def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) 
         return DecodedRows(clean[0], [], clean[1], Counter())
 
     page = DecodedRows([], [], [], Counter())
-    # Parts of the page still to read, the next one last: a part that is not clean is cut in
-    # eight, so that one odd row costs a second reading of its page and not five hundred small ones.
+    # Parts of the page still to read, the next one last: a part that is not clean is divided into
+    # eight, so that one odd row costs a second pass over its page and not five hundred small ones.
     parts = _cut(0, len(rows))
     while parts:
         begin, end = parts.pop()
@@ -118,7 +118,7 @@ def _read_clean(
     """Tokens and positions if every row is clean in every respect, else None.
 
     The checks look at whole columns: one search through a page costs a tenth of five hundred
-    small ones.  When they fail, the caller asks again row by row.
+    small ones.  When they fail, the caller tries smaller parts.
     """
     try:
         columns = list(zip(*[_values(_decode_clean(raw)) for raw in rows], strict=True))
@@ -180,12 +180,12 @@ def _have_no_duplicate_key(
     texts: Sequence[Sequence[str | None]],
     others: Sequence[Sequence[object]],
 ) -> bool:
-    """Whether no key is there twice and none is null.  False may be a false alarm, True never.
+    """Whether no key occurs twice and none is null.  False may be a false alarm, True never.
 
-    msgspec lets the last of two equal keys win without a word.  But an object of n keys has n - 1
-    commas outside its strings, however it is spaced, so a key that was sent and does not show in
-    the struct shows in the count.  Where a name contains a comma, quotes are counted instead: two
-    for each key and each text.
+    msgspec silently keeps the last of two equal keys.  But an object of n keys has n - 1 commas
+    outside its strings, however it is spaced, so a key that was sent and is missing from the struct
+    shows in the count.  Where a name contains a comma, quotes are counted instead: two for each key
+    and each text.
     """
     strings = sum(rows - column.count(None) for column in texts)
     optional = strings + sum(rows - column.count(None) for column in others)

@@ -1,4 +1,4 @@
-"""Unknown keys of a row as one canonical JSON object that Postgres takes as jsonb."""
+"""Unknown keys of a row as one canonical JSON object that Postgres accepts as jsonb."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ COLUMN: Final = "extra"
 
 
 def encode_extra(unknown: dict[str, object], coercions: Counter[str]) -> bytes | None:
-    """UTF-8 text of ``unknown`` with sorted keys and no blanks; None if there is nothing.
+    """UTF-8 text of ``unknown`` with sorted keys and no blanks; None if it is empty.
 
     Numbers stay as they were written, within bounds.  Raises RowRejected for more than 100 keys,
-    64 KiB, 64 levels, a number that jsonb may not hold, or two keys that become one.
+    64 KiB, 64 levels, a number that jsonb cannot store, or two keys that become equal.
     """
     if not unknown:
         return None
@@ -63,7 +63,7 @@ def _write_object(
 ) -> None:
     cleaned = {storable(key, COLUMN, coercions): item for key, item in value.items()}
     if len(cleaned) < len(value):
-        # jsonb would keep the last of the two and never tell.
+        # jsonb would silently keep the last of the two.
         raise RowRejected("extra_keys_collide")
     pieces.append("{")
     for index, key in enumerate(sorted(cleaned)):

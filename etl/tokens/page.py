@@ -14,17 +14,17 @@ from etl.tokens.token import DecodedRows, Rejected, Token
 
 
 class PageFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """The facts of one reply, the same wherever it goes: ledger, archive and replay.
+    """The facts of one reply, shared by the ledger, the archive and replay.
 
     The times are aware UTC, by the database's clock.
     """
 
     page_index: int
-    """As asked for, from 1."""
+    """As requested, from 1."""
     page_size: int
-    """As asked for."""
+    """As requested."""
     filter: str
-    """What was asked for, as canonical JSON (sorted keys, no spaces)."""
+    """The requested filter, as canonical JSON (sorted keys, no spaces)."""
     requested_at: datetime
     received_at: datetime
     total_count: int | None
@@ -56,9 +56,9 @@ class Page:
     asked: tuple[str, ...] | None = None
     """The ids of a lookup; None for a page of the list."""
     open_only: bool = False
-    """A page of the list of open tokens: its span says nothing of the others."""
+    """Whether it is a page of the list of open tokens: its span covers no others."""
     span: Span | None = None
-    """The createdAt interval of which it shows everything; set by the walk."""
+    """The createdAt interval in which it shows every listed token; set by the walk."""
     seq: int | None = None
     """Its number in the run; None until it is staged."""
 
@@ -69,7 +69,7 @@ class Page:
 
     @property
     def last_created_second(self) -> int | None:
-        """The same of its newest row."""
+        """createdAt of its newest row that can be placed, in whole Unix seconds."""
         return max(self._placed(), default=None)
 
     def _placed(self) -> list[int]:
@@ -85,7 +85,7 @@ def page_of(
     asked: tuple[str, ...] | None = None,
     open_only: bool = False,
 ) -> Page:
-    """The page of a reply, with its ``rows`` told apart: those of tokens and the rejected ones."""
+    """The page of a reply, with its ``rows`` divided into tokens and rejected ones."""
     raw = [bytes(row) for row in rows]
     token_ids: list[str | None]
     if not decoded.rejected:

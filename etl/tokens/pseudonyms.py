@@ -1,13 +1,13 @@
-"""Erased people stay erased: keyed pseudonyms, and the rows of a page that must be given them.
+"""Erased subjects stay erased: keyed pseudonyms, and their use in the rows of a page.
 
 Pure: no clock, no network, no database.  A pseudonym is an HMAC-SHA256 of the value with the secret
-ETL_ERASURE_KEY, so that equal values stay equal and different ones different (what makes a version
-stays what it was), and nobody without the key can try out names.  It carries a check of itself,
-also keyed: so a pseudonym is known when it is met again and never taken for somebody's data, and a
-file that somebody named like one is not taken for a pseudonym.
+ETL_ERASURE_KEY, so that equal values stay equal and different ones different (versions still differ
+where they did), and names cannot be guessed and tested without the key.  It contains a keyed check
+of itself: so a pseudonym is recognised and never taken for personal data, and a file whose name
+looks like one is not taken for a pseudonym.
 
 The pseudonym of a user is the same on every token of the account; that of a file name or of
-``extra`` belongs to its token, so that equal names of two people do not show.
+``extra`` is specific to its token, so that equal names of two users are not revealed.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ class Pseudonyms:
         return f"Pseudonyms(partner_id={self._partner})"
 
     def key_check(self) -> bytes:
-        """16 bytes that tell this key from another one, and nothing else."""
+        """16 bytes that identify the key and reveal nothing else."""
         return self._hash("key")[:16]
 
     def subject_hash(self, kind: str, subject: str) -> bytes:
-        """What the list of the erased holds of a user's or a token's id: 32 bytes."""
+        """The keyed hash of a user's or a token's id in the list of erased subjects: 32 bytes."""
         return self._hash("subject", kind, subject)
 
     def of_user(self, user_id: str) -> str:
-        """The pseudonym of a user; what is empty or a pseudonym already stays."""
+        """The pseudonym of a user; an empty value or a pseudonym is returned unchanged."""
         return self._of_text(user_id, "user_id")
 
     def of_file_name(self, token_id: str, file_name: str) -> str:
-        """The pseudonym of a token's file name; what is empty or a pseudonym already stays."""
+        """The pseudonym of a file name; an empty value or a pseudonym is returned unchanged."""
         return self._of_text(file_name, "file_name", token_id)
 
     def of_extra(self, token_id: str, extra: bytes) -> bytes:
-        """One JSON object for another; texts that jsonb holds to be equal have one pseudonym."""
+        """A JSON object in place of ``extra``; objects equal as jsonb have equal pseudonyms."""
         value = _DECODER.decode(extra.decode())
         if self._is_erased_object(value):
             return extra
@@ -128,11 +128,11 @@ class Pseudonyms:
 
 
 class Suppression:
-    """What was erased of one account, for the rows that come in.  Used from several threads.
+    """Replaces the data of erased subjects of one account in incoming rows.  Thread-safe.
 
     ``users`` and ``tokens`` are hashes of ids (``Pseudonyms.subject_hash``).  ``marked`` are the
-    ids of tokens that have a pseudonym in any version: a token of an erased user comes without its
-    user when Kaltura has deleted that user, and its file name must not come back.
+    ids of tokens that have a pseudonym in any version: once Kaltura has deleted an erased user, the
+    user's tokens arrive without a user, and their file names must not be stored again.
     """
 
     def __init__(
@@ -150,9 +150,9 @@ class Suppression:
         self._owners: dict[str, bool] = {}
 
     def suppress(self, rows: DecodedRows, raw: Sequence[bytes]) -> tuple[DecodedRows, list[bytes]]:
-        """The page with pseudonyms where they belong; ``raw`` is parallel to its tokens.
+        """The page's rows with pseudonyms where required; ``raw`` is parallel to its tokens.
 
-        The payload of a rejected row is replaced as a whole: nobody knows what is in it.
+        The payload of a rejected row is replaced as a whole: its content is unknown.
         """
         tokens, payloads = list(rows.tokens), list(raw)
         for index, token in enumerate(rows.tokens):
@@ -194,7 +194,7 @@ class Suppression:
 
 
 def pseudonymised(pseudonyms: Pseudonyms, token: Token, *, user: bool) -> Token:
-    """The token with pseudonyms for what its uploader wrote, and for its user if ``user``."""
+    """The token with pseudonyms for file name and ``extra``, and for its user if ``user``."""
     return token._replace(
         user_id=pseudonyms.of_user(token.user_id) if user and token.user_id else token.user_id,
         file_name=None
@@ -205,9 +205,9 @@ def pseudonymised(pseudonyms: Pseudonyms, token: Token, *, user: bool) -> Token:
 
 
 def owners_of(payload: bytes) -> Iterator[str]:
-    """Whom a row that was not loaded may belong to: every text and number in its ``userId``.
+    """The users that a rejected row may belong to: every text and number in its ``userId``.
 
-    As the column would hold them.  A row that cannot be read names nobody.
+    As the column would store them.  A row that cannot be read yields none.
     """
     try:
         row = _DECODER.decode(payload.decode())
@@ -218,7 +218,7 @@ def owners_of(payload: bytes) -> Iterator[str]:
 
 
 def _leaves(value: object) -> Iterator[str]:
-    # Not recursive: the nesting is whatever was sent.
+    # Not recursive: the nesting of what was sent is unbounded.
     waiting = [value]
     while waiting:
         each = waiting.pop()

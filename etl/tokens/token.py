@@ -1,4 +1,4 @@
-"""The shapes that a decoded page is made of, and the limits that every row must keep.
+"""The types of a decoded page, and the limits of every row.
 
 A leaf, so that the fast reader (``decode``) and the careful one (``row``) can share it without
 importing each other.
@@ -14,13 +14,13 @@ from typing import Final, NamedTuple
 from etl.coverage import Span
 
 CREATED_SECOND_MIN: Final = 631_152_000
-"""1990-01-01T00:00:00Z in Unix seconds: the first second a time may have."""
+"""1990-01-01T00:00:00Z in Unix seconds: the first second of the supported date range."""
 CREATED_SECOND_END: Final = 4_102_444_800
-"""2100-01-01T00:00:00Z: the first second a time may no longer have."""
+"""2100-01-01T00:00:00Z in Unix seconds: the first second after the supported date range."""
 ZERO_DATE_FIRST: Final = -62_170_070_400
 ZERO_DATE_LAST: Final = -62_135_510_400
 """What MySQL's 0000-00-00 becomes: -62169984000 (PHP's 30 November of the year -1), give or take
-the server's zone.  Both ends are included."""
+the server's zone.  Both ends are inclusive."""
 
 CLOCK_SKEW_SECONDS: Final = 300
 """How far ahead of our clock a time may be before it is counted."""
@@ -28,7 +28,7 @@ FUTURE_SECONDS_MAX: Final = 366 * 86_400
 """How far ahead of our clock a time may be before its row is rejected."""
 
 OPEN_STATUSES: Final = (0, 1, 2)
-"""What the service calls an upload that may still move."""
+"""Statuses of an upload that may still change by itself."""
 DUPLICATE_ID: Final = "duplicate_id"
 """Reason of a rejected row whose token has another row with a newer createdAt."""
 
@@ -38,7 +38,7 @@ EXTRA_BYTES_MAX: Final = 65_536
 EXTRA_KEYS_MAX: Final = 100
 EXTRA_DEPTH_MAX: Final = 64
 EXTRA_NUMBER_DIGITS_MAX: Final = 1_000
-"""Digits before or after the decimal point.  jsonb takes more, but the page must not explode."""
+"""Digits before or after the decimal point.  jsonb accepts more, but this bounds the page."""
 ROW_BYTES_MAX: Final = 8 * 1024 * 1024
 
 
@@ -48,7 +48,7 @@ def time_of_second(second: int) -> datetime:
 
 
 def seconds_between(span: Span) -> tuple[datetime | None, datetime | None]:
-    """The span's ends as times; None for an end beyond all times that a token can have."""
+    """The span's ends as times; None for an end outside the supported date range."""
     lower = None if span.lower <= CREATED_SECOND_MIN else span.lower
     upper = None if span.upper >= CREATED_SECOND_END else span.upper
     return (
@@ -94,7 +94,7 @@ TIE_ORDER: Final = (
     "upload_url",
     "auto_finalize",
 )
-"""Which of two rows of an id counts where createdAt and the time of observation are equal: the
+"""Which of two rows of an id wins where createdAt and the time of observation are equal: the
 greater one by these columns, None least and texts bytewise.  So the outcome does not depend on how
 pages are batched."""
 
@@ -104,7 +104,7 @@ class Rejected:
     """A row that is not loaded.  ``payload`` is what was sent, byte for byte.
 
     ``token_id`` is its id, or ``sha256:`` and the hash of ``payload`` where the id itself cannot be
-    stored.  ``created_second`` is its floor on the createdAt line (Unix seconds), None if unknown.
+    stored.  ``created_second`` is its createdAt in Unix seconds, rounded down; None if unknown.
     """
 
     token_id: str | None
@@ -117,7 +117,7 @@ class Rejected:
 class DecodedRows:
     """A page, row by row: each row is in ``tokens`` or in ``rejected``, both in page order.
 
-    ``positions`` has one entry a row: createdAt in Unix seconds, or None if the row cannot be
+    ``positions`` has one entry per row: createdAt in Unix seconds, or None if the row cannot be
     placed.  ``coercions`` counts values that were not loaded exactly as sent, by kind.
     """
 

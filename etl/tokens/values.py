@@ -1,7 +1,7 @@
 """How one wire value becomes one column's value: exact numbers, times, texts, URLs.
 
-Numbers are kept as the literal that was sent until somebody knows what they mean: a float would
-lose digits and an unbounded int would spend seconds on a literal of a million of them.
+Numbers are kept as the literal that was sent until their meaning is known: a float would lose
+digits, and converting an unbounded int would spend seconds on a literal of a million digits.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ INT64_MIN: Final = -(2**63)
 INT64_MAX: Final = 2**63 - 1
 
 _MICROSECOND: Final = Decimal("0.000001")
-# A context of our own: the thread's may have been set to less precision or to other traps.
+# A separate context: the thread's may have been set to less precision or to other traps.
 _CONTEXT: Final = Context(prec=40, traps=[InvalidOperation])
 _PLACEABLE_SECONDS: Final = 10**11
 _WHOLE: Final = re.compile(r"-?[0-9]+")
@@ -39,8 +39,8 @@ _ISO: Final = re.compile(
     r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
 )
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
-# The lead-in of an authority: blanks, a scheme that slashes follow (or http: without them, which
-# browsers take too), slashes either way round; then everything up to the last @ before the path.
+# The lead-in of an authority: blanks, a scheme followed by slashes (or http: without them, which
+# browsers accept too), forward or backward; then everything up to the last @ before the path.
 _IGNORED_IN_URL: Final = re.compile(r"[\t\r\n]")
 _LEADING_BLANKS: Final = "".join(map(chr, range(0x21)))
 _USERINFO: Final = re.compile(
@@ -53,7 +53,7 @@ _USERINFO: Final = re.compile(
 class RowRejected(Exception):
     """This row cannot be loaded.  ``reason`` is the slug that ``rejected_row`` stores.
 
-    Control flow inside the records modules: it never leaves them, so it is no EtlError.
+    Control flow inside ``etl.tokens``: it never leaves the package, so it is not an EtlError.
     """
 
     def __init__(self, reason: str) -> None:
@@ -68,7 +68,7 @@ class Number:
     literal: str
 
     def exact(self) -> Decimal | None:
-        """The value without any rounding, or None where even Decimal has no room for it."""
+        """The value without any rounding, or None where it exceeds even Decimal's range."""
         try:
             return Decimal(self.literal)
         except InvalidOperation:
@@ -76,7 +76,7 @@ class Number:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is written as an integer: no point, no exponent."""
+        """Whether it is written as an integer: no decimal point, no exponent."""
         return _WHOLE.fullmatch(self.literal) is not None
 
 
@@ -91,7 +91,8 @@ def read_whole(
 ) -> int | None:
     """An integer in [low, high] from a number or a string of digits; None for null.
 
-    ``12.0`` is 12 and counted; ``12.7`` is nothing (Postgres would silently make it 13).
+    ``12.0`` is 12 and counted as a coercion; ``12.7`` is rejected (Postgres would silently round it
+    to 13).
     """
     if value is None:
         return None
@@ -115,7 +116,7 @@ def read_whole(
 
 @dataclass(frozen=True, slots=True)
 class Instant:
-    """What a time on the wire means, before any bound is applied.
+    """A time as sent, before any bound is applied.
 
     ``microseconds`` since 1970, rounded down; None with ``fault`` if it is not a time.
     ``coercion`` names what was done to it, if it was not whole seconds.
@@ -137,7 +138,7 @@ class Instant:
 
     @property
     def position(self) -> float | int | None:
-        """Its place on the createdAt line: an int where it is a whole second."""
+        """Its position on the createdAt line: an int where it is a whole second."""
         second = self.second
         if second is None or self.microseconds is None or self.microseconds % 1_000_000 == 0:
             return second
@@ -214,7 +215,7 @@ def storable(text: str, column: str, coercions: Counter[str]) -> str:
     if "\0" in text:
         coercions[f"{column}_nul"] += 1
         text = text.replace("\0", REPLACEMENT)
-    # isascii() is a flag of the string; the search is for the others.
+    # isascii() reads a flag of the string; only other strings are searched.
     if not text.isascii() and _SURROGATE.search(text):
         coercions[f"{column}_surrogate"] += 1
         text = _SURROGATE.sub(REPLACEMENT, text)
@@ -240,18 +241,18 @@ def _truncated(text: str, column: str, coercions: Counter[str]) -> str:
     if len(encoded) <= TEXT_BYTES_MAX:
         return text
     coercions[f"{column}_truncated"] += 1
-    # "ignore" drops the first bytes of a character that the cut went through, and nothing else.
+    # "ignore" drops the first bytes of a character that was cut in two, and nothing else.
     return encoded[:TEXT_BYTES_MAX].decode("utf-8", "ignore")
 
 
 def read_url(value: object, column: str, coercions: Counter[str]) -> str | None:
-    """A URL as text, without user and password.  It is never opened: any scheme will do."""
+    """A URL as text, without user and password.  It is never opened, so any scheme is allowed."""
     text = read_text(value, column, coercions)
     if text is None or "@" not in text:
         return text
     match = _USERINFO.match(text)
     stored = text if match is None else match[1] + text[match.end() :]
-    # Browsers end the authority at a backslash, others read on: neither may find a user in it.
+    # Browsers end the authority at a backslash, others do not: neither may find a user in it.
     for _ in range(text.count("@")):
         authority = _authority(stored)
         if "@" not in authority:
@@ -279,5 +280,5 @@ def read_nullable_boolean(value: object, column: str, coercions: Counter[str]) -
 
 
 def refuse_constant(literal: str) -> NoReturn:
-    """NaN and Infinity, which Python's parser would take, are not JSON."""
+    """Refuse NaN and Infinity, which Python's parser accepts and which are not JSON."""
     raise ValueError(f"{literal} is not JSON")

@@ -1,7 +1,7 @@
-"""Cover a range of the createdAt line with pages, and know for certain when it is covered.
+"""Cover a range of the createdAt line with pages, and prove when it is covered.
 
-Pure: no clock, no network, no database.  ``Walk`` says which page it wants next and is told what
-the page said; who fetches, how many at a time and in which order is the caller's business.
+Pure: no clock, no network, no database.  ``Walk`` says which page it wants next and receives its
+rows; how pages are fetched, how many at a time and in which order is up to the caller.
 """
 
 from etl.walk.knowledge import Hole, WalkStuck

@@ -18,15 +18,15 @@ from etl.walk.tie import cross_tie
 from etl.walk.unreadable import isolate, prove_end_with_less, step_around
 
 STEPS_WITHOUT_PROGRESS: Final = 60
-"""Requests that may be spent on one hole without closing any part of it."""
+"""Maximum of requests for one hole that do not close any part of it."""
 
 STEPS_REACHING_FAR: Final = 3
-"""Tries with the page that reaches furthest; after them, the page with most room on both sides."""
+"""Attempts with the page that reaches furthest; then the page with most room on both sides."""
 
 
 def close_hole(known: Knowledge, lower: int, position: int | None = None) -> Task:
     """Close the hole at ``lower``, which should begin just before ``position``; without a
-    position, close it and all that come after it.
+    position, close it and all holes after it.
     """
     only_this = position is not None
     hole = known.first_hole(lower)
@@ -105,7 +105,7 @@ def _page_holding_tie(known: Knowledge, search: Search) -> PageRequest | None:
 
 
 def _page_seeking(known: Knowledge, search: Search) -> PageRequest | None:
-    """A page to find the hole with, or None if an unreadable row begins it."""
+    """A page that helps to locate the hole, or None if the hole begins with an unreadable row."""
     first, last = search.wanted(known.overlap, known.page_size)
     page = page_reaching_furthest(first, known.page_size, barriers=known.barriers, beyond=last)
     if page is not None:
@@ -136,7 +136,7 @@ def _no_page_holds(known: Knowledge, hole: Span, search: Search) -> Task:
         return
     near = known.page_size
     if ties < near // 2 and not is_clear(begin - near, begin + near, known.barriers):
-        # An unreadable row close by leaves no page size that fits; the rows themselves were read.
+        # With an unreadable row nearby no page size fits; the rows themselves were read.
         known.give_up(Span(hole.lower, search.lower + 1), "unreadable", 0)
         return
     yield from cross_tie(known, search.lower, begin)

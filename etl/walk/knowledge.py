@@ -1,4 +1,4 @@
-"""What a walk has learnt so far.  Shared by the sweep and the tasks that mend after it."""
+"""What a walk has learnt so far.  Shared by the sweep and the tasks that close its holes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from etl.coverage import NEGATIVE_INFINITY, Coverage, Span
 from etl.walk.planner import PageRequest, Request
 
 SMALLEST_OVERLAP: Final = 8
-"""Rows that two pages of the sweep share at least: enough for ties of a few tokens and for a few
+"""Minimum of rows that two pages of the sweep share: enough for ties of a few tokens and for a few
 deletions between two requests."""
 
 OVERLAP_STEP: Final = 6
@@ -18,7 +18,7 @@ SEAMS_BEFORE_SHRINKING: Final = 10
 
 
 class WalkStuck(Exception):
-    """The walk cannot go on; ``reason`` is one of ``unstable``, ``outage``, ``unreadable``."""
+    """The walk cannot continue; ``reason`` is one of ``unstable``, ``outage``, ``unreadable``."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -26,7 +26,7 @@ class WalkStuck(Exception):
 
 
 class Hole(NamedTuple):
-    """Seconds that could not be certified.  ``tokens`` of them could not be read at all."""
+    """Seconds that could not be certified.  ``tokens`` in them could not be read at all."""
 
     span: Span
     reason: str
@@ -55,7 +55,7 @@ class Page(NamedTuple):
 
 
 Reply = Page | frozenset[str] | None
-"""What a task is told: a page, the ids of a look-up that are listed, or None for a failure."""
+"""What a task receives: a page, the listed ids of a lookup, or None for a failure."""
 
 Task = Generator[Request, Reply, None]
 
@@ -63,8 +63,8 @@ Task = Generator[Request, Reply, None]
 class Knowledge:
     """Coverage, recorded holes, and the hints that guide the search.
 
-    Only ``coverage`` and ``holes`` matter for what is true; all else may be wrong or out of date,
-    and then costs requests.
+    Only ``coverage`` and ``holes`` matter for correctness; everything else may be wrong or out of
+    date, and then costs requests.
     """
 
     def __init__(
@@ -81,18 +81,18 @@ class Knowledge:
         self.coverage = coverage
         self.holes = list(holes)
         self.settled = coverage.union(hole.span for hole in holes)
-        """What is covered, or recorded as a hole: there is nothing left to do about it."""
+        """What is covered or recorded as a hole: nothing is left to do there."""
         self.max_unreadable = max_unreadable
         self.total_count: int | None = None
         self.longest = 0
-        """The largest number of tokens that the list was ever said or seen to have."""
+        """The largest length of the list that was reported or seen so far."""
         self.barriers: set[int] = set()
         """Positions of rows that cannot be read."""
         self.extension: Span | None = None
-        """A second that has just been certified by more pages than one."""
+        """A second that has just been certified by more than one page."""
         self._ends = sorted(positions)  # (last second of a page, the position behind it)
         self.has_positions = bool(positions)
-        """An earlier run has told where its pages lay."""
+        """Whether an earlier run has recorded where its pages lay."""
         self._short: tuple[PageRequest, int] | None = None
         self._overlap = SMALLEST_OVERLAP
         self._closed_seams = 0
@@ -108,7 +108,7 @@ class Knowledge:
         return sum(hole.tokens for hole in self.holes)
 
     def first_hole(self, lower: int = NEGATIVE_INFINITY) -> Span | None:
-        """The first part of the target from ``lower`` on that still has to be read."""
+        """The first part of the target at or after ``lower`` that still has to be read."""
         return self.settled.first_hole(Span(max(lower, self.target.lower), self.target.upper))
 
     def cover(self, span: Span) -> None:
@@ -116,7 +116,7 @@ class Knowledge:
         self.settled = self.settled.add(span)
 
     def give_up(self, span: Span, reason: str, tokens: int) -> None:
-        """Record a hole; one that touches a known one of its kind becomes one with it."""
+        """Record a hole; it is merged with an adjacent hole of the same reason."""
         merged = Hole(span, reason, tokens)
         apart = []
         for known in self.holes:
@@ -145,7 +145,7 @@ class Knowledge:
         return request.start
 
     def note_page(self, request: PageRequest, page: Page, total_count: int | None) -> None:
-        """Learn from the size and the place of a page."""
+        """Learn from the size and the position of a page."""
         if total_count is not None:
             self.longest = max(self.longest, total_count)
         self.longest = max(self.longest, page.start + page.rows if page.rows else 0)
@@ -153,13 +153,13 @@ class Knowledge:
             insort(self._ends, (page.last, page.start + page.rows))
         if self._is_cut_short(request, page.rows):
             # The length that short pages have in common is the largest page size of the service.
-            # One short page alone may be an accident.  No walk is possible with less than two rows.
+            # A single short page may be an accident.  A walk needs pages of at least two rows.
             if self._short is not None and self._short[1] == page.rows:
                 self.page_size = min(self.page_size, max(page.rows, 2))
             self._short = request, page.rows
 
     def _is_cut_short(self, request: PageRequest, rows: int) -> bool:
-        """Whether a page came with fewer rows than asked for although more should follow."""
+        """Whether a page has fewer rows than requested although more should follow."""
         total = self.total_count or 0
         if not 0 < rows < request.size or total <= 0:
             return False
@@ -168,7 +168,7 @@ class Knowledge:
         return total > request.end or total <= request.start
 
     def position_after(self, second: int) -> int:
-        """Where the list continued behind ``second``, as far as an earlier page tells."""
+        """Where the list continued after ``second``, according to an earlier page."""
         index = bisect_right(self._ends, (second, self.longest)) - 1
         return self._ends[index][1] if index >= 0 else 0
 
@@ -177,8 +177,8 @@ class Knowledge:
         insort(self._ends, (second, position))
 
     def note_seam(self, *, closed: bool) -> None:
-        """Let the overlap grow while seams come out open, a little for a rare one (a large tie
-        somewhere) and fast for several in a row, and shrink again while they do not."""
+        """Grow the overlap while seams stay open, a little for a rare one (a large tie somewhere)
+        and fast for several in a row; shrink it again while they close."""
         if closed:
             self._open_seams = 0
             self._closed_seams += 1

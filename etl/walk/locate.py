@@ -1,4 +1,4 @@
-"""Where in the list a second lies: found by halving, with pages of one row."""
+"""Where in the list a second lies: found by binary search, with pages of one row."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ Found = Generator[Request, Reply, int]
 
 
 def find_begin(known: Knowledge, second: int, *, hint: int | None = None) -> Found:
-    """About the position of the first row that is not older than ``second``; never behind it by
-    more than the list has moved meanwhile.
+    """The approximate position of the first row that is not older than ``second``; never after it
+    by more than the list has moved meanwhile.
 
-    ``hint`` is where it lay earlier: two rows around it are asked for first.
+    ``hint`` is where it lay earlier: two rows around it are requested first.
     """
     near = max(known.page_size // 4, 1)
     low = 0 if hint is not None else known.position_after(second - 1)
@@ -27,9 +27,9 @@ def find_begin(known: Knowledge, second: int, *, hint: int | None = None) -> Fou
 def spread_lanes(
     known: Knowledge, lanes: list[Lane], start: int, hole: Span, at_most: int
 ) -> Generator[Request, Reply, None]:
-    """Add lanes to the one that begins the hole at position ``start``, if it is a long one.
+    """Add lanes to the one that begins the hole at position ``start``, if the hole is long.
 
-    One row tells whether the hole ends within the length of a lane.
+    One row shows whether the hole ends within the length of a lane.
     """
     known_end = known.total_count or 0
     if hole.upper != POSITIVE_INFINITY:
@@ -65,7 +65,7 @@ def _halve(
         wanted = min(max(wanted, low), high - 1)
         page = yield PageRequest(wanted + 1, 1)
         if not isinstance(page, Page):
-            break  # an unreadable row: start from what is known and let the sweep find it
+            break  # an unreadable row: start from what is known; the sweep will find it
         if page.first < second if page.seconds else page.rows > 0:
             low, low_seen = wanted + 1, True
             wanted += step

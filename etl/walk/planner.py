@@ -1,10 +1,10 @@
 """Which page to ask for, when a page can only begin at a multiple of its own size.
 
 Adjacent pages must overlap, because a page proves nothing about the seconds of its own first and
-last row.  The service knows no offsets, only ``pageIndex`` and ``pageSize``; so for a wanted start
-the planner varies the page size until some multiple of it lies just before that start.  Among the
-sizes from 80 % to 100 % of the largest there nearly always is one close by: this costs 6 to 8 %
-more pages than a plain walk, and no extra requests.
+last row.  The pagination of the service has no offsets, only ``pageIndex`` and ``pageSize``; so for
+a wanted start the planner varies the page size until some multiple of it lies just before that
+start.  Among the sizes from 80 % to 100 % of the largest there is nearly always a close one: this
+costs 6 to 8 % more pages than a plain walk, and no extra requests.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from typing import NamedTuple
 class PageRequest:
     """One page: ``index`` counts from 1.  ``start`` and ``end`` are positions in the ordered list,
     ``start <= p < end``, counted from 0 at the oldest token (from the newest when ``descending``).
-    They hold only while nobody adds or deletes tokens: a plan, never evidence.
+    They hold only while no tokens are added or deleted: a plan, never evidence.
     """
 
     index: int
     size: int
     descending: bool = False
     probe: bool = field(default=False, compare=False)
-    """Part of a search for unreadable rows: it is expected to fail, so it gets few retries."""
+    """Part of a search for unreadable rows: likely to fail, so it gets few retries."""
 
     @property
     def start(self) -> int:
@@ -38,7 +38,7 @@ class PageRequest:
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
-    """Ask for these tokens by id (any number; the caller cuts it into requests)."""
+    """A lookup of tokens by id (any number; the caller divides them into requests)."""
 
     token_ids: tuple[str, ...]
 
@@ -47,10 +47,10 @@ Request = PageRequest | Lookup
 
 
 class PageRows(NamedTuple):
-    """What a page said, in the order of the request.
+    """The rows of a page, in the order of the request.
 
     ``positions`` are createdAt in Unix seconds, None for a row without a place on the line;
-    ``token_ids`` runs parallel to it.  ``total_count`` is the service's hint, or None.
+    ``token_ids`` is parallel to it.  ``total_count`` is the service's hint, or None.
     """
 
     positions: Sequence[float | None]
@@ -63,7 +63,7 @@ def page_reaching_furthest(
 ) -> PageRequest | None:
     """The page that begins at or before ``wanted_start`` and ends as late as possible.
 
-    ``barriers`` are positions that no page may hold.  Sizes below 80 % of ``largest`` are tried
+    ``barriers`` are positions that no page may contain.  Sizes below 80 % of ``largest`` are tried
     only where none of the others ends after ``beyond``.  None if no page does.
     """
     wanted_start = max(wanted_start, 0)
@@ -89,11 +89,11 @@ def page_holding(
     total_count: int | None = None,
     centred: bool = False,
 ) -> PageRequest | None:
-    """A page that holds all positions ``first`` to ``last``, or None if every page cuts them.
+    """A page that contains all positions ``first`` to ``last``, or None if every page splits them.
 
     It ends as late as possible; or, when ``centred``, leaves as much room on both sides as
     possible, against a list that keeps moving.  Where ``total_count`` is known, pages in descending
-    order are tried too: their cuts lie elsewhere, because they are counted from the other end.
+    order are tried too: their boundaries differ, because they are counted from the other end.
     """
     best: tuple[tuple[int, int], PageRequest] | None = None
     for size in range(last - first + 1, largest + 1):
@@ -115,8 +115,8 @@ def page_holding(
 def page_beginning_soonest(
     not_before: int, largest: int, barriers: Collection[int] = ()
 ) -> PageRequest:
-    """The page of some size that begins as soon as possible at or after ``not_before``; the
-    largest of those, and a small one only where the barriers stand too close together."""
+    """The page that begins as early as possible at or after ``not_before``; the largest of those,
+    and a small one only where the barriers are too close together."""
     for sizes in (range(min(16, largest), largest + 1), range(1, 16)):
         best: PageRequest | None = None
         for size in sizes:
@@ -131,7 +131,7 @@ def page_beginning_soonest(
 
 
 def aligned_blocks(start: int, end: int, largest: int) -> list[PageRequest]:
-    """Cut ``[start, end)`` into pages of power-of-two sizes that each lie wholly inside it."""
+    """Divide ``[start, end)`` into pages of power-of-two sizes, each wholly inside it."""
     blocks = []
     position = start
     while position < end:

@@ -1,4 +1,4 @@
-"""Where in a moving list a second lies: bracket it with pages, and forget what has gone stale."""
+"""Where in a moving list a second lies: bracket it with pages, and discard stale brackets."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from etl.walk.knowledge import Page
 class Search:
     """The search for a page that closes the hole ``[lower, ...)``.
 
-    Such a page begins before the second ``lower`` and ends after it.  Sought is the position of the
-    first row of that second or later.  Every page says on which side of it the position lies, at
-    that instant; a bracket that contradicts itself only tells that the list has moved, and is begun
-    again from the latest page.
+    Such a page begins before the second ``lower`` and ends after it.  The search is for the
+    position of the first row of that second or later.  Every page shows on which side of it the
+    position lies, at that instant; a bracket that contradicts itself only means that the list has
+    moved, and is restarted from the latest page.
     """
 
     def __init__(self, hole: Span, end: int) -> None:
         # Zero dates lie together before all other rows, so the first row after them is sought.
         self.lower = max(hole.lower, 0)
         self.end = end
-        """Believed position just behind the last row before the hole."""
+        """Presumed position just after the last row before the hole."""
         self.steps = 0
         self.newest_next = False
         """An ascending page ended with the list: only the newest page can prove what follows."""
@@ -31,30 +31,30 @@ class Search:
         self.newest_blocked = False
         """The newest row cannot be read."""
         self.found: tuple[int, int] | None = None
-        """Where the rows of the second ``lower`` begin, and how many of them at least there are."""
+        """Where the rows of the second ``lower`` begin, and the least number of them."""
         self._low: int | None = None
         self._high: int | None = None
         self._stride = 0
 
     @property
     def bracketed(self) -> bool:
-        """The position has been seen to lie between two others."""
+        """Whether the position is known to lie between two others."""
         return self._low is not None and self._high is not None
 
     @property
     def fresh(self) -> bool:
-        """Nothing is known but where an earlier page ended."""
+        """Whether nothing is known but where an earlier page ended."""
         return self.found is None and self._low is None and self._high is None
 
     def likely_position(self) -> int:
-        """The best guess at the position of the first row that the next page must hold."""
+        """The best guess at the position of the first row that the next page must contain."""
         if self.found is not None:
             return self.found[0]
         known = [bound for bound in (self._low, self._high) if bound is not None]
         return known[0] if known else self.end
 
     def wanted(self, margin: int, page_size: int) -> tuple[int, int]:
-        """The first and the last position that the next page should hold."""
+        """The first and the last position that the next page should contain."""
         low, high = self._low, self._high
         if low is None and high is None:
             return max(self.end - margin, 0), self.end

@@ -1,10 +1,10 @@
 """A second that holds more tokens than a page can cross.
 
-No page begins before such a second and ends after it, so it takes several pages, read at different
-instants, to certify it.  It is accepted when two readings in a row, with a look-up of every id
-between them, agree on the positions where the group begins and ends, find no further id, and have
-as many ids as positions.  ``docs/why.md`` says why this is enough as long as nobody adds tokens to
-that second, or before it, in the meantime; if that cannot be had, the second is recorded as a hole.
+No page begins before such a second and ends after it, so certifying it takes several pages, read at
+different instants.  It is accepted when two consecutive readings, with a lookup of every id between
+them, agree on the positions where the group begins and ends, find no further id, and have as many
+ids as positions.  ``docs/why.md`` says why this is enough as long as no token is added to that
+second, or before it, in the meantime; if it is not reached, the second is recorded as a hole.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class _Reading(NamedTuple):
 
 
 def cross_tie(known: Knowledge, second: int, begin: int) -> Task:
-    """Certify ``second``, whose rows begin about position ``begin``, or record it as a hole."""
+    """Certify ``second``, whose rows begin near position ``begin``, or record it as a hole."""
     ids: frozenset[str] = frozenset()
     verified: tuple[int, int] | None = None
     for _ in range(TIE_ROUNDS):
@@ -80,7 +80,7 @@ def _read_tie(  # noqa: PLR0911 - each return is one way for a reading to fail
         if not isinstance(reply, Page):
             return None
         if not reply.rows or reply.start + reply.rows <= behind:
-            # The list seems to end with the group: so it does if nothing comes behind it.
+            # The list seems to end with the group: confirmed if no row comes after it.
             reply = yield PageRequest(behind + 1, 1)
             if isinstance(reply, Page) and not reply.rows:
                 return _Reading(begin, behind, frozenset(token_ids))
@@ -94,7 +94,7 @@ def _read_tie(  # noqa: PLR0911 - each return is one way for a reading to fail
 def _find_begin(
     known: Knowledge, second: int, begin: int, overlap: int
 ) -> Generator[Request, Reply, Page | None]:
-    """The page that holds the first row of the group, and the row before it if there is one."""
+    """The page with the first row of the group, and the row before it if there is one."""
     wanted = max(begin - 1, 0)
     for attempt in range(1, TIE_ROUNDS):
         request = page_reaching_furthest(wanted, known.page_size, barriers=known.barriers)

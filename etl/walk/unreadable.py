@@ -1,4 +1,4 @@
-"""Rows that make every page fail that holds them: find them, and step around them."""
+"""Rows that make every page with them fail: find them, and step around them."""
 
 from __future__ import annotations
 
@@ -49,21 +49,21 @@ def isolate(known: Knowledge, request: PageRequest) -> Task:
 
 
 def step_around(known: Knowledge, hole: Span, end: int) -> Task:
-    """No page without an unreadable row leads on from about position ``end``: continue behind that
+    """No page without an unreadable row continues from about position ``end``: continue after that
     row, and record what lies between as a hole.
 
-    ``end`` is a guess, so it may be an earlier row that is found first: then the page behind it
-    ends before the hole begins, and the next one is tried.
+    ``end`` is a guess, so an earlier row may be found first: then the page after it ends before the
+    hole begins, and the next one is tried.
     """
     ahead = sorted(b for b in known.barriers if b >= end - known.overlap)
     if not ahead:
-        raise WalkStuck("unstable", f"no page leads on from createdAt {hole.lower}")
+        raise WalkStuck("unstable", f"no page continues from createdAt {hole.lower}")
     for behind in ahead:
         if behind - 1 in known.barriers and behind != ahead[0]:
-            continue  # one of several side by side
+            continue  # one of several adjacent ones
         again = yield PageRequest(behind + 1, 1, probe=True)
         if isinstance(again, Page):
-            known.barriers.discard(behind)  # the list has moved, and the row with it
+            known.barriers.discard(behind)  # the list has moved, and with it the row
             return
         run = 1
         while behind + run in known.barriers:
@@ -73,11 +73,11 @@ def step_around(known: Knowledge, hole: Span, end: int) -> Task:
         if not isinstance(page, Page):
             yield from isolate(known, request)
             return
-        # No page that proves anything begins earlier.  The rows between are read all the same.
+        # No page that proves anything begins earlier.  The rows between are read nevertheless.
         for block in aligned_blocks(behind + run, request.start, known.page_size):
             between = yield block
             if not isinstance(between, Page):
-                yield from isolate(known, block)  # one more: look for the way again
+                yield from isolate(known, block)  # one more: search again
                 return
         if known.settled.contains(hole.lower):
             return
@@ -92,7 +92,7 @@ def step_around(known: Knowledge, hole: Span, end: int) -> Task:
 
 
 def _give_up_newest(known: Knowledge, hole: Span, unreadable: int) -> Task:
-    """Nothing comes behind the unreadable row, unless the list has grown meanwhile."""
+    """No row comes after the unreadable one, unless the list has grown meanwhile."""
     newest = yield PageRequest(1, 1, descending=True, probe=True)
     readable = isinstance(newest, Page) and bool(newest.seconds)
     upper = newest.first + 1 if isinstance(newest, Page) and readable else POSITIVE_INFINITY

@@ -1,12 +1,12 @@
 """The walk: from pages to a certificate.
 
-A *sweep* asks for overlapping pages from the start of the target to its end, as many at a time as
+A *sweep* requests overlapping pages from the start of the target to its end, as many at a time as
 the caller likes.  Where tokens were added or deleted meanwhile, or many share a second, a seam
 between two pages may stay open; the hole is visible in the coverage, and a *task* closes it, one
-request at a time.  What no request can close (an unreadable row, a huge tie that will not keep
-still) is recorded as a hole.
+request at a time.  What no request can close (an unreadable row, a huge tie that keeps changing)
+is recorded as a hole.
 
-Only three things are ever taken as evidence, whatever happens to the list meanwhile: a page is
+Only three facts count as evidence, whatever happens to the list meanwhile: a page is
 complete strictly between its first and last row; page 1 in ascending order has no older row before
 it; page 1 in descending order has no newer row after it.  Page sizes, positions and totalCount only
 guide the search, so a service that clamps the page size, or changes its mind about it, costs
@@ -42,7 +42,7 @@ from etl.walk.unreadable import isolate
 
 REQUESTS_AT_MOST: Final = 500
 REQUESTS_PER_PAGE_AT_MOST: Final = 4
-"""A walk that needs more is chasing a list that changes faster than it can be read."""
+"""A walk that needs more is reading a list that changes faster than it can be read."""
 
 __all__ = ["Hole", "Request", "Walk", "WalkStuck"]
 
@@ -50,9 +50,9 @@ __all__ = ["Hole", "Request", "Walk", "WalkStuck"]
 class Walk:
     """A walk over ``target``.  Not thread-safe; ``next_request`` and ``receive`` may interleave.
 
-    Ask ``next_request`` until it returns None; hand in replies with ``receive`` (pages, in the
-    order in which they were asked for), ``receive_lookup`` or ``fail``; then ask again, until
-    ``finished``.  ``coverage`` is what is known already, for a walk that goes on from a checkpoint;
+    Call ``next_request`` until it returns None; pass replies to ``receive`` (pages, in the order in
+    which they were requested), ``receive_lookup`` or ``fail``; then call it again, until
+    ``finished``.  ``coverage`` is what is known already, for a walk that resumes from a checkpoint;
     ``positions`` are hints at where its seconds lay in the list.  ``newest_first`` suits a target
     that begins near the end of the list.
     """
@@ -98,7 +98,7 @@ class Walk:
 
     @property
     def coverage(self) -> Coverage:
-        """What is proved: the certificate, once it holds the target."""
+        """What is proved: the certificate, once it contains the target."""
         return self._known.coverage
 
     @property
@@ -118,7 +118,7 @@ class Walk:
 
     @property
     def finished(self) -> bool:
-        """Nothing is left to ask, and nothing is under way."""
+        """Whether nothing is left to request, and nothing is in flight."""
         return not self._outstanding and not self._tasks and self._known.first_hole() is None
 
     @property
@@ -127,10 +127,10 @@ class Walk:
         return self._known.unreadable
 
     def next_request(self) -> Request | None:
-        """What to ask for now; None if a reply has to come in first, or if all is done.
+        """The next request; None if a reply has to be received first, or if all is done.
 
         Raises:
-            WalkStuck: no way forward.
+            WalkStuck: the walk cannot continue.
         """
         request = self._next()
         if request is not None:
@@ -142,15 +142,15 @@ class Walk:
         return request
 
     def receive(self, request: PageRequest, rows: PageRows) -> Span | None:
-        """Take in a page; returns the span that it proves, for the ledger.
+        """Receive a page; returns the span that it proves, for the ledger.
 
         Where the page completes the reading of a tie group (``docs/why.md``), the span holds that
         second too, although only part of its tokens are on this very page.
 
         Raises:
-            ValueError: the page is not ordered.  It is as if it had never come: the request is
-                still outstanding, and may be tried again or failed.
-            WalkStuck: no way forward.
+            ValueError: the page is not ordered.  The walk is unchanged: the request is still
+                outstanding, and may be retried or failed.
+            WalkStuck: the walk cannot continue.
         """
         known = self._known
         step = -1 if request.descending else 1
@@ -190,12 +190,12 @@ class Walk:
         return span
 
     def receive_lookup(self, request: Lookup, listed: Collection[str]) -> None:
-        """Take in which of the tokens asked for are listed."""
+        """Receive the answer to a lookup: which of its tokens are listed."""
         self._outstanding.remove(request)
         self._answer_task(frozenset(listed))
 
     def fail(self, request: Request) -> None:
-        """The service could not deliver this, however often it was asked."""
+        """The service could not deliver this request, retries included."""
         self._outstanding.remove(request)
         if request is self._task_asked:
             self._answer_task(None)
@@ -204,12 +204,12 @@ class Walk:
                 if lane.asked is request:
                     lane.note_failure()
             if self._newest is not None and self._newest.asked is request:
-                self._newest = None  # from the other end there is a way around
+                self._newest = None  # from the other end the row can be stepped around
             if not self._first_page_known:
                 self._first_page_known = True
             self._tasks.append(isolate(self._known, request))
 
-    # --- whose turn it is --------------------------------------------------------------------
+    # --- scheduling --------------------------------------------------------------------------
 
     def _next(self) -> Request | None:
         if self._task_asked is None and self._tasks:
@@ -237,8 +237,8 @@ class Walk:
         return None
 
     def _task_for(self, hole: Span) -> Task:
-        """What to do about a hole when nothing is under way: behind something that a checkpoint
-        already held, look for the place and sweep on from there; otherwise close it."""
+        """What to do about a hole when nothing is in flight: after something that a checkpoint
+        already covered, locate its position and sweep from there; otherwise close it."""
         holes = [hole for hole in self._known.settled.holes(self.target) if self._resumes(hole)]
         if hole in holes and not (self._newest is not None and self._newest.exhausted):
             self._located.update(each.lower for each in holes)
@@ -246,7 +246,7 @@ class Walk:
         return close_hole(self._known, hole.lower)
 
     def _resumes(self, hole: Span) -> bool:
-        """Whether the hole begins where the target does, or behind what a checkpoint held."""
+        """Whether the hole begins where the target does, or after what a checkpoint covered."""
         lower = hole.lower
         begins = lower == self.target.lower or self._from_checkpoint.contains(lower - 1)
         return begins and lower != NEGATIVE_INFINITY and lower not in self._located
@@ -256,7 +256,7 @@ class Walk:
         self._advance(reply)
 
     def _advance(self, reply: Reply) -> None:
-        """Let the running task go on until it wants something; then start the next one."""
+        """Run the current task until it wants something; when it ends, start the next one."""
         while self._tasks:
             try:
                 self._task_wants = self._tasks[0].send(reply)
@@ -270,11 +270,11 @@ class Walk:
     # --- the sweep ---------------------------------------------------------------------------
 
     def _locate(self, holes: list[Span]) -> Task:
-        """Find where the holes begin, and sweep on from there while the next one is looked for."""
+        """Locate where the holes begin; sweep from each while the next one is being located."""
         known = self._known
         self._lanes = []
         if known.total_count is None or holes[-1].upper == POSITIVE_INFINITY:
-            # Tells the length of the list; and often it reaches back far enough.
+            # Shows the length of the list, and often reaches back far enough.
             yield PageRequest(1, known.page_size, descending=True)
         at_most = max(self._lanes_at_most // len(holes), 1)
         for hole in holes:
@@ -287,8 +287,8 @@ class Walk:
             yield from spread_lanes(known, self._lanes, position, hole, at_most)
 
     def _may_go_on(self, lane: Lane) -> bool:
-        """Whether a lane has a page to ask for.  One that gets near the end of the list has not:
-        the rest fits in the newest page, which proves the end as well."""
+        """Whether a lane has a page to request.  One near the end of the list has none: the rest
+        fits in the newest page, which proves the end as well."""
         known = self._known
         if lane.asked is None and not lane.done:
             left = (known.total_count or 0) - lane.end
@@ -310,7 +310,7 @@ class Walk:
             return
         previous = lane.note_page(page)
         if page.seconds and (page.last >= self.target.upper or known.settled.contains(page.last)):
-            lane.done = True  # here begins what another lane, or an earlier run, has read
+            lane.done = True  # from here on, another lane or an earlier run has read
         if previous is not None:
             closed = known.settled.contains(previous[0])
             known.note_seam(closed=closed)
@@ -318,16 +318,16 @@ class Walk:
                 self._tasks.append(close_hole(known, previous[0], previous[1]))
 
     def _after_first_page(self, request: PageRequest, page: Page) -> None:
-        """Learn the page size and the length of the list, and cut it into lanes."""
+        """Learn the page size and the length of the list, and divide it into lanes."""
         known = self._known
         is_short = page.rows < request.size and page.rows < (known.total_count or 0)
         if is_short and page.seconds and not self._first_page_was_short:
             self._first_page_was_short = True
-            return  # clamped, or an accident?  The same page once more will tell
+            return  # clamped, or an accident?  The same page again will show
         self._first_page_known = True
         if not page.rows:
             return
-        # The first lane goes on from this very page.
+        # The first lane continues from this page.
         first = Lane(page.rows)
         first.asked = request
         first.note_page(page)
