@@ -1,7 +1,7 @@
 """What the published runs have read: the last complete certificate, and the watermark.
 
-Everything here follows from the coverage in the ledger, never from what a run was called, except
-that a run of the mode ``incremental`` is known to have begun below the watermark of its time.
+Everything here follows from the coverage in the ledger, never from the mode of a run, except that
+a run of the mode ``incremental`` is known to have begun below the watermark of its time.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from etl.warehouse.engine import transaction
 from etl.warehouse.schema.database import Database
 
 UNREADABLE: Final = "unreadable"
-"""Reason of the only holes with which a run may publish."""
+"""Reason of the only kind of hole with which a run may publish."""
 LOOKBACK: Final = timedelta(hours=2)
-"""createdAt is a wall clock: where it is put back in autumn, new tokens appear an hour ago."""
+"""createdAt is a wall clock: when it is set back in autumn, new tokens appear an hour old."""
 
 _IDS_AT_ONCE: Final = 1_000
 
@@ -35,9 +35,9 @@ class Complete(NamedTuple):
 
 
 def is_complete(run: Any) -> sa.ColumnElement[bool]:
-    """Whether a row of ``sync_run`` read everything but what it states as unreadable.
+    """Whether a row of ``sync_run`` covers everything except its holes of unreadable tokens.
 
-    ``run`` is the table or an alias.  A hole of the list of open tokens is none of this list.
+    ``run`` is the table or an alias.  Holes of the list of open tokens do not count.
     """
     holes = sa.func.jsonb_array_elements(run.c.holes).table_valued(sa.column("value", JSONB))
     hole = holes.c.value
@@ -79,11 +79,10 @@ def last_complete(database: Database, partner_id: int) -> Complete | None:
 def watermark(database: Database, partner_id: int) -> int | None:
     """The second up to which published runs have read the account without a gap; None: none.
 
-    That is the newest createdAt of a listed token that was not after the beginning of the last run
-    which read the list up to its end, and with which the reading is contiguous: a complete run, or
-    an incremental one after it.  Whatever was created later, or ``LOOKBACK`` before it, an
-    incremental run has to read.  A backfill that reaches the end does not count: what lies
-    before it may be unread.
+    It is the newest createdAt of a listed token that is not after the start of the last run that
+    read the list up to its end without leaving a gap: a complete run, or an incremental one after
+    it.  An incremental run has to read everything created later, and ``LOOKBACK`` before it.  A
+    backfill that reaches the end does not count: what lies before its range may be unread.
     """
     tables = database.tables
     run, first, base = (
@@ -127,7 +126,7 @@ def known_tokens(
     range_from: datetime | None = None,
     range_to: datetime | None = None,
 ) -> int:
-    """How many tokens of a range (both ends included) are known as listed: a hint at its size."""
+    """How many tokens of a range (both ends inclusive) are known as listed: a hint at its size."""
     token = database.tables.upload_token
     conditions = [token.c.partner_id == partner_id, token.c.is_listed]
     if range_from is not None:

@@ -1,8 +1,8 @@
 """The ledger: the lease of a run, its heartbeat and fence, its end, and what a later run resumes.
 
-The row of ``sync_run`` with status ``running`` is the lease; a partial unique index allows one a
+The row of ``sync_run`` with status ``running`` is the lease; a partial unique index allows one per
 partner.  Every transaction of a run updates that row (``fence``) before it writes anything else:
-if another run has taken the lease over, no row is touched and nothing is written.
+if another run has taken over the lease, no row matches and nothing is written.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def open_run(
     """Take the partner's lease, and resume the walk of a run that ended without publishing.
 
     A run whose heartbeat is older than ``lease_seconds`` (by the database's clock) is marked
-    abandoned.  What is resumed says ``resume_walk``; ``resume_window`` None: nothing,
+    abandoned.  ``resume_walk`` says what is resumed; ``resume_window`` None: nothing,
     ``page_age_max`` None: pages of any age.  Raises LeaseHeld, naming the holder.  The schema must
     be current.
     """
@@ -98,7 +98,7 @@ def open_run(
                     window=resume_window,
                     page_age_max=page_age_max,
                 )
-            # No other run of the partner is alive, so what is not of our walk is of nobody's.
+            # No other run of the partner is alive, so rows of other walks are orphans.
             staging = database.tables.upload_token_staging
             connection.execute(
                 sa.delete(staging).where(
@@ -116,9 +116,9 @@ def open_run(
 
 
 def fence(connection: sa.Connection, database: Database, run: OpenRun, **values: Any) -> None:
-    """Show a sign of life and save ``values``; raises LeaseHeld if the run is no longer running.
+    """Update the heartbeat and save ``values``; raises LeaseHeld if the run no longer runs.
 
-    The row stays locked until the transaction ends, so nobody takes the lease over meanwhile.
+    The row stays locked until the transaction ends, so no other run takes over the lease meanwhile.
     """
     sync_run = database.tables.sync_run
     alive = connection.execute(
@@ -129,15 +129,15 @@ def fence(connection: sa.Connection, database: Database, run: OpenRun, **values:
     ).one_or_none()
     if alive is None:
         raise LeaseHeld(
-            f"Run {run.run_id} no longer holds the lease of partner {run.partner_id}: it was taken "
-            "over or ended from outside. Nothing more was written.",
+            f"Run {run.run_id} no longer holds the lease of partner {run.partner_id}: another run "
+            "took it over, or another process ended the run. Nothing more was written.",
             run_id=run.run_id,
         )
 
 
 @contextmanager
 def failed_on_error(database: Database, run: OpenRun) -> Iterator[None]:
-    """End the run in the ledger if an error leaves the block."""
+    """End the run in the ledger if the block raises."""
     try:
         yield
     except EtlError as error:
@@ -150,10 +150,10 @@ def failed_on_error(database: Database, run: OpenRun) -> Iterator[None]:
 
 
 def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
-    """End the run with an error.  Never raises: the error that ended the run is what counts.
+    """End the run with an error.  Never raises, so as not to hide that error.
 
-    A run that the audit refused is ``refused`` and leaves nothing behind to go on with, or
-    ``dry_run`` if it was not to publish anyway; any other is ``failed``, and its walk stays.
+    A run that the audit refused becomes ``refused`` (a dry run ``dry_run``) and leaves nothing to
+    resume; any other becomes ``failed``, and its walk is kept.
     """
     message = "".join(character if character.isprintable() else " " for character in error.message)
     values: dict[str, Any] = {"error_kind": error.kind, "error_message": message[:_MESSAGE_LIMIT]}
@@ -165,24 +165,24 @@ def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
         try:
             _finish(database, run, status, **values)
         except WarehouseUnavailable:
-            # What ended the run may have been the loss of this connection.
+            # The error may have been the loss of this connection.
             database.engine.dispose()
             _finish(database, run, status, **values)
     except Exception as second:
-        # The next run marks it abandoned when its heartbeat is old.
+        # The next run marks it abandoned once its heartbeat is old.
         LOG.warning(
-            "the ledger could not be told of the failure",
+            "the failure could not be recorded in the ledger",
             extra={"run_id": run.run_id, "error": type(second).__name__},
         )
 
 
 def finish_dry_run(database: Database, run: OpenRun) -> None:
-    """End a run that was not to publish: its status says so, and its staging is deleted."""
+    """End a dry run: set its status and delete its staging."""
     _finish(database, run, DRY_RUN, error_kind=DRY_RUN, error_message="A dry run does not publish.")
 
 
 def restart_walk(database: Database, run: OpenRun) -> None:
-    """Forget what the walk has read: it starts over in this run, which then has resumed nothing."""
+    """Discard what the walk has read: it starts over in this run, which then resumes nothing."""
     tables = database.tables
     with transaction(database.engine) as connection:
         old_walk_id = run.walk.walk_id
@@ -200,7 +200,7 @@ def restart_walk(database: Database, run: OpenRun) -> None:
 
 
 def status_of(database: Database, run_id: int) -> str | None:
-    """The status of a run as the ledger has it now."""
+    """The current status of a run in the ledger."""
     sync_run = database.tables.sync_run
     with transaction(database.engine) as connection:
         return connection.scalar(sa.select(sync_run.c.status).where(sync_run.c.run_id == run_id))
@@ -211,7 +211,7 @@ def settle_commit(
 ) -> bool:
     """Whether the publishing transaction committed, although its reply was lost.
 
-    The UPDATE waits for a commit that is still under way, and makes sure that none comes later.
+    The UPDATE waits for a commit that is still in progress, and rules out a later one.
     """
     sync_run = database.tables.sync_run
     for attempt in range(tries):
@@ -233,7 +233,7 @@ def settle_commit(
                 time.sleep(wait_seconds)
     raise WarehouseUnavailable(
         f"The connection was lost while run {run.run_id} was being committed, and Postgres cannot "
-        "be reached to ask. Its row in sync_run says whether it has published.",
+        "be reached to check. Its row in sync_run says whether it has published.",
         run_id=run.run_id,
     )
 
@@ -258,7 +258,7 @@ def _finish(database: Database, run: OpenRun, status: str, **values: Any) -> Non
 
 
 def _seconds_of(range_from: datetime | None, range_to: datetime | None) -> Span:
-    """The seconds of a range, both ends included; None leaves it open."""
+    """The seconds of a range, both ends inclusive; None leaves an end open."""
     return Span(
         NEGATIVE_INFINITY if range_from is None else math.floor(range_from.timestamp()),
         POSITIVE_INFINITY if range_to is None else math.floor(range_to.timestamp()) + 1,
@@ -279,7 +279,7 @@ def abandon_dead_runs(
             status="abandoned",
             finished_at=sa.func.clock_timestamp(),
             error_kind="abandoned",
-            error_message="The run gave no sign of life for longer than its lease.",
+            error_message="The run sent no heartbeat for longer than its lease.",
         )
         .returning(sync_run.c.run_id)
     ).all()
@@ -313,8 +313,8 @@ def last_published(database: Database, partner_id: int) -> sa.Select[Any]:
 
 
 def _database_clock(connection: sa.Connection) -> Callable[[], datetime]:
-    # Taken before the question: the clock may be ahead by its way there and back, never behind, so
-    # that nothing is observed before it happened.
+    # Read before the query: the clock may be ahead by the query's round trip, never behind, so that
+    # nothing is observed before it happened.
     started = time.monotonic()
     opened: datetime = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
     return lambda: opened + timedelta(seconds=time.monotonic() - started)
@@ -335,10 +335,10 @@ def lease_held(database: Database, partner_id: int) -> LeaseHeld:
             ).where(sync_run.c.partner_id == partner_id, sync_run.c.status == "running")
         ).one_or_none()
     if holder is None:
-        return LeaseHeld(f"Another run of partner {partner_id} was at work just now: try again")
+        return LeaseHeld(f"Another run of partner {partner_id} was running just now: try again")
     return LeaseHeld(
-        f"Run {holder.run_id} of partner {partner_id} is at work on {holder.host} (process "
-        f"{holder.pid}) since {holder.started_at:%Y-%m-%d %H:%M:%S} UTC; its last sign of life was "
+        f"Run {holder.run_id} of partner {partner_id} has been running on {holder.host} (process "
+        f"{holder.pid}) since {holder.started_at:%Y-%m-%d %H:%M:%S} UTC; its last heartbeat was "
         f"{float(holder.silent_seconds):.0f} s ago. Try again when it has ended.",
         run_id=holder.run_id,
         host=holder.host,

@@ -1,4 +1,4 @@
-"""The ledger for the archive, both ways: what a run was, and runs that are replayed.
+"""The ledger for the archive: the rows of a run to archive, and the rows of replayed runs.
 
 A replayed run has the ``run_id``, the times and the counts of the original, the mode ``replay`` and
 its original mode in ``overrides.replayed_mode``.
@@ -28,11 +28,11 @@ _WALKED_BEFORE_PUBLISHING: Final = (
     *("pages", "rows_read", "tokens_read", "inserted", "changed", "unchanged", "rejected"),
     *("absent", "relisted", "unreadable", "listed_before", "staged"),
 )
-"""Counters that begin at 0 and are counted anew by the replay."""
+"""Counters that start at 0 and are counted again by the replay."""
 
 
 class LedgerEntry(NamedTuple):
-    """What the ledger has of a run, in short."""
+    """A summary of a run's row."""
 
     run_id: int
     partner_id: int
@@ -51,7 +51,7 @@ def entry_of(database: Database, run_id: int) -> LedgerEntry | None:
 
 
 def all_entries(database: Database) -> list[LedgerEntry]:
-    """Every run of the warehouse, by its number."""
+    """Every run of the warehouse, by run_id."""
     sync_run = database.tables.sync_run
     with transaction(database.engine) as connection:
         rows = connection.execute(_entries(sync_run).order_by(sync_run.c.run_id)).all()
@@ -59,7 +59,7 @@ def all_entries(database: Database) -> list[LedgerEntry]:
 
 
 def ledger_rows(database: Database, run_id: int) -> list[dict[str, Any]]:
-    """The whole rows, as JSON, of the runs that a run went on with (oldest first), and its own."""
+    """The rows, as JSON, of the runs whose walk a run resumed (oldest first), and its own."""
     sync_run = database.tables.sync_run
     rows: list[dict[str, Any]] = []
     wanted: int | None = run_id
@@ -78,7 +78,7 @@ def ledger_rows(database: Database, run_id: int) -> list[dict[str, Any]]:
 
 
 def published_before(database: Database, run_id: int) -> int | None:
-    """The run of the same account that published just before this one, which has published."""
+    """The run of the same account that published just before this published one."""
     run, other = database.tables.sync_run, database.tables.sync_run.alias("other")
     with transaction(database.engine) as connection:
         return connection.scalar(
@@ -91,10 +91,10 @@ def published_before(database: Database, run_id: int) -> int | None:
 
 
 def staged_replies(database: Database, run_id: int) -> dict[int, datetime]:
-    """The replies that a run has staged, those of the runs before it in its walk among them.
+    """The replies that a run has staged, including those of earlier runs of its walk.
 
-    By their numbers, with the time of arrival, which tells a reply from another one with the same
-    number that was received and never staged.
+    By number, with the time of arrival, which distinguishes a reply from one with the same number
+    that was received and never staged.
     """
     page = database.tables.sync_page
     with transaction(database.engine) as connection:
@@ -127,8 +127,8 @@ def open_replay(
 ) -> OpenRun:
     """Write the ledger's rows of an archived run (``ledger_rows``), and open it.
 
-    Runs up to ``run_ids_up_to`` are known to have been: the next run gets a higher number.
-    Raises LeaseHeld if a run of the account is at work.
+    Run ids up to ``run_ids_up_to`` are taken: the next run gets a higher one.
+    Raises LeaseHeld if a run of the account is running.
     """
     *earlier, own = rows
     tables = database.tables
@@ -162,7 +162,7 @@ def open_replay(
                 again.on_conflict_do_update(
                     index_elements=["run_id"],
                     set_={name: again.excluded[name] for name in started if name != "run_id"},
-                    # The rest of a replay that was interrupted; nothing else is ever replaced.
+                    # The rest of an interrupted replay; nothing else is ever replaced.
                     where=sa.and_(
                         sync_run.c.mode == REPLAY,
                         sync_run.c.status != "succeeded",
@@ -175,7 +175,7 @@ def open_replay(
                 ).returning(sync_run.c.run_id)
             )
             if taken is None:
-                raise _at_work(run)
+                raise _replay_lease_held(run)
             for table in (tables.sync_page, tables.rejected_row):
                 connection.execute(sa.delete(table).where(table.c.run_id == run.run_id))
             staging = tables.upload_token_staging
@@ -184,13 +184,13 @@ def open_replay(
             run.baseline = load_baseline(connection, database, run.partner_id)
     except EtlError as error:
         if error.fields.get("sqlstate") == UNIQUE_VIOLATION:
-            raise _at_work(run) from None
+            raise _replay_lease_held(run) from None
         raise
     return run
 
 
 def restored(row: Mapping[str, Any]) -> dict[str, Any]:
-    """What publishing writes of the original row instead of facts of the replay."""
+    """Values of the original row that publishing writes instead of the replay's own."""
     return {
         "heartbeat_at": datetime.fromisoformat(row["heartbeat_at"]),
         "finished_at": datetime.fromisoformat(row["finished_at"]),
@@ -200,10 +200,10 @@ def restored(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def keeps_to_own_lookups(row: Mapping[str, Any]) -> bool:
-    """Whether the run published no absence but those that it confirmed itself.
+    """Whether the run published only absences that it confirmed itself.
 
-    Runs of programs that did not keep the age of their pages took over what the runs before them
-    in the walk had looked up.
+    Program versions that did not record the age of their pages inherited the lookups of earlier
+    runs of the walk.
     """
     return row.get("oldest_page_at") is not None
 
@@ -213,7 +213,7 @@ def _time(text: str | None) -> datetime | None:
 
 
 def overrides_of(row: Mapping[str, Any]) -> dict[str, Any]:
-    """The original overrides, and what was replayed by which program."""
+    """The original overrides, with the original mode and the version of the replaying program."""
     return {**row["overrides"], REPLAYED_MODE: row["mode"], "replayed_by": program_version()}
 
 
@@ -222,9 +222,9 @@ def _entries(sync_run: sa.Table) -> sa.Select[Any]:
 
 
 def _values(sync_run: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
-    """A row of the ledger from its JSON, as a replay keeps it.
+    """A row of the ledger from its JSON, as a replay stores it.
 
-    A column that the archived row does not have gets its default.
+    A column that the archived row lacks gets its default.
     """
     values: dict[str, Any] = {}
     for column in sync_run.c:
@@ -234,14 +234,14 @@ def _values(sync_run: sa.Table, row: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(column.type, sa.DateTime):
             value = _time(value)
         values[column.name] = value
-    # An earlier version of the program called what the audit refused a failure.
+    # Earlier program versions stored runs that the audit refused as failed.
     if (row["status"], row["error_kind"]) == ("failed", DataRefused.kind):
         values["status"] = DRY_RUN if DRY_RUN in row["overrides"] else "refused"
     return values | {"mode": REPLAY, "overrides": overrides_of(row)}
 
 
 def _reserve_run_ids(connection: sa.Connection, database: Database, up_to: int) -> None:
-    """Let the ledger number new runs from above those that were."""
+    """Advance the sequence of run_id past the archived runs."""
     sync_run = database.tables.sync_run
     sequence = connection.scalar(
         sa.select(
@@ -254,7 +254,7 @@ def _reserve_run_ids(connection: sa.Connection, database: Database, up_to: int) 
         )
     )
     if sequence is None:
-        raise DataRefused("sync_run.run_id numbers no rows: the schema was changed by hand.")
+        raise DataRefused("sync_run.run_id has no sequence: the schema was changed by hand.")
     last = connection.scalar(
         sa.select(sa.func.pg_sequence_last_value(sa.cast(sequence, _REGCLASS)))
     )
@@ -272,9 +272,10 @@ class _Regclass(sa.types.UserDefinedType[str]):
 _REGCLASS: Final = _Regclass()
 
 
-def _at_work(run: OpenRun) -> LeaseHeld:
+def _replay_lease_held(run: OpenRun) -> LeaseHeld:
     return LeaseHeld(
-        f"A run of partner {run.partner_id} is at work in this warehouse, or a replay of run "
-        f"{run.run_id} was killed a moment ago: try again when it has ended or its lease is over.",
+        f"A run of partner {run.partner_id} is running in this warehouse, or a replay of run "
+        f"{run.run_id} was killed a moment ago: try again when it has ended or its lease has "
+        "expired.",
         run_id=run.run_id,
     )

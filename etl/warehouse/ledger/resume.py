@@ -1,4 +1,4 @@
-"""Resuming: a new run goes on with the walk of one that ended without publishing."""
+"""Resuming: a new run continues the walk of one that ended without publishing."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
 DRY_RUN: Final = "dry_run"
-"""Status of a run that was not meant to publish, and the key in ``overrides`` that says so."""
+"""Status of a run that was not meant to publish, and the key in ``overrides`` that marks it."""
 RESUMABLE_STATUSES: Final = ("failed", "abandoned")
-"""A run that ended in one of these has left a walk that another run may go on with.  What the
-audit refused is read again from the beginning: its pages are what was wrong."""
+"""Statuses of an ended run whose walk another run may resume.  A walk that the audit refused is
+read again from the start: its pages are what was wrong."""
 ASCENDING: Final = '{"orderBy":"+createdAt"}'
 """``sync_page.filter`` of a page of the whole list, oldest first."""
 RESUMABLE_FOR: Final = timedelta(days=7)
-"""A run that did not publish may be resumed for so long (ETL_RESUME_WINDOW at most)."""
+"""How long a run that did not publish may be resumed (maximum of ETL_RESUME_WINDOW)."""
 
 
 _COUNTERS: Final = tuple(each.name for each in fields(WalkCounts))
@@ -32,7 +32,7 @@ _CLOCK_SLACK: Final = timedelta(minutes=1)
 
 
 def is_past_resuming(sync_run: sa.Table) -> sa.ColumnElement[bool]:
-    """Whether no later run can go on from this one, so that nobody needs its pages for that."""
+    """Whether no later run can resume this one, so that its pages are not needed for that."""
     return sa.and_(
         sync_run.c.status != "running",
         sa.or_(
@@ -52,12 +52,12 @@ def resume_walk(
     window: timedelta,
     page_age_max: timedelta | None,
 ) -> None:
-    """Take over the walk of the account's newest run, if that ended without publishing.
+    """Resume the walk of the account's newest run, if that ended without publishing.
 
-    An older walk has no staging any more: each run that opens deletes what is not of its own.  And
+    Older walks have no staging any more: each run that opens deletes the rows of other walks.  And
     what the audit refused is read again.  So the newest run must have failed or been abandoned,
-    have been of the same mode and range, and be usable: its walk not older than ``window``, its
-    oldest page not older than ``page_age_max``, and staging as it left it.
+    have the same mode and range, and be usable: its walk not older than ``window``, its oldest page
+    not older than ``page_age_max``, and its staging unchanged.
     """
     tables = database.tables
     sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
@@ -89,7 +89,7 @@ def resume_walk(
     if (
         found is None
         or found.status not in RESUMABLE_STATUSES
-        # A program of an earlier version called it failed.
+        # Earlier program versions stored it as failed.
         or found.error_kind == DataRefused.kind
         or (found.mode, found.range_from, found.range_to) != (run.mode, range_from, range_to)
         or not found.is_young
@@ -135,7 +135,7 @@ def resume_walk(
 
 
 def _take_over(connection: sa.Connection, table: sa.Table, old_run: int, new_run: int) -> None:
-    """Copy the rows of one run, as rows of the other."""
+    """Copy the rows of one run to another."""
     names = [column.name for column in table.c if column.name != "run_id"]
     rows = sa.select(*[table.c[name] for name in names]).where(table.c.run_id == old_run)
     meant = connection.scalar(sa.select(sa.func.count()).select_from(rows.subquery()))
@@ -147,7 +147,7 @@ def _take_over(connection: sa.Connection, table: sa.Table, old_run: int, new_run
 
 
 def _positions(connection: sa.Connection, page: sa.Table, run_id: int) -> list[tuple[int, int]]:
-    """Where in the list the pages of the walk lay, as far as the service keeps to page sizes."""
+    """Where in the list the pages of the walk lay, if the service respects page sizes."""
     first, last = (
         sa.cast(sa.func.floor(sa.extract("epoch", column)), sa.BigInteger)
         for column in (page.c.first_created_at, page.c.last_created_at)
@@ -166,7 +166,7 @@ def _positions(connection: sa.Connection, page: sa.Table, run_id: int) -> list[t
 
 
 def inherited(run: OpenRun) -> dict[str, Any]:
-    """The columns of the ledger row that a run takes over from the walk that it resumes."""
+    """The columns of the ledger row that a run inherits from the walk that it resumes."""
     walk = run.walk
     return {
         "resumed_from": run.resumed_from,

@@ -1,4 +1,4 @@
-"""A run that holds the lease: its facts, its baseline, and what its walk has staged."""
+"""A run that holds the lease: its facts, its baseline, and the state of its walk."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from etl.tokens.page import Page
 from etl.tokens.token import Token
 
 PAGES_REMEMBERED: Final = 64
-"""As many as can be under way at once: pages that are taken in against the order of their arrival
-were under way together."""
+"""As many as can be in flight at once: pages that are processed out of the order of their arrival
+were in flight together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WalkCounts:
-    """Counters of a walk, as ``sync_run`` has them.  A resumed walk goes on counting."""
+    """Counters of a walk, as in ``sync_run``.  A resumed walk continues them."""
 
     pages: int = 0
     """Replies accepted."""
@@ -40,7 +40,7 @@ class WalkCounts:
         told = [
             page.facts.total_count
             for page in pages
-            # That of a lookup, or of the list of open tokens, says nothing of the whole list.
+            # totalCount of a lookup, or of the list of open tokens, is not that of the whole list.
             if page.facts.total_count is not None and page.span is not None and not page.open_only
         ]
         first, last = self.total_count_first, self.total_count_last
@@ -63,7 +63,7 @@ class PageMemory:
         )
 
     def remember(self, pages: Iterable[Page]) -> None:
-        """Keep in mind what these pages showed."""
+        """Remember what these pages showed."""
         for page in pages:
             tokens = frozenset((token.token_id, token.created_at) for token in page.tokens)
             self._shown.append((page.facts.received_at, tokens))
@@ -79,13 +79,13 @@ class PageMemory:
 
 @dataclass(slots=True, kw_only=True)
 class StagedWalk:
-    """What a walk has read and staged so far; several runs may have a part in it."""
+    """What a walk has read and staged so far, possibly over several runs."""
 
     walk_id: int
     """The first run of the walk: staging is kept under it."""
     coverage: Coverage = field(default_factory=Coverage)
     open_coverage: Coverage = field(default_factory=Coverage)
-    """The same of the list of open tokens alone."""
+    """The coverage of the list of open tokens."""
     holes: list[dict[str, Any]] = field(default_factory=list)
     counts: WalkCounts = field(default_factory=WalkCounts)
     next_seq: int = 0
@@ -93,10 +93,10 @@ class StagedWalk:
     oldest_page_at: datetime | None = None
     """When the oldest page was requested; None before the first page."""
     lookups_after: datetime | None = None
-    """Of a resumed walk: lookups that were answered until then are an earlier run's, and settle
-    nothing in this one."""
+    """Of a resumed walk: lookups answered up to then belong to an earlier run, and settle nothing
+    in this one."""
     positions: list[tuple[int, int]] = field(default_factory=list)
-    """Of a resumed walk: (second, about how many rows of the list were not after it)."""
+    """Of a resumed walk: (second, approximate number of rows of the list not after it)."""
     memory: PageMemory = field(default_factory=PageMemory)
 
     def oldest_with(self, pages: Iterable[Page]) -> datetime | None:
@@ -108,12 +108,12 @@ class StagedWalk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Baseline:
-    """What was known of the account when the run opened: what it compares with."""
+    """What was known of the account when the run opened, with which it compares."""
 
     listed_before: int = 0
     """Known tokens with is_listed."""
     knows_tokens: bool = False
-    """Whether any token of the account is known; if none is, pages need no comparing."""
+    """Whether any token of the account is known; if not, pages need no comparison."""
     last_published_run_id: int | None = None
 
 
@@ -129,11 +129,11 @@ class OpenRun:
     baseline: Baseline = field(default_factory=Baseline)
     resumed_from: int | None = None
     dry_run: bool = False
-    """Whether it is not to publish."""
+    """Whether it is a dry run."""
     range: Span = EVERYTHING
-    """A backfill reads beyond its range, and takes nothing from there."""
+    """The range of a backfill, which reads beyond it but stages nothing from there."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    """The database's time: its clock at the opening, and this process' monotonic time since."""
+    """The database's time: its clock at the opening plus this process' monotonic time since."""
 
     @property
     def is_resumed(self) -> bool:

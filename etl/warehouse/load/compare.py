@@ -1,10 +1,10 @@
-"""What makes a difference: a batch against ``upload_token``, and a walk's staging against it.
+"""What counts as a difference: a batch, or a walk's staging, against ``upload_token``.
 
-A batch goes to the server as a relation, and one SELECT says which of its rows differ and which
-known tokens are missing in its spans.  The relation is
+A batch is sent to the server as a relation, and one SELECT returns which of its rows differ and
+which known tokens are missing from its spans.  The relation is
 
-- a temporary table filled by COPY, in general; made once for each connection of the server,
-- or ``json_to_recordset`` of one parameter, if the whole account is small: making a temporary
+- a temporary table filled by COPY, in general; created once per server connection,
+- or ``json_to_recordset`` of one parameter, if the whole account is small: creating a temporary
   table writes tens of kilobytes of WAL to the catalogs, which on an unchanged night of a small
   account would be most of what the run writes.
 
@@ -33,7 +33,7 @@ from etl.warehouse.schema.database import Database
 
 VOLATILE: Final = frozenset({"auto_finalize", "upload_url"})
 KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "auto_finalize", "upload_url"})
-"""Columns whose known value a missing one does not erase."""
+"""Columns whose known value is kept when a row has none."""
 COMPARED: Final = tuple(
     name for name in TOKEN_COLUMNS if name != "token_id" and name not in VOLATILE
 )
@@ -66,8 +66,8 @@ def _batch_columns() -> list[sa.Column[Any]]:
     ]
 
 
-# The name holds a number because a connection behind PgBouncer may still have the table that an
-# older version of the program made: change it with the columns.
+# The name contains a number because a connection behind PgBouncer may still have the table of an
+# older program version: change it with the columns.
 _BATCH_NAME = "kaltura_etl_batch_1"
 _BATCH = sa.Table(
     _BATCH_NAME,
@@ -86,17 +86,17 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Differences(NamedTuple):
-    """What the server says of a batch; ordinals count its tokens from 0."""
+    """The result of comparing a batch; ordinals count its tokens from 0."""
 
     differing: list[int]
     older: list[int]
-    """Rows whose createdAt is before the known one: the known token may have a twin."""
+    """Rows whose createdAt is before the known one: possibly a duplicate id."""
     missing: list[tuple[str, datetime]]
-    """token_id and created_at of known tokens that a span ought to show."""
+    """token_id and created_at of known tokens that are missing from a span."""
 
 
 def json_of(extra: bytes | None) -> Jsonb | None:
-    """``extra`` for COPY: its text goes as it is (a str would become a JSON string)."""
+    """``extra`` for COPY: its text is sent unchanged (a str would become a JSON string)."""
     return None if extra is None else Jsonb(extra, dumps=bytes)
 
 
@@ -114,9 +114,9 @@ def compare_batch(
 ) -> Differences:
     """Compare tokens (distinct ids) with the known ones.
 
-    ``seconds`` holds the createdAt of all of them.  ``spans`` are where the batch shows everything
-    that was listed, or with ``open_only`` everything that was listed as open; ``rejected_ids`` were
-    on its pages too, in rows that could not be loaded.
+    ``seconds`` contains the createdAt of all of them.  In ``spans`` the batch shows everything that
+    was listed, or with ``open_only`` everything that was listed as open; ``rejected_ids`` were on
+    its pages too, in rows that could not be loaded.
     """
     if as_json:
         batch: sa.FromClause = _json_batch(tokens)
@@ -150,7 +150,7 @@ def compare_batch(
 
 
 def differs(new: Any, known: Any) -> sa.ColumnElement[bool]:
-    """Whether the row ``new`` of a known token makes a version; both have the token's columns."""
+    """Whether row ``new`` of a known token is a new version; both have the token's columns."""
     return sa.or_(*[_column_differs(name, new, known) for name in COMPARED])
 
 
@@ -173,10 +173,10 @@ def _column_differs(name: str, new: Any, known: Any) -> sa.ColumnElement[bool]:
 def _known_around(
     database: Database, run: OpenRun, seconds: Coverage, *, open_only: bool
 ) -> sa.CTE:
-    """The known listed tokens in the seconds that the batch speaks of, read once from the index.
+    """The known listed tokens in the seconds of the batch, read once from the index.
 
-    A few pages of open tokens speak of years, so there only those known as open are read; a token
-    that is open now and was not is looked up by its key, like a new one.
+    A few pages of open tokens span years, so for those only known open tokens are read; a token
+    that is open now and was not is looked up by primary key, like a new one.
     """
     token = database.tables.upload_token
     return (
@@ -197,8 +197,8 @@ def _differing(
 ) -> sa.Select[Any]:
     """Rows that differ.
 
-    Nearly all rows have an equal in ``known`` and are dropped by one hash join; a look-up by
-    primary key for each of them would cost four times as much.  The rest is looked up.
+    Nearly all rows have an equal in ``known`` and are dropped by one hash join; fetching each of
+    them by primary key would cost four times as much.  Only the rest is fetched that way.
     """
     unequal = (
         sa.select(batch)
@@ -222,9 +222,9 @@ def _differing(
 
 
 def _staged_before(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.Select[Any]:
-    """Rows of tokens that an earlier page of the walk showed otherwise, or did not show.
+    """Rows of tokens that an earlier page of the walk showed differently, or did not show.
 
-    The later observation must win, also if it says that nothing has changed.
+    The later observation must win, even if it shows no change.
     """
     staging = database.tables.upload_token_staging
     return _outcome(batch, _known_row(database, run, batch)).where(
@@ -235,10 +235,10 @@ def _staged_before(database: Database, run: OpenRun, batch: sa.FromClause) -> sa
 
 
 def _known_row(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.FromClause:
-    """The known token of a row of the batch, looked up by primary key.
+    """The known token of a row of the batch, fetched by primary key.
 
-    Few rows come here, but the planner expects most of the batch, and would read the whole table
-    for each batch.  The limit keeps it from turning the look-up into a join of its choice.
+    Few rows get here, but the planner expects most of the batch, and would scan the whole table
+    for each batch.  The limit keeps it from rewriting the subquery as a join.
     """
     token = database.tables.upload_token
     return (
@@ -269,7 +269,7 @@ def _missing(
         known.c.created_at,
     ).where(
         within(known.c.created_at, spans),
-        # An older row of the same id is a twin, and does not show the known token.
+        # An older row of the same id is a duplicate id, and does not show the known token.
         sa.not_(
             sa.exists().where(
                 batch.c.token_id == known.c.token_id, batch.c.created_at >= known.c.created_at
@@ -282,8 +282,8 @@ def _missing(
 def of_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
     """The rows of staging that count for the run: those of its walk.
 
-    An absence is confirmed by a look-up of the very run that publishes it.  So a resumed run
-    leaves out the answers that the runs before it got: what is missing, it asks for again.
+    An absence is confirmed by a lookup of the same run that publishes it.  So a resumed run ignores
+    the answers that earlier runs got, and looks up again what is missing.
     """
     in_walk: sa.ColumnElement[bool] = staging.c.walk_id == run.walk.walk_id
     if run.walk.lookups_after is None:
@@ -293,7 +293,7 @@ def of_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
 
 
 def within(created_at: sa.ColumnElement[Any], spans: Coverage) -> sa.ColumnElement[bool]:
-    """Whether a time lies in one of the spans, in a form that an index can answer."""
+    """Whether a time lies in one of the spans, in a form that can use an index."""
     ranges = []
     for span in spans:
         lower, upper = seconds_between(span)
@@ -325,5 +325,5 @@ def _json_batch(tokens: Sequence[Token]) -> sa.FromClause:
         .table_valued(*[sa.column(column.name, column.type) for column in _batch_columns()])
         .render_derived(with_types=True)
     )
-    # A CTE that is used twice is read once.
+    # A CTE that is used twice is evaluated once.
     return sa.select(rows_of_json).cte("batch")

@@ -1,4 +1,4 @@
-"""Missing tokens: pages ought to have shown them and did not, and a lookup must settle them."""
+"""Missing tokens: known tokens that are not on their page; a lookup must settle each."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from etl.warehouse.schema.database import Database
 def missing_tokens(
     database: Database, run: OpenRun, *, after: str | None, limit: int = 500
 ) -> list[tuple[str, datetime]]:
-    """Tokens after the id ``after`` that must be asked for by id, in the order of their ids.
+    """Tokens after the id ``after`` that must be looked up by id, in the order of their ids.
 
-    Those missing on the pages that ought to show them, and those with two rows of different
-    createdAt (or another one than known).  Each call reads the walk's staging once, so a large
-    ``limit`` is cheaper.  A token that a lookup has settled no longer comes.
+    They are the tokens missing from their page, and those with two rows of different createdAt (or
+    one row with another createdAt than known).  Each call reads the walk's staging once, so a large
+    ``limit`` is cheaper.  A token that a lookup has settled is no longer returned.
     """
     staging, token = database.tables.upload_token_staging, database.tables.upload_token
     rejected = database.tables.rejected_row
@@ -38,7 +38,7 @@ def missing_tokens(
             sa.func.bool_or(sa.and_(staging.c.from_lookup, of_walk(staging, run))).label(
                 "looked_up"
             ),
-            # By an earlier run of the walk, whose answer counts no more.
+            # By an earlier run of the walk, whose answer no longer counts.
             sa.func.bool_or(sa.and_(staging.c.from_lookup, ~of_walk(staging, run))).label("asked"),
             newest(staging.c.observed_at, missing).label("missing_at"),
             newest(staging.c.observed_at, present).label("present_at"),
@@ -49,7 +49,7 @@ def missing_tokens(
         .group_by(staging.c.token_id)
         .subquery()
     )
-    twins = tokens.c.oldest != tokens.c.newest
+    two_rows = tokens.c.oldest != tokens.c.newest
     moved = sa.and_(
         token.c.created_at != tokens.c.newest,
         token.c.token_id.is_not(None),
@@ -58,8 +58,8 @@ def missing_tokens(
         tokens.c.missing_at.is_not(None),
         sa.or_(tokens.c.present_at.is_(None), tokens.c.present_at <= tokens.c.missing_at),
     )
-    # Tokens with a rejected twin, too, unless the known token was seen unchanged beside it: then
-    # nothing of it is staged, and asking every night would be a request and a write for nothing.
+    # Also tokens with a rejected duplicate, unless the known token was seen unchanged beside it:
+    # then nothing of it is staged, and a lookup every night would be a useless request and write.
     looked_up, also_staged = staging.alias("looked_up"), staging.alias("also_staged")
     duplicates = (
         sa.select(
@@ -94,7 +94,7 @@ def missing_tokens(
                 ),
             )
         )
-        .where(~tokens.c.looked_up, sa.or_(gone, twins, moved, tokens.c.asked)),
+        .where(~tokens.c.looked_up, sa.or_(gone, two_rows, moved, tokens.c.asked)),
         duplicates,
     ).subquery()
     wanted = (

@@ -1,4 +1,4 @@
-"""Observations: what the pages of one batch showed, one row for each token id."""
+"""Observations: what the pages of one batch showed, one row per token id."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class Seen(NamedTuple):
 
 
 def taken_by(run: OpenRun, page: Page) -> Page:
-    """What a run takes from a page: a backfill, nothing that was created outside its range.
+    """The page without the rows that the run ignores: for a backfill, those outside its range.
 
-    Rows without a place on the line are in no range.  What was asked for by id is taken as it is.
+    Rows without a place on the line are in no range.  A lookup's page is returned unchanged.
     """
     if run.range == EVERYTHING or page.asked is not None:
         return page
@@ -44,7 +44,7 @@ def taken_by(run: OpenRun, page: Page) -> Page:
 
 
 def newest_of_each(pages: Sequence[Page]) -> tuple[list[Seen], list[Rejected]]:
-    """One row for each id: the newest createdAt, then the newest observation; twins are rejected.
+    """One row per id: the newest createdAt, then the newest observation; duplicates are rejected.
 
     The order of pages and rows does not matter.
     """
@@ -76,15 +76,15 @@ def _observed_at(seen: Seen) -> datetime:
 
 def seconds_of(page: Page) -> Span:
     """From the first to the last createdAt of a page's tokens, in whole seconds."""
-    # A page in descending order, or of a look-up, is taken as well.
+    # Also for a page in descending order, or of a lookup.
     times = [token.created_at for token in page.tokens]
     return Span(math.floor(min(times).timestamp()), math.floor(max(times).timestamp()) + 1)
 
 
 def _rank(seen: Seen) -> tuple[Any, ...]:
-    """The same order as ``resolve.resolved`` has (``TIE_ORDER``)."""
+    """The same order as in ``resolve.resolved`` (``TIE_ORDER``)."""
     token = seen.token
-    # None and a value must not be compared with each other.
+    # None and a value cannot be compared.
     ties = [(value is not None, value) for value in (getattr(token, name) for name in TIE_ORDER)]
     return token.created_at, seen.observed_at, *ties
 

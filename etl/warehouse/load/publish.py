@@ -1,4 +1,4 @@
-"""Publishing: one transaction that makes a walk visible, or changes nothing at all."""
+"""Publishing: one transaction that makes a walk visible, or changes nothing."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ def publish(
     stamp: datetime | None = None,
     ledger: Mapping[str, Any] | None = None,
 ) -> datetime:
-    """Make the walk visible and end the run; returns the stamp of all that it published.
+    """Make the walk visible and end the run; returns its publication timestamp.
 
-    All or nothing.  If the connection dies in the commit, the ledger is asked what happened.
+    All or nothing.  If the connection is lost in the commit, the ledger tells what happened.
     Raises DataRefused with ``fields['reason']`` ``other_run_published``, ``staging_lost``,
-    ``pages_too_old`` (than ``page_age_max``, by the stamp) or ``row_count_mismatch``, and LeaseHeld
-    if the run no longer holds its lease.
+    ``pages_too_old`` (than ``page_age_max``, at the publication timestamp) or
+    ``row_count_mismatch``, and LeaseHeld if the run no longer holds its lease.
 
-    A replay gives the ``stamp`` of the run that it replays, and values of its row in the ``ledger``
-    that stand instead of those that follow from the replay itself.
+    A replay passes the ``stamp`` (publication timestamp) of the run that it replays, and in
+    ``ledger`` the values of its row that replace those of the replay itself.
     """
     given_stamp, stamp = stamp, None
     try:
@@ -115,8 +115,8 @@ def publish(
                 )
                 require_row_count(staging.name, changed=done.rowcount, meant=run.walk.counts.staged)
     except WarehouseUnavailable:
-        # Without a stamp nothing can have been committed.  With one, the reply to the COMMIT may
-        # be all that was lost.
+        # Without a stamp nothing can have been committed.  With one, perhaps only the reply to the
+        # COMMIT was lost.
         if stamp is None or not settle_commit(database, run):
             raise
         LOG.warning(
@@ -130,7 +130,7 @@ def publish(
 def require_fresh_pages(oldest: datetime | None, *, now: datetime, age_max: timedelta) -> None:
     """Raise DataRefused if a walk's oldest page, requested at ``oldest``, is older than allowed.
 
-    Nobody knows whether what it said still holds.
+    Its content may be out of date.
     """
     if oldest is None or now - oldest <= age_max:
         return
@@ -138,8 +138,8 @@ def require_fresh_pages(oldest: datetime | None, *, now: datetime, age_max: time
     raise DataRefused(
         f"The oldest page of this walk was read {age} ago, and no page older than {most} is "
         "published (ETL_PUBLISH_AGE_MAX). Nothing was published; the next run reads the whole list "
-        "again. If one reading takes that long, read more pages at a time (ETL_CONCURRENCY) or "
-        "allow older ones.",
+        "again. If one walk takes that long, read more pages at a time (ETL_CONCURRENCY) or allow "
+        "older ones.",
         reason="pages_too_old",
     )
 
@@ -147,14 +147,15 @@ def require_fresh_pages(oldest: datetime | None, *, now: datetime, age_max: time
 def _take_stamp(
     connection: sa.Connection, database: Database, run: OpenRun, given: datetime | None
 ) -> datetime:
-    """Lock the partner, then read the clock: stamps grow in the order of the commits."""
+    """Lock the partner, then read the clock: stamps increase in the order of the commits."""
     lock_until_commit(connection, f"kaltura-etl {database.schema} {run.partner_id}")
     last = connection.execute(last_published(database, run.partner_id)).one_or_none()
     last_run_id = None if last is None else last.run_id
     if last_run_id != run.baseline.last_published_run_id:
         raise DataRefused(
-            f"Run {last_run_id} has published since run {run.run_id} began: what this run compared "
-            "with is no longer current. Nothing was published; the next run reads the list again.",
+            f"Run {last_run_id} has published since run {run.run_id} started: the versions that "
+            "this run compared with are no longer current. Nothing was published; the next run "
+            "reads the list again.",
             reason="other_run_published",
             run_id=run.run_id,
             other_run_id=last_run_id,
@@ -172,7 +173,7 @@ def _take_stamp(
     stamp: datetime = connection.execute(
         sa.select(now)
         if last is None
-        # Also if the server's clock was set back.
+        # Even if the server's clock was set back.
         else sa.select(
             sa.func.greatest(
                 now, sa.literal(last.published_at + timedelta(microseconds=1), sa.DateTime(True))
@@ -189,7 +190,7 @@ def _check_staging(connection: sa.Connection, database: Database, run: OpenRun) 
     )
     if found != expected:
         raise DataRefused(
-            f"The staging table holds {found} rows of the walk, and not {expected}: a crash of the "
+            f"The staging table has {found} rows of the walk instead of {expected}: a crash of the "
             "server has emptied it. Nothing was published; the next run reads the list again.",
             reason="staging_lost",
             run_id=run.run_id,
@@ -230,8 +231,8 @@ def _write_versions(
     )
     upsert = insert(token).from_select(
         [*VERSION_COLUMNS, "valid_from", "run_id"],
-        # In the order in which the next walk will read them: neighbours on a page become
-        # neighbours on disk.
+        # In the order in which the next walk reads them: neighbours on a page become neighbours
+        # on disk.
         sa.select(*[new.c[name] for name in VERSION_COLUMNS], stamped, run_id).order_by(
             new.c.created_at, new.c.token_id
         ),
@@ -244,7 +245,7 @@ def _write_versions(
                 for column in token.c
                 if not column.primary_key
             },
-            # A version that somebody else wrote meanwhile is not replaced: the count tells.
+            # A version that another process wrote meanwhile is not replaced: the count shows it.
             where=token.c.version == upsert.excluded.version - 1,
         )
         .returning(token.c.change_kind)
@@ -265,7 +266,7 @@ def _write_versions(
     }
     if any(kinds.get(kind, 0) != count for kind, count in expected.items()):
         raise DataRefused(
-            f"Postgres did not write what it was told to: expected {expected}, written {kinds}. "
+            f"Postgres did not write the expected rows: expected {expected}, written {kinds}. "
             "A trigger, a rule or row-level security on the tables may have dropped rows.",
             reason="row_count_mismatch",
             run_id=run.run_id,
@@ -275,7 +276,7 @@ def _write_versions(
 
 
 def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRun) -> None:
-    """Say which known tokens this run covered without seeing them: it is no witness of those."""
+    """Record the known tokens that this run covered without seeing: it is no witness of those."""
     found = unobserved(database, run).subquery()
     token_id, reason = found.c
     connection.execute(

@@ -1,4 +1,4 @@
-"""Whether a run may begin: the schema is current, and the role may do all that a run does."""
+"""Whether a run may start: the schema is current, and the role has all privileges of a run."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from etl.warehouse.schema.revision import require_current
 
 
 def require_ready(database: Database) -> None:
-    """Raise ConfigurationError unless the schema is of this program's revision and may be loaded.
+    """Raise ConfigurationError unless the schema has this program's revision and may be loaded.
 
-    The server would refuse a missing privilege only at the statement, after hours of reading.
+    Otherwise the server would refuse a missing privilege only at the statement, after hours of
+    reading.
     """
     schema = database.schema
     with transaction(database.engine) as connection:

@@ -1,8 +1,8 @@
 """Resolve staged observations to at most one outcome per token.
 
-Of the observations of a token that count, the latest look-up by id wins; without one, the page
-row with the newest createdAt, then the one that was observed last.  A token that was only missing
-on its page, and that no look-up has settled, has no outcome: it is pending and stays as it is.
+Of the observations of a token that count, the latest lookup by id wins; without one, the page
+row with the newest createdAt, then the one observed last.  A token that was only missing from its
+page, and that no lookup has settled, has no outcome: it is pending and stays unchanged.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ VERSION_COLUMNS: Final = (
     "last_listed_at",
     "absence_confirmed_at",
 )
-"""What ``outcomes`` gives: a version without its stamp and its run."""
+"""Columns of ``outcomes``: a version without its publication timestamp and run."""
 
 
 def resolved(database: Database, run: OpenRun) -> sa.CTE:
-    """One row of staging for each token that has an outcome, in the order of token_id."""
+    """One row of staging per token that has an outcome, in the order of token_id."""
     staged = database.tables.upload_token_staging
     ties = [
         sa.collate(column, "C") if isinstance(column.type, sa.Text) else column
@@ -66,7 +66,7 @@ def resolved(database: Database, run: OpenRun) -> sa.CTE:
 
 
 def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
-    """The versions that the walk would publish (``VERSION_COLUMNS``), in no order."""
+    """The versions that the walk would publish (``VERSION_COLUMNS``), unordered."""
     new, known = resolved(database, run), database.tables.upload_token
     kind = sa.case(
         (new.c.kind == "absent", sa.case((known.c.is_listed, "absent"))),
@@ -119,14 +119,14 @@ class AuditCounts:
     absent: int
     relisted: int
     pending: int
-    """Known tokens missing on their page whose absence no lookup has settled: kept as they are."""
+    """Known tokens missing from their page whose absence no lookup has settled: left unchanged."""
     rejected: int
     """Rows in rejected_row, the same row of a token counted once."""
     rejected_known: int
-    """Known listed tokens of which the walk showed nothing but a rejected row."""
+    """Known listed tokens that the walk showed only in a rejected row."""
     not_covered: int
-    """Known listed tokens that the run did not look at: neither in the seconds that it read, nor
-    as one of the open tokens, nor by a lookup."""
+    """Known listed tokens that the run did not check: neither in the seconds that it read, nor as
+    one of the open tokens, nor by a lookup."""
     unchanged: int
     listed_before: int
     staged_now: int
@@ -190,13 +190,13 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
 
 
 def _looked_at(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
-    """Known listed tokens in the seconds that were read, or shown or denied by a look-up."""
+    """Known listed tokens in the seconds that were read, or settled by a lookup."""
     known, staging = database.tables.upload_token, database.tables.upload_token_staging
     staged = sa.select(staging.c.token_id).where(of_walk(staging, run))
     listed = sa.select(known.c.token_id).where(
         known.c.partner_id == run.partner_id, known.c.is_listed
     )
-    # One select an index; together in one OR they would read the table.
+    # One SELECT per index; combined by OR they would scan the table.
     return sa.union(
         listed.where(within(known.c.created_at, run.walk.coverage)),
         listed.where(
@@ -208,7 +208,7 @@ def _looked_at(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
 
 
 def unobserved(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
-    """Known listed tokens of which the walk says nothing: token_id and reason."""
+    """Known listed tokens whose state the walk has not seen: token_id and reason."""
     return sa.union_all(
         *[
             sa.select(tokens.c.token_id, sa.literal(reason))
@@ -228,7 +228,7 @@ def complete(run: OpenRun) -> bool:
 def _rejected_ids(database: Database, run: OpenRun) -> sa.Select[Any]:
     """Tokens that were listed, but in a row that could not be loaded.
 
-    A rejected twin says nothing of the token itself.
+    A row rejected as a duplicate id says nothing about the token itself.
     """
     rejected = database.tables.rejected_row
     return sa.select(rejected.c.token_id).where(
@@ -239,7 +239,7 @@ def _rejected_ids(database: Database, run: OpenRun) -> sa.Select[Any]:
 
 
 def _pending(database: Database, run: OpenRun) -> sa.Select[Any]:
-    """Known listed tokens that were missing on their page, and that no look-up has settled."""
+    """Known listed tokens that were missing from their page, and that no lookup has settled."""
     staging, known = database.tables.upload_token_staging, database.tables.upload_token
     return (
         sa.select(staging.c.token_id)
@@ -256,7 +256,7 @@ def _pending(database: Database, run: OpenRun) -> sa.Select[Any]:
 
 
 def _rejected_known(database: Database, run: OpenRun) -> sa.Select[Any]:
-    """Known listed tokens of which the walk showed nothing but a row that could not be loaded."""
+    """Known listed tokens that the walk showed only in a row that could not be loaded."""
     known = database.tables.upload_token
     return sa.select(known.c.token_id).where(
         known.c.partner_id == run.partner_id,

@@ -1,9 +1,9 @@
-"""Staging: what the pages and lookups of a walk said that differs from what is known.
+"""Staging: the observations of a walk's pages and lookups that differ from the warehouse.
 
 One transaction per batch: compare, then save the coverage, the pages, the rejected rows and the
 differences together.  The comparison comes before the fence, so that the ledger row is updated
-once, with all counters; nothing that outlives the transaction is written before the fence, and a
-run that has lost its lease gets no further.
+once, with all counters; nothing that outlives the transaction is written before the fence, where
+a run that has lost its lease fails.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ def stage_batch(
 ) -> None:
     """Save pages, what differs on them, and the coverage of the walk including them.
 
-    ``open_coverage`` is that of the list of open tokens, whose pages need batches of their own;
-    None: as it was.  ``requests`` and ``retries`` are totals of this run.  ``as_json``: how the
-    batch is sent, see ``compare``.  Pages may come in any order and in batches of any size: the
-    outcome is the same.  Of a run with a range, nothing outside it is taken, of the coverage
-    neither.  Raises LeaseHeld if the run no longer holds its lease.
+    ``open_coverage`` is that of the list of open tokens, whose pages need separate batches; None:
+    unchanged.  ``requests`` and ``retries`` are totals of this run.  ``as_json``: how the batch is
+    sent, see ``compare``.  Pages may be passed in any order and in batches of any size: the outcome
+    is the same.  For a run with a range, rows and coverage outside it are ignored.  Raises
+    LeaseHeld if the run no longer holds its lease.
     """
     walk = run.walk
     pages = [taken_by(run, page) for page in pages]
@@ -75,7 +75,7 @@ def stage_batch(
     open_coverage = walk.open_coverage if open_coverage is None else open_coverage
     open_only = any(page.open_only for page in pages)
     if open_only and not all(page.open_only or page.asked is not None for page in pages):
-        raise EtlError("pages of the whole list and of the open tokens need batches of their own")
+        raise EtlError("pages of the whole list and of the open tokens need separate batches")
     seen, rejected = newest_of_each(pages)
     spans = Coverage(page.span for page in pages if page.span is not None)
     with transaction(database.engine) as connection:
@@ -91,7 +91,7 @@ def stage_batch(
                 rejected_ids=[
                     each.token_id
                     for each in rejected
-                    # A rejected duplicate says nothing of the known token.
+                    # A row rejected as a duplicate id says nothing about the known token.
                     if each.token_id is not None and each.reason != DUPLICATE_ID
                 ],
                 as_json=as_json,
@@ -144,7 +144,7 @@ def stage_lookup(database: Database, run: OpenRun, page: Page, *, absence_grace:
         rows += [
             absence_row(run, token_id, created_at, "absent", received_at, from_lookup=True)
             for token_id, created_at in _listed_among(connection, database, run, silent)
-            # A replica that lags may not have a young token yet.
+            # A lagging replica may not have a young token yet.
             if created_at <= received_at - absence_grace
         ]
         _save(connection, database, run, [page], rows=rows, rejected=rejected)
@@ -191,7 +191,7 @@ def _save(
     rejected: Sequence[Rejected],
     **values: Any,
 ) -> None:
-    """Everything that outlives the transaction, the fence first."""
+    """Write everything that outlives the transaction, the fence first."""
     tables = database.tables
     counts = run.walk.counts.plus(pages, staged=len(rows), rejected=len(rejected))
     fence(
@@ -202,7 +202,7 @@ def _save(
         **counts.columns(),
         **values,
     )
-    # Rows as parameters: a VALUES list of another length would be compiled anew each time.
+    # Rows as parameters: a VALUES list of another length would be compiled again each time.
     if pages:
         connection.execute(sa.insert(tables.sync_page), [_page_row(run, page) for page in pages])
     for begin in range(0, len(rejected), _INSERT_ROWS_MAX):
@@ -220,7 +220,7 @@ def _save(
                     for each in rejected[begin : begin + _INSERT_ROWS_MAX]
                 ]
             )
-            # Pages overlap: the same row may come again.
+            # Pages overlap: the same row may occur again.
             .on_conflict_do_nothing()
         )
     if rows:
@@ -231,7 +231,7 @@ def _save(
 def _count(
     run: OpenRun, pages: Sequence[Page], rows: Sequence[object], rejected: Sequence[Rejected]
 ) -> None:
-    """Count in memory what the transaction has committed."""
+    """Update the counters in memory after the commit."""
     walk = run.walk
     walk.counts = walk.counts.plus(pages, staged=len(rows), rejected=len(rejected))
     walk.oldest_page_at = walk.oldest_with(pages)
@@ -276,7 +276,7 @@ def _listed_among(
 def unreject_twins(
     connection: sa.Connection, database: Database, run: OpenRun, seen: Sequence[Seen]
 ) -> None:
-    """Take back rejections as a duplicate of rows that a lookup showed to be the token itself."""
+    """Delete ``duplicate_id`` rejections of rows that a lookup showed to be the token itself."""
     rejected = database.tables.rejected_row
     winners = [(each.token.token_id, int(each.token.created_at.timestamp())) for each in seen]
     if winners:

@@ -1,4 +1,4 @@
-"""Witnesses: which published runs have seen a known token as it is."""
+"""Witnesses: the published runs that have seen the latest version of a token."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from etl.warehouse.schema.database import Database
 
 
 def last_seen_at(database: Database, known: sa.Table) -> sa.ColumnElement[Any]:
-    """The last time at which a row of upload_token is known to have been true.
+    """The last time at which a row of upload_token is known to have been current.
 
-    That is the beginning of the last published walk that saw it: the one that published its
-    version, or a later one that covered its second and does not name it in unobserved_token.  When
-    a reply arrives the token may have changed already.
+    It is the start of the last published walk that saw it: the one that published its version, or a
+    later one that covered its second and does not list it in unobserved_token.  By the arrival of a
+    reply the token may have changed already.
     """
     unobserved_token = database.tables.unobserved_token
     published = database.tables.sync_run.alias("published")
@@ -28,7 +28,7 @@ def last_seen_at(database: Database, known: sa.Table) -> sa.ColumnElement[Any]:
             unobserved_token.c.token_id == known.c.token_id,
             unobserved_token.c.run_id == published.c.run_id,
         )
-        # Not of its own FROM: another "known" would hide the one that is asked about.
+        # Not a FROM of the subquery: another "known" would hide the correlated one.
         .correlate(known, published)
     )
     seen = (
@@ -51,9 +51,9 @@ def last_seen_at(database: Database, known: sa.Table) -> sa.ColumnElement[Any]:
 def _covered(
     published: Any, known: sa.Table, second: sa.ColumnElement[Any]
 ) -> sa.ColumnElement[bool]:
-    """Whether a run read the token's second: as a whole, or its open tokens if it is one.
+    """Whether a run covered the token's second in the whole list, or in the open one if it is open.
 
-    Of an absent token the list of open ones says nothing.
+    The list of open tokens says nothing about an absent token.
     """
     return sa.or_(
         published.c.coverage.contains(second),

@@ -1,14 +1,14 @@
-"""Erasure: pseudonyms in place of personal data, everywhere, in one transaction.
+"""Erasure: pseudonyms in place of personal data, in all tables, in one transaction.
 
-Who is erased is a user or a token.  The *tokens concerned* are the token, or every token that
-belonged to the user in any version, in an open walk's staging or in a rejected row.  In all their
-versions the file name and ``extra`` are replaced, whoever owned the token then: a name stays with
-a token that changes hands, and nobody can tell whose it was.  ``user_id`` is replaced where it is
-the user's; of an erased token, always.  Payloads of rejected rows are replaced as a whole.
+The subject of an erasure is a user or a token.  The *affected tokens* are the token, or every token
+that belonged to the user in any version, in an open walk's staging or in a rejected row.  In all
+their versions the file name and ``extra`` are replaced, regardless of the owner at the time: a name
+stays with a token that changes owners, and its origin is unknown.  ``user_id`` is replaced where it
+is the user's; of an erased token, always.  Payloads of rejected rows are replaced as a whole.
 
 Equal values get equal pseudonyms and different ones different, so every version still differs from
-the one before in the columns that it names.  No run can be at work meanwhile: the transaction holds
-the partner's lease in a row of the ledger that nobody ever sees.
+the one before in the columns that it names.  No run can be active meanwhile: the transaction holds
+the partner's lease in a row of the ledger that is never committed.
 
 The key is the setting ETL_ERASURE_KEY.  Where it is not set, the first erasure of an account makes
 one, in its transaction, and the warehouse keeps it (table ``erasure_key``).
@@ -23,7 +23,6 @@ import socket
 from collections.abc import Sequence
 from typing import Any, Final
 
-import psycopg
 import sqlalchemy as sa
 from psycopg import sql
 
@@ -33,6 +32,7 @@ from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
 from etl.warehouse.engine import (
     LOCK_NOT_AVAILABLE,
     UNIQUE_VIOLATION,
+    driver_connection,
     require_row_count,
     transaction,
 )
@@ -69,19 +69,19 @@ def erase(
     lease_seconds: float,
     apply: bool,
 ) -> list[Erased]:
-    """Erase the subjects, or count what that would replace.  All of it or nothing.
+    """Erase the subjects, or count what would be replaced.  All or nothing.
 
-    With ``again``, those too who are on the list and of whom data are here nevertheless: after an
-    older backup was restored.
+    With ``again``, also the erased subjects whose data is stored nevertheless, as after restoring
+    an older backup.
 
-    ``key`` is the setting; None: the warehouse's, which is made if there is none.  To count, any
-    key does.
+    ``key`` is the setting; None: the warehouse's, which is made if there is none.  For a count, any
+    key will do.
 
     Raises:
-        UsageError: a subject that cannot be one.
-        ConfigurationError: the key is not that of the erasures before, or it is missing.
+        UsageError: an invalid subject.
+        ConfigurationError: the key is not that of earlier erasures, or it is missing.
         CredentialsRefused: the role may not change earlier versions.
-        LeaseHeld: a run of the partner is at work.
+        LeaseHeld: a run of the partner is running.
     """
     read_only: dict[str, Any] = {} if apply else {"transaction_read_only": "on"}
     lease: int | None = None
@@ -101,7 +101,7 @@ def erase(
                     advice="Erase as the role that owns the tables (the one that runs kaltura-etl "
                     "migrate), not as the loader.",
                 )
-            # First, so that nobody else makes a key meanwhile.
+            # First, so that no other process makes a key meanwhile.
             if apply:
                 lease = _take_lease(connection, database, partner_id, lease_seconds)
             known = _known_pseudonyms(connection, database, partner_id, key)
@@ -110,7 +110,7 @@ def erase(
             who = list(subjects)
             for subject in who:
                 if pseudonyms.is_pseudonym(subject.subject_id):
-                    raise UsageError(f"--{subject.kind}-id is a pseudonym: it was erased already.")
+                    raise UsageError(f"--{subject.kind}-id is a pseudonym: it is already erased.")
             if again:
                 who += listed_subjects(connection, database, partner_id, pseudonyms)
             erased = [
@@ -132,7 +132,7 @@ def erase(
                 for each in erased:
                     each.subject_hash = None
     except EtlError as error:
-        # Only before the lease is taken do these mean that somebody else holds it.
+        # Only before the lease is taken do these mean that another process holds it.
         if lease is None and error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
             raise lease_held(database, partner_id) from None
         raise
@@ -145,9 +145,9 @@ def erase(
 
 
 def load_suppression(database: Database, partner_id: int, key: str | None) -> Suppression | None:
-    """What a run must replace as soon as it has read it; None if nobody was erased.
+    """What a run must replace as soon as it has read it; None if nothing was erased.
 
-    Call it while the run holds the lease: nobody can be erased then.  ``key`` is the setting; None:
+    Call it while the run holds the lease, which excludes erasures.  ``key`` is the setting; None:
     the warehouse's.  Raises ConfigurationError without the key of the erasures, or with another.
     """
     erasure = database.tables.erasure
@@ -174,7 +174,7 @@ def load_suppression(database: Database, partner_id: int, key: str | None) -> Su
 def _marked(
     connection: sa.Connection, database: Database, partner_id: int, pseudonyms: Pseudonyms
 ) -> set[str]:
-    """The tokens that have a pseudonym in any version, in staging or as a rejected row."""
+    """The ids of tokens that have a pseudonym in any version, in staging or in a rejected row."""
     tables = database.tables
     found: set[str] = set()
     for name in VERSION_TABLES:
@@ -210,10 +210,10 @@ def _marked(
 def _take_lease(
     connection: sa.Connection, database: Database, partner_id: int, lease_seconds: float
 ) -> int:
-    """Hold the partner's lease until the transaction ends; returns the number of its row.
+    """Hold the partner's lease until the transaction ends; returns the run_id of its row.
 
-    A unique index lets one run of a partner be at work: with a row in it that nobody can see yet,
-    no run can begin, and while a run is at work this fails.
+    A unique index allows one running run per partner: with an uncommitted row in it no run can
+    start, and while a run is running this fails.
     """
     sync_run = database.tables.sync_run
     abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
@@ -235,9 +235,9 @@ def _take_lease(
 def _known_pseudonyms(
     connection: sa.Connection, database: Database, partner_id: int, key: str | None
 ) -> Pseudonyms | None:
-    """Those of the setting's key, else of the one that the warehouse keeps; None without a key.
+    """Those of the setting's key, else of the key that the warehouse keeps; None without a key.
 
-    Raises ConfigurationError if somebody was erased with another key than this.
+    Raises ConfigurationError if a subject was erased with a different key.
     """
     erasure, erasure_key = database.tables.erasure, database.tables.erasure_key
     kept: str | None = connection.scalar(
@@ -253,7 +253,7 @@ def _known_pseudonyms(
     }
     if checks <= ({pseudonyms.key_check()} if pseudonyms else set()):
         return pseudonyms
-    erased_with = f"the key with which people of account {partner_id} were erased"
+    erased_with = f"the key of the erasures of account {partner_id}"
     if key is not None:
         said = f"ETL_ERASURE_KEY is not {erased_with}: set that one"
         if kept is not None:
@@ -263,13 +263,13 @@ def _known_pseudonyms(
     else:
         said = f"ETL_ERASURE_KEY is not set, and the warehouse does not keep {erased_with}: set it"
     raise ConfigurationError(
-        f"{said}. Without it their data would come back.", setting="ETL_ERASURE_KEY"
+        f"{said}. Without it, erased data would be stored again.", setting="ETL_ERASURE_KEY"
     )
 
 
 def _renew_statistics(connection: sa.Connection, database: Database) -> None:
-    """The planner's statistics hold frequent values word for word: gather them anew."""
-    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    """Renew the planner's statistics, which contain frequent values verbatim."""
+    driver = driver_connection(connection)
     for name in (*VERSION_TABLES, "rejected_row"):
         driver.execute(
             sql.SQL("analyze {}").format(sql.Identifier(database.schema, name)), prepare=False

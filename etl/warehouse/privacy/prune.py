@@ -1,9 +1,9 @@
-"""Pruning: what is older than it must be is deleted, in small transactions, and that is recorded.
+"""Pruning: rows older than the retention are deleted, in small transactions, and recorded.
 
-``kaltura-etl prune`` says in the table ``pruning`` what it has deleted, in the transaction that
-deletes: so a check that misses a rejected row or a version can tell whether it ought to be there.
+``kaltura-etl prune`` records in the table ``pruning`` what it has deleted, in the transaction that
+deletes: so a check that misses a rejected row or a version can tell whether it should be there.
 The nightly run prunes pages and rejected rows of the same old runs together and needs no record: a
-run without pages has no certificate any more, and no check asks for the rest.
+run without pages has no certificate that a check could test, and no check needs its rejected rows.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PRUNER_PRIVILEGES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruned:
-    """What was deleted of one account, or would be."""
+    """What was, or would be, deleted of one account."""
 
     partner_id: int
     kind: str
@@ -52,13 +52,13 @@ def prune(
     apply: bool,
     stop: Stop | None = None,
 ) -> list[Pruned]:
-    """Delete what is older, or count it; ``days`` by kind, a kind that is not in it is kept.
+    """Delete older rows, or count them; ``days`` by kind: a kind that is not in it is kept.
 
-    For one account, or for all.  Latest versions are never deleted.  An interruption between two
-    transactions leaves less to do for the next time.
+    For one account, or for all.  Latest versions are never deleted.  After an interruption between
+    two transactions, the next call deletes the rest.
 
     Raises:
-        CredentialsRefused: the role may not delete, or not record it.
+        CredentialsRefused: the role may not delete, or may not record it.
     """
     sync_run = database.tables.sync_run
     with transaction(database.engine) as connection:
@@ -69,7 +69,7 @@ def prune(
                 [*[PRUNER_PRIVILEGES[kind] for kind in days], ("pruning", "INSERT")],
                 to="prune",
                 advice="Prune as the role that owns the tables (the one that runs kaltura-etl "
-                "migrate); the nightly run deletes old pages and rejected rows by itself.",
+                "migrate); the nightly run itself deletes old pages and rejected rows.",
             )
         now = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
         accounts = connection.scalars(
@@ -95,7 +95,7 @@ def prune(
 def prune_old_pages(database: Database, keep_pages_days: float) -> int:
     """Delete pages and rejected rows of ended runs that began longer ago; returns rows deleted.
 
-    The nightly pruning, of every account, so a failed run keeps what the next one may resume from.
+    The nightly pruning, of every account; a failed run keeps what the next one may resume from.
     A bounded number of runs per call, oldest first, each in its own transaction.
     """
     tables, sync_run = database.tables, database.tables.sync_run
@@ -124,16 +124,16 @@ def prune_old_pages(database: Database, keep_pages_days: float) -> int:
 
 
 def _lock_prunes(connection: sa.Connection, database: Database) -> None:
-    """Let one prune at a time delete: what is counted before is what is deleted then."""
+    """Let one prune at a time delete, so that what was counted is what is deleted."""
     lock_until_commit(connection, f"kaltura-etl {database.schema} prune")
 
 
 def _delete_of_run(
     connection: sa.Connection, database: Database, table: sa.Table, run_id: int
 ) -> int:
-    """Delete a run's rows of a table, all of them; returns how many.
+    """Delete all rows of a run from a table; returns how many.
 
-    Raises DataRefused if some stay.
+    Raises DataRefused if some remain.
     """
     _lock_prunes(connection, database)
     of_run = table.c.run_id == run_id
@@ -172,7 +172,7 @@ class _Pruner:
                 return
             old = connection.scalars(runs).all()
         for run_id in old:
-            # All of a run or nothing: what is left of its pages would not add up.
+            # All of a run or nothing: a part of its pages would not add up to its coverage.
             with transaction(
                 self._database.engine, statement_seconds=STATEMENT_SECONDS
             ) as connection:
@@ -200,7 +200,7 @@ class _Pruner:
             yield connection.scalar(counted) or 0
 
     def _prune_versions(self) -> Iterator[int]:
-        """In the order of ids and versions: so what is left of a token always has no gap."""
+        """In the order of ids and versions, so that the remaining versions never have a gap."""
         superseded = self._database.tables.upload_token_superseded
         after: tuple[str, int] | None = None
         while True:

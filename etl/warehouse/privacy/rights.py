@@ -1,4 +1,4 @@
-"""What the role lacks to rewrite or delete history, which no loader may."""
+"""The privileges to rewrite or delete history, which no loader has."""
 
 from __future__ import annotations
 

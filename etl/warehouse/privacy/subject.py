@@ -1,4 +1,4 @@
-"""One subject's erasure, within a transaction: which rows are concerned, and their new values."""
+"""One subject's erasure, within a transaction: the affected rows, and their new values."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ VERSION_TABLES: Final = ("upload_token", "upload_token_superseded", "upload_toke
 _KEYS: Final = {
     "upload_token": ("token_id",),
     "upload_token_superseded": ("token_id", "version"),
-    # Staging has no key: of an account, the rows that hold the same values are replaced together.
+    # Staging has no key: rows of an account with the same values are replaced together.
     "upload_token_staging": ("walk_id", "token_id", "user_id", "file_name", "extra"),
 }
-"""What names a row within its account.  Never ``ctid``: it is unique in one heap only, and a
+"""What identifies a row within its account.  Never ``ctid``: it is unique in one heap only, and a
 partitioned or distributed table has many."""
 TOKENS_AT_ONCE: Final = 1_000
 ROWS_AT_ONCE: Final = 100
@@ -44,7 +44,7 @@ class Subject:
         if not text:
             raise UsageError(f"{name} must not be empty.")
         if "\0" in text:
-            raise UsageError(f"{name} must not hold a NUL character: Postgres stores none.")
+            raise UsageError(f"{name} must not contain a NUL character: Postgres stores none.")
         try:
             length = len(text.encode())
         except UnicodeEncodeError:
@@ -55,17 +55,17 @@ class Subject:
 
 
 class _RejectedKey(NamedTuple):
-    """What names a rejected row (``uq_rejected_row_payload``)."""
+    """What identifies a rejected row (``uq_rejected_row_payload``)."""
 
     run_id: int
     reason: str
     sha256: bytes
-    """Of its payload."""
+    """The hash of its payload."""
 
 
 @dataclass(slots=True)
 class Replaced:
-    """Rows of one table in which values were replaced, and how many values."""
+    """The numbers of rows of a table in which values were replaced, and of values."""
 
     rows: int = 0
     values: int = 0
@@ -77,11 +77,11 @@ class Erased:
 
     kind: str
     subject_hash: str | None
-    """The beginning of the keyed hash under which it is listed; None before there is a key."""
+    """The first digits of the keyed hash under which it is listed; None before there is a key."""
     tokens: int
-    """Tokens concerned."""
+    """Affected tokens."""
     similar_ids: int
-    """Other user ids that differ in upper and lower case only: they are not erased."""
+    """Other user ids that differ only in case: they are not erased."""
     tables: dict[str, Replaced]
 
 
@@ -174,9 +174,11 @@ class Eraser:
         )
 
     def _replace_values(self, table: sa.Table, tokens: Sequence[str], replaced: Replaced) -> None:
-        """Replace what must be in the rows of these tokens, which are named by their keys."""
+        """Replace the values of these tokens' rows, which are identified by their keys."""
         names = _KEYS[table.name]
-        rows = sa.select(*[_as_sent(table.c[name]).label(name) for name in _read_of(names)]).where(
+        rows = sa.select(
+            *[_as_sent(table.c[name]).label(name) for name in _columns_to_read(names)]
+        ).where(
             table.c.partner_id == self._partner_id,
             table.c.token_id == sa.any_(sa.cast(list(tokens), sa.ARRAY(sa.Text(collation="C")))),
         )
@@ -214,7 +216,7 @@ class Eraser:
         require_row_count(table.name, changed=done.rowcount, meant=meant)
 
     def _replacement(self, row: Any) -> tuple[str | None, str | None, str | None]:
-        """The row's user, file name and extra, with pseudonyms where one belongs."""
+        """The row's user, file name and extra, with pseudonyms where required."""
         pseudonyms = self._pseudonyms
         user_id, file_name, extra = row.user_id, row.file_name, row.extra
         if user_id is not None and (not self._is_user or user_id in self._user_ids):
@@ -226,7 +228,7 @@ class Eraser:
         return user_id, file_name, extra
 
     def _owned_rejected(self) -> tuple[set[_RejectedKey], set[str]]:
-        """The user's rejected rows: their keys, and the tokens that they name."""
+        """The user's rejected rows: their keys, and the tokens that they identify."""
         keys, tokens = set(), set()
         for key, token_id, payload in self._rejected_rows():
             if not self._user_ids.isdisjoint(owners_of(payload)):
@@ -236,7 +238,7 @@ class Eraser:
         return keys, tokens
 
     def _replace_payloads(self, owned: set[_RejectedKey], tokens: set[str]) -> Replaced:
-        """Replace what was rejected under these keys, and of these tokens."""
+        """Replace the payloads of rejected rows with these keys, and of these tokens."""
         replaced, changed = Replaced(), []
         for key, token_id, payload in self._rejected_rows():
             if key not in owned and token_id not in tokens:
@@ -265,7 +267,7 @@ class Eraser:
     def _rejected_rows(self) -> Iterator[tuple[_RejectedKey, str | None, bytes]]:
         """All of the account with their keys and tokens, a few at a time: a payload may be large.
 
-        A run is of one account, so its number names the account too.
+        A run belongs to one account, so its run_id identifies the account too.
         """
         rejected, sync_run = self._tables.rejected_row, self._tables.sync_run
         rows = (
@@ -284,7 +286,7 @@ class Eraser:
 def listed_subjects(
     connection: sa.Connection, database: Database, partner_id: int, pseudonyms: Pseudonyms
 ) -> list[Subject]:
-    """Those on the list of the erased whose ids are stored nevertheless, by trying every id."""
+    """Erased subjects whose ids are stored nevertheless, found by hashing every id."""
     tables, erasure = database.tables, database.tables.erasure
     listed = {
         (kind, bytes(subject_hash))
@@ -326,20 +328,20 @@ def listed_subjects(
     return list(found)
 
 
-def _read_of(key: tuple[str, ...]) -> list[str]:
-    """The columns of the key, and those that may be replaced."""
+def _columns_to_read(key: tuple[str, ...]) -> list[str]:
+    """The columns of the key, and the replaceable ones."""
     return list(dict.fromkeys((*key, "token_id", "user_id", "file_name", "extra")))
 
 
 def _as_sent(column: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    """The column as text where JSON would not carry it as it is."""
+    """The column as text where JSON would not preserve it."""
     return sa.cast(column, sa.Text) if isinstance(column.type, (JSONB, sa.Integer)) else column
 
 
 def _is_same(column: sa.ColumnElement[Any], old: sa.ColumnElement[Any]) -> sa.ColumnElement[bool]:
-    """Whether a column still holds the old value, which was sent as text."""
+    """Whether a column still has the old value, which was sent as text."""
     if isinstance(column.type, JSONB):
-        # As text: 1.0 and 1.00 are equal, and not the same.
+        # As text: 1.0 and 1.00 are equal, but not identical.
         return sa.cast(column, sa.Text).is_not_distinct_from(old)
     sent = sa.cast(old, column.type)
     return column.is_not_distinct_from(sent) if column.nullable else column == sent
