@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from etl.warehouse.schema.migration import enter_schema, install_view, require_force
+from etl.warehouse.schema.tables import build_tables
 
 revision = "0004"
 down_revision = "0003"
@@ -34,6 +35,50 @@ FRESHNESS_BEFORE: Final = {
     "run.status not in ('dry_run', 'skipped')": "run.error_kind is distinct from 'dry_run'",
 }
 """The lines of the view that this revision changed, and what they were."""
+WITH_ALL_COLUMNS: Final = ("upload_token_history", "upload_token_snapshot_dbt")
+COMMENTS: Final = {
+    "erasure": "Erased subjects, by keyed hash: later runs suppress them.  Append-only.",
+    "erasure.key_check": "Identifies the key of the hash without revealing it.",
+    "erasure_key": "Keys of erasures made without ETL_ERASURE_KEY; at most one per account.",
+    "erasure_key.key": "Secret of the account's pseudonyms and of its subject hashes.",
+    "pruning.horizon": (
+        "Deleted were runs that started, or versions whose validity ended, before this."
+    ),
+    "sync_page": "One row per page read; the spans of a run add up to its coverage.  Pruned.",
+    "sync_page.page_index": "Requested pageIndex, from 1.",
+    "sync_page.page_size": "Requested pageSize.",
+    "sync_page.span": (
+        "Seconds of createdAt in which the page shows every listed token; NULL if none."
+    ),
+    "sync_page.total_count": "totalCount of the reply: a hint.",
+    "sync_run": "The ledger: one row per run.",
+    "sync_run.heartbeat_at": "Last heartbeat of the run.",
+    "sync_run.host": "Host name of its machine.",
+    "sync_run.pid": "Process id on that host.",
+    "sync_run.published_at": "Publication timestamp of its versions.",
+    "sync_run.range_to": "Backfill: last createdAt wanted, inclusive.",
+    "sync_run.resumed_from": "The run whose walk it resumed.",
+    "sync_run.total_count_first": "First totalCount received: a hint.",
+    "sync_run.total_count_last": "Last totalCount received: a hint.",
+    "upload_token": "Upload tokens: one row per token ever seen, its latest version.",
+    "upload_token.absence_confirmed_at": "When absent: the token was no longer listed then.",
+    "upload_token.last_listed_at": (
+        "When absent: the token was still listed then, and became absent later."
+    ),
+    "upload_token.valid_from": "Publication timestamp: published_at of the run run_id.",
+    "upload_token.version": "1, 2, ... without gaps, per token.",
+    "upload_token_staging.from_lookup": "Whether it is from a lookup by id.",
+    "upload_token_superseded.absence_confirmed_at": (
+        "When absent: the token was no longer listed then."
+    ),
+    "upload_token_superseded.last_listed_at": (
+        "When absent: the token was still listed then, and became absent later."
+    ),
+    "upload_token_superseded.valid_from": "Publication timestamp: published_at of the run run_id.",
+    "upload_token_superseded.valid_to": "When the next version was published; exclusive.",
+    "upload_token_superseded.version": "1, 2, ... without gaps, per token.",
+}
+"""Comments of tables and columns in plainer words; ``table`` or ``table.column``."""
 
 
 def upgrade() -> None:
@@ -44,8 +89,8 @@ def upgrade() -> None:
             "oldest_page_at",
             sa.DateTime(timezone=True),
             nullable=True,
-            comment="When the oldest reply of its walk was asked for: the age of what it "
-            "published.  NULL for runs of program versions that did not keep it.",
+            comment="When the oldest reply of its walk was requested: the age of what it "
+            "published.  NULL for runs of program versions that did not record it.",
         ),
     )
     _allow(STATUSES)
@@ -63,6 +108,7 @@ def upgrade() -> None:
     # With the columns that revision 0002 gave them: the views that read them stay as they are.
     for name in VIEWS:
         install_view(name)
+    _comment_tables()
 
 
 def downgrade() -> None:
@@ -93,3 +139,16 @@ def _allow(statuses: tuple[str, ...]) -> None:
 def _comment(statuses: tuple[str, ...]) -> None:
     *most, last = statuses
     op.execute(f"comment on column sync_run.status is '{', '.join(most)} or {last}.'")
+
+
+def _comment_tables() -> None:
+    for name, words in COMMENTS.items():
+        table, _, column = name.partition(".")
+        if column:
+            op.alter_column(table, column, comment=words)
+        else:
+            op.create_table_comment(table, words)
+    versions = build_tables().upload_token_superseded
+    like = {each.name: str(each.comment) for each in versions.columns}
+    for name in WITH_ALL_COLUMNS:
+        install_view(name, like=like)

@@ -37,7 +37,7 @@ def erasure_table(metadata: MetaData) -> Table:
         column("partner_id", Integer(), "Kaltura account (partner)."),
         column("kind", Text(), "What was erased: user or token."),
         column("subject_hash", LargeBinary(), "Keyed hash of the user's or the token's id."),
-        column("key_check", LargeBinary(), "Tells which key made the hash, not the key."),
+        column("key_check", LargeBinary(), "Identifies the key of the hash without revealing it."),
         column("erased_at", time(), "When it was done.", default="clock_timestamp()"),
         column("versions", BigInteger(), "Versions in which a value was replaced."),
         column("staged", BigInteger(), "Rows of staging in which a value was replaced."),
@@ -48,7 +48,7 @@ def erasure_table(metadata: MetaData) -> Table:
         CheckConstraint(
             "octet_length(subject_hash) = 32 and octet_length(key_check) = 16", name="hashes"
         ),
-        comment="Who was erased, by keyed hash: later runs suppress them.  Append-only.",
+        comment="Erased subjects, by keyed hash: later runs suppress them.  Append-only.",
     )
 
 
@@ -63,11 +63,11 @@ def erasure_key_table(metadata: MetaData) -> Table:
             nullable=False,
             comment="Kaltura account (partner).",
         ),
-        column("key", Text(), "Secret of the account's pseudonyms and of its list of the erased."),
+        column("key", Text(), "Secret of the account's pseudonyms and of its subject hashes."),
         column("made_at", time(), "When it was made.", default="clock_timestamp()"),
         PrimaryKeyConstraint("partner_id"),
         CheckConstraint("length(key) >= 32", name="length"),
-        comment="Keys of erasures that were made without ETL_ERASURE_KEY; at most one an account.",
+        comment="Keys of erasures made without ETL_ERASURE_KEY; at most one per account.",
     )
 
 
@@ -87,7 +87,7 @@ def pruning_table(metadata: MetaData) -> Table:
         column(
             "horizon",
             time(),
-            "Older was deleted: runs that began before, versions that were valid until before.",
+            "Deleted were runs that started, or versions whose validity ended, before this.",
         ),
         column("pruned_at", time(), "When it was done.", default="clock_timestamp()"),
         column("deleted", BigInteger(), "Rows deleted."),

@@ -46,7 +46,7 @@ RUN_COUNTS: Final = {
     "listed_before": "Tokens of the account with is_listed, just before publishing.",
     "staged": "Rows that the walk has appended to upload_token_staging.",
 }
-"""The counters of ``sync_run``: bigint, 0 until counted.  A run that failed keeps those of its walk
+"""The counters of ``sync_run``: bigint, 0 until counted.  A failed run keeps those of its walk
 (requests to rows_read); those that publishing fills stay 0."""
 
 
@@ -65,21 +65,21 @@ def sync_run_table(metadata: MetaData) -> Table:
         ),
         column("mode", Text(), "full, incremental, backfill or replay."),
         column("range_from", time(), "Backfill: first createdAt wanted.", null=True),
-        column("range_to", time(), "Backfill: last createdAt wanted, included.", null=True),
+        column("range_to", time(), "Backfill: last createdAt wanted, inclusive.", null=True),
         column(
             "status", Text(), "running, succeeded, refused, failed, abandoned, skipped or dry_run."
         ),
         column("started_at", time(), "When the run took the lease.", default="clock_timestamp()"),
-        column("heartbeat_at", time(), "Last sign of life.", default="clock_timestamp()"),
+        column("heartbeat_at", time(), "Last heartbeat of the run.", default="clock_timestamp()"),
         column("finished_at", time(), "When the run ended; NULL while it runs.", null=True),
-        column("published_at", time(), "Stamp of all that it published.", null=True),
-        column("resumed_from", BigInteger(), "The run whose walk it went on with.", null=True),
-        column("host", Text(), "Machine that it ran on.", null=True),
-        column("pid", Integer(), "Its process there.", null=True),
+        column("published_at", time(), "Publication timestamp of its versions.", null=True),
+        column("resumed_from", BigInteger(), "The run whose walk it resumed.", null=True),
+        column("host", Text(), "Host name of its machine.", null=True),
+        column("pid", Integer(), "Process id on that host.", null=True),
         column("program_version", Text(), "Version of the program.", null=True),
         *(column(name, BigInteger(), says, default="0") for name, says in RUN_COUNTS.items()),
-        column("total_count_first", BigInteger(), "First totalCount told: a hint.", null=True),
-        column("total_count_last", BigInteger(), "Last totalCount told: a hint.", null=True),
+        column("total_count_first", BigInteger(), "First totalCount received: a hint.", null=True),
+        column("total_count_last", BigInteger(), "Last totalCount received: a hint.", null=True),
         column(
             "coverage",
             INT8MULTIRANGE(),
@@ -109,8 +109,8 @@ def sync_run_table(metadata: MetaData) -> Table:
         column(
             "oldest_page_at",
             time(),
-            "When the oldest reply of its walk was asked for: the age of what it published.  "
-            "NULL for runs of program versions that did not keep it.",
+            "When the oldest reply of its walk was requested: the age of what it published.  "
+            "NULL for runs of program versions that did not record it.",
             null=True,
         ),
         PrimaryKeyConstraint("run_id"),
@@ -120,9 +120,9 @@ def sync_run_table(metadata: MetaData) -> Table:
         CheckConstraint(
             "jsonb_typeof(holes) = 'array' and jsonb_typeof(overrides) = 'object'", name="json"
         ),
-        comment="The ledger: one row a run.",
+        comment="The ledger: one row per run.",
     )
-    # The lease: at most one live run an account.
+    # The lease: at most one running run per account.
     Index(
         "uq_sync_run_running",
         table.c.partner_id,
@@ -152,19 +152,19 @@ def sync_page_table(metadata: MetaData, sync_run: Table) -> Table:
             autoincrement=False,
             comment="Number of the page in the run, in the order of acceptance.",
         ),
-        column("page_index", Integer(), "pageIndex that was asked for, from 1."),
-        column("page_size", Integer(), "pageSize that was asked for."),
+        column("page_index", Integer(), "Requested pageIndex, from 1."),
+        column("page_size", Integer(), "Requested pageSize."),
         column("filter", Text(), "Filter that was sent, as canonical JSON."),
         column("requested_at", time(), "When the request was sent."),
         column("received_at", time(), "When the reply had arrived."),
         column("rows", Integer(), "Rows on the page."),
-        column("total_count", BigInteger(), "totalCount that came with it: a hint.", null=True),
+        column("total_count", BigInteger(), "totalCount of the reply: a hint.", null=True),
         column("first_created_at", time(), "createdAt of its first row.", null=True),
         column("last_created_at", time(), "createdAt of its last row.", null=True),
         column(
             "span",
             INT8RANGE(),
-            "Seconds of createdAt in which the page shows all that was listed; NULL if none.",
+            "Seconds of createdAt in which the page shows every listed token; NULL if none.",
             null=True,
         ),
         column("body_sha256", LargeBinary(), "SHA-256 of the reply's body."),
@@ -172,7 +172,7 @@ def sync_page_table(metadata: MetaData, sync_run: Table) -> Table:
         ForeignKeyConstraint(["run_id"], [sync_run.c.run_id]),
         CheckConstraint("rows >= 0 and page_index >= 1 and page_size >= 1", name="numbers"),
         CheckConstraint("octet_length(body_sha256) = 32", name="body_sha256"),
-        comment="One row a page read; the spans of a run add up to its coverage.  Pruned.",
+        comment="One row per page read; the spans of a run add up to its coverage.  Pruned.",
     )
 
 
@@ -188,7 +188,7 @@ def rejected_row_table(metadata: MetaData, sync_run: Table) -> Table:
         ForeignKeyConstraint(["run_id"], [sync_run.c.run_id]),
         comment="Rows of the service that were not loaded.  Pruned.",
     )
-    # Pages overlap, so the same row comes twice; the hash keeps large payloads out of the index.
+    # Pages overlap, so a row may occur twice; the hash keeps large payloads out of the index.
     Index(
         "uq_rejected_row_payload",
         table.c.run_id,

@@ -29,7 +29,7 @@ STAGED_KINDS: Final = ("present", "missing", "absent")
 MARKED: Final = (
     "starts_with(user_id, 'erased:') or starts_with(file_name, 'erased:') or extra ? 'erased'"
 )
-"""Which versions hold a pseudonym (or look so): the condition of two indexes, word for word."""
+"""Which versions contain a pseudonym (or look so): the condition of two indexes, verbatim."""
 
 
 def upload_token_table(metadata: MetaData) -> Table:
@@ -39,9 +39,9 @@ def upload_token_table(metadata: MetaData) -> Table:
         *_version_columns(),
         PrimaryKeyConstraint("partner_id", "token_id"),
         *_version_checks(),
-        comment="Upload tokens: one row for each ever seen, its latest version.",
+        comment="Upload tokens: one row per token ever seen, its latest version.",
     )
-    # The first finds what a span ought to show; the second what an incremental run must ask for.
+    # The first finds what a span should show; the second what an incremental run must look up.
     Index(
         "ix_upload_token_listed",
         table.c.partner_id,
@@ -62,14 +62,14 @@ def upload_token_superseded_table(metadata: MetaData) -> Table:
         "upload_token_superseded",
         metadata,
         *_version_columns(),
-        column("valid_to", time(), "When the next version was published; not included."),
+        column("valid_to", time(), "When the next version was published; exclusive."),
         column("superseded_by_run_id", BigInteger(), "The run that published the next version."),
         PrimaryKeyConstraint("partner_id", "token_id", "version"),
         *_version_checks(),
         CheckConstraint("valid_to > valid_from and isfinite(valid_to)", name="valid_to"),
         comment="Earlier versions of upload tokens; append-only.",
     )
-    # The state at a moment: few pairs of stamps, so that it is small, and it grows at its end.
+    # The state at a moment: few pairs of timestamps, so that it is small, and it grows at its end.
     Index("ix_upload_token_superseded_valid", table.c.valid_to, table.c.valid_from)
     return table
 
@@ -82,7 +82,7 @@ def upload_token_staging_table(metadata: MetaData) -> Table:
         column("partner_id", Integer(), "Kaltura account (partner)."),
         *_token_columns(),
         column("kind", Text(), "present, missing (not on its page) or absent (confirmed)."),
-        column("from_lookup", Boolean(), "Whether the token was asked for by its id."),
+        column("from_lookup", Boolean(), "Whether it is from a lookup by id."),
         column("observed_at", time(), "When the reply arrived."),
         one_of("kind", STAGED_KINDS),
         prefixes=["UNLOGGED"],
@@ -112,7 +112,7 @@ def upload_token_status_table(metadata: MetaData) -> Table:
 
 
 def _token_columns() -> list[Column[Any]]:
-    """The columns of ``etl.tokens.decode.TOKEN_COLUMNS`` in that order."""
+    """The columns of ``etl.tokens.token.TOKEN_COLUMNS``, in that order."""
     return [
         column("token_id", bytewise(), "Kaltura's id of the token, bytewise."),
         column("user_id", Text(), "Kaltura user; once known, kept when sent empty.", null=True),
@@ -145,7 +145,7 @@ def _version_columns() -> list[Column[Any]]:
         column("partner_id", Integer(), "Kaltura account (partner)."),
         *_token_columns(),
         column("is_listed", Boolean(), "Whether the service listed the token."),
-        column("version", Integer(), "1, 2, ... without gaps, for each token."),
+        column("version", Integer(), "1, 2, ... without gaps, per token."),
         column("change_kind", Text(), "Why: first_seen, changed, absent or relisted."),
         column(
             "changed_columns",
@@ -153,18 +153,18 @@ def _version_columns() -> list[Column[Any]]:
             "Columns that differ from the version before.",
             null=True,
         ),
-        column("valid_from", time(), "Publication stamp: published_at of the run run_id."),
+        column("valid_from", time(), "Publication timestamp: published_at of the run run_id."),
         column("observed_at", time(), "When the reply that showed this version arrived."),
         column(
             "last_listed_at",
             time(),
-            "When absent: the token was listed then, and it went after that.",
+            "When absent: the token was still listed then, and became absent later.",
             null=True,
         ),
         column(
             "absence_confirmed_at",
             time(),
-            "When absent: the token was not listed then, and it went before that.",
+            "When absent: the token was no longer listed then.",
             null=True,
         ),
         column("run_id", BigInteger(), "The run that published this version."),
