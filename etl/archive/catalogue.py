@@ -26,7 +26,7 @@ class RunName(NamedTuple):
 
 
 @dataclass(slots=True)
-class Plan:
+class ReplayPlan:
     """What archives hold."""
 
     runs: list[ArchivedRun] = field(default_factory=list)
@@ -42,13 +42,13 @@ class Plan:
     """The highest run id of any archive."""
 
 
-def plan_of(archives: Iterable[Archive], *, until: int | None = None) -> Plan:
+def plan_of(archives: Iterable[Archive], *, until: int | None = None) -> ReplayPlan:
     """Read every manifest; ``until`` is the last run to replay (of any account).
 
     Raises UsageError for a run that is in no archive, DataRefused for damage and for two archives
     with different runs of one number.
     """
-    plan = Plan()
+    plan = ReplayPlan()
     runs: dict[RunName, ArchivedRun] = {}
     for archive in archives:
         archive.require()

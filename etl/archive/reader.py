@@ -22,7 +22,7 @@ from etl.archive.layout import (
     run_of,
     sha256_of,
 )
-from etl.archive.segment import Reply, SegmentHead, unpack
+from etl.archive.segment import ArchivedReply, SegmentHead, unpack
 from etl.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -87,7 +87,9 @@ class Archive:
             raise corrupt(f"{self.address}/{name} is the manifest of another run")
         return manifest
 
-    def replies(self, manifest: Manifest, segment: Segment) -> tuple[SegmentHead, list[Reply]]:
+    def replies(
+        self, manifest: Manifest, segment: Segment
+    ) -> tuple[SegmentHead, list[ArchivedReply]]:
         """The replies of one file of a manifest, compared with its SHA-256."""
         name = f"{partner_folder(manifest.partner_id)}/{segment.name}"
         shown = f"{self.address}/{name}"
@@ -117,7 +119,7 @@ class Archive:
             yield kept_of(run_id, name, packed, replies)
 
 
-def kept_of(run_id: int, name: str, packed: bytes, replies: list[Reply]) -> Kept:
+def kept_of(run_id: int, name: str, packed: bytes, replies: list[ArchivedReply]) -> Kept:
     """One file as a manifest would list it."""
     return Kept(
         Segment(

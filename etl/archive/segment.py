@@ -64,7 +64,7 @@ class ReplyHead(msgspec.Struct, frozen=True, kw_only=True):
     body_bytes: int
 
 
-class Reply(msgspec.Struct, frozen=True):
+class ArchivedReply(msgspec.Struct, frozen=True):
     """A reply as it is kept."""
 
     head: ReplyHead
@@ -121,7 +121,7 @@ def pack(head: SegmentHead, pages: Sequence[Page]) -> bytes:
     return zstd.compress(b"".join(parts), options=options)
 
 
-def unpack(packed: bytes, name: str) -> tuple[SegmentHead, list[Reply]]:
+def unpack(packed: bytes, name: str) -> tuple[SegmentHead, list[ArchivedReply]]:
     """The replies of a file, each compared with its SHA-256; ``name`` is what errors call it.
 
     Raises DataRefused if anything is not as it was written.
@@ -141,7 +141,7 @@ def unpack(packed: bytes, name: str) -> tuple[SegmentHead, list[Reply]]:
             cursor += reply.body_bytes + 1
             if hashlib.sha256(body).hexdigest() != reply.sha256:
                 raise corrupt(f"reply {reply.seq} in {name} has a different SHA-256")
-            replies.append(Reply(reply, body))
+            replies.append(ArchivedReply(reply, body))
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError):
         raise corrupt(f"{name} is not a file of replies") from None
     if cursor != len(text):

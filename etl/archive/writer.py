@@ -127,7 +127,9 @@ class Recorder:
             replies=len(pages),
             rows=sum(page.facts.rows for page in pages),
         )
-        replies = tuple((page.seq, page.facts.received_at) for page in pages if page.seq is not None)
+        replies = tuple(
+            (page.seq, page.facts.received_at) for page in pages if page.seq is not None
+        )
         self._kept.append(Kept(segment, replies))
 
     def finish(self, run: OpenRun) -> None:

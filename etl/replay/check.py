@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
-from etl.archive.catalogue import Plan, RunName, plan_of
+from etl.archive.catalogue import ReplayPlan, RunName, plan_of
 from etl.errors import EtlError
 from etl.replay.runs import open_archives, replay_into
 from etl.warehouse.ledger.replayed import all_entries
@@ -81,7 +81,7 @@ def check_archives(
     return found
 
 
-def _unmatched_runs(database: Database, plan: Plan) -> list[str]:
+def _unmatched_runs(database: Database, plan: ReplayPlan) -> list[str]:
     """Published runs of these accounts that differ between the warehouse and the archive."""
     partners = {run.manifest.partner_id for run in plan.runs}
     published = {

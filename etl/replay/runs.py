@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.archive.catalogue import ArchivedRun, Plan, RunName, plan_of
+from etl.archive.catalogue import ArchivedRun, ReplayPlan, RunName, plan_of
 from etl.archive.layout import corrupt
 from etl.archive.reader import Archive
 from etl.archive.stores import open_store
@@ -41,7 +41,7 @@ from etl.warehouse.privacy.erase import load_suppression
 from etl.warehouse.schema.database import Database, open_database, require_current_schema
 
 if TYPE_CHECKING:
-    from etl.archive.segment import Reply
+    from etl.archive.segment import ArchivedReply
     from etl.process.progress import Progress
     from etl.process.stop import Stop
     from etl.settings.table import Settings
@@ -126,7 +126,7 @@ def replay(
 
 
 def replay_into(
-    database: Database, plan: Plan, settings: Settings, *, stop: Stop, progress: Progress
+    database: Database, plan: ReplayPlan, settings: Settings, *, stop: Stop, progress: Progress
 ) -> ReplayReport:
     """Replay the runs of a plan that are not in the warehouse yet; raises as ``replay`` does."""
     require_current_schema(database)
@@ -145,7 +145,7 @@ def replay_into(
     return report
 
 
-def _published_before(database: Database, plan: Plan, schema: str) -> int:
+def _published_before(database: Database, plan: ReplayPlan, schema: str) -> int:
     """How many runs of the plan are in the warehouse already; it must hold nothing else."""
     if is_empty(database):
         return 0
@@ -172,7 +172,7 @@ class _Replayer:
         self,
         settings: Settings,
         database: Database,
-        plan: Plan,
+        plan: ReplayPlan,
         stop: Stop,
         progress: Progress,
         rows_expected: int,
@@ -303,7 +303,7 @@ class _Replayer:
         )
 
 
-def staged_again(reply: Reply, partner_id: int, suppression: Suppression | None) -> Page:
+def staged_again(reply: ArchivedReply, partner_id: int, suppression: Suppression | None) -> Page:
     """The page of a reply, as it was when first staged.
 
     Raises DataRefused for a body that is not a list: it was one when it was archived.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
-from etl.walk.knowledge import Knowledge, Page, Task, WalkStuck
+from etl.walk.knowledge import Knowledge, PlacedPage, Task, WalkStuck
 from etl.walk.planner import (
     PageRequest,
     is_clear,
@@ -73,7 +73,7 @@ def _try_once(known: Knowledge, hole: Span, search: Search) -> Task:
             return
         request = sought
     page = yield request
-    if isinstance(page, Page):
+    if isinstance(page, PlacedPage):
         if not known.settled.contains(hole.lower):
             _learn(known, hole, search, request, page)
     elif request.descending and request.index == 1:
@@ -143,7 +143,9 @@ def _no_page_holds(known: Knowledge, hole: Span, search: Search) -> Task:
     search.found, search.ends_list = None, False
 
 
-def _learn(known: Knowledge, hole: Span, search: Search, request: PageRequest, page: Page) -> None:
+def _learn(
+    known: Knowledge, hole: Span, search: Search, request: PageRequest, page: PlacedPage
+) -> None:
     ends_early = not request.descending and page.rows < min(request.size, known.page_size)
     untried = not search.newest_tried and hole.lower in page.seconds
     if ends_early and (hole.upper == POSITIVE_INFINITY or untried):

@@ -33,7 +33,7 @@ class Hole(NamedTuple):
     tokens: int
 
 
-class Page(NamedTuple):
+class PlacedPage(NamedTuple):
     """A page as the tasks see it, in ascending order.
 
     ``start`` is where it probably lay in the ascending list.  ``seconds`` and ``token_ids`` leave
@@ -54,10 +54,10 @@ class Page(NamedTuple):
         return self.seconds[-1]
 
 
-Reply = Page | frozenset[str] | None
+TaskReply = PlacedPage | frozenset[str] | None
 """What a task receives: a page, the listed ids of a lookup, or None for a failure."""
 
-Task = Generator[Request, Reply, None]
+Task = Generator[Request, TaskReply, None]
 
 
 class Knowledge:
@@ -144,7 +144,7 @@ class Knowledge:
             return (request.index - 1) * rows  # the service counts in its own page size
         return request.start
 
-    def note_page(self, request: PageRequest, page: Page, total_count: int | None) -> None:
+    def note_page(self, request: PageRequest, page: PlacedPage, total_count: int | None) -> None:
         """Learn from the size and the position of a page."""
         if total_count is not None:
             self.longest = max(self.longest, total_count)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from etl.walk.knowledge import Knowledge, Page
+from etl.walk.knowledge import Knowledge, PlacedPage
 from etl.walk.planner import PageRequest, page_beginning_soonest, page_reaching_furthest
 
 PAGES_A_LANE: Final = 25
@@ -56,7 +56,7 @@ class Lane:
         self.asked = page
         return page
 
-    def note_page(self, page: Page) -> tuple[int, int] | None:
+    def note_page(self, page: PlacedPage) -> tuple[int, int] | None:
         """Advance past this page; returns the last second before it, whose seam it should close."""
         self.asked = None
         previous = self.last
@@ -99,7 +99,7 @@ class NewestLane:
         self.asked = PageRequest(index, size, descending=True)
         return self.asked
 
-    def note_page(self, request: PageRequest, page: Page, known: Knowledge) -> None:
+    def note_page(self, request: PageRequest, page: PlacedPage, known: Knowledge) -> None:
         """Advance past this page, unless the target is read or lies far away."""
         self.asked = None
         self._pages += 1

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Generator
 
 from etl.coverage import POSITIVE_INFINITY, Span
-from etl.walk.knowledge import Knowledge, Page, Reply
+from etl.walk.knowledge import Knowledge, PlacedPage, TaskReply
 from etl.walk.lane import PAGES_A_LANE, Lane, lanes_between
 from etl.walk.planner import PageRequest, Request
 
-Found = Generator[Request, Reply, int]
+Found = Generator[Request, TaskReply, int]
 
 
 def find_begin(known: Knowledge, second: int, *, hint: int | None = None) -> Found:
@@ -26,7 +26,7 @@ def find_begin(known: Knowledge, second: int, *, hint: int | None = None) -> Fou
 
 def spread_lanes(
     known: Knowledge, lanes: list[Lane], start: int, hole: Span, at_most: int
-) -> Generator[Request, Reply, None]:
+) -> Generator[Request, TaskReply, None]:
     """Add lanes to the one that begins the hole at position ``start``, if the hole is long.
 
     One row shows whether the hole ends within the length of a lane.
@@ -64,7 +64,7 @@ def _halve(
     while high - low > max(enough, (low - start) // 8 if roughly else 0):
         wanted = min(max(wanted, low), high - 1)
         page = yield PageRequest(wanted + 1, 1)
-        if not isinstance(page, Page):
+        if not isinstance(page, PlacedPage):
             break  # an unreadable row: start from what is known; the sweep will find it
         if page.first < second if page.seconds else page.rows > 0:
             low, low_seen = wanted + 1, True

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 
 from etl.coverage import Span
-from etl.walk.knowledge import Page
+from etl.walk.knowledge import PlacedPage
 
 
 class Search:
@@ -71,7 +71,7 @@ class Search:
         wanted = max((high or 0) - max(stride, 1), 0)
         return wanted, wanted
 
-    def observe(self, page: Page, *, at_start: bool) -> None:
+    def observe(self, page: PlacedPage, *, at_start: bool) -> None:
         """Learn from a page that did not close the hole; ``at_start`` if no row comes before it."""
         index = bisect_left(page.seconds, self.lower)
         behind = page.start + page.rows

@@ -13,7 +13,7 @@ from collections.abc import Generator
 from typing import Final, NamedTuple
 
 from etl.coverage import Span
-from etl.walk.knowledge import Knowledge, Page, Reply, Task
+from etl.walk.knowledge import Knowledge, PlacedPage, Task, TaskReply
 from etl.walk.planner import Lookup, PageRequest, Request, page_reaching_furthest
 
 TIE_ROUNDS: Final = 20
@@ -56,7 +56,7 @@ def cross_tie(known: Knowledge, second: int, begin: int) -> Task:
 
 def _read_tie(  # noqa: PLR0911 - each return is one way for a reading to fail
     known: Knowledge, second: int, begin: int
-) -> Generator[Request, Reply, _Reading | None]:
+) -> Generator[Request, TaskReply, _Reading | None]:
     """Read the group once, with overlapping pages from before its first row to after its last."""
     overlap = max(known.overlap, known.page_size // 8)
     page = yield from _find_begin(known, second, begin, overlap)
@@ -77,12 +77,12 @@ def _read_tie(  # noqa: PLR0911 - each return is one way for a reading to fail
         if request is None:
             return None
         reply = yield request
-        if not isinstance(reply, Page):
+        if not isinstance(reply, PlacedPage):
             return None
         if not reply.rows or reply.start + reply.rows <= behind:
             # The list seems to end with the group: confirmed if no row comes after it.
             reply = yield PageRequest(behind + 1, 1)
-            if isinstance(reply, Page) and not reply.rows:
+            if isinstance(reply, PlacedPage) and not reply.rows:
                 return _Reading(begin, behind, frozenset(token_ids))
             return None
         if second not in reply.seconds:
@@ -93,13 +93,13 @@ def _read_tie(  # noqa: PLR0911 - each return is one way for a reading to fail
 
 def _find_begin(
     known: Knowledge, second: int, begin: int, overlap: int
-) -> Generator[Request, Reply, Page | None]:
+) -> Generator[Request, TaskReply, PlacedPage | None]:
     """The page with the first row of the group, and the row before it if there is one."""
     wanted = max(begin - 1, 0)
     for attempt in range(1, TIE_ROUNDS):
         request = page_reaching_furthest(wanted, known.page_size, barriers=known.barriers)
         page = (yield request) if request is not None else None
-        if request is None or not isinstance(page, Page) or not page.seconds:
+        if request is None or not isinstance(page, PlacedPage) or not page.seconds:
             return None
         if page.first >= second and page.start > 0:
             wanted = max(0, request.start - overlap * attempt)
@@ -112,7 +112,7 @@ def _find_begin(
     return None
 
 
-def _ids_of(page: Page, second: int) -> list[str]:
+def _ids_of(page: PlacedPage, second: int) -> list[str]:
     return [
         token_id
         for value, token_id in zip(page.seconds, page.token_ids, strict=True)

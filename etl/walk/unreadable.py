@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Final
 
 from etl.coverage import POSITIVE_INFINITY, Span
-from etl.walk.knowledge import Knowledge, Page, Reply, Task, WalkStuck
+from etl.walk.knowledge import Knowledge, PlacedPage, Task, TaskReply, WalkStuck
 from etl.walk.planner import PageRequest, Request, aligned_blocks, page_beginning_soonest
 
 FAILURES_THAT_MEAN_OUTAGE: Final = 6
@@ -24,7 +24,7 @@ def isolate(known: Knowledge, request: PageRequest) -> Task:
     while stack:
         block = stack.pop()
         page = yield block
-        if isinstance(page, Page):
+        if isinstance(page, PlacedPage):
             readable = True
         elif block.size == 1:
             found.append(block.start)
@@ -43,7 +43,7 @@ def isolate(known: Knowledge, request: PageRequest) -> Task:
     if found and not readable:
         neighbour = yield PageRequest(max(found[0], 1), 1, probe=True)
         beyond_them = yield PageRequest(found[-1] + 2, 1, probe=True)
-        if not isinstance(neighbour, Page) and not isinstance(beyond_them, Page):
+        if not isinstance(neighbour, PlacedPage) and not isinstance(beyond_them, PlacedPage):
             raise _outage()
     known.barriers = {b for b in known.barriers if not start <= b < end} | set(found)
 
@@ -62,7 +62,7 @@ def step_around(known: Knowledge, hole: Span, end: int) -> Task:
         if behind - 1 in known.barriers and behind != ahead[0]:
             continue  # one of several adjacent ones
         again = yield PageRequest(behind + 1, 1, probe=True)
-        if isinstance(again, Page):
+        if isinstance(again, PlacedPage):
             known.barriers.discard(behind)  # the list has moved, and with it the row
             return
         run = 1
@@ -70,13 +70,13 @@ def step_around(known: Knowledge, hole: Span, end: int) -> Task:
             run += 1
         request = page_beginning_soonest(behind + run, known.page_size, known.barriers)
         page = yield request
-        if not isinstance(page, Page):
+        if not isinstance(page, PlacedPage):
             yield from isolate(known, request)
             return
         # No page that proves anything begins earlier.  The rows between are read nevertheless.
         for block in aligned_blocks(behind + run, request.start, known.page_size):
             between = yield block
-            if not isinstance(between, Page):
+            if not isinstance(between, PlacedPage):
                 yield from isolate(known, block)  # one more: search again
                 return
         if known.settled.contains(hole.lower):
@@ -94,18 +94,18 @@ def step_around(known: Knowledge, hole: Span, end: int) -> Task:
 def _give_up_newest(known: Knowledge, hole: Span, unreadable: int) -> Task:
     """No row comes after the unreadable one, unless the list has grown meanwhile."""
     newest = yield PageRequest(1, 1, descending=True, probe=True)
-    readable = isinstance(newest, Page) and bool(newest.seconds)
-    upper = newest.first + 1 if isinstance(newest, Page) and readable else POSITIVE_INFINITY
+    readable = isinstance(newest, PlacedPage) and bool(newest.seconds)
+    upper = newest.first + 1 if isinstance(newest, PlacedPage) and readable else POSITIVE_INFINITY
     known.give_up(Span(hole.lower, max(upper, hole.lower + 1)), "unreadable", unreadable)
 
 
-def prove_end_with_less(request: PageRequest) -> Generator[Request, Reply, bool]:
+def prove_end_with_less(request: PageRequest) -> Generator[Request, TaskReply, bool]:
     """The newest page holds an unreadable row: prove the end of the list with fewer rows.  False
     if the newest row itself cannot be read, because then nothing can prove what comes after."""
     size = request.size // 2
     while size:
         page = yield PageRequest(1, size, descending=True, probe=True)
-        if isinstance(page, Page):
+        if isinstance(page, PlacedPage):
             return True
         size //= 2
     return False

@@ -29,7 +29,7 @@ from etl.coverage import (
     page_span,
 )
 from etl.walk.close import close_hole
-from etl.walk.knowledge import Hole, Knowledge, Page, Reply, Task, WalkStuck
+from etl.walk.knowledge import Hole, Knowledge, PlacedPage, Task, TaskReply, WalkStuck
 from etl.walk.lane import Lane, NewestLane
 from etl.walk.locate import find_begin, spread_lanes
 from etl.walk.planner import (
@@ -171,7 +171,7 @@ class Walk:
         self._outstanding.remove(request)
         if rows.total_count is not None:
             known.total_count = rows.total_count
-        page = Page(
+        page = PlacedPage(
             known.start_of(request, count),
             count,
             [math.floor(position) for position, _ in placed],
@@ -251,11 +251,11 @@ class Walk:
         begins = lower == self.target.lower or self._from_checkpoint.contains(lower - 1)
         return begins and lower != NEGATIVE_INFINITY and lower not in self._located
 
-    def _answer_task(self, reply: Reply) -> None:
+    def _answer_task(self, reply: TaskReply) -> None:
         self._task_asked = None
         self._advance(reply)
 
-    def _advance(self, reply: Reply) -> None:
+    def _advance(self, reply: TaskReply) -> None:
         """Run the current task until it wants something; when it ends, start the next one."""
         while self._tasks:
             try:
@@ -295,7 +295,7 @@ class Walk:
             lane.done = left <= known.page_size - known.overlap
         return lane.asked is None and not lane.done
 
-    def _after_sweep_page(self, request: PageRequest, page: Page) -> None:
+    def _after_sweep_page(self, request: PageRequest, page: PlacedPage) -> None:
         if not self._first_page_known:
             self._after_first_page(request, page)
             return
@@ -317,7 +317,7 @@ class Walk:
             if not closed:
                 self._tasks.append(close_hole(known, previous[0], previous[1]))
 
-    def _after_first_page(self, request: PageRequest, page: Page) -> None:
+    def _after_first_page(self, request: PageRequest, page: PlacedPage) -> None:
         """Learn the page size and the length of the list, and divide it into lanes."""
         known = self._known
         is_short = page.rows < request.size and page.rows < (known.total_count or 0)
