@@ -29,8 +29,6 @@ from tests.support.history import (
 )
 from tests.support.job import Job, tell
 
-pytestmark = pytest.mark.usefixtures("no_retry_waits")
-
 KINDS: dict[str, dict[str, Any]] = {
     "quiet": {},
     "churn": {"churn": 0.5},
