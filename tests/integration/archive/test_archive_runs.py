@@ -211,9 +211,15 @@ def test_a_disk_that_fills_up_publishes_nothing(kept: Kept) -> None:
         "from etl.cli import main\n"
         "main(['sync', '--json'])\n"
     )
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": str(ROOT),
+        # Bytecode cut off at the limit would break every later import of it.
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
     ended = subprocess.run(
         [sys.executable, "-c", program],
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)} | kept.job.environment(),
+        env=environment | kept.job.environment(),
         check=False,
         capture_output=True,
         text=True,
