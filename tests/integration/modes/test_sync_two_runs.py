@@ -41,14 +41,17 @@ def wait_for_pages(job: Job, pages: int) -> None:
 
 
 def fall_asleep(job: Job, pid: int) -> None:
-    """Stop the process where it holds no transaction open: it sleeps between two of them."""
-    in_transaction = (
+    """Stop the process where it holds no transaction open: it sleeps between two of them.
+
+    In the middle of a COPY its backend is active and not "in transaction", and holds locks too.
+    """
+    at_work = (
         "select count(*) as n from pg_stat_activity where datname = current_database() "
-        "and pid <> pg_backend_pid() and state ~ 'in transaction'"
+        "and pid <> pg_backend_pid() and state <> 'idle'"
     )
     while True:
         os.kill(pid, signal.SIGSTOP)
-        if not job.query(in_transaction)[0]["n"]:
+        if not job.query(at_work)[0]["n"]:
             return
         os.kill(pid, signal.SIGCONT)
 
