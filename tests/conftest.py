@@ -26,11 +26,12 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
 from psycopg import sql
+
+from tests.support.databases import with_database
 
 SCHEMA = "kaltura"
 TEMPLATE = "template_kaltura"
@@ -236,11 +237,6 @@ def chromium_program() -> str:
     program = shutil.which("chromium")
     assert program is not None, "mark the test with chromium: it is left out where there is none"
     return program
-
-
-def with_database(url: str, database: str) -> str:
-    """Return ``url`` with another database's name."""
-    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
 
 
 def _connect(url: str) -> closing[psycopg.Connection[tuple[object, ...]]]:

@@ -34,7 +34,7 @@ class SegmentHead(msgspec.Struct, frozen=True, kw_only=True):
     partner_id: int
     run_id: int
     call: Call
-    """``pages`` were staged together as pages; ``lookup``: one answer to a look-up by id."""
+    """``pages`` were staged together as pages; ``lookup``: one answer to a lookup by id."""
     range: str
     """The int8range of seconds that the run takes tokens from: ``(,)`` unless a backfill."""
     absence_grace_seconds: float
@@ -44,7 +44,7 @@ class SegmentHead(msgspec.Struct, frozen=True, kw_only=True):
 class ReplyHead(msgspec.Struct, frozen=True, kw_only=True):
     """The line before a body: what was asked, when, and what the reply proves.
 
-    ``asked`` are the ids of a look-up, else None; ``open_only`` marks a page of the list of open
+    ``asked`` are the ids of a lookup, else None; ``open_only`` marks a page of the list of open
     tokens.  ``span`` is the int8range that the page proved; ``sha256`` and ``body_bytes`` are of
     the body.
     """

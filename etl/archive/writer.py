@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 def open_recorder(address: str, database: Database, *, absence_grace: timedelta) -> Recorder:
-    """The recorder of an archive; ``absence_grace`` is that of the run's look-ups.
+    """The recorder of an archive; ``absence_grace`` is that of the run's lookups.
 
     Raises ConfigurationError for an invalid address; sends no request yet.
     """
@@ -103,7 +103,7 @@ class Recorder:
     def record(self, run: OpenRun, pages: Sequence[Page], *, lookup: bool) -> None:
         """Keep pages (their ``seq`` set) that are staged next, in one transaction.
 
-        ``lookup``: the one page is an answer to a look-up by id.  What was recorded and is not in
+        ``lookup``: the one page is an answer to a lookup by id.  What was recorded and is not in
         ``sync_page`` afterwards was not staged.  Raises ArchiveUnavailable; the run then fails
         without publishing.
         """

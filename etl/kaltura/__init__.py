@@ -4,7 +4,7 @@
 leaves this package as an error is an ``EtlError`` whose text contains no secret.
 
     service         open_service, ServiceSettings, Probe      the entry point
-    upload_token    UploadTokens, PageReply                   pages, look-ups by id
+    upload_token    UploadTokens, PageReply                   pages, lookups by id
     login, session  logging in; one session for all threads, renewed in time
     ks              session strings: KS v2 made here, v1 read
     retry           the one policy: attempts, waits, Retry-After, budget, interruption

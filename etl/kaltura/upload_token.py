@@ -1,4 +1,4 @@
-"""``uploadToken.list``: pages in createdAt order, and look-ups by id."""
+"""``uploadToken.list``: pages in createdAt order, and lookups by id."""
 
 from __future__ import annotations
 

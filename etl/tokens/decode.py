@@ -52,6 +52,10 @@ class _CleanRow(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename="ca
     auto_finalize: bool | None = None
 
 
+_TEXT_FIELDS: Final = (
+    *("user_id", "file_name", "file_size", "uploaded_file_size", "upload_url"),
+    *("attached_object_type", "attached_object_id"),
+)
 _PARTS: Final = 8
 _CLEAN_ROW_BYTES_MAX: Final = 16_384
 _CLEAN_ID_CHARACTERS_MAX: Final = TOKEN_ID_BYTES_MAX // 4
@@ -126,45 +130,40 @@ def _read_clean(
         return None
     if not columns:
         return [], []
-    ids, partners, statuses, created, _, updated, *texts, auto_finalize = columns
-    users, names, sizes, uploaded, urls, types, attached = texts
+    sent = dict(zip(_CleanRow.__struct_fields__, columns, strict=True))
+    ids, partners, created, updated = (
+        sent[name] for name in ("id", "partner_id", "created_at", "updated_at")
+    )
+    texts = [sent[name] for name in _TEXT_FIELDS]
+    sizes, uploaded = sent["file_size"], sent["uploaded_file_size"]
     page = b"".join(rows)
     if (
         max(map(len, rows)) > _CLEAN_ROW_BYTES_MAX
-        or "\0" in "".join(filter(None, chain(ids, users, names, urls, types, attached)))
+        or "\0" in "".join(filter(None, chain(ids, *texts)))
         or partners.count(partner_id) != len(rows)
         or max(created) > soon
         or max(filter(None, updated), default=soon) > soon
         or max(map(len, ids)) > _CLEAN_ID_CHARACTERS_MAX
         or not all(ids)
         or any(map(str.isspace, ids))
-        or "@" in "".join(filter(None, urls))
+        or "@" in "".join(filter(None, sent["upload_url"]))
         or not _are_digits(sizes)
         or not _are_digits(uploaded)
-        or not _have_no_duplicate_key(page, len(rows), texts, (updated, auto_finalize))
+        or not _have_no_duplicate_key(page, len(rows), texts, (updated, sent["auto_finalize"]))
     ):
         return None
     try:
-        file_sizes = _convert(sizes, list[_Size | None], strict=False)
-        uploaded_sizes = _convert(uploaded, list[_Size | None], strict=False)
+        loaded = sent | {
+            "token_id": ids,
+            "file_size_bytes": _convert(sizes, list[_Size | None], strict=False),
+            "uploaded_size_bytes": _convert(uploaded, list[_Size | None], strict=False),
+            "created_at": _convert(created, list[datetime], strict=False),
+            "updated_at": _convert(updated, list[datetime | None], strict=False),
+            "extra": repeat(None, len(rows)),
+        }
     except msgspec.ValidationError:
         return None
-    values = zip(
-        ids,
-        users,
-        statuses,
-        names,
-        file_sizes,
-        uploaded_sizes,
-        _convert(created, list[datetime], strict=False),
-        _convert(updated, list[datetime | None], strict=False),
-        types,
-        attached,
-        auto_finalize,
-        urls,
-        repeat(None, len(rows)),
-        strict=True,
-    )
+    values = zip(*[loaded[name] for name in TOKEN_COLUMNS], strict=True)
     return list(map(_new_tuple, repeat(Token), values)), list(created)
 
 

@@ -26,7 +26,7 @@ from psycopg import sql
 from etl.coverage import Coverage
 from etl.run.audit import REJECTED_ALWAYS_ALLOWED, absences_allowed
 from etl.simulator import SimulatorServer
-from tests.conftest import with_database
+from tests.support.databases import with_database
 from tests.support.job import Job, listed
 from tests.support.model import Row
 from tests.support.refusals import (

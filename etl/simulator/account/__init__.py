@@ -1,0 +1,1 @@
+"""The simulated account: its tokens in order, its truth, and how it lives."""

@@ -241,10 +241,6 @@ class Account:
         with self.lock:
             return bisect_left(self._mutation_requests, number)
 
-    def listed_at(self, mark: int) -> list[tuple[str, int]]:
-        """(id, createdAt) of all tokens that were listed at a mark."""
-        return self.listed_throughout(mark, mark)
-
     def listed_throughout(self, first_mark: int, last_mark: int) -> list[tuple[str, int]]:
         """(id, createdAt) of tokens that were on the list at every moment between two marks."""
         with self.lock:

@@ -1,0 +1,1 @@
+"""What the service answers: sessions, calls, listing, errors, reply faults."""

@@ -1,0 +1,1 @@
+"""The server on a socket: transport, its faults, control requests."""

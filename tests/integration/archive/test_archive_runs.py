@@ -14,7 +14,6 @@ import pytest
 
 from etl.errors import DataRefused, EtlError
 from etl.run.plan import SyncOptions
-from tests.conftest import with_database
 from tests.support.archive import (
     Kept,
     assert_same_dump,
@@ -24,6 +23,7 @@ from tests.support.archive import (
     job_without_archive,
     keeping,
 )
+from tests.support.databases import with_database
 from tests.support.job import ROOT, Job
 
 

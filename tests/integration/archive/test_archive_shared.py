@@ -12,7 +12,6 @@ import pytest
 from etl.errors import ConfigurationError
 from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.schema.revision import migrate
-from tests.conftest import with_database
 from tests.support.archive import (
     Kept,
     Life,
@@ -24,6 +23,7 @@ from tests.support.archive import (
     keeping,
     replay_into,
 )
+from tests.support.databases import with_database
 from tests.support.erasure import KEY, erased
 from tests.support.model import assert_same
 

@@ -14,7 +14,6 @@ import pytest
 
 from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
-from tests.conftest import with_database
 from tests.support.archive import (
     Life,
     archived,
@@ -25,6 +24,7 @@ from tests.support.archive import (
     dump,
     replay_into,
 )
+from tests.support.databases import with_database
 from tests.support.job import Job, tell
 
 NIGHTS = 6
