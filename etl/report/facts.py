@@ -123,8 +123,9 @@ def outcomes_caption(known: Facts) -> Caption:
     return Caption(
         "chart-outcomes",
         "Uploads created each day, by what became of them",
-        f"Stacked bars, one per day, {counted(known.total['started'], 'upload')} in all. The "
-        f"busiest day is {day_in_words(busiest['day'])} with {counted(busiest['started'], 'upload')}.",
+        f"Stacked bars, one per day, {counted(known.total['started'], 'upload')} in all. "
+        f"The busiest day is {day_in_words(busiest['day'])} with "
+        f"{counted(busiest['started'], 'upload')}.",
     )
 
 
