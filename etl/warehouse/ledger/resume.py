@@ -25,8 +25,6 @@ ASCENDING: Final = '{"orderBy":"+createdAt"}'
 """``sync_page.filter`` of a page of the whole list, oldest first."""
 RESUMABLE_FOR: Final = timedelta(days=7)
 """How long a run that did not publish may be resumed (maximum of ETL_RESUME_WINDOW)."""
-
-
 _COUNTERS: Final = tuple(each.name for each in fields(WalkCounts))
 _CLOCK_SLACK: Final = timedelta(minutes=1)
 

@@ -31,7 +31,7 @@ from etl.tokens.token import (
 )
 from etl.warehouse.engine import copy_rows, transaction
 from etl.warehouse.ledger.lease import fence
-from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.ledger.run import OpenRun, WalkCounts
 from etl.warehouse.load.compare import SQL_TYPES, Differences, compare_batch, json_of
 from etl.warehouse.load.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
 from etl.warehouse.schema.database import Database
@@ -110,7 +110,7 @@ def stage_batch(
                 absence_row(run, token_id, created_at, "missing", observed_at)
                 for token_id, created_at in found.missing
             ]
-        _save(
+        counts = _save(
             connection,
             database,
             run,
@@ -123,7 +123,7 @@ def stage_batch(
             requests=requests,
             retries=retries,
         )
-    _count(run, pages, rows, rejected)
+    _count(run, pages, counts)
     walk.memory.remember(pages)
     walk.coverage, walk.open_coverage, walk.holes = coverage, open_coverage, holes
 
@@ -147,9 +147,9 @@ def stage_lookup(database: Database, run: OpenRun, page: Page, *, absence_grace:
             # A lagging replica may not have a young token yet.
             if created_at <= received_at - absence_grace
         ]
-        _save(connection, database, run, [page], rows=rows, rejected=rejected)
+        counts = _save(connection, database, run, [page], rows=rows, rejected=rejected)
         unreject_twins(connection, database, run, seen)
-    _count(run, [page], rows, rejected)
+    _count(run, [page], counts)
 
 
 def present_row(run: OpenRun, seen: Seen, *, from_lookup: bool) -> tuple[object, ...]:
@@ -190,8 +190,8 @@ def _save(
     rows: list[tuple[object, ...]],
     rejected: Sequence[Rejected],
     **values: Any,
-) -> None:
-    """Write everything that outlives the transaction, the fence first."""
+) -> WalkCounts:
+    """Write everything that outlives the transaction, the fence first; returns the new counts."""
     tables = database.tables
     counts = run.walk.counts.plus(pages, staged=len(rows), rejected=len(rejected))
     fence(
@@ -226,14 +226,13 @@ def _save(
     if rows:
         staging = tables.upload_token_staging
         copy_rows(connection, sql.Identifier(database.schema, staging.name), _STAGING_COLUMNS, rows)
+    return counts
 
 
-def _count(
-    run: OpenRun, pages: Sequence[Page], rows: Sequence[object], rejected: Sequence[Rejected]
-) -> None:
-    """Update the counters in memory after the commit."""
+def _count(run: OpenRun, pages: Sequence[Page], counts: WalkCounts) -> None:
+    """Update the walk in memory after the commit."""
     walk = run.walk
-    walk.counts = walk.counts.plus(pages, staged=len(rows), rejected=len(rejected))
+    walk.counts = counts
     walk.oldest_page_at = walk.oldest_with(pages)
     walk.next_seq = max([walk.next_seq, *[page.seq + 1 for page in pages if page.seq is not None]])
 
