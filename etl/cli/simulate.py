@@ -18,7 +18,21 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--partner-id", type=int, help="Default 102, or the partner id in FILE.")
 @click.option("--admin-secret", help="Default: that of the recorded account.")
-@click.option("--latency-ms", type=click.FloatRange(min=0), default=0.0)
+@click.option(
+    "--latency-ms", type=click.FloatRange(min=0), default=0.0, help="Delay of each reply."
+)
+@click.option(
+    "--row-latency-ms",
+    type=click.FloatRange(min=0),
+    default=0.0,
+    help="Further delay for each row of a reply.",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Work on at most N requests at a time; 0 for any number.",
+)
 @click.option("--page-cap", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option(
     "--churn-delete", type=click.FloatRange(min=0), default=0.0, help="Events per request."
@@ -130,6 +144,8 @@ def _make_server(options: dict[str, Any]) -> Any:
         port=options["port"],
         seed=seed,
         latency_seconds=options["latency_ms"] / 1000,
+        row_latency_seconds=options["row_latency_ms"] / 1000,
+        workers=options["workers"],
         page_cap=options["page_cap"],
         shuffle_ties=options["shuffle_ties"],
         churn=churn,

@@ -32,3 +32,5 @@ class HttpReply:
     body: bytes
     status: int = 200
     headers: list[tuple[str, str]] = field(default_factory=list)
+    rows: int = 0
+    """Tokens in the body, on which the time that the reply takes may depend."""

@@ -22,6 +22,7 @@ from etl.simulator import (
     generate_account,
 )
 from etl.simulator.api.ks import mint_v1, mint_v2, parse_privileges
+from etl.simulator.message import HttpReply
 
 
 @pytest.fixture
@@ -121,6 +122,42 @@ def test_many_connections_are_answered_at_once(server: SimulatorServer, ks: str)
         thread.join()
     assert counts == [100] * 16
     assert time.monotonic() - started < 16 * 0.1
+
+
+class Waits(threading.Event):
+    """Takes the place of waiting: how long each reply takes, and how many are worked on at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+        self.at_once = self.most_at_once = 0
+        self.lock = threading.Lock()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        with self.lock:
+            self.at_once += 1
+            self.most_at_once = max(self.most_at_once, self.at_once)
+            self.seconds.append(timeout or 0.0)
+        super().wait(0.01)
+        with self.lock:
+            self.at_once -= 1
+        return False
+
+
+def test_a_reply_takes_its_time_and_that_of_its_rows(server: SimulatorServer) -> None:
+    server.configure(latency_ms=150, row_latency_ms=0.8, workers=2)
+    waits = Waits()
+
+    def take(rows: int) -> None:
+        server.service.take_time(HttpReply(b"", rows=rows), waits)
+
+    threads = [threading.Thread(target=take, args=(rows,)) for rows in (0, 1, 500, 500)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(waits.seconds) == pytest.approx([0.15, 0.1508, 0.55, 0.55])
+    assert waits.most_at_once == 2
 
 
 def test_requests_may_come_in_pieces_and_pipelined(server: SimulatorServer, ks: str) -> None:

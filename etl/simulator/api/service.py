@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from etl.simulator.account.life import Life
@@ -66,6 +68,9 @@ class Service:
         self.rate_limit: tuple[int, float] | None = None
         """(calls, seconds): calls of one action beyond that number in the window are blocked."""
         self.latency_seconds = 0.0
+        self.row_latency_seconds = 0.0
+        self.workers: threading.Semaphore | None = None
+        """How many requests are worked on at a time; None for any number."""
         self.keep_ids = keep_ids
         self._seed = seed
         self._life: Life | None = None
@@ -99,6 +104,8 @@ class Service:
         self,
         *,
         latency_ms: float | None = None,
+        row_latency_ms: float | None = None,
+        workers: int | None = None,
         page_cap: int | None = None,
         shuffle_ties: bool | None = None,
         poison: list[str] | None = None,
@@ -109,11 +116,16 @@ class Service:
     ) -> None:
         """Change settings while it runs; what is None stays as it is.
 
-        ``rate_limit`` is (calls, seconds), (0, 0) for none; ``upload_url`` "" for none.
+        ``rate_limit`` is (calls, seconds), (0, 0) for none; ``upload_url`` "" for none;
+        ``workers`` 0 for any number.
         """
         with self.account.lock:
             if latency_ms is not None:
                 self.latency_seconds = latency_ms / 1000
+            if row_latency_ms is not None:
+                self.row_latency_seconds = row_latency_ms / 1000
+            if workers is not None:
+                self.workers = threading.Semaphore(workers) if workers else None
             if page_cap is not None:
                 if page_cap < 1:
                     raise ValueError("the page cap must be at least 1")
@@ -167,7 +179,16 @@ class Service:
             self.log.append(record)
             if self.churn is not None and position in ("list", "idIn"):
                 self.churn.happen(self.account, record)
-        return HttpReply(body, headers=headers), fault
+        return HttpReply(body, headers=headers, rows=record.rows or 0), fault
+
+    def take_time(self, reply: HttpReply, closed: threading.Event) -> None:
+        """Wait for as long as a reply takes, or until ``closed``.
+
+        With ``workers``, requests beyond their number wait for one: so a reply takes the longer,
+        the more requests are in flight, and more of them at a time gain nothing.
+        """
+        with self.workers or nullcontext():
+            closed.wait(self.latency_seconds + self.row_latency_seconds * reply.rows)
 
     def _call(
         self, info: RequestInfo, record: RequestRecord, fault: Fault | None, now: float

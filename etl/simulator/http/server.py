@@ -32,8 +32,9 @@ class SimulatorServer:
     """Serves one account (and other partners' if given) until closed.
 
     ``port`` 0 takes a free one; ``clock`` is the time that sessions are checked against;
-    ``latency_seconds`` is waited before each reply leaves, after its content was fixed; with
-    ``tls`` it speaks HTTPS.  Use it as a context manager.
+    ``latency_seconds``, and ``row_latency_seconds`` for each of its rows, are waited before a reply
+    leaves, after its content was fixed, for at most ``workers`` requests at a time (0: any number);
+    with ``tls`` it speaks HTTPS.  Use it as a context manager.
     """
 
     def __init__(
@@ -44,6 +45,8 @@ class SimulatorServer:
         port: int = 0,
         seed: int = 0,
         latency_seconds: float = 0.0,
+        row_latency_seconds: float = 0.0,
+        workers: int = 0,
         page_cap: int = 500,
         shuffle_ties: bool = False,
         churn: Churn | None = None,
@@ -74,6 +77,8 @@ class SimulatorServer:
         self._thread: threading.Thread | None = None
         self.configure(
             latency_ms=latency_seconds * 1000,
+            row_latency_ms=row_latency_seconds * 1000,
+            workers=workers,
             page_cap=page_cap,
             shuffle_ties=shuffle_ties,
             poison=list(poison),
@@ -214,7 +219,7 @@ class _Connection(BaseHTTPRequestHandler):
         )
         owner = self.server.owner
         reply, fault = owner.answer(request)
-        self.server.closed.wait(owner.service.latency_seconds)
+        owner.service.take_time(reply, self.server.closed)
         date = owner.service.clock()
         if fault is None:
             keep_alive = not self.close_connection
