@@ -15,6 +15,13 @@ import click
 @click.option(
     "--tokens", type=click.IntRange(min=0), help="Generate an account of this many tokens."
 )
+@click.option(
+    "--kind",
+    type=click.Choice(["mixed", "plain", "hostile", "odd"]),
+    default="mixed",
+    show_default=True,
+    help="What the names and rows of a generated account look like.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--partner-id", type=int, help="Default 102, or the partner id in FILE.")
 @click.option("--admin-secret", help="Default: that of the recorded account.")
@@ -115,7 +122,9 @@ def _make_server(options: dict[str, Any]) -> Any:
             account = account_from_file(options["account_file"], partner_id=options["partner_id"])
         else:
             partner_id = options["partner_id"] if options["partner_id"] is not None else 102
-            account = generate_account(options["tokens"], seed=seed, partner_id=partner_id)
+            account = generate_account(
+                options["tokens"], seed=seed, kind=options["kind"], partner_id=partner_id
+            )
     except OSError as exc:
         raise click.UsageError(
             f"{options['account_file']} cannot be read: {exc.strerror or exc}."

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import random
+import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,16 @@ import pytest
 from etl.simulator import Account, Churn, Life, account_from_file, generate_account
 from etl.simulator.account.token_line import ORDER_BITS, Token, TokenLine
 from etl.simulator.api.call import RequestRecord
+from etl.tokens.row import read_row
+from etl.tokens.token import Token as TokenRow
+
+PLAIN_NAME = re.compile(r"[A-Z][A-Za-z ]+ [0-9]+\.[a-z0-9]+")
+PLAIN_ROW = re.compile(
+    rb'\{"id":"[^"]+","partnerId":102(,"userId":"[^"]+")?,"status":[0-6],"fileName":"(\\.|[^"\\])*"'
+    rb'(,"fileSize":"[0-9]+")?(,"uploadedFileSize":"[0-9]+")?,"createdAt":[0-9]+,"updatedAt":[0-9]+'
+    rb',"autoFinalize":(true|false)(,"attachedObjectType":"entry","attachedObjectId":"[^"]+")?'
+    rb',"objectType":"KalturaUploadToken"\}'
+)
 
 
 def token(number: int, created_at: int) -> Token:
@@ -178,6 +190,28 @@ def test_a_generated_account_is_realistic() -> None:
     seconds = [row["createdAt"] for row in rows]
     assert 20 < max(seconds.count(one) for one in random.Random(1).sample(seconds, 2_000)) < 100
     assert all(row["createdAt"] <= row["updatedAt"] for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "unusual_names", "unusual_rows"),
+    [("plain", 0, 0), ("hostile", 1 / 8, 0), ("odd", 0.02 / 12, 0.02)],
+)
+def test_a_kind_of_account_has_its_share_of_odd_names_and_rows(
+    kind: str, unusual_names: float, unusual_rows: float
+) -> None:
+    account = generate_account(20_000, seed=4, kind=kind)
+    bodies = [one.body for one in account.line]
+    rows = [json.loads(body) for body in bodies]
+    odd = [row for row in rows if not PLAIN_NAME.fullmatch(row["fileName"] or "")]
+    assert len(odd) == pytest.approx(20_000 * unusual_names, rel=0.2)
+    unusual = [body for body in bodies if not PLAIN_ROW.fullmatch(body)]
+    assert len(unusual) == pytest.approx(20_000 * unusual_rows, rel=0.2)
+    for index, body in enumerate(unusual):
+        outcome, position, _ = read_row(
+            body, row_index=index, partner_id=102, now_second=datetime.now(UTC).timestamp()
+        )
+        assert isinstance(outcome, TokenRow)
+        assert isinstance(position, int)
 
 
 def test_hostile_churn_deletes_only_what_was_read() -> None:

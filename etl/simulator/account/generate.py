@@ -13,29 +13,14 @@ import msgspec
 
 from etl.simulator.account.account import Account
 from etl.simulator.account.encode import encode_json, encode_token
+from etl.simulator.account.kinds import KINDS, NAMES, mixed_name, sometimes_unusual
 
 DEFAULT_NOW = 1_767_571_200
 """2026-01-05 00:00:00 UTC: "now" of a generated account, so that a seed gives the same bytes."""
 
 DAY = 86_400
 USERS = 300
-
-ODD_NAMES: tuple[str | None, ...] = (
-    "party \U0001f389 time.mp4",
-    "\u00e9\u4e2d\u6587 \u05d0.mp4",
-    "\u202egnp.exe\u202c \u05de\u05e1\u05de\u05da.pdf",
-    "nul \x00 end.mp4",
-    "ctl \x01\x02\t\n\x7f end.mp4",
-    "",
-    None,  # an explicit null: the name is not valid UTF-8
-    "</script> \" \\ / & ' <b>.mp4",
-    "\u00e9" * 127,
-    "  leading and trailing  ",
-    "\U0001d54c\U0001d55f\U0001d55a.mov",
-    "line\u2028separator.mp4",
-)
-_EXTENSIONS = ("mp4", "mov", "mkv", "pdf", "srt", "mp3", "jpg", "webm")
-_WORDS = ("Lecture", "Seminar", "Lab", "Interview", "Town hall", "Demo", "Clip", "Exam review")
+KNOWN_STATUSES = range(7)
 
 
 def account_from_file(
@@ -79,6 +64,7 @@ def generate_account(
     tokens: int,
     *,
     seed: int = 0,
+    kind: str = "mixed",
     partner_id: int = 102,
     now: int = DEFAULT_NOW,
     open_share: float = 0.15,
@@ -88,10 +74,13 @@ def generate_account(
 
     Uploads come in working hours and in batches (ties of up to 40 per second), about 2,000 per day
     at the end; most are closed, some failed, and ``open_share`` of them never got further than
-    pending, partial or full.  One in 200 has an odd name.
+    pending, partial or full.  ``kind`` is one of ``KINDS``; in a mixed account one in 200 has an
+    odd name.
     ``clock`` is the account's own time and starts at ``now``, running with the machine's, unless
     given.
     """
+    if kind not in KINDS:
+        raise ValueError(f"there is no kind of account {kind!r}; use one of {', '.join(KINDS)}")
     if clock is None:
         started = time.monotonic()
 
@@ -104,7 +93,7 @@ def generate_account(
     gc.disable()
     try:
         rng = random.Random(f"{seed}/account")  # noqa: S311 (repeatable by design)
-        account.load(_bodies(tokens, rng, account, now, open_share))
+        account.load(_bodies(tokens, rng, account, now, open_share, kind))
     finally:
         if was_enabled:
             gc.enable()
@@ -127,10 +116,11 @@ def upload_times(count: int, rng: random.Random, now: int) -> list[int]:
 
 
 def _bodies(
-    count: int, rng: random.Random, account: Account, now: int, open_share: float
+    count: int, rng: random.Random, account: Account, now: int, open_share: float, kind: str
 ) -> Iterator[tuple[str, int, int, str | None, bytes]]:
     users = [f"user{number}@example.com" for number in range(USERS)]
     user_bodies = [encode_json(user) for user in users]
+    file_name = NAMES[kind]
     for created_at in upload_times(count, rng, now):
         token_id = f"0_{rng.getrandbits(128):032x}"
         at = int(USERS * rng.random() ** 2)
@@ -138,6 +128,8 @@ def _bodies(
         size = int(10 ** (4 + 6 * rng.random()))
         age = now - created_at
         status, uploaded, took = _state(rng, size, age, open_share)
+        if status not in KNOWN_STATUSES and kind != "mixed":
+            status = 6
         parts = [b'{"id":"%s","partnerId":%d' % (token_id.encode(), account.partner_id)]
         if user is not None:
             parts.append(b',"userId":' + user_bodies[at])
@@ -155,7 +147,10 @@ def _bodies(
             entry = rng.getrandbits(40)
             parts.append(b',"attachedObjectType":"entry","attachedObjectId":"0_%010x"' % entry)
         parts.append(b',"objectType":"KalturaUploadToken"}')
-        yield token_id, created_at, status, user, b"".join(parts)
+        body = b"".join(parts)
+        if kind == "odd":
+            body = sometimes_unusual(rng, body)
+        yield token_id, created_at, status, user, body
 
 
 def _state(rng: random.Random, size: int, age: int, open_share: float) -> tuple[int, int, int]:
@@ -176,15 +171,6 @@ def _state(rng: random.Random, size: int, age: int, open_share: float) -> tuple[
     return (6 if draw < 0.9995 else 99), size, took
 
 
-def file_name(rng: random.Random) -> bytes:
-    """A file name as JSON; one in 200 is odd."""
-    if rng.random() < 0.005:
-        return encode_json(rng.choice(ODD_NAMES))
-    word = _WORDS[int(rng.random() * 8)]
-    name = f'"{word} {int(rng.random() * 10_000)}.{_EXTENSIONS[int(rng.random() ** 3 * 8)]}"'
-    return name.encode()
-
-
 def odd_or_plain_name(rng: random.Random) -> dict[str, Any]:
     """``{"fileName": …}`` for a new upload."""
-    return {"fileName": msgspec.json.decode(file_name(rng))}
+    return {"fileName": msgspec.json.decode(mixed_name(rng))}
