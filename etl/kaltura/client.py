@@ -9,16 +9,16 @@ urirestrict, and a session in the URL would land in access logs.
 from __future__ import annotations
 
 import email.utils
+import http.client
 import re
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx2
 import msgspec
 
 from etl.errors import (
@@ -30,17 +30,22 @@ from etl.errors import (
 )
 from etl.kaltura.replies import Reply, session_id_text
 from etl.kaltura.retry import PassingFailure
-from etl.kaltura.transport import RequestDeadline, open_http
+from etl.kaltura.transport import Http, NotConnected, ProxyRefused, environment_proxy
 from etl.process.secrets import Scrubber
 from etl.process.stop import Stop
 from etl.settings.values import service_url as checked_service_url
 
 CLIENT_TAG = "kaltura-etl"
-CONNECT_TIMEOUT_SECONDS = 10.0
 # A page of 500 tokens is 0.2 to 0.5 MB.
 RAW_BYTES_MAX = 32 * 1024 * 1024
 BODY_BYTES_MAX = 64 * 1024 * 1024
-_DECODE_STEP_BYTES = 1024 * 1024
+_UNZIP_STEP_BYTES = 4 * 1024 * 1024
+_HEADERS = {
+    "Content-Type": "application/json",
+    "Accept": "application/json",
+    "Accept-Encoding": "gzip",
+    "User-Agent": CLIENT_TAG,
+}
 _RETRIED_STATUSES = frozenset({408, 425, 429})
 _ERROR_HEADER = re.compile(r"error-\s*([A-Z][A-Z0-9_]{2,63})")
 _PERMANENT_TLS = (
@@ -73,15 +78,8 @@ class KalturaClient:
             raise ConfigurationError(f"{name} {exc}", setting=name) from None
         self.scrubber = scrubber
         self.clock = clock
-        self._deadline = RequestDeadline()
-        self._http = open_http(
-            self.base_url,
-            self._deadline,
-            stop,
-            scrubber,
-            ca_file=ca_file,
-            use_environment_proxies=use_environment_proxies,
-        )
+        proxy = environment_proxy(self.base_url, scrubber) if use_environment_proxies else None
+        self._http = Http(self.base_url, _HEADERS, stop, ca_file=ca_file, proxy=proxy)
 
     def close(self) -> None:
         self._http.close()
@@ -96,38 +94,24 @@ class KalturaClient:
         began = time.monotonic()
         requested_at = self.clock()
         try:
-            with (
-                self._deadline.within(deadline_seconds),
-                self._http.stream(
-                    "POST",
-                    f"{self.base_url}/api_v3/service/{path}?format=1",
-                    content=content,
-                    headers={
-                        "Content-Type": "application/json",
-                        "Accept": "application/json",
-                        "Accept-Encoding": "gzip",
-                        "User-Agent": CLIENT_TAG,
-                    },
-                    timeout=httpx2.Timeout(
-                        deadline_seconds, connect=min(CONNECT_TIMEOUT_SECONDS, deadline_seconds)
-                    ),
-                ) as response,
-            ):
+            with self._http.post(
+                f"/api_v3/service/{path}?format=1", content, deadline_seconds
+            ) as response:
                 _check_status(response)
                 body = _read_body(response)
-                headers = response.headers
-        except httpx2.HTTPError as exc:
-            # The httpx2 error refers to the request, and that to its body with the session: what
-            # leaves this function is raised outside the handler and has neither cause nor context.
+        except (OSError, http.client.HTTPException, NotConnected, ProxyRefused) as exc:
+            # What leaves this function is raised outside the handler and has neither cause nor
+            # context: an error of http.client may hold a part of the reply.
             failure = _transport_error(exc, time.monotonic() - began, deadline_seconds)
         else:
+            headers = response.headers
             return Reply(
                 body=body,
                 requested_at=requested_at,
                 received_at=self.clock(),
                 kaltura_session=session_id_text(headers.get("X-Kaltura-Session")),
                 server_time=_server_time(headers),
-                cached=any(v.startswith("cached-") for v in headers.get_list("X-Kaltura")),
+                cached=any(v.startswith("cached-") for v in headers.get_all("X-Kaltura", ())),
                 error_header=_error_header(headers),
             )
         failure.message = self.scrubber.scrub_foreign(failure.message)
@@ -139,8 +123,8 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _check_status(response: httpx2.Response) -> None:
-    status = response.status_code
+def _check_status(response: http.client.HTTPResponse) -> None:
+    status = response.status
     if status == 200:
         return
     if 300 <= status < 400:
@@ -179,7 +163,7 @@ def _check_status(response: httpx2.Response) -> None:
     )
 
 
-def _redirect_target(response: httpx2.Response) -> str:
+def _redirect_target(response: http.client.HTTPResponse) -> str:
     try:
         host = urlsplit(response.headers.get("Location", "")).hostname
     except ValueError:
@@ -195,44 +179,46 @@ def _proxy_refused(status: int) -> ConfigurationError:
     )
 
 
-def _read_body(response: httpx2.Response) -> bytes:
-    """The decoded body, within the limits; decoded in steps, because of decompression bombs."""
+def _read_body(response: http.client.HTTPResponse) -> bytes:
+    """The decoded body, within the limits."""
     encoding = response.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in {"", "identity", "gzip", "x-gzip"}:
         raise PassingFailure("the reply has an encoding that was not asked for", http_status=200)
-    raw = _bounded(response.iter_raw(), RAW_BYTES_MAX)
-    if encoding in {"", "identity"}:
-        return b"".join(raw)
-    decoded = bytearray()
+    if response.length is None:
+        raw = response.read(RAW_BYTES_MAX + 1)
+    elif response.length <= RAW_BYTES_MAX:
+        raw = response.read()  # with a number, a body that is cut off would be no error
+    else:
+        raise _too_large(RAW_BYTES_MAX)
+    if len(raw) > RAW_BYTES_MAX:
+        raise _too_large(RAW_BYTES_MAX)
+    return raw if encoding in {"", "identity"} else _unzipped(raw)
+
+
+def _unzipped(raw: bytes) -> bytes:
+    """The content of one gzip member.
+
+    A page comes out in one step; of a decompression bomb no more than the limit is unpacked.
+    """
     unzip = zlib.decompressobj(wbits=31)
+    pieces: list[bytes] = []
+    room = BODY_BYTES_MAX
     try:
-        for chunk in raw:
-            rest = chunk
-            while rest:
-                decoded += unzip.decompress(rest, _DECODE_STEP_BYTES)
-                if len(decoded) > BODY_BYTES_MAX:
-                    raise _too_large(BODY_BYTES_MAX)
-                rest = b"" if unzip.eof else unzip.unconsumed_tail
-        # What is still inside the decoder once all input is in.
-        while not unzip.eof and (more := unzip.decompress(b"", _DECODE_STEP_BYTES)):
-            decoded += more
-            if len(decoded) > BODY_BYTES_MAX:
+        while not unzip.eof:
+            piece = unzip.decompress(raw, min(_UNZIP_STEP_BYTES, room + 1))
+            if not piece and not raw:
+                break  # neither more input nor anything left inside the decoder
+            pieces.append(piece)
+            room -= len(piece)
+            if room < 0:
                 raise _too_large(BODY_BYTES_MAX)
+            raw = unzip.unconsumed_tail
         complete = unzip.eof and not unzip.unused_data
     except zlib.error:
         complete = False
     if not complete:
         raise PassingFailure("the reply's gzip data is broken or cut off", http_status=200)
-    return bytes(decoded)
-
-
-def _bounded(chunks: Iterator[bytes], bytes_max: int) -> Iterator[bytes]:
-    total = 0
-    for chunk in chunks:
-        total += len(chunk)
-        if total > bytes_max:
-            raise _too_large(bytes_max)
-        yield chunk
+    return b"".join(pieces)
 
 
 def _too_large(bytes_max: int) -> DataRefused:
@@ -242,12 +228,11 @@ def _too_large(bytes_max: int) -> DataRefused:
     )
 
 
-def _transport_error(exc: httpx2.HTTPError, elapsed: float, deadline_seconds: float) -> EtlError:
-    """Our error for what httpx2 raises; with texts of the system only, never of the request."""
-    if isinstance(exc, httpx2.ProxyError):
-        status = str(exc)[:3]
-        if status.isdigit() and not status.startswith("5"):
-            return _proxy_refused(int(status))
+def _transport_error(exc: Exception, elapsed: float, deadline_seconds: float) -> EtlError:
+    """Our error for what the transport raises; with texts of the system only."""
+    if isinstance(exc, ProxyRefused):
+        if exc.status < 500:
+            return _proxy_refused(exc.status)
         return PassingFailure("the proxy failed", reason="proxy")
     if (tls := _permanent_tls(exc)) is not None:
         return ServiceUnavailable(
@@ -256,21 +241,16 @@ def _transport_error(exc: httpx2.HTTPError, elapsed: float, deadline_seconds: fl
             "of a private authority",
             reason="tls",
         )
-    if isinstance(exc, (httpx2.LocalProtocolError, httpx2.UnsupportedProtocol)):
-        return ServiceUnavailable(
-            f"the request could not be sent ({type(exc).__name__})", reason="transport"
-        )
-    if not isinstance(exc, httpx2.TransportError):
-        return ServiceUnavailable(f"the request failed ({type(exc).__name__})", reason="transport")
-    if isinstance(exc, httpx2.ConnectTimeout):
+    cause = exc.__cause__ if isinstance(exc, NotConnected) else exc
+    if isinstance(exc, NotConnected) and isinstance(cause, TimeoutError):
         text = f"no connection to the service within {elapsed:.0f} s"
-    elif isinstance(exc, httpx2.TimeoutException):
+    elif isinstance(exc, NotConnected):
+        text = f"no connection to the service ({_os_text(cause)})"
+    elif isinstance(exc, TimeoutError):
         text = f"no complete reply within {deadline_seconds:.0f} s"
-    elif isinstance(exc, httpx2.ConnectError):
-        text = f"no connection to the service ({_os_text(exc)})"
     else:
         text = f"the connection broke during the request ({_os_text(exc)})"
-    return PassingFailure(text, reason="transport", transport=type(exc).__name__)
+    return PassingFailure(text, reason="transport", transport=type(cause).__name__)
 
 
 def _permanent_tls(exc: BaseException) -> str | None:
@@ -285,12 +265,13 @@ def _permanent_tls(exc: BaseException) -> str | None:
     return None
 
 
-def _os_text(exc: httpx2.HTTPError) -> str:
-    text = str(exc).strip()
+def _os_text(exc: BaseException | None) -> str:
+    """The system's text.  Those of http.client may repeat what the server sent."""
+    text = str(exc).strip() if isinstance(exc, OSError) else ""
     return text[:120] if text.isprintable() and text else type(exc).__name__
 
 
-def _retry_after(headers: httpx2.Headers) -> float | None:
+def _retry_after(headers: http.client.HTTPMessage) -> float | None:
     """Seconds that the server asks to wait: a number, or a date by its own clock."""
     value = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d{1,9}", value):
@@ -302,7 +283,7 @@ def _retry_after(headers: httpx2.Headers) -> float | None:
     return max(0.0, until - (time.time() if now is None else now))
 
 
-def _server_time(headers: httpx2.Headers) -> float | None:
+def _server_time(headers: http.client.HTTPMessage) -> float | None:
     """Unix seconds by the server's clock: PHP's own in X-Kaltura-Session, else the Date header."""
     session = session_id_text(headers.get("X-Kaltura-Session"))
     if session is not None:
@@ -319,8 +300,8 @@ def _http_date(value: str) -> float | None:
         return None
 
 
-def _error_header(headers: httpx2.Headers) -> str | None:
-    for value in headers.get_list("X-Kaltura"):
+def _error_header(headers: http.client.HTTPMessage) -> str | None:
+    for value in headers.get_all("X-Kaltura", ()):
         if match := _ERROR_HEADER.match(value):
             return match[1]
     return None

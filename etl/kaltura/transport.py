@@ -1,172 +1,264 @@
-"""Sockets under httpx2: a deadline for the whole request, interruption, TLS, proxies.
+"""HTTP/1.1 to one server: connections that are kept, TLS, proxies.
 
-The timeouts of httpx2 are per read: a server that sends one byte per second never times out.
-So the network backend here ends every read, write, connect and handshake at the deadline of the
-thread's request, status line and headers included, and checks for a stop every half second.
+Requests are written here, as they differ in their body only; replies are read by ``http.client``.
+docs/decisions/http-client.md says why there is no larger library.
 """
 
 from __future__ import annotations
 
+import base64
+import http.client
+import io
+import os
+import re
 import ssl
-import threading
+import sys
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
-
-import httpcore2
-import httpx2
+from typing import Any, cast
+from urllib.parse import quote, unquote, urlsplit
 
 from etl.errors import ConfigurationError
+from etl.kaltura.stream import Limits, Stream, StreamReader, TcpStream, TlsStream
 from etl.process.secrets import Scrubber
 from etl.process.stop import Stop
 
-STOP_CHECK_SECONDS = 0.5
-# More connections than threads: the pool is never what a request waits for.
-MAX_CONNECTIONS = 64
+CONNECT_TIMEOUT_SECONDS = 10.0
+# Longer than between two pages, shorter than a firewall remembers a silent connection.
+IDLE_SECONDS_MAX = 30.0
+_PORTS = {"http": 80, "https": 443}
+# Where systems keep their authorities, for a Python whose OpenSSL looks in a place of its own.
+_CA_FILES = (
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem",
+    "/etc/pki/tls/cert.pem",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+)
 
 
-class RequestDeadline(threading.local):
-    """The moment (monotonic) at which the calling thread's request must be over."""
-
-    at = float("inf")
-
-    @contextmanager
-    def within(self, seconds: float) -> Iterator[None]:
-        self.at = time.monotonic() + seconds
-        try:
-            yield
-        finally:
-            self.at = float("inf")
-
-    def left(self, timeout: float | None) -> float:
-        """Seconds that one operation may take: its own timeout, or the deadline if sooner."""
-        left = self.at - time.monotonic()
-        return left if timeout is None else min(left, timeout)
+class NotConnected(Exception):
+    """No connection was made; the cause says why."""
 
 
-class _Stream(httpcore2.NetworkStream):
+class ProxyRefused(Exception):
+    """The proxy did not connect us to the server."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to connect.  ``host`` is ASCII, an IPv6 address without its brackets."""
+
+    scheme: str
+    host: str
+    port: int
+
+    @classmethod
+    def of(cls, url: str) -> Address:
+        """The address of an http or https URL.  Raises ValueError (which may repeat the URL)."""
+        parts = urlsplit(url)
+        if parts.scheme not in _PORTS or not parts.hostname:
+            raise ValueError("not an http:// or https:// address")
+        host = parts.hostname
+        if not host.isascii():
+            host = host.encode("idna").decode("ascii")
+        return cls(parts.scheme, host, parts.port or _PORTS[parts.scheme])
+
+    @property
+    def bracketed(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
+
+    @property
+    def authority(self) -> str:
+        """Host and port, as ``CONNECT`` wants it."""
+        return f"{self.bracketed}:{self.port}"
+
+    @property
+    def host_header(self) -> str:
+        return self.bracketed if self.port == _PORTS[self.scheme] else self.authority
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    address: Address
+    headers: str
+    """``Proxy-Authorization`` with its line end, or nothing."""
+
+
+@dataclass(slots=True)
+class _Connection:
+    tcp: TcpStream
+    stream: Stream
+    idle_since: float = 0.0
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """What ``http.client`` wants of a socket."""
+        return io.BufferedReader(StreamReader(self.stream))
+
+
+class Http:
+    """Sends POST requests to one server, over connections that it keeps.  Thread-safe.
+
+    TLS is always verified, by the authorities of the system or those of ``ca_file``; redirects
+    are not followed, and nothing is sent twice.  The environment is not read.
+    """
+
     def __init__(
-        self, stream: httpcore2.NetworkStream, deadline: RequestDeadline, stop: Stop
+        self,
+        base_url: str,
+        headers: Mapping[str, str],
+        stop: Stop,
+        *,
+        ca_file: Path | None = None,
+        proxy: Proxy | None = None,
     ) -> None:
-        self._stream = stream
-        self._deadline = deadline
+        """``headers`` are sent with each request.  Raises ConfigurationError for ``ca_file``."""
+        try:
+            self._server = Address.of(base_url)
+        except ValueError:
+            name = "KALTURA_SERVICE_URL"
+            raise ConfigurationError(f"{name} has no valid host name", setting=name) from None
+        self._proxy = proxy
         self._stop = stop
-
-    def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
-        end = time.monotonic() + self._deadline.left(timeout)
-        while True:
-            self._stop.check()
-            left = end - time.monotonic()
-            if left <= 0:
-                raise httpcore2.ReadTimeout("deadline of the request")
-            try:
-                return self._stream.read(max_bytes, min(left, STOP_CHECK_SECONDS))
-            except httpcore2.ReadTimeout:
-                continue
-
-    def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        left = self._deadline.left(timeout)
-        if left <= 0:
-            raise httpcore2.WriteTimeout("deadline of the request")
-        self._stream.write(buffer, left)
+        self._path = quote(urlsplit(base_url).path, safe="/%:@!$&'()*+,;=~")
+        common = {"Host": self._server.host_header} | dict(headers)
+        self._headers = "".join(f"{name}: {value}\r\n" for name, value in common.items())
+        if proxy is not None and self._server.scheme == "http":
+            self._path = f"http://{self._server.host_header}{self._path}"
+            self._headers += proxy.headers
+        schemes = {self._server.scheme, proxy.address.scheme if proxy else ""}
+        self._tls = _tls_context(ca_file) if ca_file or "https" in schemes else None
+        self._idle: list[_Connection] = []
+        self._is_closed = False
 
     def close(self) -> None:
-        self._stream.close()
+        """Close the connections; those in use are closed when their request is over."""
+        self._is_closed = True
+        while self._idle:
+            self._idle.pop().stream.close()
 
-    def start_tls(
-        self,
-        ssl_context: ssl.SSLContext,
-        server_hostname: str | None = None,
-        timeout: float | None = None,
-    ) -> httpcore2.NetworkStream:
-        left = self._deadline.left(timeout)
-        if left <= 0:
-            raise httpcore2.ConnectTimeout("deadline of the request")
-        secured = self._stream.start_tls(ssl_context, server_hostname, left)
-        return _Stream(secured, self._deadline, self._stop)
+    @contextmanager
+    def post(
+        self, path: str, content: bytes, deadline_seconds: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        """Send ``content`` to ``path`` below the base URL; the reply's head is read, its body not.
 
-    def get_extra_info(self, info: str) -> Any:
-        return self._stream.get_extra_info(info)
-
-
-class _Backend(httpcore2.NetworkBackend):
-    def __init__(self, deadline: RequestDeadline, stop: Stop) -> None:
-        self._sockets = httpcore2.SyncBackend()
-        self._deadline = deadline
-        self._stop = stop
-
-    def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore2.SOCKET_OPTION] | None = None,
-    ) -> httpcore2.NetworkStream:
-        self._stop.check()
-        left = self._deadline.left(timeout)
-        if left <= 0:
-            raise httpcore2.ConnectTimeout("deadline of the request")
-        stream = self._sockets.connect_tcp(host, port, left, local_address, socket_options)
-        return _Stream(stream, self._deadline, self._stop)
-
-
-class _Transport(httpx2.HTTPTransport):
-    """httpx2's transport over a pool with our backend, which it has no parameter for."""
-
-    def __init__(
-        self,
-        tls: ssl.SSLContext,
-        proxy: httpx2.Proxy | None,
-        backend: httpcore2.NetworkBackend,
-    ) -> None:
-        super().__init__(verify=tls, trust_env=False)
-        through = None
-        if proxy is not None:
-            through = httpcore2.Proxy(
-                url=str(proxy.url), auth=proxy.raw_auth, headers=proxy.headers.raw
+        The deadline holds until the context ends; a body that was read to its end by then leaves
+        the connection open for the next request.  Raises NotConnected, ProxyRefused, OSError (a
+        TimeoutError at the deadline), http.client.HTTPException, and Interrupted on a stop.
+        """
+        limits = Limits(self._stop, time.monotonic() + deadline_seconds)
+        connection = self._take_idle(limits) or self._connect(limits)
+        keep = False
+        try:
+            head = (
+                f"POST {self._path}{path} HTTP/1.1\r\n{self._headers}"
+                f"Content-Length: {len(content)}\r\n\r\n"
             )
-        self._pool = httpcore2.ConnectionPool(
-            ssl_context=tls,
-            proxy=through,
-            max_connections=MAX_CONNECTIONS,
-            max_keepalive_connections=MAX_CONNECTIONS,
-            keepalive_expiry=30.0,
-            http1=True,
-            http2=False,
-            retries=0,  # the policy in retry.py is the only one
-            network_backend=backend,
-        )
+            connection.stream.send(head.encode("latin-1") + content)
+            response = _read_head(connection, "POST")
+            yield response
+            keep = response.isclosed() and not response.will_close
+        finally:
+            if keep and not self._is_closed:
+                connection.idle_since = time.monotonic()
+                self._idle.append(connection)
+            else:
+                connection.stream.close()
+
+    def _take_idle(self, limits: Limits) -> _Connection | None:
+        """The connection that was used last, without those that the server has closed."""
+        while True:
+            try:
+                connection = self._idle.pop()
+            except IndexError:
+                return None
+            is_fresh = time.monotonic() - connection.idle_since < IDLE_SECONDS_MAX
+            if is_fresh and not connection.tcp.is_readable():
+                connection.tcp.limits = limits
+                return connection
+            connection.stream.close()
+
+    def _connect(self, limits: Limits) -> _Connection:
+        first = self._proxy.address if self._proxy else self._server
+        try:
+            tcp = TcpStream(first.host, first.port, limits, CONNECT_TIMEOUT_SECONDS)
+            try:
+                tcp.limits = limits.within(CONNECT_TIMEOUT_SECONDS)
+                connection = _Connection(tcp, tcp)
+                if self._proxy is not None:
+                    self._secure(connection, first)
+                    if self._server.scheme == "https":
+                        self._ask_for_tunnel(connection, self._proxy)
+                self._secure(connection, self._server)
+                tcp.limits = limits
+            except BaseException:
+                tcp.close()
+                raise
+        except (OSError, http.client.HTTPException, UnicodeError) as exc:
+            raise NotConnected from exc
+        return connection
+
+    def _secure(self, connection: _Connection, address: Address) -> None:
+        if address.scheme == "https" and self._tls is not None:
+            connection.stream = TlsStream(connection.stream, self._tls, address.host)
+
+    def _ask_for_tunnel(self, connection: _Connection, proxy: Proxy) -> None:
+        target = self._server.authority
+        head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{proxy.headers}\r\n"
+        connection.stream.send(head.encode("latin-1"))
+        status = _read_head(connection, "CONNECT").status
+        if not 200 <= status < 300:
+            raise ProxyRefused(status)
 
 
-def open_http(
-    base_url: str,
-    deadline: RequestDeadline,
-    stop: Stop,
-    scrubber: Scrubber,
-    *,
-    ca_file: Path | None,
-    use_environment_proxies: bool,
-) -> httpx2.Client:
-    """A client that verifies TLS always, follows no redirect and reads no environment.
+def _read_head(connection: _Connection, method: str) -> http.client.HTTPResponse:
+    response = http.client.HTTPResponse(cast("Any", connection), method=method)
+    response.begin()
+    return response
 
-    Proxies of the environment (with NO_PROXY) are used only if asked for; netrc and SSL_CERT_FILE
-    never are.  ``ca_file`` replaces the system's authorities by a private one.
+
+def environment_proxy(base_url: str, scrubber: Scrubber) -> Proxy | None:
+    """The proxy that the environment names for this address; NO_PROXY is respected.
+
+    Raises ConfigurationError.  ``scrubber`` learns its user and password.
     """
-    proxy = _environment_proxy(base_url, scrubber) if use_environment_proxies else None
-    transport = _Transport(_tls_context(ca_file), proxy, _Backend(deadline, stop))
-    return httpx2.Client(transport=transport, trust_env=False, follow_redirects=False)
+    parts = urlsplit(base_url)
+    proxies = urllib.request.getproxies_environment()
+    # On macOS and Windows proxy_bypass() would ask the system; this one reads NO_PROXY only.
+    if urllib.request.proxy_bypass_environment(parts.netloc, proxies):  # type: ignore[attr-defined]
+        return None
+    url = proxies.get(parts.scheme) or proxies.get("all")
+    if not url:
+        return None
+    url = url if "://" in url else f"http://{url}"
+    name = f"{parts.scheme.upper()}_PROXY"
+    try:
+        address = Address.of(url)
+    except ValueError:
+        raise ConfigurationError(
+            f"{name} must be an http:// or https:// address", setting=name
+        ) from None
+    parts = urlsplit(url)
+    user, password = unquote(parts.username or ""), unquote(parts.password or "")
+    if not user and not password:
+        return Proxy(address, "")
+    pair = base64.b64encode(f"{user}:{password}".encode()).decode()
+    scrubber.add(user, password)
+    return Proxy(address, f"Proxy-Authorization: Basic {pair}\r\n")
 
 
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    if ca_file is None:
-        context = httpx2.create_ssl_context(trust_env=False)
-    else:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
+    context = _system_context() if ca_file is None else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if ca_file is not None:
         try:
             context.load_verify_locations(cafile=ca_file)
         except (OSError, ssl.SSLError):
@@ -174,25 +266,31 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
                 f"cannot read certificates from {ca_file}: give a PEM file", setting="ca_file"
             ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def _environment_proxy(base_url: str, scrubber: Scrubber) -> httpx2.Proxy | None:
-    parts = urlsplit(base_url)
-    proxies = urllib.request.getproxies_environment()
-    # On macOS and Windows proxy_bypass() would ask the system; this one reads NO_PROXY only.
-    if urllib.request.proxy_bypass_environment(parts.netloc, proxies):  # type: ignore[attr-defined]
-        return None
-    address = proxies.get(parts.scheme) or proxies.get("all")
-    if not address:
-        return None
-    address = address if "://" in address else f"http://{address}"
-    name = f"{parts.scheme.upper()}_PROXY"
+def _system_context() -> ssl.SSLContext:
+    """A context that trusts the system's authorities, whatever SSL_CERT_FILE says."""
+    if sys.platform == "darwin":
+        import truststore  # noqa: PLC0415 - installed on macOS only, whose keychain it asks
+
+        return truststore.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies chain and host name
+    # set_default_verify_paths() would read SSL_CERT_FILE and SSL_CERT_DIR.
+    paths = ssl.get_default_verify_paths()
+    file = paths.openssl_cafile if os.path.isfile(paths.openssl_cafile) else None
+    folder = paths.openssl_capath if _has_certificates(paths.openssl_capath) else None
+    if file is None and folder is None:
+        file = next(filter(os.path.isfile, _CA_FILES), None)
+    if file is not None or folder is not None:
+        context.load_verify_locations(file, folder)
+    return context
+
+
+def _has_certificates(folder: str) -> bool:
+    """Whether a folder has certificates under the names by which OpenSSL finds them."""
     try:
-        proxy = httpx2.Proxy(address)
-    except (ValueError, httpx2.InvalidURL):
-        proxy = None
-    if proxy is None or proxy.url.scheme not in {"http", "https"}:
-        raise ConfigurationError(f"{name} must be an http:// or https:// address", setting=name)
-    scrubber.add(*(proxy.auth or ()))
-    return proxy
+        return any(re.fullmatch(r"[0-9a-f]{8}\.\d+", name) for name in os.listdir(folder))
+    except OSError:
+        return False
