@@ -1,24 +1,28 @@
 """The two limits of a sync: the minimum time of the service and of the database server.
 
-No program that reads every page and keeps every row can be faster than the slower of them, unless
-it fetches several pages at a time from a service that answers several at a time.
+No program that reads every page and keeps every row can be faster than the slower of them.
 """
 
 from __future__ import annotations
 
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from itertools import count
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import psycopg
 from psycopg import sql
+from psycopg.types.json import Jsonb
 
-from benchmarks.stand import ADMIN_SECRET, PARTNER_ID, SCHEMA, Postgres, Simulator
+from benchmarks.postgres import Postgres
+from benchmarks.service import ADMIN_SECRET, PARTNER_ID, Simulator
 
 PAGE_SIZE = 500
 COLUMNS = (
@@ -38,36 +42,43 @@ COLUMNS = (
     ("extra", "jsonb"),
 )
 """The columns that the service fills, without what the program adds to a version."""
+_KNOWN = frozenset(
+    (
+        *("partnerId", "id", "userId", "status", "fileName", "fileSize", "uploadedFileSize"),
+        *("createdAt", "updatedAt", "attachedObjectType", "attachedObjectId", "autoFinalize"),
+        *("uploadUrl", "objectType"),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
+class Copied:
     seconds: float
-    pages: int
-    bytes: int
+    wal_bytes: int
 
 
-def fetch_plainly(service: Simulator, tokens: int) -> Fetched:
-    """Read all pages over one connection, one after the other, without decoding them."""
-    plain = _PlainClient(service)
-    ks = plain.open_session()
+def fetch_plainly(service: Simulator, tokens: int, *, connections: int) -> float:
+    """Seconds of reading all pages without decoding them, each connection one after the other."""
+    clients = [_PlainClient(service) for _ in range(connections)]
+    ks = clients[0].open_session()
     pages = -(-tokens // PAGE_SIZE)
-    size = 0
+    numbers = count(1)  # next() of it is one step of the interpreter
+
+    def read(client: _PlainClient) -> None:
+        while (index := next(numbers)) <= pages:
+            client.list_page(ks, index)
+
+    readers = [threading.Thread(target=read, args=(client,)) for client in clients[1:]]
     began = time.perf_counter()
-    for index in range(1, pages + 1):
-        size += len(
-            plain.post(
-                "uploadtoken/action/list",
-                {
-                    "ks": ks,
-                    "filter": {"orderBy": "+createdAt"},
-                    "pager": {"pageSize": PAGE_SIZE, "pageIndex": index},
-                },
-            )
-        )
+    for reader in readers:
+        reader.start()
+    read(clients[0])
+    for reader in readers:
+        reader.join()
     seconds = time.perf_counter() - began
-    plain.close()
-    return Fetched(seconds, pages, size)
+    for client in clients:
+        client.close()
+    return seconds
 
 
 class _PlainClient:
@@ -85,9 +96,14 @@ class _PlainClient:
 
     def open_session(self) -> str:
         parameters = {"secret": ADMIN_SECRET, "partnerId": PARTNER_ID, "type": 2}
-        return str(json.loads(self.post("session/action/start", parameters)))
+        return str(json.loads(self._post("session/action/start", parameters)))
 
-    def post(self, path: str, parameters: dict[str, Any]) -> bytes:
+    def list_page(self, ks: str, index: int) -> bytes:
+        pager = {"pageSize": PAGE_SIZE, "pageIndex": index}
+        order = {"orderBy": "+createdAt"}
+        return self._post("uploadtoken/action/list", {"ks": ks, "filter": order, "pager": pager})
+
+    def _post(self, path: str, parameters: dict[str, Any]) -> bytes:
         body = json.dumps({"format": 1, "nocache": 1, **parameters}).encode()
         head = (
             f"POST /api_v3/service/{path}?format=1 HTTP/1.1\r\nHost: {self._host}\r\n"
@@ -96,7 +112,10 @@ class _PlainClient:
         self._socket.sendall(head.encode() + body)
         view, end = memoryview(self._buffer), 0
         while True:
-            end += self._socket.recv_into(view[end:])
+            received = self._socket.recv_into(view[end:])
+            if not received:
+                raise RuntimeError("the simulator closed a connection of the plain fetch")
+            end += received
             # The last chunk is empty, and nothing follows it.
             if self._buffer.endswith(b"\r\n0\r\n\r\n", 0, end):
                 break
@@ -110,81 +129,93 @@ def rows_for_copy(service: Simulator) -> bytes:
     server_format = psycopg.adapt.Transformer()
     out = bytearray(b"PGCOPY\n\xff\r\n\0" + bytes(8))
     width = len(COLUMNS).to_bytes(2, "big")
-    dumpers: dict[str, Any] = {}
+    dumpers: dict[tuple[str, type], Any] = {}
     for row in _rows(service):
         out += width
         for (name, type_name), value in zip(COLUMNS, row, strict=True):
             if value is None:
                 out += b"\xff\xff\xff\xff"
                 continue
-            dumper = dumpers.get(name)
+            dumper = dumpers.get((name, type(value)))
             if dumper is None:
                 oid = psycopg.adapters.types[type_name].oid
                 dumper_class = psycopg.adapters.get_dumper_by_oid(oid, psycopg.pq.Format.BINARY)
-                dumper = dumpers[name] = dumper_class(type(value), server_format)
+                dumper = dumper_class(type(value), server_format)
+                dumpers[name, type(value)] = dumper
             data = bytes(dumper.dump(value) or b"")
             out += len(data).to_bytes(4, "big") + data
     return bytes(out + b"\xff\xff")
 
 
 def _rows(service: Simulator) -> Iterator[tuple[object, ...]]:
-    import msgspec
-
-    from etl.tokens.decode import decode_rows
-
+    """The account's rows as values of ``COLUMNS``: by other code than the program's own."""
     for page in _pages(service):
-        decoded = decode_rows(page, partner_id=PARTNER_ID, now=datetime.now().astimezone())
-        for token in decoded.tokens:
-            extra = None if token.extra is None else msgspec.json.decode(token.extra)
-            yield (PARTNER_ID, *token[:12], None if extra is None else _jsonb(extra))
+        for row in page:
+            extra = {name: value for name, value in row.items() if name not in _KNOWN}
+            final = row.get("autoFinalize")
+            name = row.get("fileName")
+            yield (
+                PARTNER_ID,
+                row["id"],
+                row.get("userId"),
+                _whole(row.get("status")),
+                None if name is None else name.replace("\0", "\ufffd"),
+                _whole(row.get("fileSize")),
+                _whole(row.get("uploadedFileSize")),
+                _time(row.get("createdAt")),
+                _time(row.get("updatedAt")),
+                row.get("attachedObjectType"),
+                row.get("attachedObjectId"),
+                None if final is None else bool(final),
+                row.get("uploadUrl"),
+                Jsonb(extra) if extra else None,
+            )
 
 
-def _jsonb(value: object) -> object:
-    from psycopg.types.json import Jsonb
-
-    return Jsonb(value)
+def _whole(value: Any) -> int | None:
+    return None if value is None else int(value)
 
 
-def _pages(service: Simulator) -> Iterator[list[Any]]:
-    import msgspec
+def _time(value: Any) -> datetime | None:
+    return None if value is None else datetime.fromtimestamp(int(value), UTC)
 
-    plain = _PlainClient(service)
-    parameters: dict[str, Any] = {"ks": plain.open_session(), "filter": {"orderBy": "+createdAt"}}
-    index = 0
-    while True:
-        index += 1
-        parameters["pager"] = {"pageSize": PAGE_SIZE, "pageIndex": index}
-        reply = plain.post("uploadtoken/action/list", parameters)
-        page = msgspec.json.decode(reply, type=dict[str, Any])["objects"]
+
+def _pages(service: Simulator) -> Iterator[list[dict[str, Any]]]:
+    client = _PlainClient(service)
+    ks = client.open_session()
+    decode = msgspec.json.Decoder(dict[str, Any]).decode
+    for index in count(1):
+        page = decode(client.list_page(ks, index))["objects"]
         if not page:
             break
-        yield [msgspec.Raw(msgspec.json.encode(row)) for row in page]
-    plain.close()
+        yield page
+    client.close()
 
 
-def copy_plainly(server: Postgres, database: str, rows: bytes) -> float:
-    """Seconds of one COPY BINARY of ready-made bytes into a new table with a primary key."""
+def copy_plainly(server: Postgres, database: str, rows: bytes) -> Copied:
+    """One COPY BINARY of ready-made bytes into a new table with only a primary key, committed."""
     columns = sql.SQL(", ").join(
-        sql.SQL("{} {}").format(sql.Identifier(name), sql.SQL(type_name))
+        sql.SQL("{} {}{}").format(
+            sql.Identifier(name),
+            sql.SQL(type_name),
+            sql.SQL(' collate "C"' if name == "token_id" else ""),
+        )
         for name, type_name in COLUMNS
     )
     with psycopg.connect(server.url_of(database), autocommit=True) as connection:
         connection.execute(
-            sql.SQL("create table {}.bare ({}, primary key (partner_id, token_id))").format(
-                sql.Identifier(SCHEMA), columns
-            )
-        )
-        connection.execute(
-            sql.SQL('alter table {}.bare alter token_id type text collate "C"').format(
-                sql.Identifier(SCHEMA)
-            )
+            sql.SQL("create table bare ({}, primary key (partner_id, token_id))").format(columns)
         )
         connection.execute("checkpoint")
+        wal = server.wal_position()
         began = time.perf_counter()
-        copied = sql.SQL("copy {}.bare from stdin (format binary)").format(sql.Identifier(SCHEMA))
-        with connection.cursor() as cursor, cursor.copy(copied) as copy:
+        with (
+            connection.cursor() as cursor,
+            cursor.copy("copy bare from stdin (format binary)") as copy,
+        ):
             for begin in range(0, len(rows), 1 << 17):
                 copy.write(rows[begin : begin + (1 << 17)])
         seconds = time.perf_counter() - began
-        connection.execute(sql.SQL("drop table {}.bare").format(sql.Identifier(SCHEMA)))
-    return seconds
+        wal = server.wal_position() - wal
+        connection.execute("drop table bare")
+    return Copied(seconds, wal)
