@@ -72,6 +72,10 @@ class Proxy:
     """A proxy that tunnels, or replies to CONNECT with ``answer``."""
 
     answer: bytes | None = None
+    interval_seconds: float = 0.0
+    """After each byte of ``answer``."""
+    tls: ssl.SSLContext | None = None
+    """For a proxy that is itself reached by TLS."""
     seen: list[str] = field(default_factory=list)
     """The heads of the requests that it got."""
 
@@ -91,7 +95,15 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+            threading.Thread(target=self._welcome, args=(client,), daemon=True).start()
+
+    def _welcome(self, client: socket.socket) -> None:
+        if self.tls is not None:
+            try:
+                client = self.tls.wrap_socket(client, server_side=True)
+            except OSError:
+                return
+        self._serve(client)
 
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError), closing(client):
@@ -103,13 +115,19 @@ class Proxy:
                 head += more
             self.seen.append(head.decode("latin-1"))
             if self.answer is not None:
-                client.sendall(self.answer)
+                for byte in self.answer:
+                    client.sendall(bytes([byte]))
+                    time.sleep(self.interval_seconds)
                 return
             host, port = head.split()[1].decode().rsplit(":", 1)
             with socket.create_connection((host, int(port))) as upstream:
                 client.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
                 while True:
-                    ready, _, _ = select.select([client, upstream], [], [], 10)
+                    # What TLS has already decrypted does not make its socket readable.
+                    waiting = isinstance(client, ssl.SSLSocket) and client.pending() > 0
+                    ready, _, _ = select.select([client, upstream], [], [], 0 if waiting else 10)
+                    if waiting and client not in ready:
+                        ready.append(client)
                     for source in ready:
                         data = source.recv(65536)
                         if not data:

@@ -2,8 +2,7 @@
 
 The server is the simulator, with a fault for a position: login, page, look-up by ids.  Waits are
 recorded, not slept; deadlines are real and short.  After each test everything that was logged (at
-DEBUG, httpx2's and httpcore2's own loggers included) and every error that was raised is searched
-for the secrets.
+DEBUG, by any library) and every error that was raised is searched for the secrets.
 """
 
 from __future__ import annotations

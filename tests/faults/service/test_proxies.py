@@ -61,6 +61,31 @@ def test_a_proxy_of_the_environment_is_used_if_asked_for(
         assert len(proxy.seen) == 1
 
 
+def test_a_proxy_may_itself_be_reached_by_tls(
+    serve: Serve, authority: Authority, waits: Waits, environment: pytest.MonkeyPatch
+) -> None:
+    service = serve(tls=authority.context())
+    with closing(Proxy(tls=authority.context())) as proxy:
+        environment.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
+        run_at(service, waits, ca_file=authority.file, use_environment_proxies=True)
+        assert len(proxy.seen) == 1
+        assert f"CONNECT 127.0.0.1:{service.server.port}" in proxy.seen[0]
+        assert "Proxy-Authorization" not in proxy.seen[0]
+
+
+def test_the_certificate_of_a_proxy_is_checked(
+    serve: Serve, authority: Authority, waits: Waits, seen: Seen, environment: pytest.MonkeyPatch
+) -> None:
+    service = serve(tls=authority.context())
+    with closing(Proxy(tls=authority.context(host="elsewhere.example"))) as proxy:
+        environment.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
+        with error_of(seen, ServiceUnavailable) as caught:
+            run_at(service, waits, ca_file=authority.file, use_environment_proxies=True)
+
+    assert caught[0].fields["reason"] == "tls"
+    assert proxy.seen == []
+
+
 @pytest.mark.parametrize(
     ("answer", "error", "times"),
     [

@@ -13,6 +13,7 @@ from urllib.parse import quote
 import pytest
 
 from etl.errors import CredentialsRefused, Interrupted
+from etl.kaltura import transport
 from etl.kaltura.service import Credentials, RetryLimits
 from etl.simulator import Fault
 from etl.simulator.api.ks import Session, read_ks
@@ -25,6 +26,7 @@ from tests.support.service_faults import (
     OTHERS_KS,
     PARTNER,
     Seen,
+    Serve,
     Served,
     Waits,
     api_fault,
@@ -33,6 +35,7 @@ from tests.support.service_faults import (
     open_at,
     sent_by,
 )
+from tests.support.wire import Authority
 
 
 def test_the_requests_are_exactly_those_that_the_service_understands(
@@ -106,15 +109,37 @@ def test_one_connection_serves_one_thread_and_threads_have_their_own(
     assert [page.facts.page_index for page in pages] == list(range(1, 201))
 
 
+@pytest.mark.parametrize("secured", [False, True])
 def test_a_connection_that_the_server_closed_meanwhile_is_not_an_error(
-    service: Served, waits: Waits
+    serve: Serve, authority: Authority, waits: Waits, secured: bool
 ) -> None:
+    service = serve(tls=authority.context() if secured else None)
     service.meet("close-after-reply")
-    with open_at(service, waits) as tokens:
+    with open_at(service, waits, ca_file=authority.file if secured else None) as tokens:
         for _ in range(5):
             tokens.list_page(1, 500)
             time.sleep(0.05)
         assert tokens.counters.retries == 0
+    assert service.server.connections_accepted == 5
+
+
+def test_tls_connections_are_reused(serve: Serve, authority: Authority, waits: Waits) -> None:
+    service = serve(tls=authority.context())
+    with open_at(service, waits, ca_file=authority.file) as tokens:
+        for number in range(5):
+            tokens.list_page(number + 1, 500)
+    assert service.server.connections_accepted == 1
+
+
+def test_a_connection_that_was_idle_for_long_is_not_used_again(
+    service: Served, waits: Waits, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "IDLE_SECONDS_MAX", 0.0)
+    with open_at(service, waits) as tokens:
+        tokens.list_page(1, 500)
+        accepted = service.server.connections_accepted
+        tokens.list_page(1, 500)
+    assert service.server.connections_accepted == accepted + 1
 
 
 @pytest.mark.parametrize("kind", ["no-answer", "slow-loris", "drip-headers"])
