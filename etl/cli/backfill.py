@@ -51,6 +51,7 @@ def backfill(
     ids_file: str | None,
     dry_run: bool,
     no_resume: bool,
+    compare: str,
     accept_absences: int | None,
     wait_seconds: float,
 ) -> None:
@@ -67,6 +68,7 @@ def backfill(
         dry_run=dry_run,
         resume=not no_resume,
         accept_absences=accept_absences,
+        compare=compare,
         wait_seconds=wait_seconds,
     )
     run = _run(options, begin, end, ids_file)

@@ -107,6 +107,13 @@ def run_options(command: Command) -> Command:
             help="Override the absence limit for this run: publish up to N absences.",
         ),
         click.option(
+            "--compare",
+            type=click.Choice(["fingerprint", "full"]),
+            default="fingerprint",
+            help="How rows are compared with the known ones; fingerprint: by a digest of each, and "
+            "by columns where it differs; full: all by columns. [default fingerprint]",
+        ),
+        click.option(
             "--no-resume",
             is_flag=True,
             help="Start over instead of resuming a failed run.",

@@ -37,6 +37,7 @@ def sync(
     full_every: timedelta | None,
     dry_run: bool,
     no_resume: bool,
+    compare: str,
     accept_absences: int | None,
     wait_seconds: float,
 ) -> None:
@@ -64,6 +65,7 @@ def sync(
         resume=not no_resume,
         accept_absences=accept_absences,
         full_every=full_every,
+        compare=compare,
         wait_seconds=wait_seconds,
     )
     runtime.run(settings, partial(run_sync, options=options))

@@ -219,6 +219,7 @@ class _Engine:
                     stop=self._stop,
                     progress=self._progress,
                     recorder=self._recorder,
+                    compare=self._options.compare,
                     expected_tokens=plan.expected_tokens,
                 )
             )

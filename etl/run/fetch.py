@@ -18,10 +18,11 @@ import msgspec
 
 from etl.coverage import page_span
 from etl.errors import DataRefused, ServiceFailure
+from etl.tokens.columns import DecodedRows
 from etl.tokens.decode import decode_rows
 from etl.tokens.page import Page, page_of
 from etl.tokens.pseudonyms import Suppression
-from etl.tokens.token import OPEN_STATUSES, DecodedRows
+from etl.tokens.token import OPEN_STATUSES
 from etl.walk import Lookup, PageRequest, Request
 
 if TYPE_CHECKING:
@@ -182,7 +183,7 @@ def suppress(page: Page, suppression: Suppression | None) -> Page:
     """The page with pseudonyms for erased subjects; its reply stays as received."""
     if suppression is None:
         return page
-    rows = DecodedRows(list(page.tokens), list(page.rejected), list(page.positions), Counter())
+    rows = DecodedRows(page.tokens, list(page.rejected), list(page.positions), Counter())
     decoded, raw = suppression.suppress(rows, page.raw)
     return replace(page, tokens=decoded.tokens, rejected=decoded.rejected, raw=raw)
 

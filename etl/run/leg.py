@@ -43,7 +43,6 @@ BATCH_SECONDS: Final = 20.0
 TIE_BATCH_PAGES: Final = 24
 """A batch may grow to this size while a tie is being certified."""
 PAGES_AHEAD_PER_THREAD: Final = 2
-SMALL_ACCOUNT: Final = 20_000
 STOP_POLL_SECONDS: Final = 0.5
 
 
@@ -59,6 +58,8 @@ class RunContext:
     stop: Stop
     progress: Progress
     recorder: Recorder | None
+    compare: str
+    """How pages are compared with what is known: see ``stage_batch``."""
     expected_tokens: int | None = None
 
     def wait(self, future: Future[Fetched]) -> Fetched:
@@ -197,12 +198,6 @@ class LegReader:
         pages = counts.pages + len(self._batch)
         self._context.progress.update(rows if total is None else min(rows, total), total, pages)
 
-    def _is_small(self) -> bool:
-        """Whether to send batches as JSON: for a walk of few pages, or of a small account."""
-        if self._leg.open_only or self._leg.newest_first:
-            return True
-        return (self.walk.total_count or 0) <= SMALL_ACCOUNT
-
     def _save_batch_if_due(self) -> None:
         if self._tie is not None:
             # A second with more tokens than a page holds is certified by several pages.  They stay
@@ -233,7 +228,7 @@ class LegReader:
             holes=self.holes,
             requests=context.counters.requests,
             retries=context.counters.retries,
-            as_json=self._is_small(),
+            compare=context.compare,
         )
         context.require_fresh_pages()
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from etl.coverage import EVERYTHING, POSITIVE_INFINITY, Span
 from etl.settings.values import duration_text
 from etl.warehouse.ledger.certificates import LOOKBACK, last_complete, watermark
+from etl.warehouse.load.fingerprint import FINGERPRINT
 from etl.warehouse.schema.database import Database
 
 
@@ -27,6 +28,8 @@ class SyncOptions:
     """Override the absence limit: publish up to this many absences; None: the limit applies."""
     full_every: timedelta | None = None
     """An incremental run becomes a full one if the last complete certificate is older than this."""
+    compare: str = FINGERPRINT
+    """How pages are compared with what is known: ``fingerprint`` or ``full``."""
     wait_seconds: float = 0
     """How long to wait for a running run of the account to end."""
 

@@ -1,21 +1,23 @@
 """Rows of an ``uploadToken.list`` page become tokens; a bad row costs only itself.
 
-Rows in the form that the live server sends are read by one msgspec decode into a struct with
-strict bounds.  Any deviation goes to ``etl.tokens.row``, which gives the same result for clean rows
-(a property test checks this) and a named reason for the others.
+Rows in the form that the live server sends are decoded by msgspec into a struct with strict bounds,
+and checked as whole columns: one search through a page costs a tenth of five hundred small ones.
+Any deviation goes to ``etl.tokens.row``, which gives the same result for clean rows (a property
+test checks this) and a named reason for the others.
 """
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
-from itertools import chain, repeat
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
 from etl.errors import UsageError
+from etl.tokens.columns import DecodedRows, PageTokens
 from etl.tokens.row import read_row
 from etl.tokens.token import (
     CLOCK_SKEW_SECONDS,
@@ -23,7 +25,6 @@ from etl.tokens.token import (
     CREATED_SECOND_MIN,
     TOKEN_COLUMNS,
     TOKEN_ID_BYTES_MAX,
-    DecodedRows,
     Rejected,
     Token,
 )
@@ -34,38 +35,45 @@ _Second = Annotated[int, msgspec.Meta(ge=CREATED_SECOND_MIN, lt=CREATED_SECOND_E
 _Size = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
 
 
-class _CleanRow(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename="camel"):
+class _CleanRow(msgspec.Struct, forbid_unknown_fields=True, gc=False, rename="camel", kw_only=True):
+    """The columns of a token, in their order but for ``extra``; then what is the same on each."""
+
     # The length of the row bounds its texts: a bound on each text doubles the time.
     id: str
-    partner_id: int
-    status: Annotated[int, msgspec.Meta(ge=0, le=6)]
-    created_at: _Second
-    object_type: Literal["KalturaUploadToken"]
-    updated_at: _Second | None = None
     user_id: str | None = None
+    status: Annotated[int, msgspec.Meta(ge=0, le=6)]
     file_name: str | None = None
-    file_size: str | None = None
-    uploaded_file_size: str | None = None
-    upload_url: str | None = None
+    file_size: str | int | None = None
+    uploaded_file_size: str | int | None = None
+    created_at: _Second
+    updated_at: _Second | None = None
     attached_object_type: str | None = None
     attached_object_id: str | None = None
     auto_finalize: bool | None = None
+    upload_url: str | None = None
+    partner_id: int
+    object_type: Literal["KalturaUploadToken"]
 
 
-_TEXT_FIELDS: Final = (
-    *("user_id", "file_name", "file_size", "uploaded_file_size", "upload_url"),
-    *("attached_object_type", "attached_object_id"),
+_FIELDS: Final = _CleanRow.__struct_fields__
+_REQUIRED: Final = sum(field.required for field in msgspec.structs.fields(_CleanRow))
+_OPTIONAL: Final = ("updated_at", "auto_finalize", "file_size", "uploaded_file_size")
+"""Fields that a row may lack, besides the optional texts."""
+_TEXTS: Final = (
+    *("user_id", "file_name", "upload_url", "attached_object_type", "attached_object_id"),
 )
-_PARTS: Final = 8
+_OF_TOKEN: Final = len(TOKEN_COLUMNS) - 1
+"""How many fields are columns of a token: all columns but ``extra``."""
+_CREATED: Final = TOKEN_COLUMNS.index("created_at")
+_SIZES: Final = [TOKEN_COLUMNS.index(name) for name in ("file_size_bytes", "uploaded_size_bytes")]
 _CLEAN_ROW_BYTES_MAX: Final = 16_384
 _CLEAN_ID_CHARACTERS_MAX: Final = TOKEN_ID_BYTES_MAX // 4
-# Five keys are required, so there are at least four commas; two of their values are texts.
-_COMMAS_SURE: Final = 4
-_STRINGS_SURE: Final = 2 + 5
+_STRING: Final = re.compile(rb'"(?:[^"\\]+|\\.)*"(\s*:)?')
 _decode_clean: Final = msgspec.json.Decoder(_CleanRow).decode
 _values: Final = msgspec.structs.astuple
 _convert: Final = msgspec.convert
-_new_tuple: Final = tuple.__new__
+_BROKEN: Final = (msgspec.MsgspecError, UnicodeError, RecursionError)
+_Values = tuple[Any, ...]
 
 
 def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) -> DecodedRows:
@@ -79,115 +87,133 @@ def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) 
     if now.tzinfo is None:
         raise UsageError("decode_rows needs an aware time: pass datetime.now(UTC)")
     now_second = now.timestamp()
-    soon = int(now_second) + CLOCK_SKEW_SECONDS
-    clean = _read_clean(rows, partner_id, soon)
-    if clean is not None:
-        return DecodedRows(clean[0], [], clean[1], Counter())
-
-    page = DecodedRows([], [], [], Counter())
-    # Parts of the page still to read, the next one last: a part that is not clean is divided into
-    # eight, so that one odd row costs a second pass over its page and not five hundred small ones.
-    parts = _cut(0, len(rows))
-    while parts:
-        begin, end = parts.pop()
-        some = rows[begin:end]
-        clean = _read_clean(some, partner_id, soon)
-        if clean is not None:
-            page.tokens.extend(clean[0])
-            page.positions.extend(clean[1])
-        elif end - begin > 1:
-            parts += _cut(begin, end)
+    clean = _clean_rows(rows, partner_id, int(now_second) + CLOCK_SKEW_SECONDS)
+    if None not in clean:
+        columns = [*zip(*clean, strict=True)][:_OF_TOKEN] or [()] * _OF_TOKEN
+        tokens = _tokens_of([*columns, [None] * len(rows)])
+        return DecodedRows(tokens, [], list(columns[_CREATED]), Counter())
+    loaded: list[_Values] = []
+    rejected: list[Rejected] = []
+    positions: list[float | int | None] = []
+    coercions: Counter[str] = Counter()
+    for index, (raw, values) in enumerate(zip(rows, clean, strict=True)):
+        if values is not None:
+            loaded.append((*values[:_OF_TOKEN], None))
+            positions.append(values[_CREATED])
+            continue
+        outcome, position, coerced = read_row(
+            bytes(raw), row_index=index, partner_id=partner_id, now_second=now_second
+        )
+        positions.append(position)
+        coercions.update(coerced)
+        if isinstance(outcome, Token):
+            loaded.append(outcome)
         else:
-            outcome, position, coerced = read_row(
-                bytes(some[0]), row_index=begin, partner_id=partner_id, now_second=now_second
-            )
-            page.positions.append(position)
-            page.coercions.update(coerced)
-            if isinstance(outcome, Token):
-                page.tokens.append(outcome)
-            else:
-                page.rejected.append(outcome)
-    return page
+            rejected.append(outcome)
+    tokens = _tokens_of([*zip(*loaded, strict=True)] or [()] * len(TOKEN_COLUMNS))
+    return DecodedRows(tokens, rejected, positions, coercions)
 
 
-def _cut(begin: int, end: int) -> list[tuple[int, int]]:
-    """``[begin, end)`` in at most eight parts, the last one first."""
-    step = -(-(end - begin) // _PARTS)
-    return [(start, min(start + step, end)) for start in range(begin, end, step)][::-1]
+def _tokens_of(columns: Sequence[Sequence[Any]]) -> PageTokens:
+    """The tokens of these columns, whose sizes are integers or digits."""
+    columns = list(columns)
+    for index in _SIZES:
+        columns[index] = _convert(columns[index], list[int | None], strict=False)
+    return PageTokens(columns)
 
 
-def _read_clean(
+def _clean_rows(
     rows: Sequence[msgspec.Raw], partner_id: int, soon: int
-) -> tuple[list[Token], list[float | int | None]] | None:
-    """Tokens and positions if every row is clean in every respect, else None.
-
-    The checks look at whole columns: one search through a page costs a tenth of five hundred
-    small ones.  When they fail, the caller tries smaller parts.
-    """
+) -> Sequence[_Values | None]:
+    """The values of each row, as sent; None for a row that is not clean in every respect."""
     try:
-        columns = list(zip(*[_values(_decode_clean(raw)) for raw in rows], strict=True))
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        clean: list[_Values | None] = [_values(_decode_clean(raw)) for raw in rows]
+    except _BROKEN:
+        clean = [_clean_row(raw) for raw in rows]
+    decoded = [index for index, values in enumerate(clean) if values is not None]
+    if decoded:
+        columns = dict(zip(_FIELDS, zip(*filter(None, clean), strict=True), strict=True))
+        for index in _odd_rows(columns, [rows[index] for index in decoded], partner_id, soon):
+            clean[decoded[index]] = None
+    return clean
+
+
+def _clean_row(raw: msgspec.Raw) -> _Values | None:
+    try:
+        return _values(_decode_clean(raw))
+    except _BROKEN:
         return None
-    if not columns:
-        return [], []
-    sent = dict(zip(_CleanRow.__struct_fields__, columns, strict=True))
-    ids, partners, created, updated = (
-        sent[name] for name in ("id", "partner_id", "created_at", "updated_at")
-    )
-    texts = [sent[name] for name in _TEXT_FIELDS]
-    sizes, uploaded = sent["file_size"], sent["uploaded_file_size"]
+
+
+def _odd_rows(
+    columns: Mapping[str, Sequence[Any]], rows: Sequence[msgspec.Raw], partner_id: int, soon: int
+) -> set[int]:
+    """The indexes of decoded rows that are not clean.
+
+    Each check looks at a whole column first; single values are looked at only if that fails.
+    """
+    odd: set[int] = set()
+
+    def note(column: Sequence[Any], is_odd: Callable[[Any], bool]) -> None:
+        odd.update(
+            index for index, value in enumerate(column) if value is not None and is_odd(value)
+        )
+
+    ids, created, updated = columns["id"], columns["created_at"], columns["updated_at"]
     page = b"".join(rows)
-    if (
-        max(map(len, rows)) > _CLEAN_ROW_BYTES_MAX
-        or "\0" in "".join(filter(None, chain(ids, *texts)))
-        or partners.count(partner_id) != len(rows)
-        or max(created) > soon
-        or max(filter(None, updated), default=soon) > soon
-        or max(map(len, ids)) > _CLEAN_ID_CHARACTERS_MAX
-        or not all(ids)
-        or any(map(str.isspace, ids))
-        or "@" in "".join(filter(None, sent["upload_url"]))
-        or not _are_digits(sizes)
-        or not _are_digits(uploaded)
-        or not _have_no_duplicate_key(page, len(rows), texts, (updated, sent["auto_finalize"]))
-    ):
-        return None
+    if max(map(len, rows)) > _CLEAN_ROW_BYTES_MAX:
+        note(rows, lambda row: len(row) > _CLEAN_ROW_BYTES_MAX)
+    if columns["partner_id"].count(partner_id) < len(rows):
+        note(columns["partner_id"], lambda partner: partner != partner_id)
+    if max(created) > soon:
+        note(created, lambda second: second > soon)
+    if max(filter(None, updated), default=soon) > soon:
+        note(updated, lambda second: second > soon)
+    if max(map(len, ids)) > _CLEAN_ID_CHARACTERS_MAX or not all(ids) or any(map(str.isspace, ids)):
+        note(ids, lambda text: not text.strip() or len(text) > _CLEAN_ID_CHARACTERS_MAX)
+    for texts in (ids, *(columns[name] for name in _TEXTS)) if b"\\u0000" in page else ():
+        note(texts, lambda text: "\0" in text)
+    if "@" in "".join(filter(None, columns["upload_url"])):
+        note(columns["upload_url"], lambda url: "@" in url)
+    for sizes in (columns["file_size"], columns["uploaded_file_size"]):
+        if not _are_sizes(sizes):
+            note(sizes, lambda size: not _are_sizes([size]))
+    optional = [columns[name] for name in (*_TEXTS, *_OPTIONAL)]
+    if not _have_each_key_once(page, len(rows), optional):
+        sent = [_REQUIRED + len(row) - row.count(None) for row in zip(*optional, strict=True)]
+        odd.update(index for index, row in enumerate(rows) if _keys_of(row) != sent[index])
+    return odd
+
+
+def _are_sizes(sizes: Sequence[str | int | None]) -> bool:
+    """Whether each is a number of bytes, as ASCII digits or as an integer."""
+    digits = "".join([size for size in sizes if type(size) is str])
+    if digits and not (digits.isascii() and digits.isdigit()):
+        return False
     try:
-        loaded = sent | {
-            "token_id": ids,
-            "file_size_bytes": _convert(sizes, list[_Size | None], strict=False),
-            "uploaded_size_bytes": _convert(uploaded, list[_Size | None], strict=False),
-            "created_at": _convert(created, list[datetime], strict=False),
-            "updated_at": _convert(updated, list[datetime | None], strict=False),
-            "extra": repeat(None, len(rows)),
-        }
+        _convert(sizes, list[_Size | None], strict=False)
     except msgspec.ValidationError:
-        return None
-    values = zip(*[loaded[name] for name in TOKEN_COLUMNS], strict=True)
-    return list(map(_new_tuple, repeat(Token), values)), list(created)
+        return False
+    return True
 
 
-def _are_digits(sizes: Sequence[str | None]) -> bool:
-    """Whether each text among ``sizes`` is ASCII digits (or empty: conversion refuses that)."""
-    digits = "".join(filter(None, sizes))
-    return not digits or (digits.isascii() and digits.isdigit())
+def _have_each_key_once(page: bytes, rows: int, optional: Sequence[Sequence[object]]) -> bool:
+    """Whether no key occurs twice and none is null: False may be a false alarm, True never is.
 
-
-def _have_no_duplicate_key(
-    page: bytes,
-    rows: int,
-    texts: Sequence[Sequence[str | None]],
-    others: Sequence[Sequence[object]],
-) -> bool:
-    """Whether no key occurs twice and none is null.  False may be a false alarm, True never.
-
-    msgspec silently keeps the last of two equal keys.  But an object of n keys has n - 1 commas
-    outside its strings, however it is spaced, so a key that was sent and is missing from the struct
-    shows in the count.  Where a name contains a comma, quotes are counted instead: two for each key
-    and each text.
+    msgspec silently keeps the last of two equal keys, so the keys are counted.  The rows are flat
+    and have known keys only.  An object of n keys has n - 1 commas outside its strings, however it
+    is spaced.  Where a text has a comma, the colons are counted that follow a quote: such a quote
+    ends a key, unless it is escaped in a text.  A key with a blank before its colon is not counted
+    by that, so then the page is not sure.
     """
-    strings = sum(rows - column.count(None) for column in texts)
-    optional = strings + sum(rows - column.count(None) for column in others)
-    if page.count(b",") == rows * _COMMAS_SURE + optional:
+    sent = rows * _REQUIRED + sum(rows - column.count(None) for column in optional)
+    if page.count(b",") == sent - rows:
         return True
-    return page.count(b'"') == 2 * (rows * _STRINGS_SURE + optional + strings)
+    if any(blank in page for blank in (b'" :', b'"  ', b"\t", b"\n", b"\r")):
+        return False
+    return page.count(b'":') - page.count(b'\\":') == sent
+
+
+def _keys_of(row: msgspec.Raw) -> int:
+    """How many keys a flat row has: the strings that a colon follows."""
+    return sum(map(bool, _STRING.findall(bytes(row))))

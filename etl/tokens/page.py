@@ -10,7 +10,8 @@ from datetime import datetime
 import msgspec
 
 from etl.coverage import Span
-from etl.tokens.token import DecodedRows, Rejected, Token
+from etl.tokens.columns import DecodedRows, PageTokens
+from etl.tokens.token import Rejected
 
 
 class PageFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,8 +46,8 @@ class Page:
     facts: PageFacts
     body: bytes
     """The reply's JSON as it was accepted."""
-    tokens: Sequence[Token]
-    raw: Sequence[bytes]
+    tokens: PageTokens
+    raw: Sequence[msgspec.Raw | bytes]
     """The JSON of each token: kept if a token turns out to be a duplicate."""
     rejected: Sequence[Rejected] = ()
     positions: Sequence[float | int | None] = ()
@@ -86,19 +87,17 @@ def page_of(
     open_only: bool = False,
 ) -> Page:
     """The page of a reply, with its ``rows`` divided into tokens and rejected ones."""
-    raw = [bytes(row) for row in rows]
-    token_ids: list[str | None]
-    if not decoded.rejected:
-        raw_tokens, token_ids = raw, [token.token_id for token in decoded.tokens]
-    else:
+    raw_tokens: Sequence[msgspec.Raw | bytes] = rows
+    token_ids: Sequence[str | None] = decoded.tokens.token_ids
+    if decoded.rejected:
         raw_tokens, token_ids = [], []
         # Both lists are in page order.
-        tokens, rejected = iter(decoded.tokens), deque(decoded.rejected)
-        for payload in raw:
-            if rejected and rejected[0].payload == payload:
+        ids, rejected = iter(decoded.tokens.token_ids), deque(decoded.rejected)
+        for payload in rows:
+            if rejected and rejected[0].payload == bytes(payload):
                 token_ids.append(rejected.popleft().token_id)
             else:
-                token_ids.append(next(tokens).token_id)
+                token_ids.append(next(ids))
                 raw_tokens.append(payload)
     return Page(
         facts=facts,

@@ -17,9 +17,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Final
 
-from etl.tokens.token import DecodedRows, Rejected, Token
+import msgspec
+
+from etl.tokens.columns import DecodedRows
+from etl.tokens.digest import canonical
+from etl.tokens.token import Rejected, Token
 from etl.tokens.values import Number, refuse_constant, storable
 
 MARK: Final = "erased:"
@@ -66,7 +70,7 @@ class Pseudonyms:
         value = _DECODER.decode(extra.decode())
         if self._is_erased_object(value):
             return extra
-        digits = self._digits("extra", token_id, _canonical(value))
+        digits = self._digits("extra", token_id, canonical(value))
         return json.dumps({EXTRA_KEY: digits}, separators=(",", ":")).encode()
 
     def of_payload(self, payload: bytes) -> bytes:
@@ -149,20 +153,27 @@ class Suppression:
         self._marked = set(marked)
         self._owners: dict[str, bool] = {}
 
-    def suppress(self, rows: DecodedRows, raw: Sequence[bytes]) -> tuple[DecodedRows, list[bytes]]:
+    def suppress(
+        self, rows: DecodedRows, raw: Sequence[msgspec.Raw | bytes]
+    ) -> tuple[DecodedRows, Sequence[msgspec.Raw | bytes]]:
         """The page's rows with pseudonyms where required; ``raw`` is parallel to its tokens.
 
         The payload of a rejected row is replaced as a whole: its content is unknown.
         """
-        tokens, payloads = list(rows.tokens), list(raw)
-        for index, token in enumerate(rows.tokens):
-            whole = self._is_erased_token(token.token_id)
-            owner = token.user_id is not None and self._is_erased_user(token.user_id)
-            if whole or owner or token.token_id in self._marked:
-                self._marked.add(token.token_id)
-                tokens[index] = pseudonymised(self._pseudonyms, token, user=whole or owner)
-                payloads[index] = self._pseudonyms.of_payload(payloads[index])
+        replaced: dict[int, Token] = {}
+        payloads = list(raw)
+        ids, users = rows.tokens.token_ids, rows.tokens.user_ids
+        for index, (token_id, user_id) in enumerate(zip(ids, users, strict=True)):
+            whole = self._is_erased_token(token_id)
+            owner = user_id is not None and self._is_erased_user(user_id)
+            if whole or owner or token_id in self._marked:
+                self._marked.add(token_id)
+                replaced[index] = pseudonymised(
+                    self._pseudonyms, rows.tokens[index], user=whole or owner
+                )
+                payloads[index] = self._pseudonyms.of_payload(bytes(payloads[index]))
         rejected = [self._suppress_rejected(each) for each in rows.rejected]
+        tokens = rows.tokens.replaced(replaced)
         return DecodedRows(tokens, rejected, rows.positions, rows.coercions), payloads
 
     def _suppress_rejected(self, row: Rejected) -> Rejected:
@@ -230,27 +241,3 @@ def _leaves(value: object) -> Iterator[str]:
             waiting += [*each, *each.values()]
         elif isinstance(each, list):
             waiting += each
-
-
-def _canonical(value: Any) -> str:
-    """JSON with sorted keys and exact numbers without needless zeros, as jsonb compares them."""
-    if isinstance(value, dict):
-        pairs = (f"{json.dumps(key)}:{_canonical(value[key])}" for key in sorted(value))
-        return "{" + ",".join(pairs) + "}"
-    if isinstance(value, list):
-        return "[" + ",".join(map(_canonical, value)) + "]"
-    if isinstance(value, Number):
-        return _canonical_number(value)
-    return json.dumps(value)
-
-
-def _canonical_number(number: Number) -> str:
-    exact = number.exact()
-    if exact is None:
-        return number.literal
-    sign, digits, exponent = exact.as_tuple()
-    text = "".join(map(str, digits)).lstrip("0")
-    whole = text.rstrip("0")
-    if not whole or not isinstance(exponent, int):
-        return "0"
-    return f"{'-' * sign}{whole}e{exponent + len(text) - len(whole)}"

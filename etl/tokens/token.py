@@ -6,7 +6,6 @@ importing each other.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Final, NamedTuple
@@ -81,6 +80,13 @@ class Token(NamedTuple):
 TOKEN_COLUMNS: Final[tuple[str, ...]] = Token._fields
 """Column names of ``upload_token`` in the order of a ``Token``, for COPY."""
 
+VOLATILE: Final = frozenset({"auto_finalize", "upload_url"})
+"""Columns that change by themselves: refreshed with a version, never a reason for one."""
+COMPARED: Final = tuple(
+    name for name in TOKEN_COLUMNS if name != "token_id" and name not in VOLATILE
+)
+"""Columns whose change makes a version."""
+
 
 TIE_ORDER: Final = (
     "updated_at",
@@ -111,17 +117,3 @@ class Rejected:
     reason: str
     payload: bytes
     created_second: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class DecodedRows:
-    """A page, row by row: each row is in ``tokens`` or in ``rejected``, both in page order.
-
-    ``positions`` has one entry per row: createdAt in Unix seconds, or None if the row cannot be
-    placed.  ``coercions`` counts values that were not loaded exactly as sent, by kind.
-    """
-
-    tokens: list[Token]
-    rejected: list[Rejected]
-    positions: list[float | int | None]
-    coercions: Counter[str]

@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
 from etl.errors import DataRefused
-from etl.tokens.decode import TOKEN_COLUMNS, DecodedRows, Token, decode_rows
+from etl.tokens.columns import DecodedRows
+from etl.tokens.decode import TOKEN_COLUMNS, Token, decode_rows
 from etl.tokens.row import read_row
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)

@@ -13,11 +13,14 @@ import psycopg
 from psycopg.rows import dict_row
 
 from etl.coverage import page_span
+from etl.tokens.columns import PageTokens
 from etl.tokens.page import Page, PageFacts
 from etl.tokens.token import Rejected, Token
 from etl.warehouse.engine import transaction
 from etl.warehouse.ledger.lease import fence, open_run
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.compare import JSON_ROWS_MAX
+from etl.warehouse.load.fingerprint import FINGERPRINT
 from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import publish
 from etl.warehouse.load.resolve import AuditCounts, audit_counts
@@ -82,7 +85,7 @@ def page_of(
     return Page(
         facts=facts,
         body=b"",
-        tokens=tokens,
+        tokens=PageTokens.of(tokens),
         raw=[raw_of(token) for token in tokens],
         rejected=rejected,
         positions=seconds,
@@ -105,6 +108,7 @@ class Nights:
     url: str
     database: Database
     small: bool = False
+    compare: str = FINGERPRINT
     time: datetime = OBSERVED
     counts: AuditCounts = field(init=False)
     """Of the last run that was published."""
@@ -138,7 +142,8 @@ class Nights:
             holes=[],
             requests=len(pages),
             retries=0,
-            as_json=self.small,
+            compare=self.compare,
+            json_rows_max=JSON_ROWS_MAX if self.small else 0,
         )
 
     def confirm(

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from etl.tokens.decode import DecodedRows, Rejected, Token
+from etl.tokens.columns import DecodedRows, PageTokens
+from etl.tokens.decode import Rejected, Token
 from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression, owners_of
 
 KEY = "k" * 32
@@ -35,7 +36,7 @@ def make_token(**values: Any) -> Token:
 
 
 def page(tokens: list[Token], rejected: list[Rejected] | None = None) -> DecodedRows:
-    return DecodedRows(tokens, rejected or [], [0] * len(tokens), Counter())
+    return DecodedRows(PageTokens.of(tokens), rejected or [], [0] * len(tokens), Counter())
 
 
 def suppression(
@@ -134,7 +135,7 @@ def test_only_those_who_were_erased_are_replaced() -> None:
     )
 
     a, b, c, d, e = made.tokens
-    assert b is berta
+    assert b == berta
     assert raw[1] == b"2"
     assert [len(each) for each in (raw[0], *raw[2:])] == [ERASED_PAYLOAD_BYTES] * 4
     assert a.user_id == PSEUDONYMS.of_user("anna")

@@ -11,7 +11,8 @@ import msgspec
 import pytest
 
 from etl.errors import DataRefused, UsageError
-from etl.tokens.decode import TOKEN_COLUMNS, DecodedRows, Token, decode_rows
+from etl.tokens.columns import DecodedRows, PageTokens
+from etl.tokens.decode import TOKEN_COLUMNS, Token, decode_rows
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 NOW_SECOND = int(NOW.timestamp())
@@ -276,7 +277,7 @@ def test_bad_value_costs_its_row_only(key: str, literal: object, reason: str) ->
 
     assert [bad.reason for bad in alone.rejected] == [reason]
     assert alone.rejected[0].payload == row
-    assert (alone.tokens, alone.coercions) == ([], {})
+    assert (list(alone.tokens), alone.coercions) == ([], {})
     assert page.rejected == alone.rejected
     assert page.tokens == decode(*healthy(499)).tokens
     assert len(page.positions) == 500
@@ -354,7 +355,7 @@ def test_equal_rows_and_case_twins_pass_through() -> None:
 
 
 def test_empty_page_is_empty() -> None:
-    assert decode() == DecodedRows([], [], [], decode().coercions)
+    assert decode() == DecodedRows(PageTokens.of([]), [], [], decode().coercions)
 
 
 def test_rejected_rows_count_no_coercions() -> None:

@@ -6,9 +6,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cached_property
 from typing import Any, Final, Self
 
 from etl.coverage import EVERYTHING, Coverage, Span
+from etl.tokens.columns import Identity, identity
 from etl.tokens.page import Page
 from etl.tokens.token import Token
 
@@ -58,23 +60,33 @@ class PageMemory:
     """The last pages of a run: when each arrived, and the tokens (id, createdAt) on it."""
 
     def __init__(self) -> None:
-        self._shown: deque[tuple[datetime, frozenset[tuple[str, datetime]]]] = deque(
-            maxlen=PAGES_REMEMBERED
-        )
+        self._shown: deque[_Shown] = deque(maxlen=PAGES_REMEMBERED)
 
     def remember(self, pages: Iterable[Page]) -> None:
         """Remember what these pages showed."""
         for page in pages:
-            tokens = frozenset((token.token_id, token.created_at) for token in page.tokens)
-            self._shown.append((page.facts.received_at, tokens))
+            self._shown.append(_Shown(page.facts.received_at, page.tokens.identities))
 
     def has_later(self, token: Token, observed_at: datetime) -> bool:
         """Whether a remembered page showed the token after ``observed_at``.
 
         What it showed is staged if it differed from the known version, and holds in either case.
         """
-        here = (token.token_id, token.created_at)
-        return any(arrived > observed_at and here in tokens for arrived, tokens in self._shown)
+        return any(
+            shown.arrived > observed_at and identity(token) in shown.tokens for shown in self._shown
+        )
+
+
+class _Shown:
+    """What one page showed.  On most nights no page is asked for its tokens."""
+
+    def __init__(self, arrived: datetime, identities: Iterable[Identity]) -> None:
+        self.arrived = arrived
+        self._identities = tuple(identities)
+
+    @cached_property
+    def tokens(self) -> frozenset[Identity]:
+        return frozenset(self._identities)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -98,6 +110,8 @@ class StagedWalk:
     positions: list[tuple[int, int]] = field(default_factory=list)
     """Of a resumed walk: (second, approximate number of rows of the list not after it)."""
     memory: PageMemory = field(default_factory=PageMemory)
+    undigested: bool = False
+    """Whether it met known tokens without a digest."""
 
     def oldest_with(self, pages: Iterable[Page]) -> datetime | None:
         """``oldest_page_at`` with these pages."""

@@ -1,19 +1,19 @@
 """What counts as a difference: a batch, or a walk's staging, against ``upload_token``.
 
-A batch is sent to the server as a relation, and one SELECT returns which of its rows differ and
-which known tokens are missing from its spans.  The relation is
+The rows of a batch whose digests do not settle them (``etl.warehouse.load.fingerprint``) are sent
+to the server as a relation, and one SELECT returns which of them differ and which known tokens are
+missing from its spans.  The relation is
 
-- a temporary table filled by COPY, in general; created once per server connection,
-- or ``json_to_recordset`` of one parameter, if the whole account is small: creating a temporary
-  table writes tens of kilobytes of WAL to the catalogs, which on an unchanged night of a small
-  account would be most of what the run writes.
+- ``json_to_recordset`` of one parameter, as long as they are few,
+- else a temporary table filled by COPY, created once per server connection: the faster way for
+  many rows, but it writes tens of kilobytes of WAL to the catalogs.
 
 Volatile columns (``upload_url``, ``auto_finalize``) are never compared, and not even sent.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any, Final, NamedTuple
@@ -26,17 +26,15 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.schema import CreateTable
 
 from etl.coverage import Coverage
-from etl.tokens.token import OPEN_STATUSES, TOKEN_COLUMNS, Token, seconds_between
+from etl.tokens.token import COMPARED, OPEN_STATUSES, Token, seconds_between
 from etl.warehouse.engine import copy_rows
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.fingerprint import digested
+from etl.warehouse.load.intervals import intervals
 from etl.warehouse.schema.database import Database
 
-VOLATILE: Final = frozenset({"auto_finalize", "upload_url"})
 KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "auto_finalize", "upload_url"})
 """Columns whose known value is kept when a row has none."""
-COMPARED: Final = tuple(
-    name for name in TOKEN_COLUMNS if name != "token_id" and name not in VOLATILE
-)
 SQL_TYPES: Final = {
     "status": "int2",
     "file_size_bytes": "int8",
@@ -45,6 +43,8 @@ SQL_TYPES: Final = {
     "updated_at": "timestamptz",
     "auto_finalize": "bool",
     "extra": "jsonb",
+    "digest": "int8",
+    "user_digest": "int8",
 }
 """Types of the columns that are not text, for COPY."""
 _SENT_PLAIN: Final = ("token_id", *[name for name in COMPARED if name != "extra"])
@@ -82,6 +82,7 @@ _BATCH_COPY_COLUMNS = [
     ("ordinal", "int4"),
     *[(name, SQL_TYPES.get(name, "text")) for name in _SENT],
 ]
+JSON_ROWS_MAX: Final = 1_000
 _encode = msgspec.json.Encoder().encode
 
 
@@ -108,17 +109,21 @@ def compare_batch(
     *,
     seconds: Coverage,
     spans: Coverage,
-    rejected_ids: Sequence[str],
+    staged: Collection[str] = (),
+    rejected_ids: Sequence[str] = (),
+    unaccounted: Sequence[int] | None = None,
     open_only: bool = False,
-    as_json: bool = False,
+    json_rows_max: int = JSON_ROWS_MAX,
 ) -> Differences:
     """Compare tokens (distinct ids) with the known ones.
 
     ``seconds`` contains the createdAt of all of them.  In ``spans`` the batch shows everything that
     was listed, or with ``open_only`` everything that was listed as open; ``rejected_ids`` were on
-    its pages too, in rows that could not be loaded.
+    its pages too, in rows that could not be loaded.  ``staged`` are tokens that the walk has staged
+    before.  With ``unaccounted``, only the known tokens with these digests or without one can be
+    missing: the rows of the others are settled.
     """
-    if as_json:
+    if len(tokens) <= json_rows_max:
         batch: sa.FromClause = _json_batch(tokens)
     else:
         batch = _BATCH
@@ -132,12 +137,14 @@ def compare_batch(
                 for ordinal, token in enumerate(tokens)
             ),
         )
-    known = _known_around(database, run, seconds.union(spans), open_only=open_only)
-    parts = [_differing(database, run, batch, known)]
-    if run.walk.counts.staged:
-        parts.append(_staged_before(database, run, batch))
-    if len(spans):
-        parts.append(_missing(batch, known, spans, rejected_ids))
+    known = _known_around(
+        database, run, seconds.union(spans), unaccounted=unaccounted, open_only=open_only
+    )
+    parts = [
+        _differing(database, run, batch, known),
+        _staged_before(database, run, batch, staged),
+        _missing(batch, known, spans, rejected_ids),
+    ]
     differing: set[int] = set()
     older: set[int] = set()
     missing: list[tuple[str, datetime]] = []
@@ -171,22 +178,38 @@ def _column_differs(name: str, new: Any, known: Any) -> sa.ColumnElement[bool]:
 
 
 def _known_around(
-    database: Database, run: OpenRun, seconds: Coverage, *, open_only: bool
+    database: Database,
+    run: OpenRun,
+    seconds: Coverage,
+    *,
+    unaccounted: Sequence[int] | None,
+    open_only: bool,
 ) -> sa.CTE:
     """The known listed tokens in the seconds of the batch, read once from the index.
 
     A few pages of open tokens span years, so for those only known open tokens are read; a token
     that is open now and was not is looked up by primary key, like a new one.
     """
-    token = database.tables.upload_token
-    return (
+    token, parts = database.tables.upload_token, intervals(seconds)
+    unsettled: sa.ColumnElement[bool] = sa.true()
+    if unaccounted is not None:
+        digests = sa.cast(list(unaccounted), sa.ARRAY(sa.BigInteger))
+        unsettled = sa.or_(token.c.digest == sa.any_(digests), sa.not_(digested(token)))
+    known = (
         sa.select(*[token.c[name] for name in _SENT])
         .where(
             token.c.partner_id == run.partner_id,
             token.c.is_listed,
             token.c.status.in_(OPEN_STATUSES) if open_only else sa.true(),
-            within(token.c.created_at, seconds),
+            token.c.created_at >= parts.c.lower,
+            token.c.created_at < parts.c.upper,
+            unsettled,
         )
+        .lateral("token")
+    )
+    return (
+        sa.select(*known.c)
+        .select_from(parts.join(known, sa.true()))
         .cte("known")
         .prefix_with("materialized")
     )
@@ -221,17 +244,15 @@ def _differing(
     )
 
 
-def _staged_before(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.Select[Any]:
+def _staged_before(
+    database: Database, run: OpenRun, batch: sa.FromClause, staged: Collection[str]
+) -> sa.Select[Any]:
     """Rows of tokens that an earlier page of the walk showed differently, or did not show.
 
     The later observation must win, even if it shows no change.
     """
-    staging = database.tables.upload_token_staging
-    return _outcome(batch, _known_row(database, run, batch)).where(
-        batch.c.token_id.in_(
-            sa.select(staging.c.token_id).where(staging.c.walk_id == run.walk.walk_id)
-        )
-    )
+    ids = sa.cast(sorted(staged), sa.ARRAY(_CORE_TYPES["text"]))
+    return _outcome(batch, _known_row(database, run, batch)).where(batch.c.token_id == sa.any_(ids))
 
 
 def _known_row(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.FromClause:
@@ -262,20 +283,21 @@ def _outcome(batch: sa.FromClause, token: sa.FromClause) -> sa.Select[Any]:
 def _missing(
     batch: sa.FromClause, known: sa.CTE, spans: Coverage, rejected_ids: Sequence[str]
 ) -> sa.Select[Any]:
+    parts = intervals(spans)
     return sa.select(
         sa.cast(sa.null(), sa.Integer),
         sa.cast(sa.null(), sa.Boolean),
         known.c.token_id,
         known.c.created_at,
     ).where(
-        within(known.c.created_at, spans),
+        sa.exists().where(known.c.created_at >= parts.c.lower, known.c.created_at < parts.c.upper),
         # An older row of the same id is a duplicate id, and does not show the known token.
         sa.not_(
             sa.exists().where(
                 batch.c.token_id == known.c.token_id, batch.c.created_at >= known.c.created_at
             )
         ),
-        known.c.token_id.not_in(rejected_ids) if rejected_ids else sa.true(),
+        known.c.token_id != sa.all_(sa.cast(list(rejected_ids), sa.ARRAY(_CORE_TYPES["text"]))),
     )
 
 

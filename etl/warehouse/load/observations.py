@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from itertools import repeat
 from typing import Any, NamedTuple
+
+import msgspec
 
 from etl.coverage import EVERYTHING, Span
 from etl.tokens.page import Page
@@ -17,7 +19,10 @@ from etl.warehouse.ledger.run import OpenRun
 class Seen(NamedTuple):
     token: Token
     observed_at: datetime
-    raw: bytes
+    raw: msgspec.Raw | bytes
+    digest: int
+    user_digest: int
+    """``NO_USER`` without a user."""
 
 
 def taken_by(run: OpenRun, page: Page) -> Page:
@@ -29,12 +34,14 @@ def taken_by(run: OpenRun, page: Page) -> Page:
         return page
     lower, upper = run.range
     span = None if page.span is None else page.span.clipped(run.range)
-    inside = [lower <= math.floor(token.created_at.timestamp()) < upper for token in page.tokens]
+    inside = [
+        index for index, second in enumerate(page.tokens.created_seconds) if lower <= second < upper
+    ]
     return replace(
         page,
         span=span if span is not None and span.lower < span.upper else None,
-        tokens=[token for token, taken in zip(page.tokens, inside, strict=True) if taken],
-        raw=[raw for raw, taken in zip(page.raw, inside, strict=True) if taken],
+        tokens=page.tokens.take(inside),
+        raw=[page.raw[index] for index in inside],
         rejected=[
             each
             for each in page.rejected
@@ -43,27 +50,39 @@ def taken_by(run: OpenRun, page: Page) -> Page:
     )
 
 
-def newest_of_each(pages: Sequence[Page]) -> tuple[list[Seen], list[Rejected]]:
+def newest_of_each(
+    pages: Sequence[Page], only: Collection[str] | None = None
+) -> tuple[list[Seen], list[Rejected]]:
     """One row per id: the newest createdAt, then the newest observation; duplicates are rejected.
 
-    The order of pages and rows does not matter.
+    The order of pages and rows does not matter.  ``only``: the rows with these ids; None: all.
     """
     newest: dict[str, Seen] = {}
     rejected = [each for page in pages for each in page.rejected]
     for page in pages:
-        observed_at = page.facts.received_at
-        for token, raw in zip(page.tokens, page.raw, strict=True):
-            here = Seen(token, observed_at, raw)
-            other = newest.setdefault(token.token_id, here)
+        for here in _rows_of(page, only):
+            other = newest.setdefault(here.token.token_id, here)
             if other is here:
                 continue
-            if token.created_at != other.token.created_at:
+            if here.token.created_at != other.token.created_at:
                 rejected.append(duplicate(min(here, other, key=_created_at)))
-            elif observed_at != other.observed_at:
-                newest[token.token_id] = max(here, other, key=_observed_at)
+            elif here.observed_at != other.observed_at:
+                newest[here.token.token_id] = max(here, other, key=_observed_at)
                 continue
-            newest[token.token_id] = max(here, other, key=_rank)
+            newest[here.token.token_id] = max(here, other, key=_rank)
     return list(newest.values()), rejected
+
+
+def _rows_of(page: Page, only: Collection[str] | None) -> Iterable[Seen]:
+    tokens, raw = page.tokens, page.raw
+    if only is not None and not only:
+        return []
+    if only is not None:
+        ids = page.tokens.token_ids
+        wanted = [index for index, token_id in enumerate(ids) if token_id in only]
+        tokens, raw = tokens.take(wanted), [raw[index] for index in wanted]
+    at = repeat(page.facts.received_at)
+    return map(Seen, tokens, at, raw, tokens.digests(), tokens.user_digests())
 
 
 def _created_at(seen: Seen) -> datetime:
@@ -77,8 +96,8 @@ def _observed_at(seen: Seen) -> datetime:
 def seconds_of(page: Page) -> Span:
     """From the first to the last createdAt of a page's tokens, in whole seconds."""
     # Also for a page in descending order, or of a lookup.
-    times = [token.created_at for token in page.tokens]
-    return Span(math.floor(min(times).timestamp()), math.floor(max(times).timestamp()) + 1)
+    seconds = page.tokens.created_seconds
+    return Span(min(seconds), max(seconds) + 1)
 
 
 def _rank(seen: Seen) -> tuple[Any, ...]:

@@ -209,7 +209,8 @@ def _write_versions(
     stamped = sa.literal(stamp, sa.DateTime(timezone=True))
     run_id = sa.literal(run.run_id, sa.BigInteger)
     new = outcomes(database, run).cte("new_version").prefix_with("materialized")
-    moved_columns = [column.name for column in token.c]
+    # A superseded version has no digest: nothing is compared with it any more.
+    moved_columns = [column.name for column in token.c if column.name in superseded.c]
     moved = (
         sa.insert(superseded)
         .from_select(

@@ -37,6 +37,8 @@ VERSION_COLUMNS: Final = (
     "observed_at",
     "last_listed_at",
     "absence_confirmed_at",
+    "digest",
+    "user_digest",
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
 
@@ -78,7 +80,7 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
 
     def value(name: str) -> sa.ColumnElement[Any]:
         given: sa.ColumnElement[Any] = new.c[name]
-        if name in KEPT_WHEN_ABSENT:
+        if name in KEPT_WHEN_ABSENT or name == "user_digest":
             given = sa.func.coalesce(given, known.c[name])
         return sa.case((is_absent, known.c[name]), else_=given).label(name)
 
@@ -102,6 +104,8 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
         "observed_at": new.c.observed_at,
         "last_listed_at": sa.case((is_absent, last_seen_at(database, known))),
         "absence_confirmed_at": sa.case((is_absent, new.c.observed_at)),
+        "digest": value("digest"),
+        "user_digest": value("user_digest"),
     }
     return (
         sa.select(*[columns[name].label(name) for name in VERSION_COLUMNS])

@@ -8,10 +8,11 @@ a run that has lost its lease fails.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from operator import attrgetter
-from typing import Any, Final
+from types import MappingProxyType
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import sqlalchemy as sa
@@ -20,6 +21,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from etl.coverage import Coverage
 from etl.errors import EtlError
+from etl.tokens.digest import NO_USER
 from etl.tokens.page import Page
 from etl.tokens.token import (
     CREATED_SECOND_END,
@@ -32,7 +34,18 @@ from etl.tokens.token import (
 from etl.warehouse.engine import copy_rows, transaction
 from etl.warehouse.ledger.lease import fence
 from etl.warehouse.ledger.run import OpenRun, WalkCounts
-from etl.warehouse.load.compare import SQL_TYPES, Differences, compare_batch, json_of
+from etl.warehouse.load.compare import JSON_ROWS_MAX, SQL_TYPES, compare_batch, json_of
+from etl.warehouse.load.fingerprint import (
+    COLUMNS,
+    FINGERPRINT,
+    FULL,
+    KnownDigests,
+    goes_by_columns,
+    known_digests,
+    require_unlike,
+    staged_in,
+    unlike,
+)
 from etl.warehouse.load.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
 from etl.warehouse.schema.database import Database
 
@@ -45,6 +58,8 @@ _STAGING_COLUMNS: Final = [
     ("kind", "text"),
     ("from_lookup", "bool"),
     ("observed_at", "timestamptz"),
+    ("digest", "int8"),
+    ("user_digest", "int8"),
 ]
 _INSERT_ROWS_MAX = 1_000
 
@@ -59,50 +74,35 @@ def stage_batch(
     holes: list[dict[str, Any]],
     requests: int,
     retries: int,
-    as_json: bool = False,
+    compare: str = FINGERPRINT,
+    json_rows_max: int = JSON_ROWS_MAX,
 ) -> None:
     """Save pages, what differs on them, and the coverage of the walk including them.
 
     ``open_coverage`` is that of the list of open tokens, whose pages need separate batches; None:
-    unchanged.  ``requests`` and ``retries`` are totals of this run.  ``as_json``: how the batch is
-    sent, see ``compare``.  Pages may be passed in any order and in batches of any size: the outcome
-    is the same.  For a run with a range, rows and coverage outside it are ignored.  Raises
-    LeaseHeld if the run no longer holds its lease.
+    unchanged.  ``requests`` and ``retries`` are totals of this run.  ``compare`` is how the pages
+    are compared, ``FINGERPRINT`` or ``FULL``; ``json_rows_max``: see ``compare_batch``.  Pages
+    may be passed in any order and in batches of any size, and compared in either way: the outcome
+    is the same.  For a run with a range, rows and coverage outside it are ignored.
+
+    Raises LeaseHeld if the run no longer holds its lease, and DataRefused
+    (``digest_mismatch``) where a stored digest is wrong.
     """
     walk = run.walk
     pages = [taken_by(run, page) for page in pages]
     coverage = coverage.within(run.range)
     open_coverage = walk.open_coverage if open_coverage is None else open_coverage
-    open_only = any(page.open_only for page in pages)
-    if open_only and not all(page.open_only or page.asked is not None for page in pages):
+    if len({page.open_only for page in pages if page.asked is None}) > 1:
         raise EtlError("pages of the whole list and of the open tokens need separate batches")
-    seen, rejected = newest_of_each(pages)
-    spans = Coverage(page.span for page in pages if page.span is not None)
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, enable_seqscan="off") as connection:
         if run.baseline.knows_tokens:
-            found = compare_batch(
-                connection,
-                database,
-                run,
-                [each.token for each in seen],
-                seconds=Coverage(seconds_of(page) for page in pages if page.tokens),
-                spans=spans,
-                open_only=open_only,
-                rejected_ids=[
-                    each.token_id
-                    for each in rejected
-                    # A row rejected as a duplicate id says nothing about the known token.
-                    if each.token_id is not None and each.reason != DUPLICATE_ID
-                ],
-                as_json=as_json,
-            )
+            found = _compare(connection, database, run, pages, compare, json_rows_max)
         else:
-            found = Differences(list(range(len(seen))), [], [])
-        rejected += [duplicate(seen[ordinal]) for ordinal in found.older]
+            found = _Found(*newest_of_each(pages), missing=[], compared_by={})
         rows = [
-            present_row(run, seen[ordinal], from_lookup=False)
-            for ordinal in found.differing
-            if not walk.memory.has_later(seen[ordinal].token, seen[ordinal].observed_at)
+            present_row(run, seen, from_lookup=False)
+            for seen in found.seen
+            if not walk.memory.has_later(seen.token, seen.observed_at)
         ]
         if found.missing:
             observed_at = min(page.facts.received_at for page in pages)
@@ -116,7 +116,8 @@ def stage_batch(
             run,
             pages,
             rows=rows,
-            rejected=rejected,
+            rejected=found.rejected,
+            compared_by=found.compared_by,
             coverage=coverage.to_sql(),
             open_coverage=open_coverage.to_sql(),
             holes=holes,
@@ -126,6 +127,79 @@ def stage_batch(
     _count(run, pages, counts)
     walk.memory.remember(pages)
     walk.coverage, walk.open_coverage, walk.holes = coverage, open_coverage, holes
+
+
+class _Found(NamedTuple):
+    """What a batch showed that must be saved."""
+
+    seen: list[Seen]
+    """Rows that differ from what is known."""
+    rejected: list[Rejected]
+    missing: list[tuple[str, datetime]]
+    compared_by: dict[int, str]
+    """How each page was compared, by its number in the run."""
+
+
+def _compare(
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    pages: Sequence[Page],
+    compare: str,
+    json_rows_max: int,
+) -> _Found:
+    """What of the batch differs: by the digests first, by the columns where they do not agree."""
+    spans = Coverage(page.span for page in pages if page.span is not None)
+    seconds = Coverage(seconds_of(page) for page in pages if page.tokens).union(spans)
+    open_only = any(page.open_only for page in pages)
+    staged = staged_in(connection, database, run, seconds)
+    known: KnownDigests | None = None
+    ids: set[str] | None = None
+    unaccounted: list[int] | None = None
+    if compare == FINGERPRINT:
+        known = known_digests(
+            connection, database, run, seconds=seconds, spans=spans, open_only=open_only
+        )
+        run.walk.undigested |= known.undigested > 0
+        ids, unaccounted = unlike(run, pages, known)
+        ids |= staged
+    seen, rejected = newest_of_each(pages, only=ids)
+    ways = _ways(run, pages, compare)
+    if known is not None and not (ids or unaccounted or known.undigested):
+        return _Found(seen, rejected, [], ways)
+    found = compare_batch(
+        connection,
+        database,
+        run,
+        [each.token for each in seen],
+        seconds=seconds,
+        spans=spans,
+        staged=staged,
+        rejected_ids=[
+            each.token_id
+            for each in rejected
+            # A row rejected as a duplicate id says nothing about the known token.
+            if each.token_id is not None and each.reason != DUPLICATE_ID
+        ],
+        unaccounted=unaccounted,
+        open_only=open_only,
+        json_rows_max=json_rows_max,
+    )
+    differing = [seen[ordinal] for ordinal in found.differing]
+    older = [seen[ordinal] for ordinal in found.older]
+    if known is not None:
+        # A token that was staged before is staged again, whatever this row shows.
+        fresh = [each for each in (*differing, *older) if each.token.token_id not in staged]
+        require_unlike(known, fresh)
+    return _Found(differing, [*rejected, *map(duplicate, older)], found.missing, ways)
+
+
+def _ways(run: OpenRun, pages: Sequence[Page], compare: str) -> dict[int, str]:
+    return {
+        page.seq: COLUMNS if compare == FULL or goes_by_columns(run, page) else FINGERPRINT
+        for page in pages
+        if page.seq is not None and page.asked is None
+    }
 
 
 def stage_lookup(database: Database, run: OpenRun, page: Page, *, absence_grace: timedelta) -> None:
@@ -163,6 +237,8 @@ def present_row(run: OpenRun, seen: Seen, *, from_lookup: bool) -> tuple[object,
         "present",
         from_lookup,
         seen.observed_at,
+        seen.digest,
+        None if seen.user_digest == NO_USER else seen.user_digest,
     )
 
 
@@ -178,7 +254,8 @@ def absence_row(
     """The staging row of a known token that was not shown: ``kind`` is missing or absent."""
     values = {"token_id": token_id, "created_at": created_at}
     plain = [values.get(name) for name in _PLAIN_COLUMNS]
-    return (run.walk.walk_id, run.partner_id, *plain, None, kind, from_lookup, observed_at)
+    facts = (kind, from_lookup, observed_at)
+    return (run.walk.walk_id, run.partner_id, *plain, None, *facts, None, None)
 
 
 def _save(
@@ -189,6 +266,7 @@ def _save(
     *,
     rows: list[tuple[object, ...]],
     rejected: Sequence[Rejected],
+    compared_by: Mapping[int, str] = MappingProxyType({}),
     **values: Any,
 ) -> WalkCounts:
     """Write everything that outlives the transaction, the fence first; returns the new counts."""
@@ -204,7 +282,9 @@ def _save(
     )
     # Rows as parameters: a VALUES list of another length would be compiled again each time.
     if pages:
-        connection.execute(sa.insert(tables.sync_page), [_page_row(run, page) for page in pages])
+        connection.execute(
+            sa.insert(tables.sync_page), [_page_row(run, page, compared_by) for page in pages]
+        )
     for begin in range(0, len(rejected), _INSERT_ROWS_MAX):
         connection.execute(
             insert(tables.rejected_row)
@@ -237,7 +317,7 @@ def _count(run: OpenRun, pages: Sequence[Page], counts: WalkCounts) -> None:
     walk.next_seq = max([walk.next_seq, *[page.seq + 1 for page in pages if page.seq is not None]])
 
 
-def _page_row(run: OpenRun, page: Page) -> dict[str, Any]:
+def _page_row(run: OpenRun, page: Page, compared_by: Mapping[int, str]) -> dict[str, Any]:
     return {
         "run_id": run.run_id,
         "seq": page.seq,
@@ -245,6 +325,7 @@ def _page_row(run: OpenRun, page: Page) -> dict[str, Any]:
         "first_created_at": _time_of_page_end(page.first_created_second),
         "last_created_at": _time_of_page_end(page.last_created_second),
         "span": None if page.span is None else page.span.to_sql(),
+        "compared_by": None if page.seq is None else compared_by.get(page.seq),
     }
 
 

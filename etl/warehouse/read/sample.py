@@ -14,8 +14,8 @@ from typing import Any, Final
 import msgspec
 import sqlalchemy as sa
 
-from etl.tokens.token import TOKEN_COLUMNS, Token
-from etl.warehouse.load.compare import COMPARED, changed_columns
+from etl.tokens.token import COMPARED, TOKEN_COLUMNS, Token
+from etl.warehouse.load.compare import changed_columns
 from etl.warehouse.load.witnesses import last_seen_at
 from etl.warehouse.read.queries import read_only
 from etl.warehouse.schema.database import Database

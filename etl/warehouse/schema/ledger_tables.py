@@ -28,6 +28,7 @@ RUN_MODES: Final = ("full", "incremental", "backfill", "replay")
 RUN_STATUSES: Final = (
     *("running", "succeeded", "refused", "failed", "abandoned", "skipped", "dry_run"),
 )
+COMPARED_BY: Final = ("fingerprint", "columns")
 UNOBSERVED_REASONS: Final = ("pending", "rejected")
 
 RUN_COUNTS: Final = {
@@ -113,6 +114,12 @@ def sync_run_table(metadata: MetaData) -> Table:
             "NULL for runs of program versions that did not record it.",
             null=True,
         ),
+        column(
+            "digests_filled",
+            BigInteger(),
+            "Digests of known tokens filled in after publishing: maintenance without versions.",
+            default="0",
+        ),
         PrimaryKeyConstraint("run_id"),
         one_of("mode", RUN_MODES),
         one_of("status", RUN_STATUSES),
@@ -168,10 +175,18 @@ def sync_page_table(metadata: MetaData, sync_run: Table) -> Table:
             null=True,
         ),
         column("body_sha256", LargeBinary(), "SHA-256 of the reply's body."),
+        column(
+            "compared_by",
+            Text(),
+            "How its rows were compared: fingerprint or columns; NULL if nothing was known, and "
+            "for lookups.",
+            null=True,
+        ),
         PrimaryKeyConstraint("run_id", "seq"),
         ForeignKeyConstraint(["run_id"], [sync_run.c.run_id]),
         CheckConstraint("rows >= 0 and page_index >= 1 and page_size >= 1", name="numbers"),
         CheckConstraint("octet_length(body_sha256) = 32", name="body_sha256"),
+        one_of("compared_by", COMPARED_BY),
         comment="One row per page read; the spans of a run add up to its coverage.  Pruned.",
     )
 

@@ -37,6 +37,7 @@ def upload_token_table(metadata: MetaData) -> Table:
         "upload_token",
         metadata,
         *_version_columns(),
+        *_digest_columns(),
         PrimaryKeyConstraint("partner_id", "token_id"),
         *_version_checks(),
         comment="Upload tokens: one row per token ever seen, its latest version.",
@@ -75,7 +76,7 @@ def upload_token_superseded_table(metadata: MetaData) -> Table:
 
 
 def upload_token_staging_table(metadata: MetaData) -> Table:
-    return Table(
+    table = Table(
         "upload_token_staging",
         metadata,
         column("walk_id", BigInteger(), "The walk that observed it: sync_run.walk_id."),
@@ -84,10 +85,14 @@ def upload_token_staging_table(metadata: MetaData) -> Table:
         column("kind", Text(), "present, missing (not on its page) or absent (confirmed)."),
         column("from_lookup", Boolean(), "Whether it is from a lookup by id."),
         column("observed_at", time(), "When the reply arrived."),
+        *_digest_columns(),
         one_of("kind", STAGED_KINDS),
         prefixes=["UNLOGGED"],
         comment="Observations of open walks that differ from upload_token.  Not for analysts.",
     )
+    # What a walk has staged in the seconds of a batch, which must be staged again.
+    Index("ix_upload_token_staging_created", table.c.walk_id, table.c.created_at)
+    return table
 
 
 def upload_token_status_table(metadata: MetaData) -> Table:
@@ -168,6 +173,18 @@ def _version_columns() -> list[Column[Any]]:
             null=True,
         ),
         column("run_id", BigInteger(), "The run that published this version."),
+    ]
+
+
+def _digest_columns() -> list[Column[Any]]:
+    return [
+        column(
+            "digest",
+            BigInteger(),
+            "Digest of token_id and the compared columns but user_id; NULL: not made yet.",
+            null=True,
+        ),
+        column("user_digest", BigInteger(), "Digest of user_id; NULL without one.", null=True),
     ]
 
 

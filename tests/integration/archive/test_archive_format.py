@@ -39,6 +39,7 @@ from etl.archive.stores import LocalStore, Store, open_store
 from etl.archive.writer import chosen_of
 from etl.coverage import Span
 from etl.errors import ArchiveUnavailable, ConfigurationError, DataRefused, UsageError
+from etl.tokens.columns import PageTokens
 from etl.tokens.page import Page, PageFacts
 
 AT = datetime(2026, 11, 23, 1, 2, 3, 456789, tzinfo=UTC)
@@ -65,7 +66,7 @@ def page_with(body: bytes, seq: int, *, body_sha256: bytes | None = None) -> Pag
             body_sha256=body_sha256 or hashlib.sha256(body).digest(),
         ),
         body=body,
-        tokens=[],
+        tokens=PageTokens.of([]),
         raw=[],
         span=Span(5, 9),
         seq=seq,

@@ -29,6 +29,7 @@ HOT: Final = {
     "compare_json": r"json_to_recordset",
     "missing": r"bool_or\(",
     "resolve": r"^with resolved .*count\(\*\).* group by",
+    "fingerprint": r"string_agg\(int8send",
     "publish": r"insert into kaltura\.upload_token_superseded",
 }
 """What tells each statement from the others."""

@@ -17,8 +17,8 @@ from etl.errors import ConfigurationError, UsageError
 from etl.process.stop import Stop
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
+from etl.tokens.token import COMPARED
 from etl.verify.source import SourceComparison, verify_source
-from etl.warehouse.load.compare import COMPARED
 from etl.warehouse.privacy.erase import erase
 from etl.warehouse.privacy.subject import Subject
 from etl.warehouse.schema.database import open_database

@@ -1,8 +1,16 @@
-WITH known AS materialized (SELECT upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.extra
+WITH known AS materialized (SELECT token.token_id, token.user_id, token.status, token.file_name, token.file_size_bytes, token.uploaded_size_bytes, token.created_at, token.updated_at, token.attached_object_type, token.attached_object_id, token.extra
+FROM (SELECT to_timestamp(seconds.lower_second) AS lower, to_timestamp(seconds.upper_second) AS upper, seconds.is_first
+FROM unnest(CAST(%(param_1)s::BIGINT[] AS BIGINT[]), CAST(%(param_2)s::BIGINT[] AS BIGINT[]), CAST(%(param_3)s::BOOLEAN[] AS BOOLEAN[])) AS seconds(lower_second, upper_second, is_first)) AS intervals
+JOIN LATERAL (SELECT upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.extra
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_1)s::INTEGER
 AND upload_token.is_listed
-AND upload_token.created_at >= %(created_at_1)s::TIMESTAMP WITH TIME ZONE) SELECT unequal.ordinal, known_row.is_listed
+AND upload_token.created_at >= intervals.lower
+AND upload_token.created_at < intervals.upper
+AND (upload_token.digest = ANY (CAST(%(param_4)s::BIGINT[] AS BIGINT[]))
+OR NOT (upload_token.digest IS NOT NULL
+AND (upload_token.user_digest IS NOT NULL
+OR upload_token.user_id IS NULL)))) AS token ON true) SELECT unequal.ordinal, known_row.is_listed
 AND unequal.created_at < known_row.created_at AS is_older, CAST(NULL AS TEXT) COLLATE "C" AS token_id, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS created_at
 FROM (SELECT kaltura_etl_batch_1.ordinal, kaltura_etl_batch_1.token_id, kaltura_etl_batch_1.user_id, kaltura_etl_batch_1.status, kaltura_etl_batch_1.file_name, kaltura_etl_batch_1.file_size_bytes, kaltura_etl_batch_1.uploaded_size_bytes, kaltura_etl_batch_1.created_at, kaltura_etl_batch_1.updated_at, kaltura_etl_batch_1.attached_object_type, kaltura_etl_batch_1.attached_object_id, kaltura_etl_batch_1.extra
 FROM kaltura_etl_batch_1
@@ -20,11 +28,11 @@ OR kaltura_etl_batch_1.updated_at IS DISTINCT FROM known.updated_at
 OR kaltura_etl_batch_1.attached_object_type IS DISTINCT FROM known.attached_object_type
 OR kaltura_etl_batch_1.attached_object_id IS DISTINCT FROM known.attached_object_id
 OR kaltura_etl_batch_1.extra IS DISTINCT FROM known.extra)))) AS unequal
-LEFT OUTER JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id
+LEFT OUTER JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id, upload_token.digest, upload_token.user_digest
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_2)s::INTEGER
 AND upload_token.token_id = unequal.token_id
-LIMIT %(param_1)s::INTEGER) AS known_row ON true
+LIMIT %(param_5)s::INTEGER) AS known_row ON true
 WHERE known_row.token_id IS NULL
 OR known_row.is_listed IS false
 OR unequal.user_id IS NOT NULL
@@ -41,18 +49,21 @@ OR unequal.extra IS DISTINCT FROM known_row.extra
 UNION ALL SELECT kaltura_etl_batch_1.ordinal, known_row.is_listed
 AND kaltura_etl_batch_1.created_at < known_row.created_at AS is_older, CAST(NULL AS TEXT) COLLATE "C" AS token_id, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS created_at
 FROM kaltura_etl_batch_1
-LEFT OUTER JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id
+LEFT OUTER JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id, upload_token.digest, upload_token.user_digest
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_3)s::INTEGER
 AND upload_token.token_id = kaltura_etl_batch_1.token_id
-LIMIT %(param_2)s::INTEGER) AS known_row ON true
-WHERE kaltura_etl_batch_1.token_id IN (SELECT upload_token_staging.token_id
-FROM upload_token_staging
-WHERE upload_token_staging.walk_id = %(walk_id_1)s::BIGINT)
+LIMIT %(param_6)s::INTEGER) AS known_row ON true
+WHERE kaltura_etl_batch_1.token_id = ANY (CAST(%(param_7)s::TEXT[] COLLATE "C" AS TEXT[]) COLLATE "C")
 UNION ALL SELECT CAST(NULL AS INTEGER) AS anon_1, CAST(NULL AS BOOLEAN) AS anon__1, known.token_id, known.created_at
 FROM known
-WHERE known.created_at >= %(created_at_2)s::TIMESTAMP WITH TIME ZONE
+WHERE (EXISTS (SELECT *
+FROM (SELECT to_timestamp(seconds.lower_second) AS lower, to_timestamp(seconds.upper_second) AS upper, seconds.is_first
+FROM unnest(CAST(%(param_8)s::BIGINT[] AS BIGINT[]), CAST(%(param_9)s::BIGINT[] AS BIGINT[]), CAST(%(param_10)s::BOOLEAN[] AS BOOLEAN[])) AS seconds(lower_second, upper_second, is_first)) AS intervals
+WHERE known.created_at >= intervals.lower
+AND known.created_at < intervals.upper))
 AND NOT (EXISTS (SELECT *
 FROM kaltura_etl_batch_1
 WHERE kaltura_etl_batch_1.token_id = known.token_id
 AND kaltura_etl_batch_1.created_at >= known.created_at))
+AND known.token_id != ALL (CAST(%(param_11)s::TEXT[] COLLATE "C" AS TEXT[]) COLLATE "C")

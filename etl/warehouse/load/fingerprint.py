@@ -1,0 +1,199 @@
+"""Fingerprints: whether the rows of an interval are as they are known, by their digests alone.
+
+The server gives the digests of the known tokens in the seconds of a batch; those of the rows are
+made from the pages.  A row whose digest is known is as it was.  A known token inside a span whose
+digest no row has is missing or has changed.  Only the rest is compared by columns
+(``etl.warehouse.load.compare``).
+
+A digest is never wrong about what it calls different, which the columns check; and every run
+compares some of its pages by columns as well, so that a digest that is wrong about what it calls
+equal does not stay unnoticed.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import sqlalchemy as sa
+
+from etl.coverage import Coverage
+from etl.errors import DataRefused
+from etl.tokens.digest import NO_USER
+from etl.tokens.page import Page
+from etl.tokens.token import OPEN_STATUSES
+from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.intervals import intervals
+from etl.warehouse.load.observations import Seen
+from etl.warehouse.schema.database import Database
+
+FINGERPRINT: Final = "fingerprint"
+FULL: Final = "full"
+"""How a run compares: by digests first, or all rows by columns."""
+COLUMNS: Final = "columns"
+"""How a page was compared, besides ``FINGERPRINT``: see ``sync_page.compared_by``."""
+CHECKED_ONE_IN: Final = 64
+"""One page in so many is compared by its columns besides; which ones, changes with the run."""
+_DIGEST_BYTES: Final = 8
+
+
+class KnownDigests(NamedTuple):
+    """The digests of the known listed tokens in the seconds of a batch, each with its user's."""
+
+    every: dict[int, int]
+    """Of the tokens in all seconds from the first to the last row of each page."""
+    inside: frozenset[int]
+    """Of those in the spans: there the batch shows everything."""
+    undigested: int
+    """Known tokens in these seconds that have no digest."""
+
+    def hold(self, digest: int, user_digest: int) -> bool:
+        """Whether a row with these digests is known as it is.
+
+        Once its user was deleted in Kaltura, a row has none: the known one is kept.
+        """
+        return digest in self.every and user_digest in (self.every[digest], NO_USER)
+
+
+class Unlike(NamedTuple):
+    """What the digests leave to be compared by columns."""
+
+    token_ids: set[str]
+    """Rows with these ids."""
+    unaccounted: list[int]
+    """Digests of known tokens inside the spans that no row has."""
+
+
+def goes_by_columns(run: OpenRun, page: Page) -> bool:
+    """Whether all rows of the page are compared by columns: an odd page, or one to check.
+
+    Rejected rows and two rows of an id need the comparison that records them.
+    """
+    ids = page.tokens.token_ids
+    return bool(page.rejected) or len(set(ids)) < len(ids) or _is_checked(run, page)
+
+
+def _is_checked(run: OpenRun, page: Page) -> bool:
+    return page.seq is not None and (page.seq + run.run_id) % CHECKED_ONE_IN == 0
+
+
+def unlike(run: OpenRun, pages: Iterable[Page], known: KnownDigests) -> Unlike:
+    """The rows of the batch that are not known as they are, and the digests that no row has."""
+    unlike_ids: set[str] = set()
+    pairs = known.every.items()
+    shown: set[int] = set()
+    for page in pages:
+        ids, digests = page.tokens.token_ids, page.tokens.digests()
+        users = page.tokens.user_digests()
+        shown.update(digests)
+        if goes_by_columns(run, page):
+            unlike_ids.update(ids)
+        elif not pairs >= set(zip(digests, users, strict=True)):
+            unlike_ids.update(
+                token_id
+                for token_id, digest, user in zip(ids, digests, users, strict=True)
+                if not known.hold(digest, user)
+            )
+    return Unlike(unlike_ids, list(known.inside - shown))
+
+
+def known_digests(
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    *,
+    seconds: Coverage,
+    spans: Coverage,
+    open_only: bool,
+) -> KnownDigests:
+    """Read them from the index of listed tokens.  With ``open_only``, of the open tokens alone."""
+    token = database.tables.upload_token
+    parts = intervals(spans, others=[hole for span in seconds for hole in spans.holes(span)])
+    known = (
+        sa.select(token.c.digest, token.c.user_digest, token.c.user_id)
+        .where(
+            token.c.partner_id == run.partner_id,
+            token.c.is_listed,
+            token.c.status.in_(OPEN_STATUSES) if open_only else sa.true(),
+            token.c.created_at >= parts.c.lower,
+            token.c.created_at < parts.c.upper,
+        )
+        .lateral("known")
+    )
+    is_digested = digested(known)
+    rows = connection.execute(
+        sa.select(
+            parts.c.is_first,
+            _joined(known.c.digest).filter(is_digested),
+            _joined(sa.func.coalesce(known.c.user_digest, NO_USER)).filter(is_digested),
+            sa.func.count().filter(sa.not_(is_digested)),
+        )
+        .select_from(parts.join(known, sa.true()))
+        .group_by(parts.c.is_first)
+    )
+    every: dict[int, int] = {}
+    inside: frozenset[int] = frozenset()
+    undigested = 0
+    for is_inside, digests, users, without in rows:
+        undigested += without
+        if digests is not None:
+            split = _split(digests)
+            every.update(zip(split, _split(users), strict=True))
+            inside = frozenset(split) if is_inside else inside
+    return KnownDigests(every, inside, undigested)
+
+
+def digested(token: Any) -> sa.ColumnElement[bool]:
+    """Whether a known token has its digests."""
+    return sa.and_(
+        token.c.digest.is_not(None),
+        sa.or_(token.c.user_digest.is_not(None), token.c.user_id.is_(None)),
+    )
+
+
+def staged_in(
+    connection: sa.Connection, database: Database, run: OpenRun, seconds: Coverage
+) -> set[str]:
+    """The tokens created in these seconds of which the walk has staged something.
+
+    Their later observations must be staged too, even if they show no change.
+    """
+    if not run.walk.counts.staged:
+        return set()
+    staging, parts = database.tables.upload_token_staging, intervals(seconds)
+    staged = (
+        sa.select(staging.c.token_id)
+        .where(
+            staging.c.walk_id == run.walk.walk_id,
+            staging.c.created_at >= parts.c.lower,
+            staging.c.created_at < parts.c.upper,
+        )
+        .lateral("staged")
+    )
+    return set(
+        connection.scalars(sa.select(staged.c.token_id).select_from(parts.join(staged, sa.true())))
+    )
+
+
+def require_unlike(known: KnownDigests, differing: Iterable[Seen]) -> None:
+    """Raise DataRefused if the digests call a row known that differs by its columns."""
+    wrong = [each for each in differing if known.hold(each.digest, each.user_digest)]
+    if wrong:
+        token_id = wrong[0].token.token_id
+        raise DataRefused(
+            f"The digest of token {token_id} (of {len(wrong)}) does not describe its stored row: "
+            "another program has changed upload_token, or this is a defect. Nothing was "
+            "published. See kaltura-etl verify; sync --compare full does not use digests.",
+            reason="digest_mismatch",
+            token_id=token_id,
+            tokens=len(wrong),
+        )
+
+
+def _joined(digest: sa.ColumnElement[Any]) -> sa.Function[bytes]:
+    return sa.func.string_agg(sa.func.int8send(digest), sa.literal(b"", sa.LargeBinary))
+
+
+def _split(joined: bytes) -> tuple[int, ...]:
+    return struct.unpack(f">{len(joined) // _DIGEST_BYTES}q", joined)

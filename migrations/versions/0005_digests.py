@@ -1,0 +1,73 @@
+"""Digests of tokens, by which an unchanged interval is recognised; how each page was compared.
+
+The digests of known tokens are NULL after this revision: such tokens are compared by their columns,
+and the first full run fills the digests in after it has published.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+from alembic import op
+
+from etl.warehouse.schema.migration import enter_schema, require_force
+
+revision = "0005"
+down_revision = "0004"
+branch_labels = None
+depends_on = None
+
+STAGED_INDEX: Final = "ix_upload_token_staging_created"
+DIGESTS: Final = {
+    "digest": "Digest of token_id and the compared columns but user_id; NULL: not made yet.",
+    "user_digest": "Digest of user_id; NULL without one.",
+}
+
+
+def upgrade() -> None:
+    enter_schema()
+    for table in ("upload_token", "upload_token_staging"):
+        for name, words in DIGESTS.items():
+            op.add_column(table, sa.Column(name, sa.BigInteger(), nullable=True, comment=words))
+    op.execute(
+        "-- squawk-ignore require-concurrent-index-creation\n"
+        f"create index {STAGED_INDEX} on upload_token_staging (walk_id, created_at)"
+    )
+    op.add_column(
+        "sync_page",
+        sa.Column(
+            "compared_by",
+            sa.Text(),
+            nullable=True,
+            comment="How its rows were compared: fingerprint or columns; NULL if nothing was "
+            "known, and for lookups.",
+        ),
+    )
+    op.execute(
+        "alter table sync_page add constraint ck_sync_page_compared_by "
+        "check (compared_by in ('fingerprint', 'columns')) not valid"
+    )
+    op.execute("alter table sync_page validate constraint ck_sync_page_compared_by")
+    op.add_column(
+        "sync_run",
+        sa.Column(
+            "digests_filled",
+            sa.BigInteger(),
+            nullable=False,
+            server_default=sa.text("0"),
+            comment="Digests of known tokens filled in after publishing: maintenance without "
+            "versions.",
+        ),
+    )
+
+
+def downgrade() -> None:
+    require_force("This downgrade forgets how each page was compared")
+    enter_schema()
+    op.drop_column("sync_run", "digests_filled")
+    op.drop_column("sync_page", "compared_by")
+    op.drop_index(STAGED_INDEX, "upload_token_staging")
+    for table in ("upload_token", "upload_token_staging"):
+        for name in DIGESTS:
+            op.drop_column(table, name)
