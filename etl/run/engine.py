@@ -25,6 +25,7 @@ from etl.run.service import open_upload_tokens
 from etl.warehouse.ledger.certificates import unknown_ids
 from etl.warehouse.ledger.lease import failed_on_error, finish_dry_run, open_run, restart_walk
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.digests import fill_digests
 from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import plan_changes, publish
 from etl.warehouse.load.ready import require_ready
@@ -243,7 +244,7 @@ class _Engine:
         )
         if self._recorder is not None:
             self._recorder.finish(run)
-        self._prune()
+        self._maintain()
         return self._report(counts, published_at, [], not_found)
 
     # --- reading -----------------------------------------------------------------------------
@@ -345,12 +346,26 @@ class _Engine:
             return {}
         return {"accept_absences": self._options.accept_absences}
 
-    def _prune(self) -> None:
-        """Delete old pages and rejected rows.  The run has published: a failure is a warning."""
+    def _maintain(self) -> None:
+        """Delete old pages and rejected rows, and fill in digests that known tokens lack.
+
+        The run has published: a failure is a warning.
+        """
+        run = self._run
         try:
             prune_old_pages(self._database, self._settings.keep_pages_days)
         except EtlError as error:
             log.warning("old pages were not pruned", extra={"reason": error.message})
+        if not run.walk.undigested:
+            return
+        try:
+            filled = fill_digests(
+                self._database, run.partner_id, run.run_id, check=self._stop.check
+            )
+        except EtlError as error:
+            log.warning("digests were not filled in", extra={"reason": error.message})
+        else:
+            log.info("digests filled in", extra={"tokens": filled})
 
     def _report(
         self,

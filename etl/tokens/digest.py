@@ -25,6 +25,8 @@ from etl.tokens.values import Number
 
 DIGESTED: Final = ("token_id", *[name for name in COMPARED if name != "user_id"])
 """The columns of a token's digest, in its order."""
+DIGEST_COLUMNS: Final = ("digest", "user_digest")
+"""Where the warehouse keeps them, beside the latest version of a token."""
 NO_USER: Final = 0
 """In place of the digest of a user: there is none.  No user has it."""
 _BYTES: Final = 8

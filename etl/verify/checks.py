@@ -2,23 +2,29 @@
 
 The checks are the files in ``sql/checks/``: each selects the rows that break one invariant, so none
 when all is well.  The certificates are derived a second time, in Python, from the pages
-(``etl.verify.certificates``); ``--source`` asks the service itself (``etl.verify.source``).
+(``etl.verify.certificates``), and the digests from the stored columns
+(``etl.warehouse.load.digests``); ``--source`` asks the service itself (``etl.verify.source``).
 """
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from etl.process.stop import Stop
 from etl.verify.certificates import certificate_breaches
+from etl.warehouse.load.digests import known_accounts, wrong_digests, wrong_fingerprints
 from etl.warehouse.read.checks import check_files, run_check
 from etl.warehouse.read.published import last_published_runs
-from etl.warehouse.schema.database import open_database, require_current_schema
+from etl.warehouse.schema.database import Database, open_database, require_current_schema
 
 ROWS_SHOWN: Final = 20
 CERTIFICATES: Final = "certificates"
 CERTIFICATES_DERIVED: Final = 20
+DIGESTS: Final = "digests"
+INTERVALS_DERIVED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,11 +54,11 @@ def verify(
         Interrupted: ``stop`` was requested.
     """
     results = []
+    check = (stop or Stop()).check
     with open_database(url, schema) as database:
         require_current_schema(database)
         for path in check_files():
-            if stop is not None:
-                stop.check()
+            check()
             text = path.read_text(encoding="utf-8")
             purpose = text.partition("\n")[0].removeprefix("--").strip()
             rows, total = run_check(database, text, partner_id=partner_id, rows_max=ROWS_SHOWN)
@@ -62,6 +68,25 @@ def verify(
             for run in last_published_runs(database, partner_id, CERTIFICATES_DERIVED)
             for breach in certificate_breaches(run)
         ]
-    purpose = "The certificates of the last published runs follow from their pages."
-    results.append(CheckResult(CERTIFICATES, purpose, not found, found[:ROWS_SHOWN], len(found)))
+        wrong = list(_digest_breaches(database, partner_id, check))
+    for name, purpose, rows in (
+        (
+            CERTIFICATES,
+            "The certificates of the last published runs follow from their pages.",
+            found,
+        ),
+        (DIGESTS, "The digests of tokens, and of random intervals, are those of columns.", wrong),
+    ):
+        results.append(CheckResult(name, purpose, not rows, rows[:ROWS_SHOWN], len(rows)))
     return results
+
+
+def _digest_breaches(
+    database: Database, partner_id: int | None, check: Callable[[], None]
+) -> Iterator[dict[str, Any]]:
+    """Tokens and intervals whose digests do not follow from the stored columns."""
+    for account in [partner_id] if partner_id is not None else known_accounts(database):
+        yield from wrong_digests(database, account, check=check)
+        yield from wrong_fingerprints(
+            database, account, intervals=INTERVALS_DERIVED, seed=secrets.randbits(32)
+        )

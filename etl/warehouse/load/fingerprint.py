@@ -101,11 +101,11 @@ def unlike(run: OpenRun, pages: Iterable[Page], known: KnownDigests) -> Unlike:
 def known_digests(
     connection: sa.Connection,
     database: Database,
-    run: OpenRun,
+    partner_id: int,
     *,
     seconds: Coverage,
     spans: Coverage,
-    open_only: bool,
+    open_only: bool = False,
 ) -> KnownDigests:
     """Read them from the index of listed tokens.  With ``open_only``, of the open tokens alone."""
     token = database.tables.upload_token
@@ -113,7 +113,7 @@ def known_digests(
     known = (
         sa.select(token.c.digest, token.c.user_digest, token.c.user_id)
         .where(
-            token.c.partner_id == run.partner_id,
+            token.c.partner_id == partner_id,
             token.c.is_listed,
             token.c.status.in_(OPEN_STATUSES) if open_only else sa.true(),
             token.c.created_at >= parts.c.lower,

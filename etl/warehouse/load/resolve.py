@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import array, distinct_on
 
 from etl.coverage import EVERYTHING
+from etl.tokens.digest import DIGEST_COLUMNS
 from etl.tokens.token import DUPLICATE_ID, OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.engine import transaction
 from etl.warehouse.ledger.run import OpenRun
@@ -37,8 +38,7 @@ VERSION_COLUMNS: Final = (
     "observed_at",
     "last_listed_at",
     "absence_confirmed_at",
-    "digest",
-    "user_digest",
+    *DIGEST_COLUMNS,
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
 
@@ -80,7 +80,7 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
 
     def value(name: str) -> sa.ColumnElement[Any]:
         given: sa.ColumnElement[Any] = new.c[name]
-        if name in KEPT_WHEN_ABSENT or name == "user_digest":
+        if name in KEPT_WHEN_ABSENT:
             given = sa.func.coalesce(given, known.c[name])
         return sa.case((is_absent, known.c[name]), else_=given).label(name)
 
@@ -104,8 +104,7 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
         "observed_at": new.c.observed_at,
         "last_listed_at": sa.case((is_absent, last_seen_at(database, known))),
         "absence_confirmed_at": sa.case((is_absent, new.c.observed_at)),
-        "digest": value("digest"),
-        "user_digest": value("user_digest"),
+        **{name: value(name) for name in DIGEST_COLUMNS},
     }
     return (
         sa.select(*[columns[name].label(name) for name in VERSION_COLUMNS])

@@ -158,7 +158,7 @@ def _compare(
     unaccounted: list[int] | None = None
     if compare == FINGERPRINT:
         known = known_digests(
-            connection, database, run, seconds=seconds, spans=spans, open_only=open_only
+            connection, database, run.partner_id, seconds=seconds, spans=spans, open_only=open_only
         )
         run.walk.undigested |= known.undigested > 0
         ids, unaccounted = unlike(run, pages, known)

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from etl.errors import UsageError
 from etl.resources import program_version
+from etl.tokens.digest import DIGEST_COLUMNS
 from etl.tokens.pseudonyms import Pseudonyms, owners_of
 from etl.tokens.token import TEXT_BYTES_MAX, TOKEN_ID_BYTES_MAX
 from etl.warehouse.engine import require_row_count
@@ -211,6 +212,8 @@ class Eraser:
                 user_id=new_values.c.user_id,
                 file_name=new_values.c.file_name,
                 extra=sa.cast(new_values.c.extra, JSONB),
+                # A guess of a name could be confirmed by them.  The next full run fills them in.
+                **{name: None for name in DIGEST_COLUMNS if name in table.c},
             )
         )
         require_row_count(table.name, changed=done.rowcount, meant=meant)

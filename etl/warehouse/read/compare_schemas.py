@@ -14,7 +14,10 @@ from psycopg import sql
 from psycopg.rows import dict_row
 from sqlalchemy.schema import DropSchema
 
+from etl.tokens.digest import DIGEST_COLUMNS
+from etl.tokens.page import PageFacts
 from etl.warehouse.engine import driver_connection, transaction
+from etl.warehouse.load.resolve import VERSION_COLUMNS
 from etl.warehouse.read.queries import read_only
 from etl.warehouse.schema.database import Database
 
@@ -27,6 +30,11 @@ _RUN_FACTS: Final = (
     *("coverage", "open_coverage", "holes"),
 )
 """What a replay keeps of a published run."""
+_PAGE_FACTS: Final = (
+    *("run_id", "seq", *PageFacts.__struct_fields__),
+    *("first_created_at", "last_created_at", "span"),
+)
+"""And of a page: not the way in which it was compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,13 @@ _WITH_PAGES: Final = sql.SQL(
     "row.run_id = any(%(runs)s) and row.run_id in (select run_id from {kept}.sync_page)"
 )
 _COMPARED: Final = (
-    _Compared("upload_token", ("partner_id", "token_id", "version"), _PARTNERS),
+    _Compared(
+        "upload_token",
+        ("partner_id", "token_id", "version"),
+        _PARTNERS,
+        # Not the digests, which are made from these columns, perhaps later.
+        (*[name for name in VERSION_COLUMNS if name not in DIGEST_COLUMNS], "valid_from", "run_id"),
+    ),
     _Compared(
         "upload_token_superseded",
         ("partner_id", "token_id", "version"),
@@ -56,7 +70,7 @@ _COMPARED: Final = (
     ),
     _Compared("unobserved_token", ("partner_id", "token_id", "run_id"), _PARTNERS),
     _Compared("rejected_row", ("run_id", "token_id", "reason"), _WITH_PAGES),
-    _Compared("sync_page", ("run_id", "seq"), _WITH_PAGES),
+    _Compared("sync_page", ("run_id", "seq"), _WITH_PAGES, _PAGE_FACTS),
     _Compared(
         "sync_run", ("partner_id", "run_id"), sql.SQL("row.run_id = any(%(runs)s)"), _RUN_FACTS
     ),
