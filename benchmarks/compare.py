@@ -19,7 +19,7 @@ from benchmarks.tools import Tool
 
 FIRST, UNCHANGED, CHANGED = "first load", "unchanged night", "1 % changed"
 CASES = (FIRST, UNCHANGED, CHANGED)
-CHURN = {"delete": 1.0, "insert": 1.0, "change": 0.5, "mode": "hostile", "seed": 1}
+CHURN = {"delete": 1.0, "insert": 1.0, "change": 0.5, "mode": "hostile"}
 """Events after each list request: tokens that have been read are deleted, others are inserted."""
 
 Say = Callable[[str], None]
@@ -125,9 +125,10 @@ class _Bench:
                     if place.tool.name not in result.failures:
                         self._case(service, place, case, one, result)
             if churn:
-                for tool in ordered:
+                for seed, tool in enumerate(ordered):
                     if tool.name not in result.failures:
-                        self._churn(service, self._place(held, number, tool, "churn"), result)
+                        place = self._place(held, number, tool, "churn")
+                        self._churn(service, place, seed, result)
 
     def _place(self, held: ExitStack, number: int, tool: Tool, what: str = "nights") -> _Place:
         name = f"bench_{what}_{number}_{tool.name}".replace("-", "_").lower()
@@ -160,7 +161,7 @@ class _Bench:
             measured = self._run(service, place)
         except RunFailed as failed:
             result.failures[name] = f"{case}: {failed}"
-            self._say(f"  {case}: {name} failed: {str(failed)[-300:]}")
+            self._say(f"  {case}: {name} failed: {failed}")
             return
         one.runs[case][name] = measured
         missing = len(service.listed_ids() - self._known(place))
@@ -169,10 +170,10 @@ class _Bench:
             result.failures[name] = f"{case}: {missing} tokens are missing in its table"
             self._say(f"  {case}: {name} has lost {missing} tokens")
 
-    def _churn(self, service: Simulator, place: _Place, result: Comparison) -> None:
-        """A first load while the account changes."""
+    def _churn(self, service: Simulator, place: _Place, seed: int, result: Comparison) -> None:
+        """A first load while the account changes; another ``seed`` inserts other ids."""
         since = service.mark()
-        service.control("churn", CHURN)
+        service.control("churn", {**CHURN, "seed": seed})
         try:
             self._run(service, place)
         except RunFailed as failed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import tempfile
 import threading
@@ -15,10 +16,24 @@ from benchmarks.program import ROOT
 from benchmarks.service import Simulator
 
 MEMORY_POLL_SECONDS = 0.05
+SAID_BYTES = 100_000
+_EXCEPTION = re.compile(r"[a-z_][\w.]*\.[A-Z]\w+: ")
+_PATH = re.compile(r"(?:/[\w.+-]+){2,}")
+"""A path of this machine, which is nobody's business."""
 
 
 class RunFailed(Exception):
-    """A measured program ended with an error; the message is the end of what it said."""
+    """A measured program ended with an error.
+
+    The message is the line of its output that names the error; ``said`` is the end of all of it.
+    """
+
+    def __init__(self, said: str) -> None:
+        lines = [line.strip() for line in said.splitlines() if line.strip()]
+        telling = [line for line in lines if _EXCEPTION.match(line)] or lines
+        message = telling[-1] if telling else "it said nothing"
+        super().__init__(_PATH.sub("...", message)[:300])
+        self.said = said
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +91,8 @@ def measure(
             printed.seek(0)
             output = printed.read().decode()
         if process.returncode != 0:
-            said.seek(max(said.seek(0, os.SEEK_END) - 4_000, 0))
-            raise RunFailed(said.read().decode("utf-8", "replace").strip())
+            said.seek(max(said.seek(0, os.SEEK_END) - SAID_BYTES, 0))
+            raise RunFailed(said.read().decode("utf-8", "replace"))
     wal = server.wal_position() - wal_before
     server.wait_for_clients(database)
     server_cpu = server.processor_seconds() - server_before

@@ -44,6 +44,11 @@ class _List(msgspec.Struct):
     objects: list[_Listed]
 
 
+class _Truth(msgspec.Struct):
+    throughout: list[tuple[str, int]]
+    """Ids and createdAt of the tokens that were listed all through."""
+
+
 @dataclass(frozen=True, slots=True)
 class Simulator:
     """A running ``kaltura-etl simulate``."""
@@ -87,7 +92,7 @@ class Simulator:
                 self._mutate(_users_deleted(listed))
             self._mutate(_flips(listed, rng))
         if changes:
-            ids = [token_id for token_id, _ in self.control("truth")["throughout"]]
+            ids = [token_id for token_id, _ in self._truth("truth")]
             self._mutate(_changes(ids, rng))
 
     def _mutate(self, operations: Iterable[dict[str, Any]]) -> None:
@@ -100,15 +105,17 @@ class Simulator:
     # ---- what is true -------------------------------------------------------------------------
 
     def listed_ids(self) -> set[str]:
-        return {token_id for token_id, _ in self.control("truth")["throughout"]}
+        return {token_id for token_id, _ in self._truth("truth")}
 
     def mark(self) -> int:
         return int(self.control("mark")["mark"])
 
     def listed_throughout(self, since: int) -> set[str]:
         """Ids of the tokens that have been listed at every moment since a mark."""
-        rows = self.control(f"truth?from_mark={since}")["throughout"]
-        return {token_id for token_id, _ in rows}
+        return {token_id for token_id, _ in self._truth(f"truth?from_mark={since}")}
+
+    def _truth(self, question: str) -> list[tuple[str, int]]:
+        return msgspec.json.decode(self._request(question), type=_Truth).throughout
 
 
 def _changes(ids: list[str], rng: random.Random) -> Iterator[dict[str, Any]]:

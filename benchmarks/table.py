@@ -28,7 +28,13 @@ def add_conditions(parser: argparse.ArgumentParser, *, tokens: int, rounds: int)
         choices=ACCOUNTS,
         help="may be repeated; default plain",
     )
-    parser.add_argument("--tokens", type=int, default=tokens, help=f"default {tokens:,}")
+    parser.add_argument(
+        "--tokens",
+        type=int,
+        action="append",
+        metavar="N",
+        help=f"size of the account; may be repeated; default {tokens:,}",
+    )
     parser.add_argument(
         "--latency",
         type=float,
@@ -46,12 +52,15 @@ def add_conditions(parser: argparse.ArgumentParser, *, tokens: int, rounds: int)
         "--runs", type=int, default=rounds, help=f"interleaved rounds; default {rounds}"
     )
     parser.add_argument("--quick", action="store_true", help="20,000 tokens, one round")
+    parser.set_defaults(tokens_if_not_given=tokens)
 
 
 def conditions_of(parser: argparse.ArgumentParser, given: argparse.Namespace) -> list[Conditions]:
     """Every combination of the accounts and latencies asked for."""
-    tokens, rounds = (20_000, 1) if given.quick else (given.tokens, given.runs)
-    if tokens < 1_000 or rounds < 1 or given.concurrency < 1:
+    sizes, rounds = given.tokens or [given.tokens_if_not_given], given.runs
+    if given.quick:
+        sizes, rounds = [20_000], 1
+    if min(sizes) < 1_000 or rounds < 1 or given.concurrency < 1:
         parser.error("at least 1,000 tokens, one round and one request at a time")
     return [
         Conditions(
@@ -61,6 +70,7 @@ def conditions_of(parser: argparse.ArgumentParser, given: argparse.Namespace) ->
             concurrency=given.concurrency,
             rounds=rounds,
         )
+        for tokens in sizes
         for account in given.account or ["plain"]
         for latency in given.latency or [0.0]
     ]
@@ -115,8 +125,20 @@ def describe(result: Comparison) -> str:
         f"COPY BINARY of all rows   {spread([r.copied.seconds for r in rounds], '.2f')} s, "
         f"{copy_wal / MIB:.1f} MiB of WAL, {copy_wal / given.tokens:.0f} bytes a token",
         "",
-        _row("", "seconds", "/ limit", "client", "server", "waiting", "RSS", "rows", "WAL", "dead"),
-        _row("", "", "", "cpu s", "cpu s", "s", "MiB", "written", "MiB", "tuples"),
+        _row(
+            "",
+            "seconds",
+            "/ limit",
+            "client",
+            "server",
+            "µs",
+            "waiting",
+            "RSS",
+            "rows",
+            "WAL",
+            "dead",
+        ),
+        _row("", "", "", "cpu s", "cpu s", "/token", "s", "MiB", "written", "MiB", "tuples"),
     ]
     for case in CASES:
 
@@ -130,6 +152,7 @@ def describe(result: Comparison) -> str:
                 spread(result.ratios(case, OURS), ".2f"),
                 f"{middle('client_cpu'):.2f}",
                 f"{middle('server_cpu'):.2f}+{middle('server_background_cpu'):.2f}",
+                f"{median(result.figures(case, OURS, _processor)) / given.tokens * 1e6:.1f}",
                 f"{median(result.figures(case, OURS, _waiting)):.2f}",
                 f"{middle('peak_rss_bytes') / MIB:.0f}",
                 f"{middle('rows_written'):,.0f}",
@@ -154,12 +177,17 @@ def describe(result: Comparison) -> str:
 
 
 def _row(*cells: str) -> str:
-    widths = (16, 20, 20, 8, 12, 9, 6, 12, 9, 9)
+    widths = (16, 20, 20, 8, 12, 8, 9, 6, 12, 9, 9)
     return "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
 def _seconds(one: Measured) -> float:
     return one.seconds
+
+
+def _processor(one: Measured) -> float:
+    """Of the program and of all processes of the server."""
+    return one.client_cpu + one.server_cpu + one.server_background_cpu
 
 
 def _waiting(one: Measured) -> float:
