@@ -88,7 +88,6 @@ class Runtime:
         """Open the warehouse, run, print the report and write the metrics file."""
         from etl.cli.database import migrate_embedded, open_warehouse
         from etl.cli.exit_codes import exit_code_of
-        from etl.cli.tables import report_tables
 
         result: dict[str, Any] | None = None
         code = 0
@@ -107,6 +106,11 @@ class Runtime:
                 from etl.process.metrics import write_metrics
 
                 write_metrics(settings.metrics_file, exit_code=code, report=result)
+        if self.json:
+            self.print_result(result)
+            return
+        from etl.cli.tables import report_tables
+
         self.print_result(result, *report_tables(result))
 
     def print_result(self, result: Mapping[str, object], *tables: RenderableType) -> None:

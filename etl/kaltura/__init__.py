@@ -10,5 +10,6 @@ leaves this package as an error is an ``EtlError`` whose text contains no secret
     retry           the one policy: attempts, waits, Retry-After, budget, interruption
     replies         the table of errors; what counts as a reply
     calls, client   calls under the policy; one POST
-    transport       sockets: deadline, interruption, TLS, proxies
+    transport       HTTP: requests, kept connections, proxies, whom TLS trusts
+    stream          TCP and TLS: the deadline of a request, interruption
 """

@@ -74,8 +74,9 @@ class TcpStream:
     def __init__(self, host: str, port: int, limits: Limits, connect_seconds: float) -> None:
         self.limits = limits
         failure = OSError(f"no address for {host}")
+        # For a str, Python would import the tables of international names.
         for family, kind, protocol, _, address in socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM
+            host.encode("ascii"), port, type=socket.SOCK_STREAM
         ):
             try:
                 self._socket = socket.socket(family, kind, protocol)
@@ -136,7 +137,9 @@ class TlsStream:
         self._arrived = memoryview(bytearray(_TLS_READ_BYTES))
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
-        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+        self._tls = context.wrap_bio(
+            self._incoming, self._outgoing, server_hostname=host.encode("ascii")
+        )
         self._run(self._tls.do_handshake)
 
     def receive(self, buffer: memoryview) -> int:

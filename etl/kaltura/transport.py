@@ -14,7 +14,6 @@ import re
 import ssl
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -231,6 +230,8 @@ def environment_proxy(base_url: str, scrubber: Scrubber) -> Proxy | None:
 
     Raises ConfigurationError.  ``scrubber`` learns its user and password.
     """
+    import urllib.request  # noqa: PLC0415 - needed for this alone
+
     parts = urlsplit(base_url)
     proxies = urllib.request.getproxies_environment()
     # On macOS and Windows proxy_bypass() would ask the system; this one reads NO_PROXY only.

@@ -160,8 +160,8 @@ def test_only_our_own_loggers_are_heard_below_warning(monkeypatch: pytest.Monkey
     setup_logging(level="DEBUG")  # again: not twice the lines
 
     logging.getLogger("etl.kaltura").debug("ours")
-    logging.getLogger("httpx2").info("theirs")
-    logging.getLogger("httpx2").warning("loud")
+    logging.getLogger("obstore").info("theirs")
+    logging.getLogger("obstore").warning("loud")
 
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == [
         "ours",
