@@ -18,6 +18,8 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
+OLD_OPEN_INDEX: Final = "ix_upload_token_open"
+NEW_OPEN_INDEX: Final = "ix_upload_token_open_created"
 STAGED_INDEX: Final = "ix_upload_token_staging_created"
 DIGESTS: Final = {
     "digest": "Digest of token_id and the compared columns but user_id; NULL: not made yet.",
@@ -26,7 +28,9 @@ DIGESTS: Final = {
 
 
 def upgrade() -> None:
+    _create_open_index(NEW_OPEN_INDEX, "created_at")
     enter_schema()
+    op.drop_index(OLD_OPEN_INDEX, "upload_token")
     for table in ("upload_token", "upload_token_staging"):
         for name, words in DIGESTS.items():
             op.add_column(table, sa.Column(name, sa.BigInteger(), nullable=True, comment=words))
@@ -64,10 +68,32 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     require_force("This downgrade forgets how each page was compared")
+    _create_open_index(OLD_OPEN_INDEX, "status")
     enter_schema()
+    op.drop_index(NEW_OPEN_INDEX, "upload_token")
     op.drop_column("sync_run", "digests_filled")
     op.drop_column("sync_page", "compared_by")
     op.drop_index(STAGED_INDEX, "upload_token_staging")
     for table in ("upload_token", "upload_token_staging"):
         for name in DIGESTS:
             op.drop_column(table, name)
+
+
+def _create_open_index(name: str, column: str) -> None:
+    """Without a lock that readers or the loader feel, and before the rest (see revision 0002)."""
+    schema = op.get_context().opts["version_table_schema"]
+    with op.get_context().autocommit_block():
+        op.execute("set lock_timeout = '5s'")
+        op.execute("set statement_timeout = 0")
+        # One that was interrupted is there, and not valid.
+        op.drop_index(
+            name, schema=schema, if_exists=True, postgresql_concurrently=True, table_name=""
+        )
+        op.create_index(
+            name,
+            "upload_token",
+            ["partner_id", column],
+            schema=schema,
+            postgresql_concurrently=True,
+            postgresql_where=sa.text("status in (0, 1, 2) and is_listed"),
+        )

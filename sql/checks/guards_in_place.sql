@@ -41,7 +41,7 @@ from (
         ('ix_sync_run_published'),
         ('ix_upload_token_listed'),
         ('ix_upload_token_marked'),
-        ('ix_upload_token_open'),
+        ('ix_upload_token_open_created'),
         ('ix_upload_token_superseded_marked'),
         ('ix_upload_token_superseded_valid'),
         ('pk_erasure'),

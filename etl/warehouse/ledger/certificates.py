@@ -120,6 +120,23 @@ def watermark(database: Database, partner_id: int) -> int | None:
     return None if newest is None else math.floor(newest.timestamp())
 
 
+def last_total_count(database: Database, partner_id: int) -> int | None:
+    """The length of the list at the end of the last published run that was told it: a hint."""
+    run = database.tables.sync_run
+    with transaction(database.engine) as connection:
+        found: int | None = connection.scalar(
+            sa.select(run.c.total_count_last)
+            .where(
+                run.c.partner_id == partner_id,
+                run.c.published_at.is_not(None),
+                run.c.total_count_last.is_not(None),
+            )
+            .order_by(run.c.run_id.desc())
+            .limit(1)
+        )
+    return found
+
+
 def known_tokens(
     database: Database,
     partner_id: int,

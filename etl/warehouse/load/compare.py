@@ -26,7 +26,7 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.schema import CreateTable
 
 from etl.coverage import Coverage
-from etl.tokens.token import COMPARED, OPEN_STATUSES, Token, seconds_between
+from etl.tokens.token import COMPARED, OPEN_STATUSES, Token
 from etl.warehouse.engine import copy_rows
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.fingerprint import digested
@@ -307,23 +307,11 @@ def of_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
     An absence is confirmed by a lookup of the same run that publishes it.  So a resumed run ignores
     the answers that earlier runs got, and looks up again what is missing.
     """
-    in_walk: sa.ColumnElement[bool] = staging.c.walk_id == run.walk.walk_id
+    in_walk = sa.and_(staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk.walk_id)
     if run.walk.lookups_after is None:
         return in_walk
     after = sa.literal(run.walk.lookups_after, sa.DateTime(timezone=True))
     return sa.and_(in_walk, sa.or_(~staging.c.from_lookup, staging.c.observed_at > after))
-
-
-def within(created_at: sa.ColumnElement[Any], spans: Coverage) -> sa.ColumnElement[bool]:
-    """Whether a time lies in one of the spans, in a form that can use an index."""
-    ranges = []
-    for span in spans:
-        lower, upper = seconds_between(span)
-        bounds = [] if lower is None else [created_at >= lower]
-        if upper is not None:
-            bounds.append(created_at < upper)
-        ranges.append(sa.and_(sa.true(), *bounds))
-    return sa.or_(sa.false(), *ranges)
 
 
 def _json_batch(tokens: Sequence[Token]) -> sa.FromClause:

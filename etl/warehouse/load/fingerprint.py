@@ -165,6 +165,7 @@ def staged_in(
     staged = (
         sa.select(staging.c.token_id)
         .where(
+            staging.c.partner_id == run.partner_id,
             staging.c.walk_id == run.walk.walk_id,
             staging.c.created_at >= parts.c.lower,
             staging.c.created_at < parts.c.upper,

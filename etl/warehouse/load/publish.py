@@ -15,17 +15,19 @@ from etl.warehouse.engine import lock_until_commit, require_row_count, transacti
 from etl.warehouse.ledger.lease import fence, last_published, settle_commit
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.resolve import (
+    SETTINGS,
     VERSION_COLUMNS,
     AuditCounts,
     count_by,
+    known_row,
     outcomes,
     unobserved,
 )
+from etl.warehouse.load.witnesses import Witnesses, load_witnesses
 from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
 PUBLISH_SECONDS_MAX = 3_600
-_WORK_MEM = "64MB"
 
 
 def publish(
@@ -58,7 +60,7 @@ def publish(
             database.engine,
             durable=True,
             statement_seconds=PUBLISH_SECONDS_MAX,
-            work_mem=_WORK_MEM,
+            **SETTINGS,
         ) as connection:
             fence(connection, database, run)
             stamp = _take_stamp(connection, database, run, given_stamp)
@@ -204,60 +206,14 @@ def _write_versions(
     counts: AuditCounts,
     stamp: datetime,
 ) -> None:
-    """Move replaced versions away and write the new ones, in one statement of one snapshot."""
-    token, superseded = database.tables.upload_token, database.tables.upload_token_superseded
-    stamped = sa.literal(stamp, sa.DateTime(timezone=True))
-    run_id = sa.literal(run.run_id, sa.BigInteger)
-    new = outcomes(database, run).cte("new_version").prefix_with("materialized")
-    # A superseded version has no digest: nothing is compared with it any more.
-    moved_columns = [column.name for column in token.c if column.name in superseded.c]
-    moved = (
-        sa.insert(superseded)
-        .from_select(
-            [*moved_columns, "valid_to", "superseded_by_run_id"],
-            sa.select(*[token.c[name] for name in moved_columns], stamped, run_id)
-            .select_from(
-                new.join(
-                    token,
-                    sa.and_(
-                        token.c.partner_id == new.c.partner_id,
-                        token.c.token_id == new.c.token_id,
-                    ),
-                )
-            )
-            .order_by(new.c.token_id),
-        )
-        .returning(superseded.c.version)
-        .cte("moved")
-    )
-    upsert = insert(token).from_select(
-        [*VERSION_COLUMNS, "valid_from", "run_id"],
-        # In the order in which the next walk reads them: neighbours on a page become neighbours
-        # on disk.
-        sa.select(*[new.c[name] for name in VERSION_COLUMNS], stamped, run_id).order_by(
-            new.c.created_at, new.c.token_id
-        ),
-    )
-    written = (
-        upsert.on_conflict_do_update(
-            index_elements=["partner_id", "token_id"],
-            set_={
-                column.name: upsert.excluded[column.name]
-                for column in token.c
-                if not column.primary_key
-            },
-            # A version that another process wrote meanwhile is not replaced: the count shows it.
-            where=token.c.version == upsert.excluded.version - 1,
-        )
-        .returning(token.c.change_kind)
-        .cte("written")
-    )
-    kinds = count_by(
-        connection,
-        sa.select(written.c.change_kind, sa.func.count())
-        .group_by(written.c.change_kind)
-        .union_all(sa.select(sa.literal("moved"), sa.func.count()).select_from(moved)),
-    )
+    """Copy the versions that are about to be replaced, then write the new ones."""
+    witnesses = None
+    if counts.absent:
+        witnesses = load_witnesses(connection, database, run.partner_id)
+    moved = 0
+    if counts.versions > counts.inserted:
+        moved = _move_replaced(connection, database, run, stamp)
+    kinds = _upsert(connection, database, run, witnesses, stamp) | {"moved": moved}
     expected = {
         "first_seen": counts.inserted,
         "changed": counts.changed,
@@ -276,10 +232,74 @@ def _write_versions(
         )
 
 
+def _move_replaced(
+    connection: sa.Connection, database: Database, run: OpenRun, stamp: datetime
+) -> int:
+    """Copy the known versions of the tokens that have a new one; returns how many."""
+    superseded = database.tables.upload_token_superseded
+    new = outcomes(database, run).subquery("new_version")
+    old = known_row(database, run, new.c.token_id)
+    # A superseded version has no digest: nothing is compared with it any more.
+    names = [column.name for column in old.c if column.name in superseded.c]
+    done = connection.execute(
+        sa.insert(superseded).from_select(
+            [*names, "valid_to", "superseded_by_run_id"],
+            sa.select(
+                *[old.c[name] for name in names],
+                sa.literal(stamp, sa.DateTime(timezone=True)),
+                sa.literal(run.run_id, sa.BigInteger),
+            )
+            .select_from(new.join(old, sa.true()))
+            .order_by(new.c.token_id),
+        )
+    )
+    return int(done.rowcount)
+
+
+def _upsert(
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    witnesses: Witnesses | None,
+    stamp: datetime,
+) -> dict[str, int]:
+    """Write the new versions; returns how many of each kind."""
+    token = database.tables.upload_token
+    new = outcomes(database, run, witnesses).subquery("new_version")
+    upsert = insert(token).from_select(
+        [*VERSION_COLUMNS, "valid_from", "run_id"],
+        # In the order in which the next walk reads them: neighbours on a page become neighbours
+        # on disk.
+        sa.select(
+            *[new.c[name] for name in VERSION_COLUMNS],
+            sa.literal(stamp, sa.DateTime(timezone=True)),
+            sa.literal(run.run_id, sa.BigInteger),
+        ).order_by(new.c.created_at, new.c.token_id),
+    )
+    written = (
+        upsert.on_conflict_do_update(
+            index_elements=["partner_id", "token_id"],
+            set_={
+                column.name: upsert.excluded[column.name]
+                for column in token.c
+                if not column.primary_key
+            },
+            # A version that another process wrote meanwhile is not replaced: the count shows it.
+            where=token.c.version == upsert.excluded.version - 1,
+        )
+        .returning(token.c.change_kind)
+        .cte("written")
+    )
+    return count_by(
+        connection,
+        sa.select(written.c.change_kind, sa.func.count()).group_by(written.c.change_kind),
+    )
+
+
 def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRun) -> None:
     """Record the known tokens that this run covered without seeing: it is no witness of those."""
     found = unobserved(database, run).subquery()
-    token_id, reason = found.c
+    token_id, reason = found.c.token_id, found.c.reason
     connection.execute(
         sa.insert(database.tables.unobserved_token).from_select(
             ["partner_id", "token_id", "run_id", "reason"],
@@ -296,7 +316,7 @@ def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRu
 def plan_changes(database: Database, run: OpenRun, limit: int) -> list[dict[str, Any]]:
     """What publishing would write: token_id, change_kind, changed_columns; by token_id."""
     versions = outcomes(database, run).subquery()
-    with transaction(database.engine, work_mem=_WORK_MEM) as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         return [
             dict(row)
             for row in connection.execute(

@@ -7,13 +7,14 @@ page, and that no lookup has settled, has no outcome: it is pending and stays un
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import array, distinct_on
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, array, distinct_on
 
-from etl.coverage import EVERYTHING
+from etl.coverage import EVERYTHING, Coverage
 from etl.tokens.digest import DIGEST_COLUMNS
 from etl.tokens.token import DUPLICATE_ID, OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.engine import transaction
@@ -23,9 +24,9 @@ from etl.warehouse.load.compare import (
     changed_columns,
     differs,
     of_walk,
-    within,
 )
-from etl.warehouse.load.witnesses import last_seen_at
+from etl.warehouse.load.intervals import intervals
+from etl.warehouse.load.witnesses import Witnesses, last_seen_at
 from etl.warehouse.schema.database import Database
 
 VERSION_COLUMNS: Final = (
@@ -41,6 +42,12 @@ VERSION_COLUMNS: Final = (
     *DIGEST_COLUMNS,
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
+SETTINGS: Final[dict[str, Any]] = {
+    "work_mem": "64MB",
+    # A walk's rows are found by index, however few of them the statistics expect.
+    "enable_seqscan": "off",
+}
+"""Server settings for the statements that read a walk's staging."""
 
 
 def resolved(database: Database, run: OpenRun) -> sa.CTE:
@@ -67,9 +74,36 @@ def resolved(database: Database, run: OpenRun) -> sa.CTE:
     )
 
 
-def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
-    """The versions that the walk would publish (``VERSION_COLUMNS``), unordered."""
-    new, known = resolved(database, run), database.tables.upload_token
+def known_row(database: Database, run: OpenRun, token_id: sa.ColumnElement[str]) -> sa.FromClause:
+    """The known token with this id, fetched by primary key: for a lateral outer join.
+
+    The limit keeps the planner from rewriting it as another join: whatever the statistics say of
+    the walk's staging, which may be those of an empty night, the cost is a look at the index per
+    token.  If nothing of the account is known, it is no look at all.
+    """
+    token = database.tables.upload_token
+    known: sa.FromClause = (
+        sa.select(token)
+        .where(
+            token.c.partner_id == run.partner_id,
+            token.c.token_id == token_id,
+            sa.true() if run.baseline.knows_tokens else sa.false(),
+        )
+        .limit(1)
+        .lateral("known")
+    )
+    return known
+
+
+def outcomes(
+    database: Database, run: OpenRun, witnesses: Witnesses | None = None
+) -> sa.Select[Any]:
+    """The versions that the walk would publish (``VERSION_COLUMNS``), unordered.
+
+    Without ``witnesses``, ``last_listed_at`` is NULL: enough to count them.
+    """
+    new = resolved(database, run)
+    known = known_row(database, run, new.c.token_id)
     kind = sa.case(
         (new.c.kind == "absent", sa.case((known.c.is_listed, "absent"))),
         (known.c.token_id.is_(None), "first_seen"),
@@ -85,6 +119,9 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
         return sa.case((is_absent, known.c[name]), else_=given).label(name)
 
     is_listed_changed: array[Any] = array([sa.literal("is_listed")], type_=sa.Text)
+    last_listed_at: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.DateTime(timezone=True))
+    if witnesses is not None:
+        last_listed_at = last_seen_at(database, known, run.partner_id, witnesses)
     columns: dict[str, Any] = {
         "partner_id": new.c.partner_id,
         "token_id": new.c.token_id,
@@ -102,13 +139,13 @@ def outcomes(database: Database, run: OpenRun) -> sa.Select[Any]:
             else_=changed_columns(new.c, known.c),
         ),
         "observed_at": new.c.observed_at,
-        "last_listed_at": sa.case((is_absent, last_seen_at(database, known))),
+        "last_listed_at": sa.case((is_absent, last_listed_at)),
         "absence_confirmed_at": sa.case((is_absent, new.c.observed_at)),
         **{name: value(name) for name in DIGEST_COLUMNS},
     }
     return (
         sa.select(*[columns[name].label(name) for name in VERSION_COLUMNS])
-        .select_from(new.outerjoin(known, _same_token(new, known)))
+        .select_from(new.outerjoin(known, sa.true()))
         .where(kind.is_not(None))
     )
 
@@ -148,32 +185,35 @@ class AuditCounts:
 
 def audit_counts(database: Database, run: OpenRun) -> AuditCounts:
     """Count, in the server, what publishing would do."""
-    with transaction(database.engine, work_mem="64MB") as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         return _audit_counts(connection, database, run)
 
 
 def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -> AuditCounts:
     tables = database.tables
     staging, rejected = tables.upload_token_staging, tables.rejected_row
-    staged_now = _count(connection, sa.select(staging).where(staging.c.walk_id == run.walk.walk_id))
+    staged_now = _count(connection, sa.select(staging).where(_in_walk(staging, run)))
     kinds: dict[str, int] = {}
-    pending = rejected_known = 0
     rejected_rows = sa.select(
         rejected.c.token_id, rejected.c.reason, rejected.c.created_second
     ).where(rejected.c.run_id == run.run_id)
+    rejected_count = _count(connection, rejected_rows.distinct())
     if staged_now:
         versions = outcomes(database, run).subquery()
         kinds = count_by(
             connection,
             sa.select(versions.c.change_kind, sa.func.count()).group_by(versions.c.change_kind),
         )
-        pending = _count(connection, _pending(database, run))
-    rejected_count = _count(connection, rejected_rows.distinct())
-    if rejected_count:
-        rejected_known = _count(connection, _rejected_known(database, run))
+    unseen: dict[str, int] = {}
+    if staged_now or rejected_count:
+        found = unobserved(database, run).subquery()
+        unseen = count_by(
+            connection, sa.select(found.c.reason, sa.func.count()).group_by(found.c.reason)
+        )
+    pending, rejected_known = unseen.get("pending", 0), unseen.get("rejected", 0)
     looked_at = run.baseline.listed_before
     if not complete(run) and run.baseline.listed_before:
-        looked_at = _count(connection, _looked_at(database, run))
+        looked_at = sum(_count(connection, tokens) for tokens in _looked_at(database, run))
     changed, absent = kinds.get("changed", 0), kinds.get("absent", 0)
     kept = changed + absent + pending + rejected_known
     return AuditCounts(
@@ -192,35 +232,106 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
     )
 
 
-def _looked_at(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
-    """Known listed tokens in the seconds that were read, or settled by a lookup."""
-    known, staging = database.tables.upload_token, database.tables.upload_token_staging
-    staged = sa.select(staging.c.token_id).where(of_walk(staging, run))
-    listed = sa.select(known.c.token_id).where(
-        known.c.partner_id == run.partner_id, known.c.is_listed
-    )
-    # One SELECT per index; combined by OR they would scan the table.
-    return sa.union(
-        listed.where(within(known.c.created_at, run.walk.coverage)),
-        listed.where(
-            known.c.status.in_(OPEN_STATUSES), within(known.c.created_at, run.walk.open_coverage)
-        ),
-        listed.where(known.c.token_id.in_(staged)),
-        listed.where(known.c.token_id.in_(_rejected_ids(database, run))),
-    )
-
-
-def unobserved(database: Database, run: OpenRun) -> sa.CompoundSelect[Any]:
-    """Known listed tokens whose state the walk has not seen: token_id and reason."""
-    return sa.union_all(
-        *[
-            sa.select(tokens.c.token_id, sa.literal(reason))
-            for reason, tokens in (
-                ("pending", _pending(database, run).subquery()),
-                ("rejected", _rejected_known(database, run).subquery()),
+def _looked_at(database: Database, run: OpenRun) -> Iterator[sa.Select[Any]]:
+    """Known listed tokens in the seconds that were read, or settled by a lookup; no token twice."""
+    token = database.tables.upload_token
+    whole, open_only = run.walk.coverage, run.walk.open_coverage
+    for seconds, is_open in (
+        (whole, sa.true()),
+        (Coverage(hole for span in open_only for hole in whole.holes(span)), _is_open(token)),
+    ):
+        parts = intervals(seconds)
+        yield sa.select(sa.literal(1)).select_from(
+            parts.join(
+                sa.select(sa.literal(1).label("one"))
+                .where(
+                    token.c.partner_id == run.partner_id,
+                    token.c.is_listed,
+                    is_open,
+                    token.c.created_at >= parts.c.lower,
+                    token.c.created_at < parts.c.upper,
+                )
+                .lateral("token"),
+                sa.true(),
             )
-        ]
+        )
+    walked = _walked(database, run)
+    known = known_row(database, run, walked.c.token_id)
+    yield (
+        sa.select(walked.c.token_id)
+        .select_from(walked.join(known, sa.true()))
+        .where(
+            known.c.is_listed,
+            sa.or_(walked.c.is_staged, walked.c.is_rejected),
+            ~_is_within(known.c.created_at, whole),
+            ~sa.and_(_is_open(known), _is_within(known.c.created_at, open_only)),
+        )
     )
+
+
+def unobserved(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """Known listed tokens whose state the walk has not seen: token_id and reason.
+
+    They were missing from their page and no lookup has settled them (pending), or were shown only
+    in a row that could not be loaded (rejected).
+    """
+    walked = _walked(database, run)
+    known = known_row(database, run, walked.c.token_id)
+    return (
+        sa.select(
+            walked.c.token_id,
+            sa.case((walked.c.is_rejected, "rejected"), else_="pending").label("reason"),
+        )
+        .select_from(walked.join(known, sa.true()))
+        .where(
+            known.c.is_listed,
+            ~walked.c.has_outcome,
+            sa.or_(walked.c.is_rejected, walked.c.is_missing),
+        )
+    )
+
+
+def _walked(database: Database, run: OpenRun) -> sa.Subquery:
+    """What the walk found of each token, staged or rejected: one pass, and no join of the two."""
+    staging, rejected = database.tables.upload_token_staging, database.tables.rejected_row
+    counts = of_walk(staging, run)
+    is_missing = staging.c.kind == "missing"
+    rows = sa.union_all(
+        sa.select(
+            staging.c.token_id,
+            counts.label("is_staged"),
+            sa.and_(counts, ~is_missing).label("has_outcome"),
+            is_missing.label("is_missing"),
+            sa.false().label("is_rejected"),
+        ).where(_in_walk(staging, run)),
+        # A row rejected as a duplicate id says nothing about the token itself.
+        sa.select(rejected.c.token_id, *[sa.false()] * 3, sa.true()).where(
+            rejected.c.run_id == run.run_id,
+            rejected.c.reason != DUPLICATE_ID,
+            rejected.c.token_id.is_not(None),
+        ),
+    ).subquery("observation")
+    flags = ("is_staged", "has_outcome", "is_missing", "is_rejected")
+    return (
+        sa.select(rows.c.token_id, *[sa.func.bool_or(rows.c[name]).label(name) for name in flags])
+        .group_by(rows.c.token_id)
+        .subquery("walked")
+    )
+
+
+def _in_walk(staging: sa.Table, run: OpenRun) -> sa.ColumnElement[bool]:
+    """Every row that the walk has staged, whether or not it counts for this run."""
+    return sa.and_(staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk.walk_id)
+
+
+def _is_open(token: Any) -> sa.ColumnElement[bool]:
+    is_open: sa.ColumnElement[bool] = token.c.status.in_(OPEN_STATUSES)
+    return is_open
+
+
+def _is_within(moment: sa.ColumnElement[Any], coverage: Coverage) -> sa.ColumnElement[bool]:
+    second = sa.cast(sa.func.floor(sa.extract("epoch", moment)), sa.BigInteger)
+    return sa.cast(coverage.to_sql(), INT8MULTIRANGE).contains(second)
 
 
 def complete(run: OpenRun) -> bool:
@@ -228,72 +339,11 @@ def complete(run: OpenRun) -> bool:
     return run.walk.coverage.contains_span(EVERYTHING)
 
 
-def _rejected_ids(database: Database, run: OpenRun) -> sa.Select[Any]:
-    """Tokens that were listed, but in a row that could not be loaded.
-
-    A row rejected as a duplicate id says nothing about the token itself.
-    """
-    rejected = database.tables.rejected_row
-    return sa.select(rejected.c.token_id).where(
-        rejected.c.run_id == run.run_id,
-        rejected.c.reason != DUPLICATE_ID,
-        rejected.c.token_id.is_not(None),
-    )
-
-
-def _pending(database: Database, run: OpenRun) -> sa.Select[Any]:
-    """Known listed tokens that were missing from their page, and that no lookup has settled."""
-    staging, known = database.tables.upload_token_staging, database.tables.upload_token
-    return (
-        sa.select(staging.c.token_id)
-        .distinct()
-        .select_from(staging.join(known, _same_token(staging, known)))
-        .where(
-            staging.c.walk_id == run.walk.walk_id,
-            staging.c.kind == "missing",
-            known.c.is_listed,
-            _has_no_outcome(database, run, staging.c.token_id),
-            staging.c.token_id.not_in(_rejected_ids(database, run)),
-        )
-    )
-
-
-def _rejected_known(database: Database, run: OpenRun) -> sa.Select[Any]:
-    """Known listed tokens that the walk showed only in a row that could not be loaded."""
-    known = database.tables.upload_token
-    return sa.select(known.c.token_id).where(
-        known.c.partner_id == run.partner_id,
-        known.c.is_listed,
-        known.c.token_id.in_(_rejected_ids(database, run)),
-        _has_no_outcome(database, run, known.c.token_id),
-    )
-
-
-def _same_token(one: Any, other: Any) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        one.c.partner_id == other.c.partner_id,
-        one.c.token_id == other.c.token_id,
-    )
-
-
-def _has_no_outcome(
-    database: Database, run: OpenRun, token_id: sa.ColumnElement[Any]
-) -> sa.ColumnElement[bool]:
-    other = database.tables.upload_token_staging.alias("outcome")
-    return sa.not_(
-        sa.exists().where(
-            of_walk(other, run),
-            other.c.kind != "missing",
-            other.c.token_id == token_id,
-        )
-    )
-
-
 def count_by(connection: sa.Connection, pairs: sa.Executable) -> dict[str, int]:
     """Rows of (word, count) as a dict."""
     return {row[0]: row[1] for row in connection.execute(pairs)}
 
 
-def _count(connection: sa.Connection, rows: sa.Select[Any] | sa.CompoundSelect[Any]) -> int:
+def _count(connection: sa.Connection, rows: sa.Select[Any]) -> int:
     counted = connection.scalar(sa.select(sa.func.count()).select_from(rows.subquery()))
     return int(counted or 0)

@@ -16,7 +16,7 @@ import sqlalchemy as sa
 
 from etl.tokens.token import COMPARED, TOKEN_COLUMNS, Token
 from etl.warehouse.load.compare import changed_columns
-from etl.warehouse.load.witnesses import last_seen_at
+from etl.warehouse.load.witnesses import last_seen_at, load_witnesses
 from etl.warehouse.read.queries import read_only
 from etl.warehouse.schema.database import Database
 
@@ -73,20 +73,21 @@ def compare_sample(
     """
     known = database.tables.upload_token
     new = _relation(known, listed)
-    query = (
-        sa.select(
-            known,
-            changed_columns(new.c, known.c).label("differing"),
-            sa.func.greatest(known.c.observed_at, last_seen_at(database, known)).label(
-                "witnessed_at"
-            ),
-            new.c.token_id.is_not(None).label("answered"),
-        )
-        .select_from(known.outerjoin(new, new.c.token_id == known.c.token_id))
-        .where(known.c.partner_id == partner_id, known.c.token_id.in_(asked))
-        .order_by(known.c.token_id)
-    )
     with read_only(database, STATEMENT_SECONDS) as connection:
+        seen_at = last_seen_at(
+            database, known, partner_id, load_witnesses(connection, database, partner_id)
+        )
+        query = (
+            sa.select(
+                known,
+                changed_columns(new.c, known.c).label("differing"),
+                sa.func.greatest(known.c.observed_at, seen_at).label("witnessed_at"),
+                new.c.token_id.is_not(None).label("answered"),
+            )
+            .select_from(known.outerjoin(new, new.c.token_id == known.c.token_id))
+            .where(known.c.partner_id == partner_id, known.c.token_id.in_(asked))
+            .order_by(known.c.token_id)
+        )
         rows = connection.execute(query).mappings().all()
     return [
         Compared(

@@ -42,7 +42,7 @@ def upload_token_table(metadata: MetaData) -> Table:
         *_version_checks(),
         comment="Upload tokens: one row per token ever seen, its latest version.",
     )
-    # The first finds what a span should show; the second what an incremental run must look up.
+    # What a span of the list, and of the list of open tokens, should show.
     Index(
         "ix_upload_token_listed",
         table.c.partner_id,
@@ -50,9 +50,9 @@ def upload_token_table(metadata: MetaData) -> Table:
         postgresql_where=text("is_listed"),
     )
     Index(
-        "ix_upload_token_open",
+        "ix_upload_token_open_created",
         table.c.partner_id,
-        table.c.status,
+        table.c.created_at,
         postgresql_where=text("status in (0, 1, 2) and is_listed"),
     )
     return table

@@ -94,7 +94,7 @@ def test_the_stuck_are_found_among_the_open(
     connection: psycopg.Connection[TupleRow],
 ) -> None:
     plan = nodes(connection, "select * from stuck_upload")
-    assert scans(plan, "upload_token") == ["ix_upload_token_open"]
+    assert scans(plan, "upload_token") == ["ix_upload_token_open_created"]
     assert scans(plan, "upload_token_superseded") == []
 
 
