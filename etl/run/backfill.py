@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
@@ -13,7 +13,7 @@ from etl.run.engine import run_plan
 from etl.run.fetch import LOOKUP_IDS_AT_MOST
 from etl.run.plan import Leg, RunPlan, SyncOptions
 from etl.run.report import RunReport
-from etl.warehouse.ledger.certificates import known_tokens
+from etl.warehouse.ledger.certificates import known_tokens, last_complete
 
 if TYPE_CHECKING:
     from etl.process.progress import Progress
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 ROWS_PER_PAGE: Final = 460
 """Of 500: adjacent pages overlap."""
+
+ROWS_NEAR_A_HINT: Final = 2
+"""Requests that find the beginning of a range where it is presumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +80,23 @@ def backfill_ids(
 
 def plan_range(database: Database, partner_id: int, wanted: Range) -> RunPlan:
     """The plan, with an estimate of tokens and requests from what the warehouse knows."""
+    span = wanted.span()
     tokens = known_tokens(database, partner_id, wanted.begin, wanted.end)
-    requests = tokens // ROWS_PER_PAGE + 1
-    if wanted.begin is not None:
+    requests = tokens // ROWS_PER_PAGE + 1 + (wanted.end is None)
+    positions: tuple[tuple[int, int], ...] = ()
+    if last_complete(database, partner_id) is not None:
+        # Both ends lie about where the tokens that are known as listed have them.
+        before = 0
+        if wanted.begin is not None:
+            before = known_tokens(database, partner_id, None, wanted.begin - timedelta(seconds=1))
+        positions = ((span.lower - 1, before), (span.upper - 1, before + tokens))
+        requests += ROWS_NEAR_A_HINT if wanted.begin is not None else 0
+    elif wanted.begin is not None:
         account = known_tokens(database, partner_id)
         requests += 1 + math.ceil(math.log2(max(account / 125, 1)))
-    if wanted.end is None:
-        requests += 1
     return RunPlan(
         mode="backfill",
-        legs=(Leg(target=wanted.span()),),
+        legs=(Leg(target=span, positions=positions),),
         range_from=wanted.begin,
         range_to=wanted.end,
         expected_tokens=tokens,

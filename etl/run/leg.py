@@ -117,10 +117,10 @@ class LegReader:
             page_size=context.settings.page_size,
             coverage=run.walk.open_coverage if leg.open_only else run.walk.coverage,
             max_unreadable=context.settings.max_unreadable,
-            # As many as may be in flight, so that the service never waits for the warehouse.
-            lanes=self._pages_ahead(),
+            in_flight=context.settings.concurrency,
             newest_first=leg.newest_first,
-            positions=() if leg.open_only else run.walk.positions,
+            positions=() if leg.open_only else run.walk.positions or leg.positions,
+            total_count=leg.total_count,
         )
 
     @property
@@ -130,20 +130,14 @@ class LegReader:
 
     def read(self) -> None:
         """Walk to the end, and stage everything.  Raises DataRefused, ServiceUnavailable, …"""
-        window = self._pages_ahead()
         in_flight: deque[tuple[Request, Future[Fetched]]] = deque()
         try:
-            while True:
-                while len(in_flight) < window:
-                    request = self.walk.next_request()
-                    if request is None:
-                        break
-                    future = self._context.fetcher.submit(request, open_only=self._leg.open_only)
-                    in_flight.append((request, future))
-                if not in_flight:
-                    break
+            self._request_ahead(in_flight)
+            while in_flight:
                 request, future = in_flight.popleft()
                 self._take_in(request, self._context.wait(future))
+                # Before the batch is saved, so that the service does not wait for the warehouse.
+                self._request_ahead(in_flight)
                 self._save_batch_if_due()
         except WalkStuck as stuck:
             self._save_batch()
@@ -158,8 +152,12 @@ class LegReader:
                 future.cancel()
         self._save_batch()
 
-    def _pages_ahead(self) -> int:
-        return max(2, self._context.settings.concurrency * PAGES_AHEAD_PER_THREAD)
+    def _request_ahead(self, in_flight: deque[tuple[Request, Future[Fetched]]]) -> None:
+        """Submit what the walk wants next; as many as are fetched at a time wait for their turn."""
+        window = self._context.settings.concurrency * PAGES_AHEAD_PER_THREAD
+        while len(in_flight) < window and (request := self.walk.next_request()) is not None:
+            future = self._context.fetcher.submit(request, open_only=self._leg.open_only)
+            in_flight.append((request, future))
 
     def _take_in(self, request: Request, fetched: Fetched) -> None:
         if isinstance(fetched, Undeliverable):

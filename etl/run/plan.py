@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from etl.coverage import EVERYTHING, POSITIVE_INFINITY, Span
 from etl.settings.values import duration_text
-from etl.warehouse.ledger.certificates import LOOKBACK, last_complete, watermark
+from etl.warehouse.ledger.certificates import (
+    LOOKBACK,
+    known_tokens,
+    last_complete,
+    last_total_count,
+    watermark,
+)
 from etl.warehouse.load.fingerprint import FINGERPRINT
 from etl.warehouse.schema.database import Database
 
@@ -43,6 +49,10 @@ class Leg:
     """Whether to read the list of open tokens instead of the whole list."""
     newest_first: bool = False
     """Read from the newest token back: for a target that begins near the end of the list."""
+    positions: tuple[tuple[int, int], ...] = ()
+    """Where its ends presumably lie in the list: (second, number of rows not after it)."""
+    total_count: int | None = None
+    """The presumed length of the list, if it is to be relied on before the first reply."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,9 +78,10 @@ Planner = Callable[[Database], RunPlan]
 """Makes the plan once the lease is free: it depends on what was published last."""
 
 
-def plan_full(because: str | None = None) -> RunPlan:
+def plan_full(database: Database, partner_id: int, *, because: str | None = None) -> RunPlan:
     """Everything, in one walk."""
-    return RunPlan(mode="full", legs=(Leg(),), full_because=because)
+    leg = Leg(total_count=last_total_count(database, partner_id))
+    return RunPlan(mode="full", legs=(leg,), full_because=because)
 
 
 def plan_incremental(
@@ -83,17 +94,36 @@ def plan_incremental(
     """
     complete = last_complete(database, partner_id)
     if complete is None:
-        return plan_full("no published run has read the whole account yet")
+        because = "no published run has read the whole account yet"
+        return plan_full(database, partner_id, because=because)
     if full_every is not None and complete.age > full_every:
         age = duration_text(timedelta(seconds=round(complete.age.total_seconds())))
-        return plan_full(
+        because = (
             f"the last complete certificate (run {complete.run_id}) is {age} old, more than "
             f"{duration_text(full_every)}"
         )
+        return plan_full(database, partner_id, because=because)
     newest_read = watermark(database, partner_id)
     if newest_read is None:
-        return plan_full("no watermark: no listed token is known")
+        because = "no watermark: no listed token is known"
+        return plan_full(database, partner_id, because=because)
     newest = Span(newest_read - round(LOOKBACK.total_seconds()), POSITIVE_INFINITY)
+    positions = _position_before(database, partner_id, newest.lower)
     return RunPlan(
-        mode="incremental", legs=(Leg(target=newest, newest_first=True), Leg(open_only=True))
+        mode="incremental",
+        legs=(
+            Leg(target=newest, newest_first=True, positions=positions),
+            Leg(open_only=True),
+        ),
     )
+
+
+def _position_before(
+    database: Database, partner_id: int, second: int
+) -> tuple[tuple[int, int], ...]:
+    """Where a second near the end of the list lay at the last run, if that is known."""
+    total_count = last_total_count(database, partner_id)
+    if total_count is None:
+        return ()
+    since = known_tokens(database, partner_id, datetime.fromtimestamp(second, UTC))
+    return ((second - 1, max(total_count - since, 0)),)

@@ -23,6 +23,6 @@ def sync(settings: Settings, options: SyncOptions, *, stop: Stop, progress: Prog
             return plan_incremental(
                 database, settings.require_partner_id(), full_every=options.full_every
             )
-        return plan_full()
+        return plan_full(database, settings.require_partner_id())
 
     return run_plan(settings, options, plan_for, stop=stop, progress=progress)

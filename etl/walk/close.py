@@ -24,15 +24,19 @@ STEPS_REACHING_FAR: Final = 3
 """Attempts with the page that reaches furthest; then the page with most room on both sides."""
 
 
-def close_hole(known: Knowledge, lower: int, position: int | None = None) -> Task:
+def close_hole(known: Knowledge, lower: int, position: int | None = None, *, ties: int = 0) -> Task:
     """Close the hole at ``lower``, which should begin just before ``position``; without a
     position, close it and all holes after it.
+
+    ``ties`` is how many rows before ``position`` presumably are of that second; 0: not known.
     """
     only_this = position is not None
     hole = known.first_hole(lower)
     if hole is None:
         return
     search = Search(hole, known.position_after(hole.lower) if position is None else position)
+    if ties and position is not None:
+        search.found = position - ties, ties
     while True:
         search.steps += 1
         if search.steps > STEPS_WITHOUT_PROGRESS:

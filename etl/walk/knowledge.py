@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Collection, Generator
+from collections.abc import Collection, Generator, Sequence
+from operator import eq
 from typing import Final, NamedTuple
 
 from etl.coverage import NEGATIVE_INFINITY, Coverage, Span
@@ -15,6 +16,20 @@ deletions between two requests."""
 
 OVERLAP_STEP: Final = 6
 SEAMS_BEFORE_SHRINKING: Final = 10
+
+OVERLAPS: Final = (SMALLEST_OVERLAP, 16, 24, 32, 48, 64, 96, 128)
+"""Choices of an overlap that is large enough for most of the ties."""
+
+OVERLAP_BY_CHANCE: Final = 12
+"""Pages overlap by some more rows than wanted, because of where they may begin."""
+
+OVERLAP_UNTIL_TIES_ARE_KNOWN: Final = 32
+
+PAGES_AN_OPEN_SEAM_COSTS: Final = 2.5
+"""The request that closes it, and the wait for it."""
+
+TIES_REMEMBERED: Final = 0.95
+"""How much of what is known about ties is kept from one page to the next: about 20 pages."""
 
 
 class WalkStuck(Exception):
@@ -75,6 +90,7 @@ class Knowledge:
         holes: Collection[Hole],
         max_unreadable: int,
         positions: Collection[tuple[int, int]] = (),
+        total_count: int | None = None,
     ) -> None:
         self.target = target
         self.page_size = page_size
@@ -83,7 +99,7 @@ class Knowledge:
         self.settled = coverage.union(hole.span for hole in holes)
         """What is covered or recorded as a hole: nothing is left to do there."""
         self.max_unreadable = max_unreadable
-        self.total_count: int | None = None
+        self.total_count = total_count
         self.longest = 0
         """The largest length of the list that was reported or seen so far."""
         self.barriers: set[int] = set()
@@ -95,12 +111,33 @@ class Knowledge:
         """Whether an earlier run has recorded where its pages lay."""
         self._short: tuple[PageRequest, int] | None = None
         self._overlap = SMALLEST_OVERLAP
+        self._rows_seen = 0.0
+        self._tied = [0.0] * len(OVERLAPS)
+        self._overlap_for_ties = OVERLAP_UNTIL_TIES_ARE_KNOWN
+        self.cost_of_planning_ahead = 0.0
+        """Pages that an unknown tie at its seam adds to each page: a larger overlap, or a seam that
+        stays open."""
         self._closed_seams = 0
         self._open_seams = 0
 
     @property
     def overlap(self) -> int:
-        return min(self._overlap, max(self.page_size // 3, 1))
+        """Rows that two adjacent pages should share, the tie at their seam being known."""
+        return self._at_most(self._overlap)
+
+    @property
+    def has_seen_ties(self) -> bool:
+        """Whether a page has shown how many tokens share their seconds."""
+        return self._rows_seen > 0
+
+    @property
+    def overlap_ahead(self) -> int:
+        """The same before the tie is known."""
+        return self._at_most(max(self._overlap, self._overlap_for_ties))
+
+    def _at_most(self, overlap: int) -> int:
+        # With fewer than two rows, no seam is closed.
+        return min(overlap, max(self.page_size // 3, 2), max(self.page_size - 1, 1))
 
     @property
     def unreadable(self) -> int:
@@ -138,11 +175,10 @@ class Knowledge:
 
     def start_of(self, request: PageRequest, rows: int) -> int:
         """Where a page probably lay in the ascending list."""
-        if request.descending:
-            return max((self.total_count or 0) - request.start - rows, 0)
+        start = request.start
         if self._is_cut_short(request, rows):
-            return (request.index - 1) * rows  # the service counts in its own page size
-        return request.start
+            start = (request.index - 1) * rows  # the service counts in its own page size
+        return max((self.total_count or 0) - start - rows, 0) if request.descending else start
 
     def note_page(self, request: PageRequest, page: PlacedPage, total_count: int | None) -> None:
         """Learn from the size and the position of a page."""
@@ -175,6 +211,25 @@ class Knowledge:
     def note_position(self, second: int, position: int) -> None:
         """Rows up to ``second`` probably end before ``position``."""
         insort(self._ends, (second, position))
+
+    def note_ties(self, seconds: Sequence[int]) -> None:
+        """Learn from the seconds of a page which overlap costs least.
+
+        A seam stays open where all rows of the overlap have the same second, so the share of
+        places where that is so is the share of seams that would need a request of their own.
+        """
+        if not seconds:
+            return
+        self._rows_seen = self._rows_seen * TIES_REMEMBERED + len(seconds)
+        tied = len(seconds)
+        for index, overlap in enumerate(OVERLAPS):
+            if tied:
+                tied = sum(map(eq, seconds, seconds[overlap + OVERLAP_BY_CHANCE - 1 :]))
+            self._tied[index] = self._tied[index] * TIES_REMEMBERED + tied
+        price = PAGES_AN_OPEN_SEAM_COSTS * self.page_size / self._rows_seen
+        costs = [overlap + price * tied for overlap, tied in zip(OVERLAPS, self._tied, strict=True)]
+        self._overlap_for_ties = OVERLAPS[costs.index(min(costs))]
+        self.cost_of_planning_ahead = (min(costs) - SMALLEST_OVERLAP) / self.page_size
 
     def note_seam(self, *, closed: bool) -> None:
         """Grow the overlap while seams stay open, a little for a rare one (a large tie somewhere)

@@ -1,10 +1,10 @@
 """The walk: from pages to a certificate.
 
 A *sweep* requests overlapping pages from the start of the target to its end, as many at a time as
-the caller likes.  Where tokens were added or deleted meanwhile, or many share a second, a seam
-between two pages may stay open; the hole is visible in the coverage, and a *task* closes it, one
-request at a time.  What no request can close (an unreadable row, a huge tie that keeps changing)
-is recorded as a hole.
+the caller likes; a *locator* finds where that is in the list.  Where tokens were added or deleted
+meanwhile, or many share a second, a seam between two pages may stay open; the hole is visible in
+the coverage, and a *task* closes it, one request at a time.  What no request can close (an
+unreadable row, a huge tie that keeps changing) is recorded as a hole.
 
 Only three facts count as evidence, whatever happens to the list meanwhile: a page is
 complete strictly between its first and last row; page 1 in ascending order has no older row before
@@ -30,14 +30,9 @@ from etl.coverage import (
 )
 from etl.walk.close import close_hole
 from etl.walk.knowledge import Hole, Knowledge, PlacedPage, Task, TaskReply, WalkStuck
-from etl.walk.lane import Lane, NewestLane
-from etl.walk.locate import find_begin, spread_lanes
-from etl.walk.planner import (
-    Lookup,
-    PageRequest,
-    PageRows,
-    Request,
-)
+from etl.walk.locate import Locator
+from etl.walk.planner import Lookup, PageRequest, PageRows, Request
+from etl.walk.sweep import Seam, Sweep
 from etl.walk.unreadable import isolate
 
 REQUESTS_AT_MOST: Final = 500
@@ -52,9 +47,12 @@ class Walk:
 
     Call ``next_request`` until it returns None; pass replies to ``receive`` (pages, in the order in
     which they were requested), ``receive_lookup`` or ``fail``; then call it again, until
-    ``finished``.  ``coverage`` is what is known already, for a walk that resumes from a checkpoint;
-    ``positions`` are hints at where its seconds lay in the list.  ``newest_first`` suits a target
-    that begins near the end of the list.
+    ``finished``.  ``coverage`` is what is known already, for a walk that resumes from a checkpoint.
+    ``in_flight`` is how many requests should be under way at a time.  ``newest_first`` suits a
+    target that begins near the end of the list.
+
+    Two hints save waiting, and cost requests where they are wrong: ``positions``, pairs of a second
+    and the number of rows that are not after it; and ``total_count``, the length of the list.
     """
 
     def __init__(
@@ -65,32 +63,32 @@ class Walk:
         coverage: Coverage | None = None,
         holes: Collection[Hole] = (),
         max_unreadable: int = 10,
-        lanes: int = 4,
+        in_flight: int = 4,
         newest_first: bool = False,
         positions: Collection[tuple[int, int]] = (),
+        total_count: int | None = None,
     ) -> None:
         self._known = Knowledge(
-            target, page_size, coverage or Coverage(), holes, max_unreadable, positions
+            target, page_size, coverage or Coverage(), holes, max_unreadable, positions, total_count
         )
         self._from_checkpoint = self._known.settled
+        self._in_flight = in_flight
         self._asked = 0
         self._outstanding: deque[Request] = deque()
         self._tasks: deque[Task] = deque()
         self._task_wants: Request | None = None
         self._task_asked: Request | None = None
         self._located: set[int] = set()
-        self._first_page: PageRequest | None = None
-        self._first_page_known = False
-        self._lanes_at_most = lanes
-        self._lanes: list[Lane] = []
-        self._first_page_was_short = False
-        self._newest: NewestLane | None = None
+        self._locator: Locator | None = None
+        self._to_sweep: list[Span] = []
+        """Stretches that are being located."""
+        self._sweeps: list[Sweep] = []
         holes_left = self._known.settled.holes(target)
         if newest_first and holes_left and holes_left[-1].upper == POSITIVE_INFINITY:
-            self._newest = NewestLane()
-        hole = self._known.first_hole()
-        if hole is None or hole.lower != NEGATIVE_INFINITY:
-            self._first_page_known = True
+            lower = holes_left[-1].lower
+            self._sweeps = [Sweep(0, lower=lower, descending=True, in_flight=in_flight)]
+        else:
+            self._begin(holes_left)
 
     @property
     def target(self) -> Span:
@@ -200,14 +198,7 @@ class Walk:
         if request is self._task_asked:
             self._answer_task(None)
         elif isinstance(request, PageRequest):
-            for lane in self._lanes:
-                if lane.asked is request:
-                    lane.note_failure()
-            if self._newest is not None and self._newest.asked is request:
-                self._newest = None  # from the other end the row can be stepped around
-            if not self._first_page_known:
-                self._first_page_known = True
-            self._tasks.append(isolate(self._known, request))
+            self._after_failure(request)
 
     # --- scheduling --------------------------------------------------------------------------
 
@@ -218,32 +209,27 @@ class Walk:
             if self._task_wants is not None:
                 self._task_asked, self._task_wants = self._task_wants, None
                 return self._task_asked
-        if not self._first_page_known:
-            if self._outstanding:
-                return None
-            self._first_page = PageRequest(1, self._known.page_size)
-            return self._first_page
-        if self._newest is not None and not self._newest.done:
-            return self._newest.next_page(self._known) if self._newest.asked is None else None
-        return self._next_of_lanes()
-
-    def _next_of_lanes(self) -> Request | None:
-        lane = next((lane for lane in self._lanes if self._may_go_on(lane)), None)
-        if lane is not None:
-            return lane.next_page(self._known)
-        if not self._outstanding and not self._tasks and (hole := self._known.first_hole()):
-            self._tasks.append(self._task_for(hole))
+        if self._known.first_hole() is None:
+            return None
+        if self._locator is not None and (request := self._locator.next_page()) is not None:
+            return request
+        for sweep in self._sweeps:
+            if (page := sweep.next_page(self._known)) is not None:
+                return page
+        if not self._outstanding and not self._tasks:
+            self._continue()
             return self._next()
         return None
 
-    def _task_for(self, hole: Span) -> Task:
-        """What to do about a hole when nothing is in flight: after something that a checkpoint
-        already covered, locate its position and sweep from there; otherwise close it."""
-        holes = [hole for hole in self._known.settled.holes(self.target) if self._resumes(hole)]
-        if hole in holes and not (self._newest is not None and self._newest.exhausted):
-            self._located.update(each.lower for each in holes)
-            return self._locate(holes)
-        return close_hole(self._known, hole.lower)
+    def _continue(self) -> None:
+        """Nothing is in flight and a hole is left: after something that a checkpoint already
+        covered, locate its position and sweep from there; otherwise close it."""
+        holes = self._known.settled.holes(self.target)
+        resumed = [hole for hole in holes if self._resumes(hole)]
+        if holes[0] in resumed:
+            self._begin(resumed)
+        else:
+            self._tasks.append(close_hole(self._known, holes[0].lower))
 
     def _resumes(self, hole: Span) -> bool:
         """Whether the hole begins where the target does, or after what a checkpoint covered."""
@@ -269,72 +255,96 @@ class Walk:
 
     # --- the sweep ---------------------------------------------------------------------------
 
-    def _locate(self, holes: list[Span]) -> Task:
-        """Locate where the holes begin; sweep from each while the next one is being located."""
+    def _begin(self, holes: list[Span]) -> None:
+        """Sweep these stretches of the list, and locate those that do not begin where it does."""
         known = self._known
-        self._lanes = []
-        if known.total_count is None or holes[-1].upper == POSITIVE_INFINITY:
-            # Shows the length of the list, and often reaches back far enough.
-            yield PageRequest(1, known.page_size, descending=True)
-        at_most = max(self._lanes_at_most // len(holes), 1)
-        for hole in holes:
-            if known.settled.contains(hole.lower):
-                continue
-            hint = known.position_after(hole.lower) if known.has_positions else None
-            position = yield from find_begin(known, hole.lower, hint=hint)
-            known.note_position(hole.lower - 1, position)
-            self._lanes.append(Lane(position, (hole.lower, position)))
-            yield from spread_lanes(known, self._lanes, position, hole, at_most)
+        self._sweeps = []
+        self._located.update(hole.lower for hole in holes)
+        sought: dict[int, int | None] = {}
+        for lower, upper in holes:
+            if lower == NEGATIVE_INFINITY:
+                end = self._hinted_end(upper)
+                self._sweeps.append(Sweep(0, upper=upper, end=end, in_flight=self._in_flight))
+            else:
+                sought[lower] = known.position_after(lower) if known.has_positions else None
+            if upper != POSITIVE_INFINITY and not known.has_positions:
+                sought[upper] = None
+        if not sought:
+            return
+        first = []
+        if holes[-1].upper == POSITIVE_INFINITY:
+            # Often reaches back far enough.
+            first = [PageRequest(1, known.page_size, descending=True)]
+        elif not known.has_positions:
+            first = [PageRequest(1, 1, descending=True)]
+        if not known.has_positions and not self._sweeps:
+            first.append(PageRequest(1, 1))
+        self._to_sweep = holes
+        self._locator = Locator(known, sought, first)
 
-    def _may_go_on(self, lane: Lane) -> bool:
-        """Whether a lane has a page to request.  One near the end of the list has none: the rest
-        fits in the newest page, which proves the end as well."""
+    def _hinted_end(self, upper: int) -> int | None:
+        """The position that the last page before ``upper`` should reach; None: the list's end."""
+        if upper == POSITIVE_INFINITY:
+            return None
         known = self._known
-        if lane.asked is None and not lane.done:
-            left = (known.total_count or 0) - lane.end
-            lane.done = left <= known.page_size - known.overlap
-        return lane.asked is None and not lane.done
+        return known.position_after(upper - 1) + known.overlap if known.has_positions else 0
+
+    def _begin_located(self, locator: Locator) -> None:
+        """Sweep from the positions that have been found."""
+        known = self._known
+        self._locator = None
+        for lower, upper in self._to_sweep:
+            end = self._hinted_end(upper)
+            if upper != POSITIVE_INFINITY and not known.has_positions:
+                end = locator.end(upper) + known.overlap
+                if lower == NEGATIVE_INFINITY:
+                    self._sweeps[0].expect_end(end)
+            if lower != NEGATIVE_INFINITY and not known.settled.contains(lower):
+                begin = locator.begin(lower)
+                known.note_position(lower - 1, begin)
+                self._sweeps.append(
+                    Sweep(
+                        begin,
+                        upper=upper,
+                        end=end,
+                        before=Seam(lower, begin),
+                        other_end_read=upper == POSITIVE_INFINITY,
+                        in_flight=self._in_flight,
+                    )
+                )
 
     def _after_sweep_page(self, request: PageRequest, page: PlacedPage) -> None:
-        if not self._first_page_known:
-            self._after_first_page(request, page)
-            return
         known = self._known
-        if self._newest is not None and self._newest.asked is request:
-            self._newest.note_page(request, page, known)
-            if page.seconds:
-                known.note_position(page.last, page.start + page.rows)
+        if self._locator is not None and self._locator.holds(request):
+            self._note_row(self._locator, request, page)
             return
-        lane = next((lane for lane in self._lanes if lane.asked is request), None)
-        if lane is None:
+        sweep = next((sweep for sweep in self._sweeps if sweep.holds(request)), None)
+        if sweep is None:
             return
-        previous = lane.note_page(page)
-        if page.seconds and (page.last >= self.target.upper or known.settled.contains(page.last)):
-            lane.done = True  # from here on, another lane or an earlier run has read
-        if previous is not None:
-            closed = known.settled.contains(previous[0])
+        known.note_ties(page.seconds)
+        if page.seconds and request.descending:
+            known.note_position(page.last, page.start + page.rows)
+        seam = sweep.note_page(request, page, known)
+        if seam is not None:
+            closed = known.settled.contains(seam.second)
             known.note_seam(closed=closed)
             if not closed:
-                self._tasks.append(close_hole(known, previous[0], previous[1]))
+                task = close_hole(known, seam.second, seam.position, ties=seam.ties)
+                self._tasks.append(task)
+        self._sweeps += sweep.divide(known)
 
-    def _after_first_page(self, request: PageRequest, page: PlacedPage) -> None:
-        """Learn the page size and the length of the list, and divide it into lanes."""
-        known = self._known
-        is_short = page.rows < request.size and page.rows < (known.total_count or 0)
-        if is_short and page.seconds and not self._first_page_was_short:
-            self._first_page_was_short = True
-            return  # clamped, or an accident?  The same page again will show
-        self._first_page_known = True
-        if not page.rows:
-            return
-        # The first lane continues from this page.
-        first = Lane(page.rows)
-        first.asked = request
-        first.note_page(page)
-        self._lanes = [first]
-        hole = known.first_hole()
-        if page.seconds and hole is not None and page.last < self.target.upper:
-            whole = Span(hole.lower, self.target.upper)
-            self._tasks.append(
-                spread_lanes(known, self._lanes, page.rows, whole, self._lanes_at_most)
-            )
+    def _after_failure(self, request: PageRequest) -> None:
+        if self._locator is not None and self._locator.holds(request):
+            self._note_row(self._locator, request, None)
+            return  # the sweep will find the unreadable row
+        sweep = next((sweep for sweep in self._sweeps if sweep.holds(request)), None)
+        if sweep is not None:
+            sweep.note_failure(request)
+            if sweep.is_at_other_end(request):
+                return  # the task that closes the last hole proves that end with fewer rows
+        self._tasks.append(isolate(self._known, request))
+
+    def _note_row(self, locator: Locator, request: PageRequest, page: PlacedPage | None) -> None:
+        locator.note(request, page)
+        if locator.done:
+            self._begin_located(locator)

@@ -20,7 +20,11 @@ def campaign(seeds: range, *, big_tie: bool = False, poison: bool = False) -> Co
     ends: Counter[str] = Counter()
     for seed in seeds:
         account = hostile_account(seed, big_tie=big_tie, poison=seed % 3 if poison else 0)
-        walk = Walk()
+        hints = random.Random(seed)
+        walk = Walk(
+            in_flight=hints.choice(WINDOWS),
+            total_count=hints.choice([None, None, len(account.listed), hints.randrange(1_000)]),
+        )
         try:
             outcome = walk_account(account, walk, window=WINDOWS[seed % len(WINDOWS)])
         except WalkStuck as stuck:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from array import array
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections import Counter, deque
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.walk import Lookup, PageRequest, PageRows, Walk, WalkStuck
 from tests.support.adversary import Account, hostile_account, walk_account
+from tests.support.flight import Line
 
 TOKENS = [20_000, 200_000, 2_000_000]
 
@@ -26,6 +26,19 @@ def some_target(account: Account, rng: random.Random) -> Span:
     return Span(lower, upper)
 
 
+def some_positions(account: Account, target: Span, rng: random.Random) -> list[tuple[int, int]]:
+    """Hints at where the target lies in the list: none, nearly right, or wrong."""
+    kind = rng.choice(["none", "near", "wrong"])
+    if kind == "none":
+        return []
+    positions = []
+    for second in (target.lower - 1, target.upper - 1):
+        place = bisect_left(account.listed, (second + 1, ""))
+        place += rng.randint(-2, 2) if kind == "near" else rng.randint(-300, 300)
+        positions.append((second, max(place, 0)))
+    return positions
+
+
 def range_campaign(seeds: range) -> Counter[str]:
     """Walk ranges of hostile accounts; the laws are asserted, how the walks ended is counted."""
     ends: Counter[str] = Counter()
@@ -33,7 +46,12 @@ def range_campaign(seeds: range) -> Counter[str]:
         account, rng = hostile_account(seed, big_tie=seed % 10 == 0), random.Random(seed)
         target = some_target(account, rng)
         newest_first = target.upper == POSITIVE_INFINITY and rng.random() < 0.7
-        walk = Walk(target, newest_first=newest_first, lanes=rng.choice([1, 4, 8]))
+        walk = Walk(
+            target,
+            newest_first=newest_first,
+            in_flight=rng.choice([1, 4, 8]),
+            positions=some_positions(account, target, rng),
+        )
         try:
             outcome = walk_account(account, walk, window=rng.choice([1, 2, 4, 8]))
         except WalkStuck as stuck:
@@ -58,33 +76,6 @@ def test_no_token_of_a_range_is_missed_in_hostile_accounts() -> None:
 @pytest.mark.timeout(1200)
 def test_no_token_of_a_range_is_missed_campaign() -> None:
     range_campaign(range(50_000, 60_000))
-
-
-class Line:
-    """A long list, with deletions and insertions between two replies; ids do not matter."""
-
-    def __init__(self, tokens: int, *, seed: int, churn: int) -> None:
-        self.random = random.Random(seed)
-        spread = 20 * tokens
-        self.seconds = array(
-            "q", sorted(10**9 + self.random.randrange(spread) for _ in range(tokens))
-        )
-        self.churn = churn
-        self.requests = 0
-
-    def read(self, request: PageRequest) -> PageRows:
-        for _ in range(self.churn):
-            self.seconds.pop(self.random.randrange(len(self.seconds)))
-        for _ in range(self.churn):
-            insort(self.seconds, self.random.choice(self.seconds))
-        self.requests += 1
-        length = len(self.seconds)
-        if request.descending:
-            begin, end = max(length - request.end, 0), length - request.start
-            rows = list(self.seconds[begin:end])[::-1]
-        else:
-            rows = list(self.seconds[request.start : request.end])
-        return PageRows(rows, [None] * len(rows), length)
 
 
 def requests_to_find(line: Line, walk: Walk, target: Span, *, window: int = 1) -> int:
@@ -150,10 +141,10 @@ def test_the_newest_are_read_from_the_end() -> None:
     assert requests_to_find(line, Walk(target, newest_first=True), target) <= 4
 
 
-def test_a_far_watermark_is_reached_by_lanes_from_the_other_end() -> None:
+def test_a_far_watermark_is_reached() -> None:
     line = Line(200_000, seed=6, churn=0)
     target = Span(line.seconds[50_000], POSITIVE_INFINITY)
-    requests_to_find(line, Walk(target, newest_first=True, lanes=8), target, window=8)
+    requests_to_find(line, Walk(target, newest_first=True, in_flight=8), target, window=8)
     assert line.requests <= 1.10 * 150_000 / 500 + 25
 
 
@@ -164,33 +155,6 @@ def test_the_newest_of_a_small_account_need_few_requests(listed: int) -> None:
     walk_account(account, walk)
     assert walk.finished
     assert account.requests <= 4
-
-
-def lanes_at_work(line: Line, walk: Walk) -> int:
-    """How many pages a walk wants at once after it has found its places."""
-    queue: deque[PageRequest] = deque()
-    most = 0
-    while True:
-        while len(queue) < 8 and isinstance(wanted := walk.next_request(), PageRequest):
-            queue.append(wanted)
-        if not queue:
-            return most
-        most = max(most, len(queue))
-        request = queue.popleft()
-        walk.receive(request, line.read(request))
-
-
-def test_a_long_range_is_read_by_several_lanes() -> None:
-    line = Line(200_000, seed=7, churn=0)
-    target = Span(line.seconds[20_000], line.seconds[150_000])
-    walk = Walk(target, lanes=8)
-    assert lanes_at_work(line, walk) == 8
-    assert walk.finished
-    assert line.requests <= 1.10 * 130_000 / 500 + 45
-    before = Span(NEGATIVE_INFINITY, line.seconds[150_000])
-    line.requests = 0
-    assert lanes_at_work(line, Walk(before, lanes=8)) == 8
-    assert line.requests <= 1.10 * 150_000 / 500 + 30
 
 
 class Ledger:
@@ -232,9 +196,9 @@ def walk_with_ledger(
 @pytest.mark.parametrize("churn", [0, 1])
 def test_a_full_walk_killed_half_way_needs_about_half_the_requests_again(churn: int) -> None:
     line, ledger = Line(1_000_000 if churn == 0 else 200_000, seed=11, churn=churn), Ledger()
-    whole = walk_with_ledger(line, Walk(lanes=8), Ledger())
-    walk_with_ledger(line, Walk(lanes=8), ledger, requests=whole // 2)
-    resumed = Walk(lanes=8, coverage=ledger.coverage, positions=ledger.positions)
+    whole = walk_with_ledger(line, Walk(in_flight=8), Ledger())
+    walk_with_ledger(line, Walk(in_flight=8), ledger, requests=whole // 2)
+    resumed = Walk(in_flight=8, coverage=ledger.coverage, positions=ledger.positions)
     rest = walk_with_ledger(line, resumed, ledger)
     assert resumed.finished
     assert resumed.coverage == Coverage([EVERYTHING])
@@ -243,12 +207,12 @@ def test_a_full_walk_killed_half_way_needs_about_half_the_requests_again(churn: 
 
 def test_a_walk_killed_at_any_moment_reads_the_window_twice_at_most() -> None:
     whole_line = Line(40_000, seed=12, churn=0)
-    whole = walk_with_ledger(whole_line, Walk(lanes=8), Ledger())
+    whole = walk_with_ledger(whole_line, Walk(in_flight=8), Ledger())
     rng = random.Random(12)
     for killed_after in rng.sample(range(1, whole), 50):
         ledger = Ledger()
-        walk_with_ledger(whole_line, Walk(lanes=8), ledger, requests=killed_after)
-        resumed = Walk(lanes=8, coverage=ledger.coverage, positions=ledger.positions)
+        walk_with_ledger(whole_line, Walk(in_flight=8), ledger, requests=killed_after)
+        resumed = Walk(in_flight=8, coverage=ledger.coverage, positions=ledger.positions)
         rest = walk_with_ledger(whole_line, resumed, ledger)
         assert resumed.finished
         # Beyond what the walk would have needed anyway: the window in flight, and two rows to
