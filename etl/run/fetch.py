@@ -1,4 +1,4 @@
-"""Fetch what the walk asks for, with a small pool of threads.
+"""Fetch what the walk asks for, with a small pool of threads, as many at a time as ``Pace`` allows.
 
 Here the service's replies become pages: read, decoded and checked for order.  A page that cannot be
 trusted is requested again; a page that the service cannot deliver is returned as
@@ -8,9 +8,10 @@ trusted is requested again; a page that the service cannot deliver is returned a
 from __future__ import annotations
 
 import logging
+import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
@@ -18,9 +19,10 @@ import msgspec
 
 from etl.coverage import page_span
 from etl.errors import DataRefused, ServiceFailure
+from etl.run.pace import Pace
 from etl.tokens.columns import DecodedRows
 from etl.tokens.decode import decode_rows
-from etl.tokens.page import Page, page_of
+from etl.tokens.page import Page, PageFacts, page_of
 from etl.tokens.pseudonyms import Suppression
 from etl.tokens.token import OPEN_STATUSES
 from etl.walk import Lookup, PageRequest, Request
@@ -71,12 +73,19 @@ class Fetcher:
         self._suppression = suppression
         self._without_auto_finalize = False
         self._pool = ThreadPoolExecutor(concurrency, thread_name_prefix="fetch")
+        self._pace = Pace(concurrency)
+        self._turn = threading.Condition()
+        self._in_flight = 0
+        self._closed = False
 
     def __enter__(self) -> Fetcher:
         return self
 
     def __exit__(self, *_: object) -> None:
         # Requests in flight end by their own deadline or by the stop; queued ones are dropped.
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, request: Request, *, open_only: bool = False) -> Future[Fetched]:
@@ -85,8 +94,39 @@ class Fetcher:
         The future raises what ``etl.kaltura`` raises, or DataRefused.
         """
         if isinstance(request, Lookup):
-            return self._pool.submit(self.look_up, request.token_ids)
-        return self._pool.submit(self._fetch_page, request, open_only)
+            return self._pool.submit(self._in_turn, lambda: self.look_up(request.token_ids))
+        return self._pool.submit(self._in_turn, lambda: self._fetch_page(request, open_only))
+
+    def _in_turn(self, fetch: Callable[[], Fetched]) -> Fetched:
+        """Fetch when the pace allows one more request, and tell it how that went."""
+        with self._turn:
+            self._turn.wait_for(lambda: self._closed or self._in_flight < self._pace.limit)
+            if self._closed:
+                raise CancelledError
+            self._in_flight += 1
+            epoch, retries = self._pace.epoch, self._tokens.counters.retries
+        facts = None
+        try:
+            fetched = fetch()
+            facts = fetched.facts if isinstance(fetched, Page) else None
+        finally:
+            with self._turn:
+                self._in_flight -= 1
+                self._note(epoch, self._tokens.counters.retries > retries, facts)
+                self._turn.notify_all()
+        return fetched
+
+    def _note(self, epoch: int, repeated: bool, facts: PageFacts | None) -> None:
+        before, seconds, rows = self._pace.limit, None, 0
+        if facts is not None:
+            seconds, rows = (facts.received_at - facts.requested_at).total_seconds(), facts.rows
+        self._pace.note(epoch, repeated=repeated, seconds=seconds, rows=rows)
+        if self._pace.limit != before:
+            log.info(
+                "requests at a time: %d",
+                self._pace.limit,
+                extra={"in_flight_at_most": self._pace.limit, "repeated": repeated},
+            )
 
     def look_up(self, token_ids: Sequence[str]) -> list[Page]:
         """Look up which of these tokens are listed, in as many requests as it takes."""
