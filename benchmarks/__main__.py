@@ -9,6 +9,7 @@ COMMANDS = {
     "profile": "benchmarks.stages",
     "peers": "benchmarks.peers.command",
     "views": "benchmarks.views",
+    "waiting": "benchmarks.waiting",
 }
 
 name = sys.argv[1] if len(sys.argv) > 1 else ""
