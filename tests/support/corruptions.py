@@ -12,7 +12,10 @@ from typing import Any, Final
 
 import psycopg
 
-from etl.verify.checks import CERTIFICATES
+from etl.tokens.columns import PageTokens
+from etl.tokens.digest import DIGEST_COLUMNS
+from etl.tokens.token import TOKEN_COLUMNS
+from etl.verify.checks import CERTIFICATES, DIGESTS
 
 NIGHT: Final = datetime(2026, 3, 1, 2, tzinfo=UTC)
 EVERYTHING: Final = "{(,)}"
@@ -108,7 +111,9 @@ class Builder:
             **values,
         }
         if not until:
-            self.insert("upload_token", **row)
+            tokens = PageTokens.of([[row.get(name) for name in TOKEN_COLUMNS]])
+            digests = (*tokens.digests(), *tokens.user_digests())
+            self.insert("upload_token", **row, **dict(zip(DIGEST_COLUMNS, digests, strict=True)))
             return
         next_at, next_run_id = until
         self.insert(
@@ -244,6 +249,7 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "changed_columns_truthful": "update upload_token set changed_columns = '{file_name}' "
     "where token_id = 'a'",
     "coverage_complete": "update sync_run set holes = '[]' where run_id = 4",
+    DIGESTS: "update upload_token set digest = digest + 1 where token_id = 'a'",
     "guards_in_place": "drop index uq_sync_run_running",
     "known_values_kept": "update upload_token set user_id = null where token_id = 'a'",
     "ledger_counts_tokens": "update sync_run set unchanged = unchanged + 1 where run_id = 1",
@@ -278,12 +284,12 @@ CORRUPTIONS: Final[dict[str, str]] = {
 """For each check, one corruption that it must find."""
 
 ALSO_FOUND: Final[dict[str, set[str]]] = {
-    "absence_changes_nothing_else": {"changed_columns_truthful"},
+    "absence_changes_nothing_else": {"changed_columns_truthful", DIGESTS},
     "brake_held": {"ledger_counts_versions", "population_balance"},
     "certificate_adds_up": {CERTIFICATES},
     "change_kinds_truthful": {"changed_columns_truthful", "versions_differ"},
     "coverage_complete": {CERTIFICATES},
-    "known_values_kept": {"changed_columns_truthful"},
+    "known_values_kept": {"changed_columns_truthful", DIGESTS},
     "ledger_counts_versions": {"ledger_counts_tokens"},
     "one_running_run": {"ledger_states_truthful"},
     "open_certificate_adds_up": {CERTIFICATES},
@@ -298,7 +304,7 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
     "superseded_by_published_runs": {"validity_contiguous"},
     "validity_contiguous": {"superseded_by_published_runs"},
     "versions_contiguous": {"ledger_counts_versions"},
-    "versions_differ": {"changed_columns_truthful"},
+    "versions_differ": {"changed_columns_truthful", DIGESTS},
     "versions_of_own_partner": {"population_balance", "published_in_order"},
     "versions_of_published_runs": {"ledger_counts_versions", "validity_contiguous"},
     "versions_stamped_by_run": {"validity_contiguous"},

@@ -6,6 +6,7 @@ import pytest
 
 from etl.errors import CredentialsRefused
 from etl.simulator import SimulatorServer
+from etl.tokens.digest import user_digest
 from etl.verify.checks import verify
 from etl.warehouse.privacy.erase import erase
 from etl.warehouse.privacy.subject import Erased, Subject
@@ -51,6 +52,35 @@ def erased(
 
 def assert_verified(job: Job) -> None:
     assert [result for result in verify(job.database_url) if not result.ok] == []
+
+
+def digests_of(job: Job, tokens: tuple[str, ...]) -> set[str]:
+    """What would confirm a guess of Anna's data: her own digest, and those of her tokens."""
+    found = {str(user_digest(ANNA))}
+    for table in ("upload_token", "upload_token_staging"):
+        rows = job.query(
+            f"select digest from kaltura.{table} where partner_id = %s "  # noqa: S608
+            "and token_id = any(%s) and digest is not null",
+            job.partner_id,
+            list(tokens),
+        )
+        found |= {str(row["digest"]) for row in rows}
+    return found
+
+
+def assert_emptied(job: Job, tokens: tuple[str, ...]) -> None:
+    """These tokens have pseudonyms and no digests, all others have theirs: until the next run."""
+    for table in ("upload_token", "upload_token_staging"):
+        rows = job.query(
+            "select token_id, concat_ws(' ', user_id, file_name, extra) "  # noqa: S608
+            "like '%%erased%%' "
+            f"as is_erased, digest, user_digest from kaltura.{table} "
+            "where partner_id = %s and status is not null",
+            job.partner_id,
+        )
+        assert {row["token_id"] for row in rows if row["is_erased"]} <= {*tokens}
+        assert {row["token_id"] for row in rows if row["digest"] is None} <= {*tokens}
+        assert all(row["digest"] is row["user_digest"] is None for row in rows if row["is_erased"])
 
 
 def others(job: Job, tokens: tuple[str, ...]) -> dict[str, list[str]]:

@@ -19,6 +19,7 @@ from psycopg import sql
 from etl.errors import CredentialsRefused
 from etl.resources import sql_directory
 from etl.simulator import SimulatorServer
+from etl.tokens.digest import DIGEST_COLUMNS
 from tests.support.erasure import ANNA, assert_verified, insert
 from tests.support.job import Job
 from tests.support.restamp import restamp_run
@@ -219,8 +220,9 @@ def of_account(rows: Rows, job: Job) -> Rows:
 
 
 def impersonal(job: Job) -> Rows:
-    """The account's rows without what an erasure replaces."""
-    rows = rows_by_account(job.database_url, ("user_id", "file_name", "extra", "payload"))
+    """The account's rows without what an erasure replaces or empties."""
+    names = ("user_id", "file_name", "extra", "payload", *DIGEST_COLUMNS)
+    rows = rows_by_account(job.database_url, names)
     return of_account(rows, job)
 
 

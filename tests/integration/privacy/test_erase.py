@@ -25,8 +25,10 @@ from tests.support.erasure import (
     SECRETS,
     TOKENS,
     VERSIONS,
+    assert_emptied,
     assert_untouched,
     assert_verified,
+    digests_of,
     erased,
     insert,
     live_through_some_nights,
@@ -54,14 +56,20 @@ def test_a_user_is_erased_everywhere_and_stays_erased(server: SimulatorServer, j
     live_through_some_nights(server, job)
     tokens = tuple(f"a{number}" for number in range(1, 8))
     before, kept = job.everything(), others(job, tokens)
-    assert {needle for needle, _, _ in search(job.database_url, SECRETS)} == {*SECRETS} - {
+    # A digest of a name would confirm a guess of it.  That of a5 has none in it: it stays the same.
+    digests = digests_of(job, tuple({*tokens} - {"a5"}))
+    secrets = [*SECRETS, *digests]
+    assert {needle for needle, _, _ in search(job.database_url, secrets)} == {*secrets} - {
         "anna-new"
     }
+    # Of a1 to a4 as they are known, of a4 and a7 as they are staged, and of her.
+    assert len(digests) == 4 + 2 + 1
     assert_verified(job)
 
     (report,) = erased(job, users=(ANNA,))
 
-    assert search(job.database_url, SECRETS) == set()
+    assert search(job.database_url, secrets) == set()
+    assert_emptied(job, tokens)
     assert report.tokens == 7
     rows = {table: replaced.rows for table, replaced in report.tables.items()}
     # Of a3 both versions, its later owner kept; of a5 nothing but the user.
@@ -83,17 +91,22 @@ def test_a_user_is_erased_everywhere_and_stays_erased(server: SimulatorServer, j
     after = job.run()
     assert after.resumed_from is not None
     assert (after.inserted, after.changed) == (1, 1)
-    assert search(job.database_url, SECRETS) == set()
+    assert search(job.database_url, secrets) == set()
     assert_untouched(job, tokens, kept)
     assert_verified(job)
 
-    # A quiet night writes nothing; a full walk from the start, as well.
+    # A quiet night writes nothing, once the digests of the pseudonyms are there; a full walk from
+    # the start, as well.
     quiet = job.everything()
     for options in (SyncOptions(), SyncOptions(resume=False)):
         night = job.run(options=options)
         assert (night.inserted, night.changed, night.absent, night.relisted) == (0, 0, 0, 0)
     assert job.everything() == quiet
-    assert search(job.database_url, SECRETS) == set()
+    filled, *later = [run["digests_filled"] for run in job.runs()[-3:]]
+    assert filled > 0
+    assert later == [0, 0]
+    assert job.query("select 1 from kaltura.upload_token where digest is null") == []
+    assert search(job.database_url, secrets) == set()
 
     # What she does now comes in without her.
     insert(server, "a8", fileName="anna-new", note="anna-new")
@@ -105,7 +118,7 @@ def test_a_user_is_erased_everywhere_and_stays_erased(server: SimulatorServer, j
     server.account.change("a8", {"fileName": "anna-new again"})
     assert job.run().changed == 1
     assert job.run().changed == 0
-    assert search(job.database_url, SECRETS) == set()
+    assert search(job.database_url, secrets) == set()
     assert_verified(job)
     (new,) = job.query("select * from kaltura.upload_token where token_id = 'a8'")
     names = Pseudonyms(KEY, job.partner_id)

@@ -16,7 +16,7 @@ from etl.simulator import SimulatorServer, generate_account
 from etl.tokens.pseudonyms import Pseudonyms
 from etl.warehouse.privacy.prune import Pruned, prune
 from etl.warehouse.schema.database import open_database
-from tests.support.erasure import ANNA, KEY, assert_verified, erased
+from tests.support.erasure import ANNA, KEY, assert_emptied, assert_verified, erased
 from tests.support.job import Job
 from tests.support.partitions import (
     HELD_BY_ANNA,
@@ -109,6 +109,7 @@ def assert_that_erasing_a_user_changes_no_other_account(world: World) -> None:
         assert told == [report]
         assert of_others(rows_by_account(world.url), job) == kept
         assert impersonal(job) == before
+        assert_emptied(job, HELD_BY_ANNA)
         counts.append({table: replaced.rows for table, replaced in report.tables.items()})
         assert report.tokens == len(HELD_BY_ANNA)
         assert search(world.url, [f"anna-of-{job.partner_id}"]) == set()
@@ -153,6 +154,7 @@ def test_erasing_a_token_changes_no_other_account(world: World) -> None:
     lost = [row for key, each in of_account(rows, job).items() for row in {*each} - {*now[key]}]
     assert len(lost) == 3
     assert all(",o2," in row for row in lost)
+    assert_emptied(job, ("o2",))
     assert search(world.url, [secret]) == set()
     pseudonym = Pseudonyms(KEY, job.partner_id).of_user("otto")
     assert job.query(
@@ -238,6 +240,7 @@ def test_rows_of_staging_that_hold_the_same_are_all_replaced(world: World) -> No
     assert len(rows) == len(spellings)
     assert len({tuple(row.values()) for row in rows}) == 1
     assert all("erased" in value for value in rows[0].values())
+    assert_emptied(job, HELD_BY_ANNA)
     assert_verified(job)
     assert job.run().resumed_from is not None
     assert_verified(job)

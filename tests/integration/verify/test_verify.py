@@ -20,7 +20,8 @@ from sqlalchemy.dialects import postgresql
 
 from etl.errors import ConfigurationError, Interrupted
 from etl.process.stop import Stop
-from etl.verify.checks import CERTIFICATES, ROWS_SHOWN, CheckResult, verify
+from etl.tokens.token import COMPARED, VOLATILE
+from etl.verify.checks import CERTIFICATES, DIGESTS, ROWS_SHOWN, CheckResult, verify
 from etl.warehouse.read.checks import check_files
 from etl.warehouse.read.status import status_summary
 from etl.warehouse.schema.tables import build_tables
@@ -73,6 +74,7 @@ def test_a_healthy_warehouse_passes_every_check(
     assert [result.name for result in results] == [
         *[path.stem for path in check_files()],
         CERTIFICATES,
+        DIGESTS,
     ]
     assert all(result.purpose.endswith(".") for result in results)
 
@@ -82,7 +84,8 @@ def test_an_empty_warehouse_passes_every_check(database_url: str) -> None:
 
 
 def test_every_check_has_a_corruption_that_it_finds() -> None:
-    assert sorted(CORRUPTIONS) == sorted([CERTIFICATES, *[path.stem for path in check_files()]])
+    names = [CERTIFICATES, DIGESTS, *[path.stem for path in check_files()]]
+    assert sorted(CORRUPTIONS) == sorted(names)
 
 
 @pytest.mark.parametrize(("check", "corruption"), CORRUPTIONS.items())
@@ -93,7 +96,7 @@ def test_a_check_finds_its_corruption(
         without_guards(connection)
     connection.execute(corruption.encode())
     found = failing(database_url)
-    assert len(found[check].rows) == found[check].total > 0
+    assert len(found[check].rows) == min(found[check].total, ROWS_SHOWN) > 0
     if check != "guards_in_place":
         assert found.keys() - {"guards_in_place"} == {check} | ALSO_FOUND.get(check, set())
 
@@ -108,6 +111,43 @@ def test_a_check_finds_every_kind_of_its_corruption(
         assert check in failing(database_url)
         return
     assert rows_of(connection, check) != []
+
+
+EDITS = {
+    "user_id": "user_id || '.'",
+    "status": "status + 1",
+    "file_name": "'other.mp4'",
+    "file_size_bytes": "7",
+    "uploaded_size_bytes": "7",
+    "created_at": "created_at - interval '1 s'",
+    "updated_at": "'2026-01-01Z'",
+    "attached_object_type": "'1'",
+    "attached_object_id": "''",
+    "extra": "'{}'",
+    "digest": "digest - 1",
+    "user_digest": "user_digest - 1",
+}
+
+
+def test_an_edit_without_its_digest_is_found(
+    database_url: str, connection: psycopg.Connection[Any]
+) -> None:
+    """One column of one token at a time: each compared one, and the digests themselves."""
+    assert EDITS.keys() == {*COMPARED, "digest", "user_digest"}
+    connection.execute("create temporary table kept as table upload_token")
+    for column, value in EDITS.items():
+        connection.execute(
+            f"update upload_token set {column} = {value} where token_id = 'd'".encode()  # noqa: S608
+        )
+        found = failing(database_url)[DIGESTS]
+        assert {"partner_id": 101, "token_id": "d"} in found.rows, column
+        # The rest are intervals in which it lies.
+        assert {row.get("token_id", "d") for row in found.rows} == {"d"}
+        connection.execute("delete from upload_token")
+        connection.execute("insert into upload_token table kept")
+    for column in VOLATILE:
+        connection.execute(f"update upload_token set {column} = null".encode())  # noqa: S608
+    assert DIGESTS not in failing(database_url)
 
 
 def test_the_guards_are_all_that_the_tables_have(connection: psycopg.Connection[Any]) -> None:
@@ -285,5 +325,5 @@ def test_the_document_names_every_check_and_its_purpose() -> None:
         (path.stem, path.read_text(encoding="utf-8").partition("\n")[0].removeprefix("-- "))
         for path in check_files()
     ]
-    assert named[:-1] == purposes
-    assert named[-1][0] == CERTIFICATES
+    assert named[:-2] == purposes
+    assert [name for name, _ in named[-2:]] == [CERTIFICATES, DIGESTS]
