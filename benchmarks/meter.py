@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import tempfile
 import threading
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,6 +34,8 @@ class RunFailed(Exception):
         lines = [line.strip() for line in said.splitlines() if line.strip()]
         telling = [line for line in lines if _EXCEPTION.match(line)] or lines
         message = telling[-1] if telling else "it said nothing"
+        with suppress(ValueError, KeyError, TypeError):
+            message = str(json.loads(message)["event"])  # this program's log
         super().__init__(_PATH.sub("...", message)[:300])
         self.said = said
 
