@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right, insort
 from collections.abc import Collection, Generator, Sequence
-from operator import eq
+from operator import eq, itemgetter
 from typing import Final, NamedTuple
 
 from etl.coverage import NEGATIVE_INFINITY, Coverage, Span
@@ -205,7 +205,7 @@ class Knowledge:
 
     def position_after(self, second: int) -> int:
         """Where the list continued after ``second``, according to an earlier page."""
-        index = bisect_right(self._ends, (second, self.longest)) - 1
+        index = bisect_right(self._ends, second, key=itemgetter(0)) - 1
         return self._ends[index][1] if index >= 0 else 0
 
     def note_position(self, second: int, position: int) -> None:

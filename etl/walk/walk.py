@@ -39,6 +39,11 @@ REQUESTS_AT_MOST: Final = 500
 REQUESTS_PER_PAGE_AT_MOST: Final = 4
 """A walk that needs more is reading a list that changes faster than it can be read."""
 
+ROUNDS_OF_A_SHORT_LIST: Final = 4
+"""Without the length of the list, the first round of requests is not full.  That is worth saving
+where there are few rounds; on a longer list the first reply is awaited, which also shows the ties,
+so that the overlap of the next pages is no larger than needed."""
+
 __all__ = ["Hole", "Request", "Walk", "WalkStuck"]
 
 
@@ -68,11 +73,15 @@ class Walk:
         positions: Collection[tuple[int, int]] = (),
         total_count: int | None = None,
     ) -> None:
+        if (total_count or 0) > in_flight * page_size * ROUNDS_OF_A_SHORT_LIST:
+            total_count = None
         self._known = Knowledge(
             target, page_size, coverage or Coverage(), holes, max_unreadable, positions, total_count
         )
         self._from_checkpoint = self._known.settled
         self._in_flight = in_flight
+        self._in_flight_each = in_flight
+        """Requests that should be in flight of each of several stretches."""
         self._asked = 0
         self._outstanding: deque[Request] = deque()
         self._tasks: deque[Task] = deque()
@@ -259,12 +268,13 @@ class Walk:
         """Sweep these stretches of the list, and locate those that do not begin where it does."""
         known = self._known
         self._sweeps = []
+        self._in_flight_each = max(self._in_flight // max(len(holes), 1), 1)
         self._located.update(hole.lower for hole in holes)
         sought: dict[int, int | None] = {}
         for lower, upper in holes:
             if lower == NEGATIVE_INFINITY:
                 end = self._hinted_end(upper)
-                self._sweeps.append(Sweep(0, upper=upper, end=end, in_flight=self._in_flight))
+                self._sweeps.append(Sweep(0, upper=upper, end=end, in_flight=self._in_flight_each))
             else:
                 sought[lower] = known.position_after(lower) if known.has_positions else None
             if upper != POSITIVE_INFINITY and not known.has_positions:
@@ -309,7 +319,7 @@ class Walk:
                         end=end,
                         before=Seam(lower, begin),
                         other_end_read=upper == POSITIVE_INFINITY,
-                        in_flight=self._in_flight,
+                        in_flight=self._in_flight_each,
                     )
                 )
 
