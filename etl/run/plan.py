@@ -113,7 +113,7 @@ def plan_incremental(
         mode="incremental",
         legs=(
             Leg(target=newest, newest_first=True, positions=positions),
-            Leg(open_only=True),
+            Leg(open_only=True, total_count=known_tokens(database, partner_id, open_only=True)),
         ),
     )
 

@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 
+from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.engine import transaction
 from etl.warehouse.schema.database import Database
 
@@ -142,14 +143,19 @@ def known_tokens(
     partner_id: int,
     range_from: datetime | None = None,
     range_to: datetime | None = None,
+    *,
+    open_only: bool = False,
 ) -> int:
-    """How many tokens of a range (both ends inclusive) are known as listed: a hint at its size."""
+    """How many tokens of a range (both ends inclusive) are known as listed, and as open with
+    ``open_only``: a hint at its size."""
     token = database.tables.upload_token
     conditions = [token.c.partner_id == partner_id, token.c.is_listed]
     if range_from is not None:
         conditions.append(token.c.created_at >= range_from)
     if range_to is not None:
         conditions.append(token.c.created_at < range_to + timedelta(seconds=1))
+    if open_only:
+        conditions.append(token.c.status.in_(OPEN_STATUSES))
     with transaction(database.engine) as connection:
         counted = connection.scalar(
             sa.select(sa.func.count()).select_from(token).where(*conditions)
