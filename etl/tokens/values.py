@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from decimal import ROUND_FLOOR, Context, Decimal, InvalidOperation
 from typing import Final, NoReturn
 from urllib.parse import urlsplit
+
+import msgspec
 
 from etl.tokens.token import (
     CLOCK_SKEW_SECONDS,
@@ -34,6 +35,8 @@ _MICROSECOND: Final = Decimal("0.000001")
 _CONTEXT: Final = Context(prec=40, traps=[InvalidOperation])
 _PLACEABLE_SECONDS: Final = 10**11
 _WHOLE: Final = re.compile(r"-?[0-9]+")
+_SHORT_WHOLE: Final = re.compile(r"-?[0-9]{1,18}")
+"""What needs no Decimal, which costs ten times as much as an int."""
 _DIGITS: Final = re.compile(r"-?[0-9]{1,40}")
 _ISO: Final = re.compile(
     r"\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?(Z|[+-]\d\d:?\d\d)?", re.ASCII
@@ -61,8 +64,7 @@ class RowRejected(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Number:
+class Number(msgspec.Struct, frozen=True, gc=False):
     """A JSON number as it was written."""
 
     literal: str
@@ -103,6 +105,11 @@ def read_whole(
         if low <= whole <= high:
             return whole
     elif isinstance(value, Number):
+        if _SHORT_WHOLE.fullmatch(value.literal):
+            whole = int(value.literal)
+            if low <= whole <= high:
+                return whole
+            raise RowRejected(f"{column}_invalid")
         exact = value.exact()
         # The bounds come first: int() of 1e999999999 would write out a billion digits.
         if exact is not None and low <= exact <= high:
@@ -114,8 +121,7 @@ def read_whole(
     raise RowRejected(f"{column}_invalid")
 
 
-@dataclass(frozen=True, slots=True)
-class Instant:
+class Instant(msgspec.Struct, frozen=True, gc=False):
     """A time as sent, before any bound is applied.
 
     ``microseconds`` since 1970, rounded down; None with ``fault`` if it is not a time.
@@ -178,6 +184,10 @@ def _instant_of_text(text: str) -> Instant:
 
 
 def _instant_of_number(number: Number) -> Instant:
+    if _SHORT_WHOLE.fullmatch(number.literal):
+        second = int(number.literal)
+        if -_PLACEABLE_SECONDS < second < _PLACEABLE_SECONDS:
+            return Instant(second * 1_000_000)
     exact = number.exact()
     if exact is None or not -_PLACEABLE_SECONDS < exact < _PLACEABLE_SECONDS:
         return Instant(None, fault="out_of_range")

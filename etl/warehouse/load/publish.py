@@ -251,7 +251,8 @@ def _move_replaced(
             )
             .select_from(new.join(old, sa.true()))
             .order_by(new.c.token_id),
-        )
+        ),
+        execution_options={"preserve_rowcount": True},
     )
     return int(done.rowcount)
 

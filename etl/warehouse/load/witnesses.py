@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple, Self
 
 import sqlalchemy as sa
+from sqlalchemy.sql.elements import Grouping
 
 from etl.coverage import EVERYTHING, Coverage, Span
 from etl.tokens.token import OPEN_STATUSES
@@ -43,7 +44,11 @@ class Steps(NamedTuple):
         """The start at a second: a binary search, whatever the number of runs.  Or -infinity."""
         starts = [_NEVER if start is None else start.isoformat() for start in self.starts]
         step = sa.func.width_bucket(second, sa.cast(self.lowers, sa.ARRAY(sa.BigInteger)))
-        return sa.cast(starts, sa.ARRAY(sa.DateTime(timezone=True)))[step]
+        # In parentheses: without them, the index would belong to the name of the type.
+        times: sa.ColumnElement[Any] = Grouping(
+            sa.cast(starts, sa.ARRAY(sa.DateTime(timezone=True)))
+        )
+        return times[step]
 
 
 class Witnesses(NamedTuple):
