@@ -1,40 +1,29 @@
-SELECT anon_1.token_id, min(anon_1.created_at) AS min_1
-FROM (SELECT anon_2.token_id, anon_2.created_at
-FROM (SELECT upload_token_staging.token_id, min(upload_token_staging.created_at) AS created_at, bool_or(upload_token_staging.from_lookup
-AND upload_token_staging.walk_id = %(walk_id_1)s::BIGINT) AS looked_up, bool_or(upload_token_staging.from_lookup
-AND upload_token_staging.walk_id != %(walk_id_2)s::BIGINT) AS asked, max(upload_token_staging.observed_at) FILTER (WHERE upload_token_staging.kind = %(kind_1)s::VARCHAR) AS missing_at, max(upload_token_staging.observed_at) FILTER (WHERE upload_token_staging.kind = %(kind_2)s::VARCHAR
-AND NOT upload_token_staging.from_lookup) AS present_at, min(upload_token_staging.created_at) FILTER (WHERE upload_token_staging.kind = %(kind_2)s::VARCHAR
-AND NOT upload_token_staging.from_lookup) AS oldest, max(upload_token_staging.created_at) FILTER (WHERE upload_token_staging.kind = %(kind_2)s::VARCHAR
-AND NOT upload_token_staging.from_lookup) AS newest
+SELECT count(*) AS count_1
+FROM (SELECT walked.token_id
+FROM (SELECT observation.token_id, bool_or(observation.is_staged) AS is_staged, bool_or(observation.has_outcome) AS has_outcome, bool_or(observation.is_missing) AS is_missing, bool_or(observation.is_rejected) AS is_rejected
+FROM (SELECT upload_token_staging.token_id, upload_token_staging.partner_id = %(partner_id_1)s::INTEGER
+AND upload_token_staging.walk_id = %(walk_id_1)s::BIGINT AS is_staged, upload_token_staging.partner_id = %(partner_id_1)s::INTEGER
+AND upload_token_staging.walk_id = %(walk_id_1)s::BIGINT
+AND upload_token_staging.kind != %(kind_1)s::VARCHAR AS has_outcome, upload_token_staging.kind = %(kind_1)s::VARCHAR AS is_missing, false AS is_rejected
 FROM upload_token_staging
-WHERE upload_token_staging.walk_id = %(walk_id_3)s::BIGINT
-GROUP BY upload_token_staging.token_id) AS anon_2
-LEFT OUTER JOIN upload_token ON upload_token.partner_id = %(partner_id_1)s::INTEGER
-AND upload_token.token_id = anon_2.token_id
-WHERE NOT anon_2.looked_up
-AND (anon_2.missing_at IS NOT NULL
-AND (anon_2.present_at IS NULL
-OR anon_2.present_at <= anon_2.missing_at)
-OR anon_2.oldest != anon_2.newest
-OR upload_token.created_at != anon_2.newest
-AND upload_token.token_id IS NOT NULL
-OR anon_2.asked)
-UNION ALL SELECT rejected_row.token_id, to_timestamp(min(rejected_row.created_second)) AS created_at
+WHERE upload_token_staging.partner_id = %(partner_id_2)s::INTEGER
+AND upload_token_staging.walk_id = %(walk_id_2)s::BIGINT
+UNION ALL SELECT rejected_row.token_id, false AS anon_2, false AS anon__1, false AS anon__2, true AS anon_3
 FROM rejected_row
 WHERE rejected_row.run_id = %(run_id_1)s::BIGINT
-AND rejected_row.reason = %(reason_1)s::VARCHAR
-AND rejected_row.token_id IS NOT NULL
-AND (EXISTS (SELECT *
-FROM upload_token_staging AS also_staged
-WHERE also_staged.walk_id = %(walk_id_4)s::BIGINT
-AND also_staged.token_id = rejected_row.token_id))
-AND NOT (EXISTS (SELECT *
-FROM upload_token_staging AS looked_up
-WHERE looked_up.walk_id = %(walk_id_5)s::BIGINT
-AND looked_up.token_id = rejected_row.token_id
-AND looked_up.from_lookup))
-GROUP BY rejected_row.token_id) AS anon_1
-WHERE anon_1.token_id > %(token_id_1)s::VARCHAR COLLATE "C"
-GROUP BY anon_1.token_id
-ORDER BY anon_1.token_id
-LIMIT %(param_1)s::INTEGER
+AND rejected_row.reason != %(reason_1)s::VARCHAR
+AND rejected_row.token_id IS NOT NULL) AS observation
+GROUP BY observation.token_id) AS walked
+JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id, upload_token.digest, upload_token.user_digest
+FROM upload_token
+WHERE upload_token.partner_id = %(partner_id_3)s::INTEGER
+AND upload_token.token_id = walked.token_id
+LIMIT %(param_1)s::INTEGER) AS known ON true
+WHERE known.is_listed
+AND (walked.is_staged
+OR walked.is_rejected)
+AND NOT (CAST(%(param_2)s::INT8MULTIRANGE AS INT8MULTIRANGE) @> CAST(floor(EXTRACT(epoch
+FROM known.created_at)) AS BIGINT))
+AND NOT (known.status IN (%(status_1_1)s::SMALLINT, %(status_1_2)s::SMALLINT, %(status_1_3)s::SMALLINT)
+AND (CAST(%(param_3)s::INT8MULTIRANGE AS INT8MULTIRANGE) @> CAST(floor(EXTRACT(epoch
+FROM known.created_at)) AS BIGINT)))) AS anon_1
