@@ -49,6 +49,8 @@ class MovingAccount:
         self.first_second = int(datetime.now(UTC).timestamp()) - AGE_SECONDS
         self.made = 0
         self.gone: list[Fields] = []
+        self._flickers: list[Callable[[], None]] = []
+        """What will be again as it was."""
         self._shuffles = self.rng.random() < 0.3
         self._rejects = self.rng.random() < 0.4
         self._twins = self.rng.random() < 0.4
@@ -59,6 +61,9 @@ class MovingAccount:
     def live(self, changes: float | None = None) -> None:
         """Let so many changes happen, or as many as between two requests."""
         expected = self.restless if changes is None else changes
+        if self.rng.random() < 0.5:
+            while self._flickers:
+                self._flickers.pop()()
         for _ in range(int(expected) + (self.rng.random() < expected % 1)):
             self.rng.choice(self._possible_changes())()
 
@@ -147,6 +152,7 @@ class MovingAccount:
             lambda: row.update(autoFinalize=rng.choice((True, False, None))),
             lambda: row.update(uploadUrl=f"https://upload.example/{rng.random()}"),
             lambda: self._delete_user(rng.choice(USERS)),
+            *[lambda: self._flicker(row)] * 4,
             lambda: self._make(rng.randint(2, self.page_cap + 5), tied=True),
         ]
         if self.gone:
@@ -188,6 +194,16 @@ class MovingAccount:
     def _touch(self, row: Fields, **values: Any) -> None:
         row.update(values)
         row["updatedAt"] += self.rng.randrange(2)
+
+    def _flicker(self, row: Fields) -> None:
+        """Another value, or no row, and soon as before."""
+        if self.rng.random() < 0.3:
+            self.rows.remove(row)
+            self._flickers.append(lambda: self.rows.append(row))
+            return
+        was = row["status"]
+        row["status"] = self.rng.randrange(7)
+        self._flickers.append(lambda: row.update(status=was))
 
     def _delete_user(self, user_id: str) -> None:
         for row in self.rows:
