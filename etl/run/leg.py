@@ -38,10 +38,11 @@ if TYPE_CHECKING:
 
 BATCH_PAGES: Final = 8
 """Pages that are compared with the warehouse together: 4,000 rows cost little more than 500."""
+BATCH_PAGES_MAX: Final = 24
+"""The same while pages come fast, or while a tie is being certified."""
+BATCH_SOON_SECONDS: Final = 0.5
 BATCH_SECONDS: Final = 20.0
 """A checkpoint is written at least this often, for a walk of slow pages."""
-TIE_BATCH_PAGES: Final = 24
-"""A batch may grow to this size while a tie is being certified."""
 PAGES_AHEAD_PER_THREAD: Final = 2
 STOP_POLL_SECONDS: Final = 0.5
 
@@ -202,10 +203,12 @@ class LegReader:
             # in one batch with the lookup between them, which shows the whole group: in a separate
             # batch, the last page would make the rest of the group look missing.
             certified = self.walk.coverage.contains(int(self._tie.timestamp()))
-            if not certified and len(self._batch) < TIE_BATCH_PAGES:
+            if not certified and len(self._batch) < BATCH_PAGES_MAX:
                 return
             self._tie = None
-        if len(self._batch) >= BATCH_PAGES or time.monotonic() - self._saved > BATCH_SECONDS:
+        waited = time.monotonic() - self._saved
+        pages = BATCH_PAGES if waited > BATCH_SOON_SECONDS else BATCH_PAGES_MAX
+        if len(self._batch) >= pages or waited > BATCH_SECONDS:
             self._save_batch()
 
     def _save_batch(self) -> None:

@@ -30,7 +30,7 @@ from etl.tokens.token import COMPARED, OPEN_STATUSES, Token
 from etl.warehouse.engine import copy_rows
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.fingerprint import digested
-from etl.warehouse.load.intervals import intervals
+from etl.warehouse.load.planning import intervals
 from etl.warehouse.schema.database import Database
 
 KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "user_digest", "auto_finalize", "upload_url"})
@@ -205,6 +205,7 @@ def _known_around(
             token.c.created_at < parts.c.upper,
             unsettled,
         )
+        .offset(0)
         .lateral("token")
     )
     return (

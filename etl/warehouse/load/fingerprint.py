@@ -24,8 +24,8 @@ from etl.tokens.digest import NO_USER
 from etl.tokens.page import Page
 from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.intervals import intervals
 from etl.warehouse.load.observations import Seen
+from etl.warehouse.load.planning import intervals
 from etl.warehouse.schema.database import Database
 
 FINGERPRINT: Final = "fingerprint"
@@ -119,6 +119,7 @@ def known_digests(
             token.c.created_at >= parts.c.lower,
             token.c.created_at < parts.c.upper,
         )
+        .offset(0)
         .lateral("known")
     )
     is_digested = digested(known)
@@ -170,6 +171,7 @@ def staged_in(
             staging.c.created_at >= parts.c.lower,
             staging.c.created_at < parts.c.upper,
         )
+        .offset(0)
         .lateral("staged")
     )
     return set(

@@ -10,7 +10,7 @@ from etl.tokens.token import DUPLICATE_ID
 from etl.warehouse.engine import transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import of_walk
-from etl.warehouse.load.resolve import SETTINGS, known_row
+from etl.warehouse.load.planning import SETTINGS, WORK_MEM, known_row
 from etl.warehouse.schema.database import Database
 
 
@@ -41,7 +41,7 @@ def missing_tokens(
         .order_by(tokens.c.token_id)
         .limit(limit)
     )
-    with transaction(database.engine, **SETTINGS) as connection:
+    with transaction(database.engine, **SETTINGS, work_mem=WORK_MEM) as connection:
         return [(token_id, created_at) for token_id, created_at in connection.execute(wanted)]
 
 

@@ -14,12 +14,11 @@ from etl.errors import DataRefused, WarehouseUnavailable
 from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
 from etl.warehouse.ledger.lease import fence, last_published, settle_commit
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.planning import SETTINGS, WORK_MEM, known_row
 from etl.warehouse.load.resolve import (
-    SETTINGS,
     VERSION_COLUMNS,
     AuditCounts,
     count_by,
-    known_row,
     outcomes,
     unobserved,
 )
@@ -60,6 +59,7 @@ def publish(
             database.engine,
             durable=True,
             statement_seconds=PUBLISH_SECONDS_MAX,
+            work_mem=WORK_MEM,
             **SETTINGS,
         ) as connection:
             fence(connection, database, run)
@@ -317,7 +317,7 @@ def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRu
 def plan_changes(database: Database, run: OpenRun, limit: int) -> list[dict[str, Any]]:
     """What publishing would write: token_id, change_kind, changed_columns; by token_id."""
     versions = outcomes(database, run).subquery()
-    with transaction(database.engine, **SETTINGS) as connection:
+    with transaction(database.engine, **SETTINGS, work_mem=WORK_MEM) as connection:
         return [
             dict(row)
             for row in connection.execute(

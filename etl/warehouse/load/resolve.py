@@ -25,7 +25,7 @@ from etl.warehouse.load.compare import (
     differs,
     of_walk,
 )
-from etl.warehouse.load.intervals import intervals
+from etl.warehouse.load.planning import SETTINGS, WORK_MEM, intervals, known_row
 from etl.warehouse.load.witnesses import Witnesses, last_seen_at
 from etl.warehouse.schema.database import Database
 
@@ -42,12 +42,6 @@ VERSION_COLUMNS: Final = (
     *DIGEST_COLUMNS,
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
-SETTINGS: Final[dict[str, Any]] = {
-    "work_mem": "64MB",
-    # A walk's rows are found by index, however few of them the statistics expect.
-    "enable_seqscan": "off",
-}
-"""Server settings for the statements that read a walk's staging."""
 
 
 def resolved(database: Database, run: OpenRun) -> sa.CTE:
@@ -72,27 +66,6 @@ def resolved(database: Database, run: OpenRun) -> sa.CTE:
         )
         .cte("resolved")
     )
-
-
-def known_row(database: Database, run: OpenRun, token_id: sa.ColumnElement[str]) -> sa.FromClause:
-    """The known token with this id, fetched by primary key: for a lateral outer join.
-
-    The limit keeps the planner from rewriting it as another join: whatever the statistics say of
-    the walk's staging, which may be those of an empty night, the cost is a look at the index per
-    token.  If nothing of the account is known, it is no look at all.
-    """
-    token = database.tables.upload_token
-    known: sa.FromClause = (
-        sa.select(token)
-        .where(
-            token.c.partner_id == run.partner_id,
-            token.c.token_id == token_id,
-            sa.true() if run.baseline.knows_tokens else sa.false(),
-        )
-        .limit(1)
-        .lateral("known")
-    )
-    return known
 
 
 def outcomes(
@@ -185,7 +158,7 @@ class AuditCounts:
 
 def audit_counts(database: Database, run: OpenRun) -> AuditCounts:
     """Count, in the server, what publishing would do."""
-    with transaction(database.engine, **SETTINGS) as connection:
+    with transaction(database.engine, **SETTINGS, work_mem=WORK_MEM) as connection:
         return _audit_counts(connection, database, run)
 
 
@@ -251,6 +224,7 @@ def _looked_at(database: Database, run: OpenRun) -> Iterator[sa.Select[Any]]:
                     token.c.created_at >= parts.c.lower,
                     token.c.created_at < parts.c.upper,
                 )
+                .offset(0)
                 .lateral("token"),
                 sa.true(),
             )

@@ -47,6 +47,7 @@ from etl.warehouse.load.fingerprint import (
     unlike,
 )
 from etl.warehouse.load.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
+from etl.warehouse.load.planning import SETTINGS
 from etl.warehouse.schema.database import Database
 
 _PLAIN_COLUMNS: Final = tuple(name for name in TOKEN_COLUMNS if name != "extra")
@@ -94,7 +95,7 @@ def stage_batch(
     open_coverage = walk.open_coverage if open_coverage is None else open_coverage
     if len({page.open_only for page in pages if page.asked is None}) > 1:
         raise EtlError("pages of the whole list and of the open tokens need separate batches")
-    with transaction(database.engine, enable_seqscan="off") as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         if run.baseline.knows_tokens:
             found = _compare(connection, database, run, pages, compare, json_rows_max)
         else:
