@@ -61,18 +61,21 @@ class PageMemory:
 
     def __init__(self) -> None:
         self._shown: deque[_Shown] = deque(maxlen=PAGES_REMEMBERED)
+        self._last_arrived = datetime.min.replace(tzinfo=UTC)
 
     def remember(self, pages: Iterable[Page]) -> None:
         """Remember what these pages showed."""
         for page in pages:
             self._shown.append(_Shown(page.facts.received_at, page.tokens.identities))
+            self._last_arrived = max(self._last_arrived, page.facts.received_at)
 
     def has_later(self, token: Token, observed_at: datetime) -> bool:
         """Whether a remembered page showed the token after ``observed_at``.
 
         What it showed is staged if it differed from the known version, and holds in either case.
         """
-        return any(
+        # Nearly always false: pages are mostly processed in the order of their arrival.
+        return observed_at < self._last_arrived and any(
             shown.arrived > observed_at and identity(token) in shown.tokens for shown in self._shown
         )
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -14,6 +15,8 @@ from etl.coverage import EVERYTHING, Span
 from etl.tokens.page import Page
 from etl.tokens.token import DUPLICATE_ID, TIE_ORDER, Rejected, Token
 from etl.warehouse.ledger.run import OpenRun
+
+_new_tuple: Final = tuple.__new__
 
 
 class Seen(NamedTuple):
@@ -57,20 +60,27 @@ def newest_of_each(
 
     The order of pages and rows does not matter.  ``only``: the rows with these ids; None: all.
     """
-    newest: dict[str, Seen] = {}
     rejected = [each for page in pages for each in page.rejected]
-    for page in pages:
-        for here in _rows_of(page, only):
-            other = newest.setdefault(here.token.token_id, here)
-            if other is here:
-                continue
-            if here.token.created_at != other.token.created_at:
-                rejected.append(duplicate(min(here, other, key=_created_at)))
-            elif here.observed_at != other.observed_at:
-                newest[here.token.token_id] = max(here, other, key=_observed_at)
-                continue
-            newest[here.token.token_id] = max(here, other, key=_rank)
-    return list(newest.values()), rejected
+    rows = [row for page in pages for row in _rows_of(page, only)]
+    times_shown = Counter([row.token.token_id for row in rows])
+    if len(times_shown) == len(rows):
+        return rows, rejected
+    once = [row for row in rows if times_shown[row.token.token_id] == 1]
+    newest: dict[str, Seen] = {}
+    for here in rows:
+        token_id = here.token.token_id
+        if times_shown[token_id] == 1:
+            continue
+        other = newest.setdefault(token_id, here)
+        if other is here:
+            continue
+        if here.token.created_at != other.token.created_at:
+            rejected.append(duplicate(min(here, other, key=_created_at)))
+        elif here.observed_at != other.observed_at:
+            newest[token_id] = max(here, other, key=_observed_at)
+            continue
+        newest[token_id] = max(here, other, key=_rank)
+    return once + list(newest.values()), rejected
 
 
 def _rows_of(page: Page, only: Collection[str] | None) -> Iterable[Seen]:
@@ -82,7 +92,8 @@ def _rows_of(page: Page, only: Collection[str] | None) -> Iterable[Seen]:
         wanted = [index for index, token_id in enumerate(ids) if token_id in only]
         tokens, raw = tokens.take(wanted), [raw[index] for index in wanted]
     at = repeat(page.facts.received_at)
-    return map(Seen, tokens, at, raw, tokens.digests(), tokens.user_digests())
+    values = zip(tokens, at, raw, tokens.digests(), tokens.user_digests(), strict=False)
+    return map(_new_tuple, repeat(Seen), values)
 
 
 def _created_at(seen: Seen) -> datetime:

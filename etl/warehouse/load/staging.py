@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -51,7 +50,6 @@ from etl.warehouse.load.planning import SETTINGS
 from etl.warehouse.schema.database import Database
 
 _PLAIN_COLUMNS: Final = tuple(name for name in TOKEN_COLUMNS if name != "extra")
-_plain_values: Final = attrgetter(*_PLAIN_COLUMNS)
 _STAGING_COLUMNS: Final = [
     ("walk_id", "int8"),
     ("partner_id", "int4"),
@@ -233,7 +231,7 @@ def present_row(run: OpenRun, seen: Seen, *, from_lookup: bool) -> tuple[object,
     return (
         run.walk.walk_id,
         run.partner_id,
-        *_plain_values(token),
+        *token[:-1],
         json_of(token.extra),
         "present",
         from_lookup,

@@ -30,7 +30,8 @@ HOT: Final = {
     "missing": r"bool_or\(",
     "resolve": r"^with resolved .*count\(\*\).* group by",
     "fingerprint": r"string_agg\(int8send",
-    "publish": r"insert into kaltura\.upload_token_superseded",
+    "move": r"insert into kaltura\.upload_token_superseded",
+    "upsert": r"insert into kaltura\.upload_token \(.* on conflict",
 }
 """What tells each statement from the others."""
 _CLAUSE: Final = re.compile(

@@ -10,7 +10,8 @@ AND upload_token.created_at < intervals.upper
 AND (upload_token.digest = ANY (CAST(%(param_4)s::BIGINT[] AS BIGINT[]))
 OR NOT (upload_token.digest IS NOT NULL
 AND (upload_token.user_digest IS NOT NULL
-OR upload_token.user_id IS NULL)))) AS token ON true) SELECT unequal.ordinal, known_row.is_listed
+OR upload_token.user_id IS NULL)))
+LIMIT ALL OFFSET %(param_5)s::INTEGER) AS token ON true) SELECT unequal.ordinal, known_row.is_listed
 AND unequal.created_at < known_row.created_at AS is_older, CAST(NULL AS TEXT) COLLATE "C" AS token_id, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS created_at
 FROM (SELECT kaltura_etl_batch_1.ordinal, kaltura_etl_batch_1.token_id, kaltura_etl_batch_1.user_id, kaltura_etl_batch_1.status, kaltura_etl_batch_1.file_name, kaltura_etl_batch_1.file_size_bytes, kaltura_etl_batch_1.uploaded_size_bytes, kaltura_etl_batch_1.created_at, kaltura_etl_batch_1.updated_at, kaltura_etl_batch_1.attached_object_type, kaltura_etl_batch_1.attached_object_id, kaltura_etl_batch_1.extra
 FROM kaltura_etl_batch_1
@@ -32,7 +33,7 @@ LEFT OUTER JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, 
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_2)s::INTEGER
 AND upload_token.token_id = unequal.token_id
-LIMIT %(param_5)s::INTEGER) AS known_row ON true
+LIMIT %(param_6)s::INTEGER) AS known_row ON true
 WHERE known_row.token_id IS NULL
 OR known_row.is_listed IS false
 OR unequal.user_id IS NOT NULL
@@ -53,17 +54,17 @@ LEFT OUTER JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, 
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_3)s::INTEGER
 AND upload_token.token_id = kaltura_etl_batch_1.token_id
-LIMIT %(param_6)s::INTEGER) AS known_row ON true
-WHERE kaltura_etl_batch_1.token_id = ANY (CAST(%(param_7)s::TEXT[] COLLATE "C" AS TEXT[]) COLLATE "C")
+LIMIT %(param_7)s::INTEGER) AS known_row ON true
+WHERE kaltura_etl_batch_1.token_id = ANY (CAST(%(param_8)s::TEXT[] COLLATE "C" AS TEXT[]) COLLATE "C")
 UNION ALL SELECT CAST(NULL AS INTEGER) AS anon_1, CAST(NULL AS BOOLEAN) AS anon__1, known.token_id, known.created_at
 FROM known
 WHERE (EXISTS (SELECT *
 FROM (SELECT to_timestamp(seconds.lower_second) AS lower, to_timestamp(seconds.upper_second) AS upper, seconds.is_first
-FROM unnest(CAST(%(param_8)s::BIGINT[] AS BIGINT[]), CAST(%(param_9)s::BIGINT[] AS BIGINT[]), CAST(%(param_10)s::BOOLEAN[] AS BOOLEAN[])) AS seconds(lower_second, upper_second, is_first)) AS intervals
+FROM unnest(CAST(%(param_9)s::BIGINT[] AS BIGINT[]), CAST(%(param_10)s::BIGINT[] AS BIGINT[]), CAST(%(param_11)s::BOOLEAN[] AS BOOLEAN[])) AS seconds(lower_second, upper_second, is_first)) AS intervals
 WHERE known.created_at >= intervals.lower
 AND known.created_at < intervals.upper))
 AND NOT (EXISTS (SELECT *
 FROM kaltura_etl_batch_1
 WHERE kaltura_etl_batch_1.token_id = known.token_id
 AND kaltura_etl_batch_1.created_at >= known.created_at))
-AND known.token_id != ALL (CAST(%(param_11)s::TEXT[] COLLATE "C" AS TEXT[]) COLLATE "C")
+AND known.token_id != ALL (CAST(%(param_12)s::TEXT[] COLLATE "C" AS TEXT[]) COLLATE "C")

@@ -12,5 +12,6 @@ FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_1)s::INTEGER
 AND upload_token.is_listed
 AND upload_token.created_at >= intervals.lower
-AND upload_token.created_at < intervals.upper) AS known ON true
+AND upload_token.created_at < intervals.upper
+LIMIT ALL OFFSET %(param_6)s::INTEGER) AS known ON true
 GROUP BY intervals.is_first
