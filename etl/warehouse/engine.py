@@ -34,6 +34,14 @@ STATEMENT_SECONDS: Final = 300
 IDLE_SECONDS: Final = 300
 CONNECT_SECONDS: Final = 10
 
+SETTINGS: Final[dict[str, Any]] = {
+    # An index is used, however small the statistics say that the table is.
+    "enable_seqscan": "off",
+    # To start workers takes longer than a batch.
+    "max_parallel_workers_per_gather": "0",
+}
+"""Server settings of the transactions that compare and publish."""
+
 # SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
 UNIQUE_VIOLATION: Final = "23505"
 READ_ONLY_TRANSACTION: Final = "25006"

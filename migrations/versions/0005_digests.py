@@ -35,7 +35,7 @@ def upgrade() -> None:
             op.add_column(table, sa.Column(name, sa.BigInteger(), nullable=True, comment=words))
     op.execute(
         "-- squawk-ignore require-concurrent-index-creation\n"
-        f"create index {STAGED_INDEX} on upload_token_staging (walk_id, created_at)"
+        f"create index {STAGED_INDEX} on upload_token_staging (partner_id, walk_id, created_at)"
     )
     op.add_column(
         "sync_page",

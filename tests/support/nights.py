@@ -151,7 +151,8 @@ class Nights:
     ) -> list[str]:
         """Look up what is missing; ``answers`` are all rows that the service has."""
         answers = list(answers)
-        asked = [token_id for token_id, _ in missing_tokens(self.database, run, after=None)]
+        missing = missing_tokens(self.database, run, after=None, limit=100_000)
+        asked = [token_id for token_id, _ in missing]
         if asked:
             page = page_of(
                 [token for token in answers if token.token_id in asked],

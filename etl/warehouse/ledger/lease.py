@@ -24,6 +24,7 @@ from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
 from etl.resources import program_version
 from etl.warehouse.engine import (
     LOCK_NOT_AVAILABLE,
+    SETTINGS,
     UNIQUE_VIOLATION,
     transaction,
 )
@@ -61,7 +62,7 @@ def open_run(
     """
     sync_run = database.tables.sync_run
     try:
-        with transaction(database.engine) as connection:
+        with transaction(database.engine, **SETTINGS) as connection:
             abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
             opened = connection.execute(
                 sa.insert(sync_run)

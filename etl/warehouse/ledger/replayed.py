@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from etl.coverage import Coverage
 from etl.errors import DataRefused, EtlError, LeaseHeld
 from etl.resources import program_version
-from etl.warehouse.engine import UNIQUE_VIOLATION, transaction
+from etl.warehouse.engine import SETTINGS, UNIQUE_VIOLATION, transaction
 from etl.warehouse.ledger.lease import load_baseline
 from etl.warehouse.ledger.resume import DRY_RUN
 from etl.warehouse.ledger.run import OpenRun, StagedWalk
@@ -152,7 +152,7 @@ def open_replay(
         "open_coverage": Coverage().to_sql(),
     }
     try:
-        with transaction(database.engine) as connection:
+        with transaction(database.engine, **SETTINGS) as connection:
             for row in earlier:
                 connection.execute(
                     insert(sync_run).values(_values(sync_run, row)).on_conflict_do_nothing()

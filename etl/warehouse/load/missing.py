@@ -7,10 +7,10 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from etl.tokens.token import DUPLICATE_ID
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import of_walk
-from etl.warehouse.load.planning import SETTINGS, WORK_MEM, known_row
+from etl.warehouse.load.planning import WORK_MEM, known_row
 from etl.warehouse.schema.database import Database
 
 

@@ -11,7 +11,7 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 
@@ -20,13 +20,6 @@ from etl.tokens.token import CREATED_SECOND_END, CREATED_SECOND_MIN
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.schema.database import Database
 
-SETTINGS: Final[dict[str, Any]] = {
-    # An index is used, however small the statistics say that the table is.
-    "enable_seqscan": "off",
-    # To start workers takes longer than a batch.
-    "max_parallel_workers_per_gather": "0",
-}
-"""Server settings of the transactions that compare and publish."""
 WORK_MEM: Final = "64MB"
 """For the statements that sort or group what a whole walk has staged."""
 

@@ -14,6 +14,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from etl.errors import DataRefused, WarehouseUnavailable
 from etl.warehouse.engine import (
+    SETTINGS,
     driver_connection,
     lock_until_commit,
     require_row_count,
@@ -21,7 +22,7 @@ from etl.warehouse.engine import (
 )
 from etl.warehouse.ledger.lease import fence, last_published, settle_commit
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.planning import SETTINGS, WORK_MEM, known_row
+from etl.warehouse.load.planning import WORK_MEM, known_row
 from etl.warehouse.load.resolve import (
     VERSION_COLUMNS,
     AuditCounts,
@@ -195,7 +196,9 @@ def _take_stamp(
 def _check_staging(connection: sa.Connection, database: Database, run: OpenRun) -> None:
     staging, expected = database.tables.upload_token_staging, run.walk.counts.staged
     found = connection.scalar(
-        sa.select(sa.func.count()).where(staging.c.walk_id == run.walk.walk_id)
+        sa.select(sa.func.count()).where(
+            staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk.walk_id
+        )
     )
     if found != expected:
         raise DataRefused(

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, array, distinct_on
 from etl.coverage import EVERYTHING, Coverage
 from etl.tokens.digest import DIGEST_COLUMNS
 from etl.tokens.token import DUPLICATE_ID, OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import (
     KEPT_WHEN_ABSENT,
@@ -25,7 +25,7 @@ from etl.warehouse.load.compare import (
     differs,
     of_walk,
 )
-from etl.warehouse.load.planning import SETTINGS, WORK_MEM, intervals, known_row
+from etl.warehouse.load.planning import WORK_MEM, intervals, known_row
 from etl.warehouse.load.witnesses import Witnesses, last_seen_at
 from etl.warehouse.schema.database import Database
 

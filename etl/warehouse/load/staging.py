@@ -30,7 +30,7 @@ from etl.tokens.token import (
     Rejected,
     time_of_second,
 )
-from etl.warehouse.engine import copy_rows, transaction
+from etl.warehouse.engine import SETTINGS, copy_rows, transaction
 from etl.warehouse.ledger.lease import fence
 from etl.warehouse.ledger.run import OpenRun, WalkCounts
 from etl.warehouse.load.compare import JSON_ROWS_MAX, SQL_TYPES, compare_batch, json_of
@@ -46,7 +46,6 @@ from etl.warehouse.load.fingerprint import (
     unlike,
 )
 from etl.warehouse.load.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
-from etl.warehouse.load.planning import SETTINGS
 from etl.warehouse.schema.database import Database
 
 _PLAIN_COLUMNS: Final = tuple(name for name in TOKEN_COLUMNS if name != "extra")

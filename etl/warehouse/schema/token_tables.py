@@ -91,7 +91,12 @@ def upload_token_staging_table(metadata: MetaData) -> Table:
         comment="Observations of open walks that differ from upload_token.  Not for analysts.",
     )
     # What a walk has staged in the seconds of a batch, which must be staged again.
-    Index("ix_upload_token_staging_created", table.c.walk_id, table.c.created_at)
+    Index(
+        "ix_upload_token_staging_created",
+        table.c.partner_id,
+        table.c.walk_id,
+        table.c.created_at,
+    )
     return table
 
 

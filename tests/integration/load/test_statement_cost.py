@@ -1,0 +1,154 @@
+"""The work of a run is linear in what it has found, even with the statistics of an empty night.
+
+Autovacuum does not come during a run: so the planner believes what it was told of a staging table
+that was empty, or of an account of which nothing was known.  Work is counted in rows of the plans.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from etl.tokens.token import Token
+from tests.support.nights import PARTNER, START, MakeNights, Nights, make_token
+from tests.support.plans import measured
+
+SMALL, LARGE = 400, 1_600
+GROWTH_MAX = 1.35
+"""How much faster than the input the work may grow: n log n, and sorts of more rows."""
+ROWS_BESIDE = 2_000
+"""What a statement may do besides, however little was found."""
+OTHERS = 23
+
+Change = Callable[[list[Token], int], list[Token]]
+
+
+def account(size: int) -> list[Token]:
+    return [make_token(f"t{number:06}", START + 7 * number) for number in range(size)]
+
+
+def vanished(tokens: list[Token], number: int) -> list[Token]:
+    return tokens[number:]
+
+
+def changed(tokens: list[Token], number: int) -> list[Token]:
+    return [each._replace(status=2) for each in tokens[:number]] + tokens[number:]
+
+
+def new(tokens: list[Token], number: int) -> list[Token]:
+    return tokens + [make_token(f"n{each:06}", START + 7 * each + 3) for each in range(number)]
+
+
+def empty(make_nights: MakeNights) -> Nights:
+    """An empty warehouse: the one of the test, again."""
+    nights = make_nights()
+    nights.query(
+        "truncate kaltura.upload_token, kaltura.upload_token_superseded, "
+        "kaltura.upload_token_staging, kaltura.sync_run cascade"
+    )
+    return nights
+
+
+def freeze_statistics(nights: Nights) -> None:
+    """Those of now; none are gathered later."""
+    for table in ("upload_token", "upload_token_staging", "rejected_row", "sync_run"):
+        nights.query(f"alter table kaltura.{table} set (autovacuum_enabled = off)")
+        nights.query(f"analyze kaltura.{table}")
+
+
+def work_of_a_night(nights: Nights, change: Change, number: int) -> Counter[str]:
+    """The work of a night in which so many tokens of an account have changed, by statement."""
+    tokens = account(LARGE + 100)
+    nights.night(tokens)
+    freeze_statistics(nights)
+    with measured(nights.database) as work:
+        nights.night(change(tokens, number))
+    counts = nights.counts
+    assert counts.inserted + counts.changed + counts.absent == number
+    return work
+
+
+def assert_linear(small: Counter[str], large: Counter[str], factor: float) -> None:
+    """Each statement of the larger night did at most so many times the work of the smaller one."""
+    assert small.keys() == large.keys()
+    for statement, work in large.items():
+        allowed = small[statement] * factor * GROWTH_MAX + ROWS_BESIDE
+        assert work <= allowed, f"{small[statement]} -> {work}: {statement}"
+
+
+@pytest.mark.parametrize("change", [vanished, changed, new])
+def test_with_the_statistics_of_an_empty_night(make_nights: MakeNights, change: Change) -> None:
+    small = work_of_a_night(empty(make_nights), change, SMALL)
+    large = work_of_a_night(empty(make_nights), change, LARGE)
+
+    assert_linear(small, large, factor=LARGE / SMALL)
+
+
+def test_other_accounts_cost_nothing(make_nights: MakeNights) -> None:
+    """The last of 24 accounts, of which the others have left walks that were not published."""
+    alone = work_of_a_night(make_nights(), changed, SMALL)
+    nights = empty(make_nights)
+    nights.night(account(LARGE + 100))
+    add_accounts(nights)
+    tokens = account(LARGE + 100)
+    with measured(nights.database) as work:
+        nights.night(changed(tokens, SMALL))
+
+    assert_linear(alone, work, factor=1.0)
+
+
+def add_accounts(nights: Nights) -> None:
+    """Others with the same tokens, each with a walk that has staged all of them."""
+    for table in ("upload_token", "sync_run"):
+        names = [
+            str(row["attname"])
+            for row in nights.query(
+                "select attname from pg_attribute where attnum > 0 and not attisdropped "
+                "and attrelid = %s::regclass order by attnum",
+                f"kaltura.{table}",
+            )
+        ]
+        shifted = {"partner_id": "partner_id + other"}
+        if table == "sync_run":
+            shifted |= {name: f"{name} + 1000 * other" for name in ("run_id", "walk_id")}
+        nights.query(
+            f"insert into kaltura.{table} ({', '.join(names)}) "  # noqa: S608
+            f"select {', '.join(shifted.get(name, name) for name in names)} "
+            f"from kaltura.{table} cross join generate_series(1, {OTHERS}) as other"
+        )
+    nights.query(
+        "insert into kaltura.upload_token_staging (walk_id, partner_id, token_id, created_at, "
+        "kind, from_lookup, observed_at) select partner_id, partner_id, token_id, created_at, "
+        "'present', false, observed_at from kaltura.upload_token where partner_id <> %s",
+        PARTNER,
+    )
+
+
+@pytest.mark.parametrize("mode", ["full", "incremental"])
+def test_old_runs_cost_each_absent_token_nothing(make_nights: MakeNights, mode: str) -> None:
+    """However many runs have published, and whether or not they covered the tokens."""
+    covered = "{(,)}" if mode == "full" else f"{{[{START + 10**6},)}}"
+    works = []
+    for runs in (0, 5_000):
+        nights = empty(make_nights)
+        tokens = account(SMALL + 100)
+        nights.night(tokens)
+        nights.query(
+            "insert into kaltura.sync_run (run_id, walk_id, partner_id, mode, status, started_at, "
+            "finished_at, published_at, coverage) select 100 + n, 100 + n, %s, %s, 'succeeded', "
+            "at, at, at, %s::int8multirange from generate_series(1, %s) as n, "
+            "lateral (select now() + n * interval '1 s' as at) as moment",
+            *(PARTNER, mode, covered, runs),
+        )
+        nights.query("select setval('kaltura.sync_run_run_id_seq', 100000)")
+        freeze_statistics(nights)
+        nights.time += timedelta(days=1)
+        with measured(nights.database) as work:
+            nights.night(tokens[SMALL:])
+        assert nights.counts.absent == SMALL
+        works.append(work)
+
+    assert_linear(works[0], works[1], factor=1.0)
