@@ -33,6 +33,7 @@ from etl.warehouse.load.staging import stage_batch, stage_lookup
 from etl.warehouse.privacy.erase import erase, load_suppression
 from etl.warehouse.privacy.subject import Subject
 from etl.warehouse.schema.database import Database
+from tests.support.last_seen import LastSeen
 from tests.support.model import Row
 from tests.support.moving_account import AGE_SECONDS, PARTNER, SECONDS, USERS, MovingAccount
 
@@ -175,6 +176,8 @@ class BothWays:
 
         _, _, resumed_from, _, _ = self.both(open_in)
         self.figures["resumed"] += resumed_from is not None
+        if resumed_from is None:
+            self.last_seen = LastSeen()
 
     def _read(self) -> None:
         if self._kind == "full":
@@ -264,6 +267,7 @@ class BothWays:
             return run.walk.counts, run.walk.coverage, run.walk.open_coverage
 
         self.both(stage_in)
+        self.last_seen.note(pages, self.ways[0].run.range)
         self.figures["pages"] += len(pages)
 
     def _look_up(self, token_ids: Sequence[str]) -> None:
@@ -276,6 +280,7 @@ class BothWays:
             return way.run.walk.counts
 
         self.both(stage_in)
+        self.last_seen.note_lookup(page, self.ways[0].run.range)
 
     def _confirm(self) -> None:
         limit = self.rng.choice((3, 500))
@@ -304,6 +309,9 @@ class BothWays:
             )
             if way.run.walk.undigested and self.rng.random() < 0.7:
                 fill_digests(way.database, PARTNER, way.run.run_id, check=lambda: None)
+        self.last_seen.assert_published(
+            self.ways[0].query("select * from kaltura.upload_token"), self.account.twins
+        )
         for kind in ("inserted", "changed", "absent", "relisted", "rejected", "pending"):
             self.figures[kind] += getattr(counts, kind)
         self.figures["published"] += 1

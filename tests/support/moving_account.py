@@ -49,6 +49,8 @@ class MovingAccount:
         self.first_second = int(datetime.now(UTC).timestamp()) - AGE_SECONDS
         self.made = 0
         self.gone: list[Fields] = []
+        self.twins: set[str] = set()
+        """Tokens that have had several rows."""
         self._flickers: list[Callable[[], None]] = []
         """What will be again as it was."""
         self._shuffles = self.rng.random() < 0.3
@@ -214,6 +216,7 @@ class MovingAccount:
         if len(self.rows) < TOKENS_AT_MOST:
             second = self.first_second + self.rng.randrange(SECONDS)
             self.rows.append(row | {"createdAt": second, "status": self.rng.randrange(4)})
+            self.twins.add(row["id"])
 
     def _fail_on(self, token_id: str) -> None:
         if not self.poison:
