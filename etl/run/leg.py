@@ -44,6 +44,9 @@ BATCH_SOON_SECONDS: Final = 0.5
 BATCH_SECONDS: Final = 20.0
 """A checkpoint is written at least this often, for a walk of slow pages."""
 PAGES_AHEAD_PER_THREAD: Final = 2
+"""Requests that are sent or wait for their turn, per request in flight."""
+PAGES_AHEAD: Final = 16
+"""At least so many for the whole list, to be fetched and decoded while a batch is saved."""
 STOP_POLL_SECONDS: Final = 0.5
 
 
@@ -156,6 +159,8 @@ class LegReader:
     def _request_ahead(self, in_flight: deque[tuple[Request, Future[Fetched]]]) -> None:
         """Submit what the walk wants next; as many as are fetched at a time wait for their turn."""
         window = self._context.settings.concurrency * PAGES_AHEAD_PER_THREAD
+        if not (self._leg.newest_first or self._leg.open_only):
+            window = max(window, PAGES_AHEAD)
         while len(in_flight) < window and (request := self.walk.next_request()) is not None:
             future = self._context.fetcher.submit(request, open_only=self._leg.open_only)
             in_flight.append((request, future))

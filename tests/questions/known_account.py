@@ -173,7 +173,8 @@ def _move(life: Life, move: Move) -> Callable[[Account], object]:
 def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
     """Set all times that a run has written to those of its night.
 
-    A version that a resumed run took over from the walk before keeps that walk's time.
+    A version that a resumed run took over from the run before gets its own time too: nothing
+    changed between the two.
     """
     ended_at = night.began_at + timedelta(minutes=3) if night.failed else night.published_at
     values = {
@@ -181,9 +182,6 @@ def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
         "began_at": night.began_at,
         "requested_at": night.began_at + timedelta(minutes=1),
         "observed_at": night.observed_at,
-        "observed_before": NIGHTS[night.resumed_from - 1].observed_at
-        if night.resumed_from is not None
-        else night.observed_at,
         "confirmed_at": night.confirmed_at,
         "published_at": night.published_at,
         "ended_at": ended_at,
@@ -197,7 +195,6 @@ def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
                 = case when not token.is_listed then cast(%(confirmed_at)s as timestamptz) end,
             observed_at = case
                 when not token.is_listed then %(confirmed_at)s
-                when token.observed_at < run.started_at then %(observed_before)s
                 else %(observed_at)s
             end
         from kaltura.sync_run as run

@@ -286,6 +286,7 @@ def _copy_first_load(
     with (
         transaction(
             database.engine,
+            commit=False,
             statement_seconds=PUBLISH_SECONDS_MAX,
             work_mem=WORK_MEM,
             **SETTINGS,
