@@ -475,7 +475,7 @@ def test_a_checked_page_is_compared_by_columns(nights: Nights) -> None:
     with sent(nights) as ids:
         nights.stage(run, page_of(TEN[:6], from_start=True), page_of(TEN[4:], to_end=True))
     assert ways(nights, run) == ["fingerprint", "columns"]
-    assert ids == [token.token_id for token in TEN[4:]]
+    assert sorted(ids) == [token.token_id for token in TEN[4:]]
     assert staged(nights) == []
 
 
@@ -485,7 +485,7 @@ def test_all_pages_can_be_compared_by_columns(nights: Nights) -> None:
     with sent(nights) as ids:
         run = nights.open()
         nights.stage(run, page_of(TEN[:6], from_start=True), page_of(TEN[4:], to_end=True))
-    assert ids == [token.token_id for token in TEN]
+    assert sorted(ids) == [token.token_id for token in TEN]
     assert ways(nights, run) == ["columns", "columns"]
 
 
