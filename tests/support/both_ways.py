@@ -205,15 +205,19 @@ class BothWays:
         batch_pages = rng.choice((1, 2, 3, 8, 100))
         waiting: deque[Request] = deque()
         batch: list[Page] = []
+        late: list[Page] = []
         while True:
             while len(waiting) < 8 and (wanted := walk.next_request()) is not None:
                 waiting.append(wanted)
             if not waiting:
                 break
             self._take_in(walk, waiting.popleft(), batch, open_only=open_only)
+            if batch and rng.random() < 0.1:
+                late.append(batch.pop())
             if len(batch) >= batch_pages:
                 self._stage(walk, batch, open_only=open_only)
-        self._stage(walk, batch, open_only=open_only)
+                batch, late = late, batch
+        self._stage(walk, [*batch, *late], open_only=open_only)
 
     def _take_in(self, walk: Walk, request: Request, batch: list[Page], *, open_only: bool) -> None:
         self._requests_left -= 1
@@ -250,14 +254,16 @@ class BothWays:
 
         def stage_in(way: Way) -> tuple[Any, ...]:
             run = way.run
+            spans = [page.span for page in pages if page.span is not None]
             for seq, page in enumerate(pages, run.walk.next_seq):
                 page.seq = seq
             stage_batch(
                 way.database,
                 run,
                 copy.deepcopy(pages),
-                coverage=run.walk.coverage if open_only else walk.coverage,
-                open_coverage=walk.coverage if open_only else None,
+                # Without pages that come late.
+                coverage=run.walk.coverage.union([] if open_only else spans),
+                open_coverage=run.walk.open_coverage.union(spans) if open_only else None,
                 holes=holes,
                 requests=0,
                 retries=0,

@@ -209,6 +209,17 @@ def test_the_latest_of_three_pages_counts(
     assert [nights.token(f"t{number}")["status"] for number in range(4)] == [1, 1, 2, 1]
 
 
+def test_an_unchanged_page_counts_as_shown(nights: Nights) -> None:
+    """A page that arrived before it, and is processed after it, shows what is no longer so."""
+    nights.night(TEN)
+    run = nights.open()
+    nights.stage(run, at(nights, 2, TEN))
+    nights.stage(run, at(nights, 1, [TEN[0]._replace(status=5), *TEN[1:]]))
+    assert staged(nights) == []
+    nights.publish(run)
+    assert nights.counts.versions == 0
+
+
 def test_a_token_that_is_shown_again_needs_no_lookup(nights: Nights) -> None:
     """It was missing from one page, and a later one shows it unchanged."""
     nights.night(TEN)
