@@ -20,7 +20,7 @@ from etl.tokens.token import CREATED_SECOND_END, CREATED_SECOND_MIN
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.schema.database import Database
 
-WORK_MEM: Final = "64MB"
+WORK_MEM: Final = "128MB"
 """For the statements that sort or group what a whole walk has staged."""
 
 

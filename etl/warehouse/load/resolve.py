@@ -171,7 +171,11 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
         rejected.c.token_id, rejected.c.reason, rejected.c.created_second
     ).where(rejected.c.run_id == run.run_id)
     rejected_count = _count(connection, rejected_rows.distinct())
-    if staged_now:
+    if staged_now and not run.baseline.knows_tokens:
+        present = sa.and_(of_walk(staging, run), staging.c.kind == "present")
+        tokens = sa.select(staging.c.token_id).where(present).group_by(staging.c.token_id)
+        kinds = {"first_seen": _count(connection, tokens)}
+    elif staged_now:
         versions = outcomes(database, run).subquery()
         kinds = count_by(
             connection,
