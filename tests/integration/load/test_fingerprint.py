@@ -26,7 +26,7 @@ from etl.tokens.token import COMPARED, Rejected, Token
 from etl.warehouse.ledger.lease import fail_run
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.digests import fill_digests, wrong_digests
-from etl.warehouse.load.fingerprint import CHECKED_ONE_IN, FULL, goes_by_columns
+from etl.warehouse.load.fingerprint import CHECKED_ONE_IN, FINGERPRINT, FULL, goes_by_columns
 from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.staging import stage_batch
 from etl.warehouse.privacy.erase import erase, load_suppression
@@ -167,7 +167,9 @@ def test_rows_outside_a_span_are_compared_one_by_one(nights: Nights, kind: str) 
             run.walk.counts = replace(run.walk.counts, staged=0)
 
 
-def test_a_token_beside_the_span_is_not_missing(nights: Nights) -> None:
+@pytest.mark.parametrize("compare", [FINGERPRINT, FULL])
+def test_a_token_beside_the_span_is_not_missing(nights: Nights, compare: str) -> None:
+    nights.compare = compare
     tied = [TEN[0], make_token("tied", START), TEN[1], TEN[2], make_token("last", START + 20)]
     nights.night(tied)
     run = nights.open()
