@@ -127,14 +127,11 @@ def transaction(
     engine: sa.Engine,
     *,
     durable: bool = False,
-    commit: bool = True,
     lock_seconds: float = LOCK_SECONDS,
     statement_seconds: float = STATEMENT_SECONDS,
     **settings: str,
 ) -> Iterator[sa.Connection]:
     """One transaction, committed at the end.  ``durable`` pins ``synchronous_commit`` to on.
-
-    Without ``commit``, for one that only reads, it is rolled back: no commit can be lost.
 
     ``settings`` are further server settings, such as ``work_mem``.  Raises the errors that
     ``translate_error`` names.
@@ -157,8 +154,6 @@ def transaction(
             sa.select(*[sa.func.set_config(name, value, True) for name, value in local.items()])
         )
         yield connection
-        if not commit:
-            connection.rollback()
 
 
 @contextmanager
