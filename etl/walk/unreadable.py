@@ -74,7 +74,7 @@ def step_around(known: Knowledge, hole: Span, end: int) -> Task:
             yield from isolate(known, request)
             return
         # No page that proves anything begins earlier.  The rows between are read nevertheless.
-        for block in aligned_blocks(behind + run, request.start, known.page_size):
+        for block in _blocks_between(known, behind + run, request.start):
             between = yield block
             if not isinstance(between, PlacedPage):
                 yield from isolate(known, block)  # one more: search again
@@ -89,6 +89,15 @@ def step_around(known: Knowledge, hole: Span, end: int) -> Task:
         if not page.rows:
             yield from _give_up_newest(known, hole, unreadable)
             return
+
+
+def _blocks_between(known: Knowledge, start: int, end: int) -> list[PageRequest]:
+    """Pages of the readable positions in ``[start, end)``: the others are known to fail."""
+    blocks: list[PageRequest] = []
+    for stop in (*sorted(b for b in known.barriers if start <= b < end), end):
+        blocks += aligned_blocks(start, stop, known.page_size)
+        start = stop + 1
+    return blocks
 
 
 def _give_up_newest(known: Knowledge, hole: Span, unreadable: int) -> Task:

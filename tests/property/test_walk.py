@@ -250,6 +250,25 @@ def test_unreadable_rows_are_stepped_around(places: list[int], window: int) -> N
     assert walk.unreadable == len(places)
 
 
+@pytest.mark.parametrize("size", [12, 100, 500])
+@pytest.mark.parametrize("apart", [2, 3, 5, 9])
+@pytest.mark.parametrize("descending", [False, True])
+def test_readable_rows_between_unreadable_ones_do_not_stop_the_walk(
+    size: int, apart: int, descending: bool
+) -> None:
+    """A row between two that cannot be read is read, and the seconds around are given up."""
+    account = Account(quiet_seconds(3 * size))
+    middle = account.listed[len(account.listed) // 2 :][: 2 * apart + 1 : apart]
+    account.poison = {token_id for _, token_id in middle}
+    walk = Walk(page_size=size, newest_first=descending)
+
+    outcome = walk_account(account, walk)
+
+    assert outcome.read == set(account.listed) - set(middle)
+    assert walk.finished
+    assert {hole.reason for hole in walk.holes} == {"unreadable"}
+
+
 def test_more_unreadable_rows_than_allowed_end_the_walk() -> None:
     account = Account(quiet_seconds(3_000))
     account.poison = {token_id for _, token_id in account.listed[100::400]}
