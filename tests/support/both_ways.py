@@ -351,6 +351,8 @@ class BothWays:
                 apply=True,
             )
         )
+        # What the walk has shown before may be published under a pseudonym.
+        self.last_seen.odd |= self.last_seen.shown.keys()
         self.figures["erased"] += 1
 
     def forget_digests(self) -> None:
