@@ -124,6 +124,8 @@ def _parse(data: bytes, row_index: int) -> dict[str, object]:
 
 def _parse_flat(data: bytes) -> dict[str, object] | None:
     """The row if it is one flat object in which no key occurs twice, else None: 3 times faster."""
+    if b'\\\\":' in data:
+        return None  # perhaps a key that ends with a backslash, which would not be counted
     try:
         sent = _decode_values(data)
         if count_keys(data) == len(sent):

@@ -72,10 +72,11 @@ def _try_once(known: Knowledge, hole: Span, search: Search) -> Task:
         request = held
     else:
         sought = _page_seeking(known, search)
-        if sought is None:
+        # Between two unreadable rows only tiny pages fit: the same one again tells nothing new.
+        if sought is None or (sought == search.sought and known.barriers):
             yield from step_around(known, hole, search.likely_position())
             return
-        request = sought
+        request = search.sought = sought
     page = yield request
     if isinstance(page, PlacedPage):
         if not known.settled.contains(hole.lower):

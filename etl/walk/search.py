@@ -6,6 +6,7 @@ from bisect import bisect_left, bisect_right
 
 from etl.coverage import Span
 from etl.walk.knowledge import PlacedPage
+from etl.walk.planner import PageRequest
 
 
 class Search:
@@ -32,6 +33,8 @@ class Search:
         """The newest row cannot be read."""
         self.found: tuple[int, int] | None = None
         """Where the rows of the second ``lower`` begin, and the least number of them."""
+        self.sought: PageRequest | None = None
+        """The last page that was requested to locate the position."""
         self._low: int | None = None
         self._high: int | None = None
         self._stride = 0

@@ -18,6 +18,7 @@ from etl.warehouse.schema.database import Database
 
 TOKENS_AT_ONCE: Final = 5_000
 TOKENS_PER_INTERVAL: Final = 500
+INTERVAL_TRIES: Final = 3
 STATEMENT_SECONDS: Final = 3_600
 
 
@@ -28,7 +29,8 @@ def fill_digests(
 
     They are missing after a migration and after an erasure.  The run, which has published, counts
     them in its row.  Each step is a transaction that locks the rows which it has read, so that an
-    erasure comes before or after it; ``check`` is called between them and may raise.
+    erasure comes before or after it; rows that another transaction has locked are left to a later
+    run, so that none waits for the other.  ``check`` is called between steps and may raise.
     """
     token, sync_run = database.tables.upload_token, database.tables.sync_run
     after, filled = "", 0
@@ -36,7 +38,9 @@ def fill_digests(
         check()
         with transaction(database.engine, statement_seconds=STATEMENT_SECONDS) as connection:
             rows = connection.execute(
-                _stored(token, partner_id, after).where(~digested(token)).with_for_update()
+                _stored(token, partner_id, after)
+                .where(~digested(token))
+                .with_for_update(skip_locked=True)
             ).all()
             if not rows:
                 return filled
@@ -127,21 +131,28 @@ def wrong_fingerprints(
     for _ in range(intervals):
         lower = random.randrange(begin, end)
         span = Span(lower, lower + random.randint(1, 2 * width))
-        with transaction(database.engine, statement_seconds=STATEMENT_SECONDS) as connection:
-            spans = Coverage([span])
-            known = known_digests(connection, database, partner_id, seconds=spans, spans=spans)
-            rows = connection.execute(
-                sa.select(*_columns(token)).where(
-                    *listed,
-                    digested(token),
-                    token.c.created_at >= time_of_second(span.lower),
-                    token.c.created_at < time_of_second(span.upper),
-                )
-            ).all()
-        _, digests, users = _made_again(rows)
-        again = dict(zip(digests, [user or NO_USER for user in users], strict=True))
-        if again != known.every or known.inside != again.keys():
-            yield {"partner_id": partner_id, "interval": span.to_sql(), "tokens": len(rows)}
+        # Its two sides are two statements: a run may publish between them, but hardly each time.
+        if not any(_agrees(database, partner_id, span) for _ in range(INTERVAL_TRIES)):
+            yield {"partner_id": partner_id, "interval": span.to_sql()}
+
+
+def _agrees(database: Database, partner_id: int, span: Span) -> bool:
+    token = database.tables.upload_token
+    spans = Coverage([span])
+    with transaction(database.engine, statement_seconds=STATEMENT_SECONDS) as connection:
+        known = known_digests(connection, database, partner_id, seconds=spans, spans=spans)
+        rows = connection.execute(
+            sa.select(*_columns(token)).where(
+                token.c.partner_id == partner_id,
+                token.c.is_listed,
+                digested(token),
+                token.c.created_at >= time_of_second(span.lower),
+                token.c.created_at < time_of_second(span.upper),
+            )
+        ).all()
+    _, digests, users = _made_again(rows)
+    again = dict(zip(digests, [user or NO_USER for user in users], strict=True))
+    return again == known.every and known.inside == again.keys()
 
 
 def _stored(

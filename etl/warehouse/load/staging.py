@@ -159,8 +159,11 @@ def _compare(
             connection, database, run.partner_id, seconds=seconds, spans=spans, open_only=open_only
         )
         run.walk.undigested |= known.undigested > 0
-        ids, unaccounted = unlike(run, pages, known)
-        ids |= staged
+        # Digests may be filled in between this statement and the next one, by a run that has
+        # published: then a token would be neither undigested nor unaccounted for.
+        if not known.undigested:
+            ids, unaccounted = unlike(run, pages, known)
+            ids |= staged
     seen, rejected = newest_of_each(pages, only=ids)
     ways = _ways(run, pages, compare)
     if known is not None and not (ids or unaccounted or known.undigested):
