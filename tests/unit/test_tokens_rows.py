@@ -242,6 +242,10 @@ REFUSED: list[tuple[bytes, str]] = [
     (row_bytes().replace(b'"status":2', b'"status":2 ,\n"status" :2'), "row_duplicate_key"),
     (row_bytes().replace(b'"status":2', b'"status":2,"\\u0073tatus":2'), "row_duplicate_key"),
     (row_bytes("new", '{"a":1,"a":1}'), "row_duplicate_key"),
+    (
+        row_bytes().replace(b'"status":2', b'"key\\\\":1,"status":2,"status":3'),
+        "row_duplicate_key",
+    ),
     (row_bytes("new", "[" * 10_000 + "]" * 10_000), "row_nested_too_deeply"),
     (row_bytes("fileName", text("x" * 10 * 2**20)), "row_too_large"),
 ]  # fmt: skip
