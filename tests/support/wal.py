@@ -22,6 +22,10 @@ def install_wal_inspect(query: Query) -> bool:
         query("select 'pg_get_wal_block_info(pg_lsn, pg_lsn, boolean)'::regprocedure")
     except psycopg.Error:
         return False
+    # Other tests drop databases on the same server, and each drop is a checkpoint, after which the
+    # segments before it would go.
+    query("alter system set wal_keep_size = '1GB'")
+    query("select pg_reload_conf()")
     return True
 
 
