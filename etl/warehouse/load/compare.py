@@ -26,11 +26,11 @@ from sqlalchemy.dialects.postgresql import JSONB, array
 from sqlalchemy.schema import CreateTable
 
 from etl.coverage import Coverage
-from etl.tokens.token import COMPARED, OPEN_STATUSES, Token
+from etl.tokens.token import COMPARED, Token
 from etl.warehouse.engine import copy_rows
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.fingerprint import digested
-from etl.warehouse.load.planning import intervals
+from etl.warehouse.load.planning import intervals, known_row, listed_within
 from etl.warehouse.schema.database import Database
 
 KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "user_digest", "auto_finalize", "upload_url"})
@@ -187,27 +187,14 @@ def _known_around(
 ) -> sa.CTE:
     """The known listed tokens in the seconds of the batch, read once from the index.
 
-    A few pages of open tokens span years, so for those only known open tokens are read; a token
-    that is open now and was not is looked up by primary key, like a new one.
+    A token that is open now and was not is looked up by primary key, like a new one.
     """
     token, parts = database.tables.upload_token, intervals(seconds)
     unsettled: sa.ColumnElement[bool] = sa.true()
     if unaccounted is not None:
         digests = sa.cast(list(unaccounted), sa.ARRAY(sa.BigInteger))
         unsettled = sa.or_(token.c.digest == sa.any_(digests), sa.not_(digested(token)))
-    known = (
-        sa.select(*[token.c[name] for name in _SENT])
-        .where(
-            token.c.partner_id == run.partner_id,
-            token.c.is_listed,
-            token.c.status.in_(OPEN_STATUSES) if open_only else sa.true(),
-            token.c.created_at >= parts.c.lower,
-            token.c.created_at < parts.c.upper,
-            unsettled,
-        )
-        .offset(0)
-        .lateral("token")
-    )
+    known = listed_within(database, run.partner_id, parts, _SENT, unsettled, open_only=open_only)
     return (
         sa.select(*known.c)
         .select_from(parts.join(known, sa.true()))
@@ -235,7 +222,7 @@ def _differing(
         )
         .subquery("unequal")
     )
-    token = _known_row(database, run, unequal)
+    token = known_row(database, run, unequal.c.token_id)
     return _outcome(unequal, token).where(
         sa.or_(
             token.c.token_id.is_(None),
@@ -253,21 +240,8 @@ def _staged_before(
     The later observation must win, even if it shows no change.
     """
     ids = sa.cast(sorted(staged), sa.ARRAY(_CORE_TYPES["text"]))
-    return _outcome(batch, _known_row(database, run, batch)).where(batch.c.token_id == sa.any_(ids))
-
-
-def _known_row(database: Database, run: OpenRun, batch: sa.FromClause) -> sa.FromClause:
-    """The known token of a row of the batch, fetched by primary key.
-
-    Few rows get here, but the planner expects most of the batch, and would scan the whole table
-    for each batch.  The limit keeps it from rewriting the subquery as a join.
-    """
-    token = database.tables.upload_token
-    return (
-        sa.select(token)
-        .where(token.c.partner_id == run.partner_id, token.c.token_id == batch.c.token_id)
-        .limit(1)
-        .lateral("known_row")
+    return _outcome(batch, known_row(database, run, batch.c.token_id)).where(
+        batch.c.token_id == sa.any_(ids)
     )
 
 
@@ -300,19 +274,6 @@ def _missing(
         ),
         known.c.token_id != sa.all_(sa.cast(list(rejected_ids), sa.ARRAY(_CORE_TYPES["text"]))),
     )
-
-
-def of_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
-    """The rows of staging that count for the run: those of its walk.
-
-    An absence is confirmed by a lookup of the same run that publishes it.  So a resumed run ignores
-    the answers that earlier runs got, and looks up again what is missing.
-    """
-    in_walk = sa.and_(staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk.walk_id)
-    if run.walk.lookups_after is None:
-        return in_walk
-    after = sa.literal(run.walk.lookups_after, sa.DateTime(timezone=True))
-    return sa.and_(in_walk, sa.or_(~staging.c.from_lookup, staging.c.observed_at > after))
 
 
 def _json_batch(tokens: Sequence[Token]) -> sa.FromClause:

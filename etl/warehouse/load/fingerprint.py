@@ -21,12 +21,11 @@ import sqlalchemy as sa
 
 from etl.coverage import Coverage
 from etl.errors import DataRefused
-from etl.tokens.digest import NO_USER
+from etl.tokens.digest import DIGEST_COLUMNS, NO_USER
 from etl.tokens.page import Page
-from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.observations import Seen
-from etl.warehouse.load.planning import intervals
+from etl.warehouse.load.planning import in_walk, intervals, listed_within, rows_within
 from etl.warehouse.schema.database import Database
 
 FINGERPRINT: Final = "fingerprint"
@@ -113,20 +112,9 @@ def known_digests(
     open_only: bool = False,
 ) -> KnownDigests:
     """Read them from the index of listed tokens.  With ``open_only``, of the open tokens alone."""
-    token = database.tables.upload_token
     parts = intervals(spans, others=[hole for span in seconds for hole in spans.holes(span)])
-    known = (
-        sa.select(token.c.digest, token.c.user_digest, token.c.user_id)
-        .where(
-            token.c.partner_id == partner_id,
-            token.c.is_listed,
-            token.c.status.in_(OPEN_STATUSES) if open_only else sa.true(),
-            token.c.created_at >= parts.c.lower,
-            token.c.created_at < parts.c.upper,
-        )
-        .offset(0)
-        .lateral("known")
-    )
+    names = (*DIGEST_COLUMNS, "user_id")
+    known = listed_within(database, partner_id, parts, names, open_only=open_only)
     is_digested = digested(known)
     rows = connection.execute(
         sa.select(
@@ -168,17 +156,7 @@ def staged_in(
     if not run.walk.counts.staged:
         return set()
     staging, parts = database.tables.upload_token_staging, intervals(seconds)
-    staged = (
-        sa.select(staging.c.token_id)
-        .where(
-            staging.c.partner_id == run.partner_id,
-            staging.c.walk_id == run.walk.walk_id,
-            staging.c.created_at >= parts.c.lower,
-            staging.c.created_at < parts.c.upper,
-        )
-        .offset(0)
-        .lateral("staged")
-    )
+    staged = rows_within(parts, staging, ("token_id",), in_walk(staging, run))
     return set(
         connection.scalars(sa.select(staged.c.token_id).select_from(parts.join(staged, sa.true())))
     )

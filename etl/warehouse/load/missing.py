@@ -9,8 +9,7 @@ import sqlalchemy as sa
 from etl.tokens.token import DUPLICATE_ID
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.compare import of_walk
-from etl.warehouse.load.planning import WORK_MEM, known_row
+from etl.warehouse.load.planning import WORK_MEM, in_walk, known_row, of_walk
 from etl.warehouse.schema.database import Database
 
 
@@ -56,7 +55,7 @@ def _observed(database: Database, run: OpenRun, after: str | None) -> sa.Subquer
         staging.c.kind,
         staging.c.from_lookup,
         counts.label("counts"),
-    ).where(staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk.walk_id)
+    ).where(in_walk(staging, run))
     duplicates = sa.select(
         rejected.c.token_id,
         sa.func.to_timestamp(rejected.c.created_second),

@@ -11,12 +11,12 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 
 from etl.coverage import Span
-from etl.tokens.token import CREATED_SECOND_END, CREATED_SECOND_MIN
+from etl.tokens.token import CREATED_SECOND_END, CREATED_SECOND_MIN, OPEN_STATUSES
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.schema.database import Database
 
@@ -27,8 +27,7 @@ WORK_MEM: Final = "128MB"
 def intervals(spans: Iterable[Span], *, others: Iterable[Span] = ()) -> sa.FromClause:
     """Times ``lower`` (inclusive) and ``upper`` of each span; ``is_first`` tells the two groups.
 
-    Join it with a lateral subquery that has an OFFSET.  The statement is compiled once, and not for
-    each number of intervals.
+    ``rows_within`` reads them.  The statement is compiled once, whatever the number of intervals.
     """
     first, second = list(spans), list(others)
     every = [*first, *second]
@@ -55,6 +54,50 @@ def intervals(spans: Iterable[Span], *, others: Iterable[Span] = ()) -> sa.FromC
 _SECONDS = sa.ARRAY(sa.BigInteger)
 
 
+def rows_within(
+    parts: sa.FromClause,
+    table: sa.Table,
+    names: Iterable[str],
+    *conditions: sa.ColumnElement[bool],
+) -> sa.FromClause:
+    """The rows of ``table`` created in each of the ``intervals``: to join with them on true."""
+    rows: sa.FromClause = (
+        sa.select(*[table.c[name] for name in names])
+        .where(
+            *conditions,
+            table.c.created_at >= parts.c.lower,
+            table.c.created_at < parts.c.upper,
+        )
+        .offset(0)
+        .lateral("row_within")
+    )
+    return rows
+
+
+def listed_within(
+    database: Database,
+    partner_id: int,
+    parts: sa.FromClause,
+    names: Iterable[str],
+    *conditions: sa.ColumnElement[bool],
+    open_only: bool = False,
+) -> sa.FromClause:
+    """The known listed tokens in each of the ``intervals``; with ``open_only``, the open ones.
+
+    A few pages of open tokens span years, and the open tokens have an index of their own.
+    """
+    token = database.tables.upload_token
+    return rows_within(
+        parts,
+        token,
+        names,
+        token.c.partner_id == partner_id,
+        token.c.is_listed,
+        token.c.status.in_(OPEN_STATUSES) if open_only else sa.true(),
+        *conditions,
+    )
+
+
 def known_row(database: Database, run: OpenRun, token_id: sa.ColumnElement[str]) -> sa.FromClause:
     """The known token with this id, fetched by primary key: for a lateral outer join.
 
@@ -69,6 +112,25 @@ def known_row(database: Database, run: OpenRun, token_id: sa.ColumnElement[str])
             sa.true() if run.baseline.knows_tokens else sa.false(),
         )
         .limit(1)
-        .lateral("known")
+        .lateral("known_row")
     )
     return known
+
+
+def in_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
+    """The rows of staging of the run's walk, whether or not they count for the run."""
+    return sa.and_(staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk.walk_id)
+
+
+def of_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:
+    """The rows of staging that count for the run: those of its walk.
+
+    An absence is confirmed by a lookup of the same run that publishes it.  So a resumed run ignores
+    the answers that earlier runs got, and looks up again what is missing.
+    """
+    if run.walk.lookups_after is None:
+        return in_walk(staging, run)
+    after = sa.literal(run.walk.lookups_after, sa.DateTime(timezone=True))
+    return sa.and_(
+        in_walk(staging, run), sa.or_(~staging.c.from_lookup, staging.c.observed_at > after)
+    )

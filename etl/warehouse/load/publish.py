@@ -19,7 +19,7 @@ from etl.warehouse.engine import (
 )
 from etl.warehouse.ledger.lease import fence, last_published, settle_commit
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.planning import WORK_MEM, known_row
+from etl.warehouse.load.planning import WORK_MEM, in_walk, known_row
 from etl.warehouse.load.resolve import (
     VERSION_COLUMNS,
     AuditCounts,
@@ -114,12 +114,7 @@ def publish(
                 require_row_count(sync_run.name, changed=told.rowcount, meant=1)
             staging = database.tables.upload_token_staging
             if run.walk.counts.staged:
-                done = connection.execute(
-                    sa.delete(staging).where(
-                        staging.c.partner_id == run.partner_id,
-                        staging.c.walk_id == run.walk.walk_id,
-                    )
-                )
+                done = connection.execute(sa.delete(staging).where(in_walk(staging, run)))
                 require_row_count(staging.name, changed=done.rowcount, meant=run.walk.counts.staged)
     except WarehouseUnavailable:
         # Without a stamp nothing can have been committed.  With one, perhaps only the reply to the
@@ -192,11 +187,7 @@ def _take_stamp(
 
 def _check_staging(connection: sa.Connection, database: Database, run: OpenRun) -> None:
     staging, expected = database.tables.upload_token_staging, run.walk.counts.staged
-    found = connection.scalar(
-        sa.select(sa.func.count()).where(
-            staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk.walk_id
-        )
-    )
+    found = connection.scalar(sa.select(sa.func.count()).where(in_walk(staging, run)))
     if found != expected:
         raise DataRefused(
             f"The staging table has {found} rows of the walk instead of {expected}: a crash of the "

@@ -19,13 +19,15 @@ from etl.tokens.digest import DIGEST_COLUMNS
 from etl.tokens.token import DUPLICATE_ID, OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.compare import (
-    KEPT_WHEN_ABSENT,
-    changed_columns,
-    differs,
+from etl.warehouse.load.compare import KEPT_WHEN_ABSENT, changed_columns, differs
+from etl.warehouse.load.planning import (
+    WORK_MEM,
+    in_walk,
+    intervals,
+    known_row,
+    listed_within,
     of_walk,
 )
-from etl.warehouse.load.planning import WORK_MEM, intervals, known_row
 from etl.warehouse.load.witnesses import Witnesses, last_seen_at
 from etl.warehouse.schema.database import Database
 
@@ -165,7 +167,7 @@ def audit_counts(database: Database, run: OpenRun) -> AuditCounts:
 def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -> AuditCounts:
     tables = database.tables
     staging, rejected = tables.upload_token_staging, tables.rejected_row
-    staged_now = _count(connection, sa.select(staging).where(_in_walk(staging, run)))
+    staged_now = _count(connection, sa.select(staging).where(in_walk(staging, run)))
     kinds: dict[str, int] = {}
     rejected_rows = sa.select(
         rejected.c.token_id, rejected.c.reason, rejected.c.created_second
@@ -211,28 +213,12 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
 
 def _looked_at(database: Database, run: OpenRun) -> Iterator[sa.Select[Any]]:
     """Known listed tokens in the seconds that were read, or settled by a lookup; no token twice."""
-    token = database.tables.upload_token
-    whole, open_only = run.walk.coverage, run.walk.open_coverage
-    for seconds, is_open in (
-        (whole, sa.true()),
-        (Coverage(hole for span in open_only for hole in whole.holes(span)), _is_open(token)),
-    ):
+    whole, open_coverage = run.walk.coverage, run.walk.open_coverage
+    only_open = Coverage(hole for span in open_coverage for hole in whole.holes(span))
+    for seconds, open_only in ((whole, False), (only_open, True)):
         parts = intervals(seconds)
-        yield sa.select(sa.literal(1)).select_from(
-            parts.join(
-                sa.select(sa.literal(1).label("one"))
-                .where(
-                    token.c.partner_id == run.partner_id,
-                    token.c.is_listed,
-                    is_open,
-                    token.c.created_at >= parts.c.lower,
-                    token.c.created_at < parts.c.upper,
-                )
-                .offset(0)
-                .lateral("token"),
-                sa.true(),
-            )
-        )
+        token = listed_within(database, run.partner_id, parts, ("created_at",), open_only=open_only)
+        yield sa.select(sa.literal(1)).select_from(parts.join(token, sa.true()))
     walked = _walked(database, run)
     known = known_row(database, run, walked.c.token_id)
     yield (
@@ -242,7 +228,9 @@ def _looked_at(database: Database, run: OpenRun) -> Iterator[sa.Select[Any]]:
             known.c.is_listed,
             sa.or_(walked.c.is_staged, walked.c.is_rejected),
             ~_is_within(known.c.created_at, whole),
-            ~sa.and_(_is_open(known), _is_within(known.c.created_at, open_only)),
+            ~sa.and_(
+                known.c.status.in_(OPEN_STATUSES), _is_within(known.c.created_at, open_coverage)
+            ),
         )
     )
 
@@ -281,7 +269,7 @@ def _walked(database: Database, run: OpenRun) -> sa.Subquery:
             sa.and_(counts, ~is_missing).label("has_outcome"),
             is_missing.label("is_missing"),
             sa.false().label("is_rejected"),
-        ).where(_in_walk(staging, run)),
+        ).where(in_walk(staging, run)),
         # A row rejected as a duplicate id says nothing about the token itself.
         sa.select(rejected.c.token_id, *[sa.false()] * 3, sa.true()).where(
             rejected.c.run_id == run.run_id,
@@ -295,16 +283,6 @@ def _walked(database: Database, run: OpenRun) -> sa.Subquery:
         .group_by(rows.c.token_id)
         .subquery("walked")
     )
-
-
-def _in_walk(staging: sa.Table, run: OpenRun) -> sa.ColumnElement[bool]:
-    """Every row that the walk has staged, whether or not it counts for this run."""
-    return sa.and_(staging.c.partner_id == run.partner_id, staging.c.walk_id == run.walk.walk_id)
-
-
-def _is_open(token: Any) -> sa.ColumnElement[bool]:
-    is_open: sa.ColumnElement[bool] = token.c.status.in_(OPEN_STATUSES)
-    return is_open
 
 
 def _is_within(moment: sa.ColumnElement[Any], coverage: Coverage) -> sa.ColumnElement[bool]:

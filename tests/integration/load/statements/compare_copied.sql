@@ -1,17 +1,17 @@
-WITH known AS materialized (SELECT token.token_id, token.user_id, token.status, token.file_name, token.file_size_bytes, token.uploaded_size_bytes, token.created_at, token.updated_at, token.attached_object_type, token.attached_object_id, token.extra
+WITH known AS materialized (SELECT row_within.token_id, row_within.user_id, row_within.status, row_within.file_name, row_within.file_size_bytes, row_within.uploaded_size_bytes, row_within.created_at, row_within.updated_at, row_within.attached_object_type, row_within.attached_object_id, row_within.extra
 FROM (SELECT to_timestamp(seconds.lower_second) AS lower, to_timestamp(seconds.upper_second) AS upper, seconds.is_first
 FROM unnest(CAST(%(param_1)s::BIGINT[] AS BIGINT[]), CAST(%(param_2)s::BIGINT[] AS BIGINT[]), CAST(%(param_3)s::BOOLEAN[] AS BOOLEAN[])) AS seconds(lower_second, upper_second, is_first)) AS intervals
 JOIN LATERAL (SELECT upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.extra
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_1)s::INTEGER
 AND upload_token.is_listed
-AND upload_token.created_at >= intervals.lower
-AND upload_token.created_at < intervals.upper
 AND (upload_token.digest = ANY (CAST(%(param_4)s::BIGINT[] AS BIGINT[]))
 OR NOT (upload_token.digest IS NOT NULL
 AND (upload_token.user_digest IS NOT NULL
 OR upload_token.user_id IS NULL)))
-LIMIT ALL OFFSET %(param_5)s::INTEGER) AS token ON true) SELECT unequal.ordinal, known_row.is_listed
+AND upload_token.created_at >= intervals.lower
+AND upload_token.created_at < intervals.upper
+LIMIT ALL OFFSET %(param_5)s::INTEGER) AS row_within ON true) SELECT unequal.ordinal, known_row.is_listed
 AND unequal.created_at < known_row.created_at AS is_older, CAST(NULL AS TEXT) COLLATE "C" AS token_id, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS created_at
 FROM (SELECT kaltura_etl_batch_1.ordinal, kaltura_etl_batch_1.token_id, kaltura_etl_batch_1.user_id, kaltura_etl_batch_1.status, kaltura_etl_batch_1.file_name, kaltura_etl_batch_1.file_size_bytes, kaltura_etl_batch_1.uploaded_size_bytes, kaltura_etl_batch_1.created_at, kaltura_etl_batch_1.updated_at, kaltura_etl_batch_1.attached_object_type, kaltura_etl_batch_1.attached_object_id, kaltura_etl_batch_1.extra
 FROM kaltura_etl_batch_1

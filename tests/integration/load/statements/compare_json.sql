@@ -1,18 +1,18 @@
 WITH batch AS (SELECT anon_1.ordinal, anon_1.token_id, anon_1.user_id, anon_1.status, anon_1.file_name, anon_1.file_size_bytes, anon_1.uploaded_size_bytes, anon_1.created_at, anon_1.updated_at, anon_1.attached_object_type, anon_1.attached_object_id, anon_1.extra
-FROM json_to_recordset(CAST(%(batch_rows)s::VARCHAR AS JSON)) AS anon_1(ordinal INTEGER, token_id TEXT COLLATE "C", user_id TEXT COLLATE "C", status SMALLINT, file_name TEXT COLLATE "C", file_size_bytes BIGINT, uploaded_size_bytes BIGINT, created_at TIMESTAMP WITH TIME ZONE, updated_at TIMESTAMP WITH TIME ZONE, attached_object_type TEXT COLLATE "C", attached_object_id TEXT COLLATE "C", extra JSONB)), known AS materialized (SELECT token.token_id, token.user_id, token.status, token.file_name, token.file_size_bytes, token.uploaded_size_bytes, token.created_at, token.updated_at, token.attached_object_type, token.attached_object_id, token.extra
+FROM json_to_recordset(CAST(%(batch_rows)s::VARCHAR AS JSON)) AS anon_1(ordinal INTEGER, token_id TEXT COLLATE "C", user_id TEXT COLLATE "C", status SMALLINT, file_name TEXT COLLATE "C", file_size_bytes BIGINT, uploaded_size_bytes BIGINT, created_at TIMESTAMP WITH TIME ZONE, updated_at TIMESTAMP WITH TIME ZONE, attached_object_type TEXT COLLATE "C", attached_object_id TEXT COLLATE "C", extra JSONB)), known AS materialized (SELECT row_within.token_id, row_within.user_id, row_within.status, row_within.file_name, row_within.file_size_bytes, row_within.uploaded_size_bytes, row_within.created_at, row_within.updated_at, row_within.attached_object_type, row_within.attached_object_id, row_within.extra
 FROM (SELECT to_timestamp(seconds.lower_second) AS lower, to_timestamp(seconds.upper_second) AS upper, seconds.is_first
 FROM unnest(CAST(%(param_1)s::BIGINT[] AS BIGINT[]), CAST(%(param_2)s::BIGINT[] AS BIGINT[]), CAST(%(param_3)s::BOOLEAN[] AS BOOLEAN[])) AS seconds(lower_second, upper_second, is_first)) AS intervals
 JOIN LATERAL (SELECT upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.extra
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_1)s::INTEGER
 AND upload_token.is_listed
-AND upload_token.created_at >= intervals.lower
-AND upload_token.created_at < intervals.upper
 AND (upload_token.digest = ANY (CAST(%(param_4)s::BIGINT[] AS BIGINT[]))
 OR NOT (upload_token.digest IS NOT NULL
 AND (upload_token.user_digest IS NOT NULL
 OR upload_token.user_id IS NULL)))
-LIMIT ALL OFFSET %(param_5)s::INTEGER) AS token ON true) SELECT unequal.ordinal, known_row.is_listed
+AND upload_token.created_at >= intervals.lower
+AND upload_token.created_at < intervals.upper
+LIMIT ALL OFFSET %(param_5)s::INTEGER) AS row_within ON true) SELECT unequal.ordinal, known_row.is_listed
 AND known_row.created_at > unequal.created_at AS is_older, CAST(NULL AS TEXT) COLLATE "C" AS token_id, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS created_at
 FROM (SELECT batch.ordinal, batch.token_id, batch.user_id, batch.status, batch.file_name, batch.file_size_bytes, batch.uploaded_size_bytes, batch.created_at, batch.updated_at, batch.attached_object_type, batch.attached_object_id, batch.extra
 FROM batch
