@@ -22,7 +22,6 @@ _TIMES: Final = ("created_at", "updated_at")
 _TIME_INDEXES: Final = [TOKEN_COLUMNS.index(name) for name in _TIMES]
 _CREATED: Final = TOKEN_COLUMNS.index("created_at")
 _USER: Final = TOKEN_COLUMNS.index("user_id")
-_EXTRA: Final = TOKEN_COLUMNS.index("extra")
 _DIGESTED: Final = [TOKEN_COLUMNS.index(name) for name in DIGESTED]
 _convert: Final = msgspec.convert
 _new_tuple: Final = tuple.__new__
@@ -84,7 +83,9 @@ class PageTokens(Sequence[Token]):
 
     def user_digests(self) -> list[int]:
         """The digest of each token's user, ``NO_USER`` where it has none."""
-        return list(map(user_digest, self._columns[_USER]))
+        users = self._columns[_USER]
+        digest_of = {user: user_digest(user) for user in set(users)}
+        return [digest_of[user] for user in users]
 
     def take(self, indexes: Sequence[int]) -> PageTokens:
         """The tokens at these indexes, in their order."""

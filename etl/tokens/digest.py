@@ -5,8 +5,9 @@ digest of its own: a row that lacks the user (deleted in Kaltura) is compared by
 Both are pure functions of stored columns, made after suppression, and signed 64-bit integers.
 
 A digest may decide that nothing has changed.  That something has changed is decided by the columns
-alone, so a collision could only hide a change; of BLAKE2b, cut to 64 bits, none can be searched for
-with the token's id in front.
+alone, so a collision could only hide a change of the very token: its id is digested too.  BLAKE2b,
+cut to 64 bits, makes another row of a given digest a search of 2^64; who chooses both rows, of a
+token of his own, needs 2^32.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Any, Final
 import msgspec
 
 from etl.tokens.token import COMPARED
-from etl.tokens.values import Number
+from etl.tokens.values import EXACT_JSON, Number
 
 DIGESTED: Final = ("token_id", *[name for name in COMPARED if name != "user_id"])
 """The columns of a token's digest, in its order."""
@@ -30,6 +31,8 @@ DIGEST_COLUMNS: Final = ("digest", "user_digest")
 NO_USER: Final = 0
 """In place of the digest of a user: there is none.  No user has it."""
 _BYTES: Final = 8
+_REMEMBERED_CHARACTERS_MAX: Final = 256
+"""Longer user ids, which may have 64 KiB, are not kept in memory."""
 _pack: Final = msgspec.msgpack.Encoder().encode
 
 
@@ -43,18 +46,26 @@ def token_digests(rows: Iterable[Sequence[Any]]) -> tuple[int, ...]:
     return struct.unpack(f">{len(digests)}q", b"".join(digests))
 
 
-@lru_cache(maxsize=1 << 16)
 def user_digest(user_id: str | None) -> int:
     """The digest of a user id, ``NO_USER`` for None."""
     if user_id is None:
         return NO_USER
+    if len(user_id) > _REMEMBERED_CHARACTERS_MAX:
+        return _digest_of_user(user_id)
+    return _remembered(user_id)
+
+
+def _digest_of_user(user_id: str) -> int:
     digest = blake2b(user_id.encode(), digest_size=_BYTES, person=b"user").digest()
     return int.from_bytes(digest, "big", signed=True) or 1
 
 
+_remembered: Final = lru_cache(maxsize=1 << 16)(_digest_of_user)
+
+
 def canonical_json(text: bytes | str) -> str:
     """JSON with sorted keys and exact numbers without needless zeros, as jsonb compares them."""
-    return canonical(json.loads(text, parse_int=Number, parse_float=Number))
+    return canonical(EXACT_JSON.decode(text if isinstance(text, str) else text.decode()))
 
 
 def canonical(value: Any) -> str:

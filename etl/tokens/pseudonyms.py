@@ -24,7 +24,7 @@ import msgspec
 from etl.tokens.columns import DecodedRows
 from etl.tokens.digest import canonical
 from etl.tokens.token import Rejected, Token
-from etl.tokens.values import Number, refuse_constant, storable
+from etl.tokens.values import EXACT_JSON, Number, storable
 
 MARK: Final = "erased:"
 EXTRA_KEY: Final = "erased"
@@ -34,9 +34,6 @@ ERASED_PAYLOAD_BYTES: Final = len('{"erased":""}') + _HASH_DIGITS + _CHECK_DIGIT
 """Length of what replaces a rejected row."""
 _PSEUDONYM: Final = re.compile(f"([0-9a-f]{{{_HASH_DIGITS}}})([0-9a-f]{{{_CHECK_DIGITS}}})")
 _OWNERS_REMEMBERED: Final = 100_000
-_DECODER: Final = json.JSONDecoder(
-    parse_int=Number, parse_float=Number, parse_constant=refuse_constant
-)
 
 
 class Pseudonyms:
@@ -67,7 +64,7 @@ class Pseudonyms:
 
     def of_extra(self, token_id: str, extra: bytes) -> bytes:
         """A JSON object in place of ``extra``; objects equal as jsonb have equal pseudonyms."""
-        value = _DECODER.decode(extra.decode())
+        value = EXACT_JSON.decode(extra.decode())
         if self._is_erased_object(value):
             return extra
         digits = self._digits("extra", token_id, canonical(value))
@@ -85,7 +82,7 @@ class Pseudonyms:
         if len(payload) != ERASED_PAYLOAD_BYTES:
             return False
         try:
-            return self._is_erased_object(_DECODER.decode(payload.decode()))
+            return self._is_erased_object(EXACT_JSON.decode(payload.decode()))
         except (ValueError, RecursionError):
             return False
 
@@ -221,7 +218,7 @@ def owners_of(payload: bytes) -> Iterator[str]:
     As the column would store them.  A row that cannot be read yields none.
     """
     try:
-        row = _DECODER.decode(payload.decode())
+        row = EXACT_JSON.decode(payload.decode())
     except (ValueError, RecursionError):
         return
     if isinstance(row, dict):

@@ -6,6 +6,7 @@ digits, and converting an unbounded int would spend seconds on a literal of a mi
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -292,3 +293,9 @@ def read_nullable_boolean(value: object, column: str, coercions: Counter[str]) -
 def refuse_constant(literal: str) -> NoReturn:
     """Refuse NaN and Infinity, which Python's parser accepts and which are not JSON."""
     raise ValueError(f"{literal} is not JSON")
+
+
+EXACT_JSON: Final = json.JSONDecoder(
+    parse_int=Number, parse_float=Number, parse_constant=refuse_constant
+)
+"""Decodes JSON with numbers as they were written.  Raises ValueError, and RecursionError."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from psycopg.types.json import Jsonb
 
 from etl.errors import DataRefused
 from etl.tokens.columns import PageTokens
-from etl.tokens.digest import NO_USER
+from etl.tokens.digest import NO_USER, user_digest
 from etl.tokens.token import COMPARED, TOKEN_COLUMNS, VOLATILE, Token
 from tests.property.test_tokens import COLUMN_TYPES, FIRST, KEYS, decode, rows, values
 
@@ -328,3 +329,16 @@ def test_the_digests_of_today_are_those_that_warehouses_hold() -> None:
 
     assert page.digests() == (1711849311839884871, 7169365228996434617)
     assert page.user_digests() == [-6054381584848885564, NO_USER]
+
+
+def test_long_user_ids_are_not_kept_in_memory() -> None:
+    """65,536 ids of up to 64 KiB would be 4 GiB."""
+    numbers = range(100)
+    tracemalloc.start()
+    try:
+        digests = {user_digest(f"{number}" + "x" * 60_000) for number in numbers}
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(digests) == len(numbers)
+    assert kept < 60_000

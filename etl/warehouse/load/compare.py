@@ -33,7 +33,7 @@ from etl.warehouse.load.fingerprint import digested
 from etl.warehouse.load.planning import intervals, known_row, listed_within
 from etl.warehouse.schema.database import Database
 
-KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "user_digest", "auto_finalize", "upload_url"})
+KEPT_WHEN_ABSENT: Final = frozenset({"user_id", "auto_finalize", "upload_url"})
 """Columns whose known value is kept when a row has none."""
 SQL_TYPES: Final = {
     "status": "int2",

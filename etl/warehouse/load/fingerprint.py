@@ -46,7 +46,7 @@ class KnownDigests(NamedTuple):
     inside: frozenset[int]
     """Of those in the spans: there the batch shows everything."""
     undigested: int
-    """Known tokens in these seconds that have no digest."""
+    """Known tokens in these seconds without a digest, or with that of another one among them."""
 
     def hold(self, digest: int, user_digest: int) -> bool:
         """Whether a row with these digests is known as it is.
@@ -82,16 +82,19 @@ def is_checked(run_id: int, seq: int) -> bool:
     return crc32(b"%d %d" % (run_id, seq)) % CHECKED_ONE_IN == 0
 
 
-def unlike(run: OpenRun, pages: Iterable[Page], known: KnownDigests) -> Unlike:
-    """The rows of the batch that are not known as they are, and the digests that no row has."""
+def unlike(pages: Iterable[Page], by_columns: Iterable[bool], known: KnownDigests) -> Unlike:
+    """The rows of the batch that are not known as they are, and the digests that no row has.
+
+    ``by_columns`` tells of each page whether all its rows are to be compared by columns.
+    """
     unlike_ids: set[str] = set()
     pairs = known.every.items()
     shown: set[int] = set()
-    for page in pages:
+    for page, columns in zip(pages, by_columns, strict=True):
         ids, digests = page.tokens.token_ids, page.tokens.digests()
         users = page.tokens.user_digests()
         shown.update(digests)
-        if goes_by_columns(run, page):
+        if columns:
             unlike_ids.update(ids)
         elif not pairs >= set(zip(digests, users, strict=True)):
             unlike_ids.update(
@@ -133,9 +136,10 @@ def known_digests(
         undigested += without
         if digests is not None:
             split = _split(digests)
+            undigested += len(split)
             every.update(zip(split, _split(users), strict=True))
             inside = frozenset(split) if is_inside else inside
-    return KnownDigests(every, inside, undigested)
+    return KnownDigests(every, inside, undigested - len(every))
 
 
 def digested(token: Any) -> sa.ColumnElement[bool]:

@@ -264,7 +264,7 @@ def _insert_first_load(
 ) -> int:
     """Write the versions of an account of which nothing is known; returns how many.
 
-    Nothing can conflict: ON CONFLICT would write a fifth more WAL, a record per row that confirms
+    Nothing can conflict: ON CONFLICT would write a tenth more WAL, a record per row that confirms
     its speculative insertion.  A token that another program has written meanwhile fails it.
     """
     done = connection.execute(

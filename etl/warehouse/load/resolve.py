@@ -91,6 +91,9 @@ def outcomes(
         given: sa.ColumnElement[Any] = new.c[name]
         if name in KEPT_WHEN_ABSENT:
             given = sa.func.coalesce(given, known.c[name])
+        if name == "user_digest":
+            # Of the user that is kept, although an erasure may have emptied the staged digest.
+            given = sa.case((new.c.user_id.is_(None), known.c[name]), else_=given)
         return sa.case((is_absent, known.c[name]), else_=given).label(name)
 
     is_listed_changed: array[Any] = array([sa.literal("is_listed")], type_=sa.Text)

@@ -151,6 +151,7 @@ def _compare(
     seconds = Coverage(seconds_of(page) for page in pages if page.tokens).union(spans)
     open_only = any(page.open_only for page in pages)
     staged = staged_in(connection, database, run, seconds)
+    by_columns = [compare == FULL or goes_by_columns(run, page) for page in pages]
     known: KnownDigests | None = None
     ids: set[str] | None = None
     unaccounted: list[int] | None = None
@@ -158,15 +159,22 @@ def _compare(
         known = known_digests(
             connection, database, run.partner_id, seconds=seconds, spans=spans, open_only=open_only
         )
-        run.walk.undigested |= known.undigested > 0
-        # Digests may be filled in between this statement and the next one, by a run that has
-        # published: then a token would be neither undigested nor unaccounted for.
-        if not known.undigested:
-            ids, unaccounted = unlike(run, pages, known)
+        if known.undigested:
+            # All of the batch: digests may be filled in between this statement and the next one, by
+            # a run that has published; then a token would be neither undigested nor unaccounted
+            # for.
+            run.walk.undigested = True
+            by_columns = [True] * len(pages)
+        else:
+            ids, unaccounted = unlike(pages, by_columns, known)
             ids |= staged
     seen, rejected = newest_of_each(pages, only=ids)
-    ways = _ways(run, pages, compare)
-    if known is not None and not (ids or unaccounted or known.undigested):
+    ways = {
+        page.seq: COLUMNS if columns else FINGERPRINT
+        for page, columns in zip(pages, by_columns, strict=True)
+        if page.seq is not None and page.asked is None
+    }
+    if ids is not None and not ids and not unaccounted:
         return _Found(seen, rejected, [], ways)
     found = compare_batch(
         connection,
@@ -193,14 +201,6 @@ def _compare(
         fresh = [each for each in (*differing, *older) if each.token.token_id not in staged]
         require_unlike(known, fresh)
     return _Found(differing, [*rejected, *map(duplicate, older)], found.missing, ways)
-
-
-def _ways(run: OpenRun, pages: Sequence[Page], compare: str) -> dict[int, str]:
-    return {
-        page.seq: COLUMNS if compare == FULL or goes_by_columns(run, page) else FINGERPRINT
-        for page in pages
-        if page.seq is not None and page.asked is None
-    }
 
 
 def stage_lookup(database: Database, run: OpenRun, page: Page, *, absence_grace: timedelta) -> None:

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import event
 
 from etl.coverage import EVERYTHING, Coverage
-from etl.errors import DataRefused
+from etl.errors import DataRefused, ServiceUnavailable
 from etl.run.fetch import suppress
 from etl.tokens.columns import PageTokens
 from etl.tokens.digest import user_digest
@@ -85,6 +85,17 @@ def ways(nights: Nights, run: OpenRun) -> list[str | None]:
         "select compared_by from kaltura.sync_page where run_id = %s order by seq", run.run_id
     )
     return [row["compared_by"] for row in rows]
+
+
+def erase_user(nights: Nights, user_id: str) -> None:
+    erase(
+        nights.database,
+        partner_id=PARTNER,
+        key=KEY,
+        subjects=[Subject("user", user_id)],
+        lease_seconds=60,
+        apply=True,
+    )
 
 
 def test_of_an_unchanged_list_nothing_is_sent(nights: Nights) -> None:
@@ -275,6 +286,22 @@ def test_another_user_is_a_change(nights: Nights, known: str | None, shown: str)
     assert digests(nights)["t0"][1] == user_digest(shown)
 
 
+def test_no_digest_of_an_erased_user_stays(nights: Nights) -> None:
+    """A walk that broke has staged otto's token as anna's.  First she is erased, then he."""
+    bare = make_token("t0", file_name=None, user_id="otto")
+    nights.night([bare, *TEN[1:]])
+    run = nights.open()
+    nights.stage(run, page_of([bare._replace(user_id="anna"), *TEN[1:5]], from_start=True))
+    fail_run(nights.database, run, ServiceUnavailable("gone"))
+    erase_user(nights, "anna")
+    run = nights.open(resume_window=timedelta(hours=6))
+    assert run.resumed_from is not None
+    nights.publish(run)
+    erase_user(nights, "otto")
+    assert nights.token("t0")["user_id"].startswith("erased:")
+    assert digests(nights)["t0"][1] != user_digest("otto")
+
+
 # --- odd pages ------------------------------------------------------------------------------------
 
 
@@ -343,6 +370,7 @@ def test_without_a_digest_the_columns_decide(nights: Nights, columns: str) -> No
     assert sorted(ids) == [f"t{number}" for number in (0, 1, 2, 3, 4, 5, 6, 8)]
     assert staged(nights, "present") == ["t5"]
     assert staged(nights, "missing") == ["t7"]
+    assert ways(nights, run) == ["columns"]
     assert run.walk.undigested
     nights.confirm(run, [TEN[7]])
     nights.publish(run)
@@ -365,6 +393,21 @@ def test_a_token_without_a_digest_is_missed(nights: Nights) -> None:
     """Although all that is shown is known as it is."""
     nights.night(TEN)
     nights.query("update kaltura.upload_token set digest = null where token_id = 't4'")
+    nights.night([*TEN[:4], *TEN[5:]])
+    assert nights.versions("t4") == [(1, "first_seen"), (2, "absent")]
+
+
+@pytest.mark.parametrize("is_checked_page", [False, True])
+def test_a_token_with_the_digest_of_another_one_is_missed(
+    nights: Nights, is_checked_page: bool
+) -> None:
+    """A collision, or a row that was copied by SQL."""
+    nights.night(TEN)
+    nights.query(
+        "update kaltura.upload_token set digest = "
+        "(select digest from kaltura.upload_token where token_id = 't3') where token_id = 't4'"
+    )
+    next_runs(nights, {0: is_checked_page})
     nights.night([*TEN[:4], *TEN[5:]])
     assert nights.versions("t4") == [(1, "first_seen"), (2, "absent")]
 
@@ -425,14 +468,7 @@ def test_on_the_list_of_open_tokens_only_known_open_ones_can_be_missing(nights: 
 def test_digests_are_made_of_pseudonyms(nights: Nights) -> None:
     nights.night(TEN)
     secret = [str(each) for pair in digests(nights).values() for each in pair]
-    erase(
-        nights.database,
-        partner_id=PARTNER,
-        key=KEY,
-        subjects=[Subject("user", "anna")],
-        lease_seconds=60,
-        apply=True,
-    )
+    erase_user(nights, "anna")
     assert {*digests(nights).values()} == {(None, None)}
     suppression = load_suppression(nights.database, PARTNER, KEY)
 
