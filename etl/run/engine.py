@@ -302,7 +302,7 @@ class _Engine:
         while True:
             self._stop.check()
             missing = missing_tokens(
-                self._database, self._run, after=after, limit=LOOKUP_IDS_AT_MOST * 20
+                self._database, self._run, after=after, limit=LOOKUP_IDS_AT_MOST * 100
             )
             if not missing:
                 return

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -20,7 +20,7 @@ from etl.warehouse.engine import transaction
 from etl.warehouse.ledger.lease import fence, open_run
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import JSON_ROWS_MAX
-from etl.warehouse.load.fingerprint import FINGERPRINT
+from etl.warehouse.load.fingerprint import CHECKED_ONE_IN, FINGERPRINT
 from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import publish
 from etl.warehouse.load.resolve import AuditCounts, audit_counts
@@ -219,3 +219,24 @@ class MakeNights(Protocol):
     """Makes nights on a test's database, or on another URL of it."""
 
     def __call__(self, url: str | None = None, *, small: bool = False) -> Nights: ...
+
+
+def publish_runs(query: Callable[..., object], partner_id: int, remainder: int) -> None:
+    """Publish empty runs until their number leaves ``remainder``, divided by ``CHECKED_ONE_IN``.
+
+    That tells which pages the next run checks by columns.
+    """
+    query(
+        "insert into kaltura.sync_run (partner_id, walk_id, mode, status, started_at, "
+        "heartbeat_at, finished_at, published_at, oldest_page_at, program_version, listed_before) "
+        "select partner_id, walk_id, 'backfill', 'succeeded', at, at, at, at, at, 'empty', "
+        "(select count(*) from kaltura.upload_token as token "
+        "where token.partner_id = known.partner_id and is_listed) "
+        "from (select partner_id, max(run_id) as walk_id, max(published_at) as last_at, "
+        "count(*) as runs from kaltura.sync_run where partner_id = %s "
+        "and published_at is not null group by partner_id) as known, "
+        "generate_series(1, mod(%s - mod(runs, %s) + %s, %s)) as number, "
+        "lateral (select last_at + number * interval '1 microsecond') as moment (at)",
+        *(partner_id, remainder, CHECKED_ONE_IN, CHECKED_ONE_IN, CHECKED_ONE_IN),
+    )
+    query("update kaltura.sync_run set walk_id = run_id where program_version = 'empty'")

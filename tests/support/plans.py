@@ -40,7 +40,7 @@ def measured(database: Database) -> Iterator[Counter[str]]:
         if (
             executemany
             or "upload_token" not in text
-            or not text[:6].lower().startswith(("select", "with", "insert", "delete"))
+            or not text[:6].lower().startswith(("select", "with", "insert", "delete", "update"))
         ):
             return
         with cursor.connection.cursor() as own:

@@ -289,7 +289,7 @@ def abandon_dead_runs(
 
 
 def load_baseline(connection: sa.Connection, database: Database, partner_id: int) -> Baseline:
-    """What is known of the partner; counted from the index of listed tokens."""
+    """What is known of the partner; counted from the indexes of listed tokens and of runs."""
     token, sync_run = database.tables.upload_token, database.tables.sync_run
     of_partner = token.c.partner_id == partner_id
     listed = connection.scalar(sa.select(sa.func.count()).where(of_partner, token.c.is_listed))
@@ -299,6 +299,12 @@ def load_baseline(connection: sa.Connection, database: Database, partner_id: int
         last_published_run_id=connection.scalar(
             last_published(database, partner_id).with_only_columns(sync_run.c.run_id)
         ),
+        published_runs=connection.scalar(
+            sa.select(sa.func.count()).where(
+                sync_run.c.partner_id == partner_id, sync_run.c.published_at.is_not(None)
+            )
+        )
+        or 0,
     )
 
 

@@ -132,6 +132,8 @@ class Baseline:
     knows_tokens: bool = False
     """Whether any token of the account is known; if not, pages need no comparison."""
     last_published_run_id: int | None = None
+    published_runs: int = 0
+    """How many runs of the account have published."""
 
 
 @dataclass(slots=True, kw_only=True)

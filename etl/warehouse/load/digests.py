@@ -12,7 +12,7 @@ from etl.coverage import Coverage, Span
 from etl.tokens.columns import PageTokens
 from etl.tokens.digest import NO_USER
 from etl.tokens.token import TOKEN_COLUMNS, Token, time_of_second
-from etl.warehouse.engine import require_row_count, transaction
+from etl.warehouse.engine import SETTINGS, require_row_count, transaction
 from etl.warehouse.load.fingerprint import digested, known_digests
 from etl.warehouse.schema.database import Database
 
@@ -20,6 +20,12 @@ TOKENS_AT_ONCE: Final = 5_000
 TOKENS_PER_INTERVAL: Final = 500
 INTERVAL_TRIES: Final = 3
 STATEMENT_SECONDS: Final = 3_600
+BY_PRIMARY_KEY: Final = {
+    **SETTINGS,
+    **dict.fromkeys(("enable_sort", "enable_bitmapscan", "enable_hashjoin"), "off"),
+    "enable_mergejoin": "off",
+}
+"""Each step reads on from where the one before ended, whatever the statistics say."""
 
 
 def fill_digests(
@@ -36,7 +42,9 @@ def fill_digests(
     after, filled = "", 0
     while True:
         check()
-        with transaction(database.engine, statement_seconds=STATEMENT_SECONDS) as connection:
+        with transaction(
+            database.engine, statement_seconds=STATEMENT_SECONDS, **BY_PRIMARY_KEY
+        ) as connection:
             rows = connection.execute(
                 _stored(token, partner_id, after)
                 .where(~digested(token))

@@ -13,9 +13,9 @@ equal does not stay unnoticed.
 from __future__ import annotations
 
 import struct
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
-from zlib import crc32
 
 import sqlalchemy as sa
 
@@ -34,7 +34,7 @@ FULL: Final = "full"
 COLUMNS: Final = "columns"
 """How a page was compared, besides ``FINGERPRINT``: see ``sync_page.compared_by``."""
 CHECKED_ONE_IN: Final = 64
-"""One page in so many is compared by its columns besides; which ones, changes with the run."""
+"""One page in so many is compared by its columns besides, others in the next run."""
 _DIGEST_BYTES: Final = 8
 
 
@@ -63,6 +63,8 @@ class Unlike(NamedTuple):
     """Rows with these ids."""
     unaccounted: list[int]
     """Digests of known tokens inside the spans that no row has."""
+    colliding: set[str]
+    """Of ``token_ids``, those that share their digest with another one."""
 
 
 def goes_by_columns(run: OpenRun, page: Page) -> bool:
@@ -73,27 +75,33 @@ def goes_by_columns(run: OpenRun, page: Page) -> bool:
     ids = page.tokens.token_ids
     if page.rejected or len(set(ids)) < len(ids):
         return True
-    return page.seq is not None and is_checked(run.run_id, page.seq)
+    return page.seq is not None and is_checked(run, page.seq)
 
 
-def is_checked(run_id: int, seq: int) -> bool:
-    """Whether a run checks its page ``seq`` by columns besides: one page in ``CHECKED_ONE_IN``."""
-    # Mixed, because the numbers of an account's runs may be regular: other accounts have the rest.
-    return crc32(b"%d %d" % (run_id, seq)) % CHECKED_ONE_IN == 0
+def is_checked(run: OpenRun, seq: int) -> bool:
+    """Whether the run checks its page ``seq`` by columns besides.
+
+    One page in ``CHECKED_ONE_IN``, and each page in one of so many runs that publish.
+    """
+    # Not by the number of the run, which may grow regularly: other accounts have the rest.
+    return (seq + run.baseline.published_runs) % CHECKED_ONE_IN == 0
 
 
 def unlike(pages: Iterable[Page], by_columns: Iterable[bool], known: KnownDigests) -> Unlike:
     """The rows of the batch that are not known as they are, and the digests that no row has.
 
-    ``by_columns`` tells of each page whether all its rows are to be compared by columns.
+    ``by_columns`` tells of each page whether all its rows are to be compared by columns.  Rows of
+    two tokens with the same digest are compared so too: by it, one could pass for the other.
     """
     unlike_ids: set[str] = set()
     pairs = known.every.items()
     shown: set[int] = set()
+    owners: set[tuple[int, str]] = set()
     for page, columns in zip(pages, by_columns, strict=True):
         ids, digests = page.tokens.token_ids, page.tokens.digests()
         users = page.tokens.user_digests()
         shown.update(digests)
+        owners.update(zip(digests, ids, strict=True))
         if columns:
             unlike_ids.update(ids)
         elif not pairs >= set(zip(digests, users, strict=True)):
@@ -102,7 +110,11 @@ def unlike(pages: Iterable[Page], by_columns: Iterable[bool], known: KnownDigest
                 for token_id, digest, user in zip(ids, digests, users, strict=True)
                 if not known.hold(digest, user)
             )
-    return Unlike(unlike_ids, list(known.inside - shown))
+    colliding: set[str] = set()
+    if len(owners) > len(shown):
+        times = Counter(digest for digest, _ in owners)
+        colliding = {token_id for digest, token_id in owners if times[digest] > 1}
+    return Unlike(unlike_ids | colliding, list(known.inside - shown), colliding)
 
 
 def known_digests(

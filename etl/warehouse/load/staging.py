@@ -46,6 +46,7 @@ from etl.warehouse.load.fingerprint import (
     unlike,
 )
 from etl.warehouse.load.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
+from etl.warehouse.load.planning import known_row
 from etl.warehouse.schema.database import Database
 
 _PLAIN_COLUMNS: Final = tuple(name for name in TOKEN_COLUMNS if name != "extra")
@@ -155,6 +156,7 @@ def _compare(
     known: KnownDigests | None = None
     ids: set[str] | None = None
     unaccounted: list[int] | None = None
+    beside_digests = staged
     if compare == FINGERPRINT:
         known = known_digests(
             connection, database, run.partner_id, seconds=seconds, spans=spans, open_only=open_only
@@ -166,7 +168,8 @@ def _compare(
             run.walk.undigested = True
             by_columns = [True] * len(pages)
         else:
-            ids, unaccounted = unlike(pages, by_columns, known)
+            ids, unaccounted, colliding = unlike(pages, by_columns, known)
+            beside_digests = staged | colliding
             ids |= staged
     seen, rejected = newest_of_each(pages, only=ids)
     ways = {
@@ -197,8 +200,9 @@ def _compare(
     differing = [seen[ordinal] for ordinal in found.differing]
     older = [seen[ordinal] for ordinal in found.older]
     if known is not None:
-        # A token that was staged before is staged again, whatever this row shows.
-        fresh = [each for each in (*differing, *older) if each.token.token_id not in staged]
+        # A token that was staged before is staged again, whatever this row shows; and of two that
+        # share their digest, it does not say anything.
+        fresh = [each for each in (*differing, *older) if each.token.token_id not in beside_digests]
         require_unlike(known, fresh)
     return _Found(differing, [*rejected, *map(duplicate, older)], found.missing, ways)
 
@@ -214,7 +218,7 @@ def stage_lookup(database: Database, run: OpenRun, page: Page, *, absence_grace:
     answered = {each.token.token_id for each in seen} | {each.token_id for each in rejected}
     silent = [token_id for token_id in page.asked or () if token_id not in answered]
     received_at = page.facts.received_at
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         rows = [present_row(run, each, from_lookup=True) for each in seen]
         rows += [
             absence_row(run, token_id, created_at, "absent", received_at, from_lookup=True)
@@ -343,13 +347,13 @@ def _listed_among(
     """Those of ``token_ids`` that are known and listed, with their createdAt."""
     if not token_ids:
         return []
-    token = database.tables.upload_token
+    asked = sa.func.unnest(sa.cast(list(token_ids), sa.ARRAY(sa.Text(collation="C"))))
+    wanted = sa.select(asked.column_valued("token_id")).subquery("asked")
+    known = known_row(database, run, wanted.c.token_id)
     found = connection.execute(
-        sa.select(token.c.token_id, token.c.created_at).where(
-            token.c.partner_id == run.partner_id,
-            token.c.is_listed,
-            token.c.token_id.in_(token_ids),
-        )
+        sa.select(known.c.token_id, known.c.created_at)
+        .select_from(wanted.join(known, sa.true()))
+        .where(known.c.is_listed)
     )
     return [(token_id, created_at) for token_id, created_at in found]
 

@@ -7,7 +7,8 @@ at work, by the rows that are sent to the server.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +21,7 @@ from etl.coverage import EVERYTHING, Coverage
 from etl.errors import DataRefused, ServiceUnavailable
 from etl.run.fetch import suppress
 from etl.tokens.columns import PageTokens
-from etl.tokens.digest import user_digest
+from etl.tokens.digest import token_digests, user_digest
 from etl.tokens.page import Page
 from etl.tokens.token import COMPARED, Rejected, Token
 from etl.warehouse.ledger.lease import fail_run
@@ -32,7 +33,15 @@ from etl.warehouse.load.staging import stage_batch
 from etl.warehouse.privacy.erase import erase, load_suppression
 from etl.warehouse.privacy.subject import Subject
 from tests.support.model import Row
-from tests.support.nights import PARTNER, START, MakeNights, Nights, make_token, page_of
+from tests.support.nights import (
+    PARTNER,
+    START,
+    MakeNights,
+    Nights,
+    make_token,
+    page_of,
+    publish_runs,
+)
 
 KEY = "an-erasure-key-of-some-length-40-chars.."
 TEN = [make_token(f"t{number}", START + 10 * number) for number in range(10)]
@@ -505,26 +514,53 @@ def test_only_the_latest_version_has_digests(nights: Nights) -> None:
 
 
 def next_runs(nights: Nights, *checked: dict[int, bool]) -> None:
-    """Give the next runs numbers with which each checks these pages, and those not."""
-    run_id = next(
+    """Let each of the next runs check these pages, and those not."""
+    fitting = [
         first
-        for first in range(1_000, 1_000_000)
+        for first in range(CHECKED_ONE_IN)
         if all(
-            is_checked(first + number, seq) == wanted
+            wanted == ((seq + first + number) % CHECKED_ONE_IN == 0)
             for number, pages in enumerate(checked)
             for seq, wanted in pages.items()
         )
-    )
-    nights.query(f"alter sequence kaltura.sync_run_run_id_seq restart with {run_id}")
+    ]
+    publish_runs(nights.query, PARTNER, fitting[0])
 
 
-@pytest.mark.parametrize("stride", [1, 2, 24, 64])
-def test_every_page_is_checked_however_regular_the_numbers_of_the_runs_are(stride: int) -> None:
-    """About one in 64 of its runs checks a page, whichever page it is."""
-    runs = range(500, 500 + 4_000 * stride, stride)
-    for seq in (0, 1, 63, 64, 1_000):
-        checked = sum(is_checked(run_id, seq) for run_id in runs)
-        assert 0.5 < checked * CHECKED_ONE_IN / len(runs) < 2
+def test_every_page_is_checked_in_one_of_64_runs(nights: Nights) -> None:
+    """However regular the numbers of the account's runs are, and with failed runs between them."""
+    nights.night(TEN)
+    checked: Counter[int] = Counter()
+    for _ in range(CHECKED_ONE_IN):
+        nights.query("select nextval('kaltura.sync_run_run_id_seq') from generate_series(1, 63)")
+        fail_run(nights.database, nights.open(), ServiceUnavailable("gone"))
+        run = nights.open()
+        pages = [seq for seq in range(200) if is_checked(run, seq)]
+        assert len(pages) in (3, 4)
+        checked.update(pages)
+        nights.publish(run)
+    assert checked == Counter(range(200))
+
+
+@pytest.mark.parametrize("compare", [FINGERPRINT, FULL])
+def test_a_new_token_with_the_digest_of_a_known_one_is_seen(
+    nights: Nights, compare: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collision: by the digests alone, the new one passes for the known one."""
+    (known,) = PageTokens.of([TEN[3]]).digests()
+
+    def colliding(rows: Iterable[Sequence[object]]) -> tuple[int, ...]:
+        rows = list(rows)
+        digests = token_digests(rows)
+        return tuple(
+            known if row[0] == "new" else digest for row, digest in zip(rows, digests, strict=True)
+        )
+
+    nights.compare = compare
+    nights.night(TEN)
+    monkeypatch.setattr("etl.tokens.columns.token_digests", colliding)
+    nights.night([*TEN, make_token("new", START + 35)])
+    assert nights.counts.inserted == 1
 
 
 def test_a_checked_page_is_compared_by_columns(nights: Nights) -> None:

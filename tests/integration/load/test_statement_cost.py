@@ -13,7 +13,8 @@ from datetime import timedelta
 import pytest
 
 from etl.tokens.token import Token
-from tests.support.nights import PARTNER, START, MakeNights, Nights, make_token
+from etl.warehouse.load import digests
+from tests.support.nights import PARTNER, START, MakeNights, Nights, make_token, page_of
 from tests.support.plans import measured
 
 SMALL, LARGE = 400, 1_600
@@ -152,3 +153,47 @@ def test_old_runs_cost_each_absent_token_nothing(make_nights: MakeNights, mode: 
         works.append(work)
 
     assert_linear(works[0], works[1], factor=1.0)
+
+
+def test_a_lookup_costs_what_it_asks_for(make_nights: MakeNights) -> None:
+    """Of an account that the statistics do not know, beside others that they know."""
+    works = []
+    for size in (SMALL, 10 * SMALL):
+        nights = empty(make_nights)
+        nights.night(account(LARGE))
+        add_accounts(nights)
+        for table in ("upload_token", "sync_page", "sync_run"):
+            nights.query(
+                f"delete from kaltura.{table} "  # noqa: S608
+                f"where {'run_id' if table == 'sync_page' else 'partner_id'} <= {PARTNER}"
+            )
+        freeze_statistics(nights)
+        tokens = account(size)
+        nights.night(tokens)
+        run = nights.open()
+        nights.stage(run, page_of(tokens[50:], from_start=True, to_end=True))
+        with measured(nights.database) as work:
+            assert len(nights.confirm(run, tokens[25:])) == 50
+        works.append(work)
+
+    assert_linear(works[0], works[1], factor=1.0)
+
+
+def test_filling_in_digests_is_linear(
+    make_nights: MakeNights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In steps, with the statistics of a table that has them all."""
+    monkeypatch.setattr(digests, "TOKENS_AT_ONCE", 100)
+    works = []
+    for size in (SMALL, LARGE):
+        nights = empty(make_nights)
+        nights.night(account(size))
+        freeze_statistics(nights)
+        nights.query("update kaltura.upload_token set digest = null")
+        run = nights.open()
+        with measured(nights.database) as work:
+            filled = digests.fill_digests(nights.database, PARTNER, run.run_id, check=lambda: None)
+        assert filled == size
+        works.append(work)
+
+    assert_linear(works[0], works[1], factor=LARGE / SMALL)
