@@ -321,3 +321,39 @@ def test_a_downgrade_puts_the_view_back_that_it_found(database_url: str) -> None
     assert rows(database_url, said) == [(None,)]
     assert migrate(database_url) == ("0003", HEAD_REVISION)
     assert rows(database_url, said) == [(None,)]
+
+
+def test_what_was_pruned_before_it_was_counted_counts_as_pruned(empty_database_url: str) -> None:
+    url = empty_database_url
+    assert alembic(url, "upgrade", "0005").returncode == 0
+    run(
+        url,
+        # 1 has its pages, 2 has none, 3 has pages and its rejected rows were pruned, 4 is running.
+        "insert into kaltura.sync_run (run_id, partner_id, walk_id, mode, status, started_at, "
+        "published_at, pages, rejected) select run_id, 101, run_id, 'full', "
+        "case run_id when 4 then 'running' else 'succeeded' end, '2026-01-01Z', now(), 1, 2 "
+        "from generate_series(1, 4) as run_id",
+        "insert into kaltura.sync_page (run_id, seq, page_index, page_size, filter, requested_at, "
+        "received_at, rows, body_sha256) select run_id, 0, 1, 500, '{}', now(), now(), 2, "
+        "sha256('') from unnest('{1,3}'::int[]) as run_id",
+        "insert into kaltura.rejected_row (run_id, token_id, reason, payload) "
+        "select 1, token_id, 'bad_time', cast(token_id as bytea) "
+        "from unnest('{a,b}'::text[]) as token_id",
+        "insert into kaltura.pruning (partner_id, kind, horizon, deleted, program_version) "
+        "values (101, 'rejected', '2026-02-01Z', 2, '0.1')",
+        "insert into kaltura.unobserved_token values (101, 'a', 1, 'rejected')",
+    )
+    assert migrate(url) == ("0005", HEAD_REVISION)
+    counts = (
+        "select pages_pruned, rejected_pruned, unobserved from kaltura.sync_run order by run_id"
+    )
+    expected = [(0, 0, 1), (1, 2, 0), (0, 2, 0), (0, 0, 0)]
+    assert rows(url, counts) == expected
+    # The loader deletes from a table without a key; a publication of all tables forbids that.
+    identity = (
+        "select relreplident::text from pg_class where oid = 'kaltura.rejected_row'::regclass"
+    )
+    assert rows(url, identity) == [("f",)]
+    assert alembic(url, "-x", "force=yes", "downgrade", "0005").returncode == 0
+    assert migrate(url) == ("0005", HEAD_REVISION)
+    assert rows(url, counts) == expected
