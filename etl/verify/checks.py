@@ -8,6 +8,7 @@ when all is well.  The certificates are derived a second time, in Python, from t
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ from etl.process.stop import Stop
 from etl.verify.certificates import certificate_breaches
 from etl.warehouse.load.digests import known_accounts, wrong_digests, wrong_fingerprints
 from etl.warehouse.read.checks import check_files, run_check
-from etl.warehouse.read.published import last_published_runs
+from etl.warehouse.read.published import anything_published, last_published_runs
 from etl.warehouse.schema.database import Database, open_database, require_current_schema
+
+log = logging.getLogger(__name__)
 
 ROWS_SHOWN: Final = 20
 CERTIFICATES: Final = "certificates"
@@ -57,6 +60,10 @@ def verify(
     check = (stop or Stop()).check
     with open_database(url, schema) as database:
         require_current_schema(database)
+        if not anything_published(database, partner_id):
+            log.warning(
+                "no run has published: there was nothing to check", extra={"partner_id": partner_id}
+            )
         for path in check_files():
             check()
             text = path.read_text(encoding="utf-8")

@@ -35,14 +35,15 @@ asked as (
 )
 
 select
-    partner_id,
-    token_id,
-    version,
-    run_id,
-    created_at
+    absence.partner_id,
+    absence.token_id,
+    absence.version,
+    absence.run_id,
+    absence.created_at
 from absence
+left join sync_run as run on run.run_id = absence.run_id
 where
-    exists (select 1 from sync_page as page where page.run_id = absence.run_id) -- otherwise pruned
+    coalesce(run.pages_pruned, 0) = 0
     and not exists (
         select 1 from asked
         where

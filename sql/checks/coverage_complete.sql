@@ -41,5 +41,5 @@ where
             cast(floor(extract(epoch from range_to)) as bigint),
             '[]'
         ) and (range_from is not null or range_to is not null) -- otherwise by ids
-        else false
+        else true -- a replay that does not tell what it replayed
     end

@@ -5,7 +5,7 @@ select
     run.oldest_page_at,
     page.oldest_page_at as oldest_page_kept_at
 from sync_run as run
-inner join (
+left join (
     select
         run_id,
         min(requested_at) as oldest_page_at
@@ -15,4 +15,5 @@ inner join (
 where
     run.status = 'succeeded'
     and run.oldest_page_at is not null
-    and run.oldest_page_at <> page.oldest_page_at
+    and run.pages_pruned = 0
+    and run.oldest_page_at is distinct from page.oldest_page_at

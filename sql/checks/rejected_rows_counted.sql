@@ -1,9 +1,10 @@
--- A published run kept the rows that it rejected (until they or its pages are pruned).
+-- The rows that a published run rejected are kept, or were counted when they were pruned.
 select
     run.partner_id,
     run.run_id,
     run.rejected,
-    coalesce(kept.rejected, 0) as rejected_kept
+    coalesce(kept.rejected, 0) as rejected_kept,
+    run.rejected_pruned
 from sync_run as run
 left join (
     -- A page that was read twice shows the row twice, possibly with other volatile values.
@@ -22,12 +23,4 @@ left join (
 ) as kept on kept.run_id = run.run_id
 where
     run.status = 'succeeded'
-    and exists (select 1 from sync_page as page where page.run_id = run.run_id)
-    and run.rejected <> coalesce(kept.rejected, 0)
-    and not exists (
-        select 1 from pruning as pruned
-        where
-            pruned.partner_id = run.partner_id
-            and pruned.kind = 'rejected'
-            and pruned.horizon > run.started_at
-    )
+    and run.rejected <> coalesce(kept.rejected, 0) + run.rejected_pruned

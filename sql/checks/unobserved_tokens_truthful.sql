@@ -8,6 +8,7 @@ with noted as (
         run.partner_id as run_partner_id,
         run.status as run_status,
         run.published_at,
+        run.rejected_pruned,
         run.coverage,
         run.open_coverage
     from unobserved_token as noted
@@ -54,7 +55,7 @@ judged as (
             )
                 then 'pending where the run read nothing'
             when noted.reason = 'rejected'
-                and exists (select 1 from sync_page as page where page.run_id = noted.run_id)
+                and noted.rejected_pruned = 0
                 and not exists (
                     select 1 from rejected_row as rejected
                     where

@@ -159,6 +159,7 @@ def build_healthy(connection: psycopg.Connection[Any]) -> None:
         absent=1,
         listed_before=4,
         unreadable=1,
+        unobserved=1,
         coverage=f"{{(,{CREATED + 700}),[{CREATED + 701},)}}",
         holes=f'[{{"span": "[{CREATED + 700},{CREATED + 701})", "reason": "unreadable"}}]',
     )
@@ -179,6 +180,7 @@ def build_healthy(connection: psycopg.Connection[Any]) -> None:
         tokens_read=1,
         unchanged=1,
         absent=1,
+        unobserved=1,
         listed_before=3,
         coverage=f"{{[{CREATED + 900},)}}",
         open_coverage=EVERYTHING,
@@ -197,6 +199,7 @@ def build_healthy(connection: psycopg.Connection[Any]) -> None:
         night(4),
         mode="backfill",
         pages=1,
+        pages_pruned=1,
         rows_read=1,
         tokens_read=1,
         relisted=1,
@@ -268,9 +271,13 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "staging_empty": "update upload_token_staging set walk_id = 7",
     "superseded_by_published_runs": "update upload_token_superseded set superseded_by_run_id = 2 "
     "where token_id = 'a'",
+    "statuses_in_place": "delete from upload_token_status where code = 6",
+    "unobserved_tokens_counted": "delete from unobserved_token where run_id = 5",
     "unobserved_tokens_truthful": "update unobserved_token set token_id = 'x'",
     "validity_contiguous": "update upload_token_superseded set valid_to = valid_to "
     "- interval '1 s' where token_id = 'a'",
+    "versions_accounted_for": "insert into pruning (partner_id, kind, horizon, deleted, "
+    "program_version) values (101, 'versions', '2026-01-01Z', 1, '')",
     "versions_contiguous": "delete from upload_token_superseded where token_id = 'b' "
     "and version = 2",
     "versions_differ": "update upload_token set status = 0 where token_id = 'a'",
@@ -285,12 +292,12 @@ CORRUPTIONS: Final[dict[str, str]] = {
 
 ALSO_FOUND: Final[dict[str, set[str]]] = {
     "absence_changes_nothing_else": {"changed_columns_truthful", DIGESTS},
-    "brake_held": {"ledger_counts_versions", "population_balance"},
+    "brake_held": {"ledger_counts_versions", "population_balance", "versions_accounted_for"},
     "certificate_adds_up": {CERTIFICATES},
     "change_kinds_truthful": {"changed_columns_truthful", "versions_differ"},
     "coverage_complete": {CERTIFICATES},
     "known_values_kept": {"changed_columns_truthful", DIGESTS},
-    "ledger_counts_versions": {"ledger_counts_tokens"},
+    "ledger_counts_versions": {"ledger_counts_tokens", "versions_accounted_for"},
     "one_running_run": {"ledger_states_truthful"},
     "open_certificate_adds_up": {CERTIFICATES},
     "pages_counted": {"absences_observed"},
@@ -303,9 +310,13 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
     },
     "superseded_by_published_runs": {"validity_contiguous"},
     "validity_contiguous": {"superseded_by_published_runs"},
-    "versions_contiguous": {"ledger_counts_versions"},
+    "versions_contiguous": {"ledger_counts_versions", "versions_accounted_for"},
     "versions_differ": {"changed_columns_truthful", DIGESTS},
-    "versions_of_own_partner": {"population_balance", "published_in_order"},
+    "versions_of_own_partner": {
+        "population_balance",
+        "published_in_order",
+        "versions_accounted_for",
+    },
     "versions_of_published_runs": {"ledger_counts_versions", "validity_contiguous"},
     "versions_stamped_by_run": {"validity_contiguous"},
 }

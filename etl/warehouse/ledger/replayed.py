@@ -26,7 +26,8 @@ REPLAY: Final = "replay"
 REPLAYED_MODE: Final = "replayed_mode"
 _WALKED_BEFORE_PUBLISHING: Final = (
     *("pages", "rows_read", "tokens_read", "inserted", "changed", "unchanged", "rejected"),
-    *("absent", "relisted", "unreadable", "listed_before", "staged"),
+    *("absent", "relisted", "unreadable", "unobserved", "listed_before", "staged"),
+    *("pages_pruned", "rejected_pruned"),
 )
 """Counters that start at 0 and are counted again by the replay."""
 

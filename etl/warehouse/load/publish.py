@@ -99,6 +99,7 @@ def publish(
                 absent=counts.absent,
                 relisted=counts.relisted,
                 unreadable=unreadable,
+                unobserved=counts.pending + counts.rejected_known,
                 listed_before=counts.listed_before,
                 total_count_first=run.walk.counts.total_count_first,
                 total_count_last=run.walk.counts.total_count_last,

@@ -1,9 +1,9 @@
 """Pruning: rows older than the retention are deleted, in small transactions, and recorded.
 
-``kaltura-etl prune`` records in the table ``pruning`` what it has deleted, in the transaction that
-deletes: so a check that misses a rejected row or a version can tell whether it should be there.
-The nightly run prunes pages and rejected rows of the same old runs together and needs no record: a
-run without pages has no certificate that a check could test, and no check needs its rejected rows.
+The record is made in the transaction that deletes: a check that misses a row can tell whether it
+was pruned.  How many pages and rejected rows of a run were deleted is in its row of ``sync_run``
+(``pages_pruned``, ``rejected_pruned``); ``kaltura-etl prune`` records in the table ``pruning`` as
+well, which is the only record of deleted versions.
 """
 
 from __future__ import annotations
@@ -66,7 +66,11 @@ def prune(
             require_rights(
                 connection,
                 database,
-                [*[PRUNER_PRIVILEGES[kind] for kind in days], ("pruning", "INSERT")],
+                [
+                    *[PRUNER_PRIVILEGES[kind] for kind in days],
+                    *[("sync_run", "UPDATE") for kind in days if kind != "versions"],
+                    ("pruning", "INSERT"),
+                ],
                 to="prune",
                 advice="Prune as the role that owns the tables (the one that runs kaltura-etl "
                 "migrate); the nightly run itself deletes old pages and rejected rows.",
@@ -131,15 +135,28 @@ def _lock_prunes(connection: sa.Connection, database: Database) -> None:
 def _delete_of_run(
     connection: sa.Connection, database: Database, table: sa.Table, run_id: int
 ) -> int:
-    """Delete all rows of a run from a table; returns how many.
+    """Delete the pages or the rejected rows of a run and count them in its row; returns how many.
 
+    What a check will miss is what was really there: rows lost before stay lost.
     Raises DataRefused if some remain.
     """
     _lock_prunes(connection, database)
-    of_run = table.c.run_id == run_id
+    sync_run, of_run = database.tables.sync_run, table.c.run_id == run_id
     meant = connection.scalar(sa.select(sa.func.count()).select_from(table).where(of_run)) or 0
+    if not meant:
+        return 0
+    pruned, counted = sync_run.c.pages_pruned, meant
+    if table is database.tables.rejected_row:
+        # As ``sync_run.rejected`` counts them: a page that was read twice shows the row twice.
+        rows = sa.select(table.c.token_id, table.c.reason, table.c.created_second).where(of_run)
+        distinct = sa.select(sa.func.count()).select_from(rows.distinct().subquery())
+        pruned, counted = sync_run.c.rejected_pruned, connection.scalar(distinct) or 0
     done = connection.execute(sa.delete(table).where(of_run))
     require_row_count(table.name, changed=done.rowcount, meant=meant)
+    recorded = connection.execute(
+        sa.update(sync_run).where(sync_run.c.run_id == run_id).values({pruned: pruned + counted})
+    )
+    require_row_count(sync_run.name, changed=recorded.rowcount, meant=1)
     return meant
 
 

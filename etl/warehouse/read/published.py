@@ -42,10 +42,20 @@ class PublishedRun:
     pages: list[PublishedPage]
 
 
+def anything_published(database: Database, partner_id: int | None) -> bool:
+    """Whether a run has published, of one account or of any."""
+    run = database.tables.sync_run
+    published = sa.select(run.c.run_id).where(run.c.status == "succeeded")
+    if partner_id is not None:
+        published = published.where(run.c.partner_id == partner_id)
+    with read_only(database, STATEMENT_SECONDS) as connection:
+        return bool(connection.scalar(sa.select(sa.exists(published))))
+
+
 def last_published_runs(
     database: Database, partner_id: int | None, limit: int
 ) -> Iterator[PublishedRun]:
-    """The last published runs whose pages are not pruned, newest first; all of one snapshot.
+    """The last published runs whose pages were not pruned, newest first; all of one snapshot.
 
     The pages of one run at a time are in memory.
     """
@@ -59,7 +69,7 @@ def last_published_runs(
             sa.cast(run.c.coverage, sa.Text).label("coverage"),
             sa.cast(run.c.open_coverage, sa.Text).label("open_coverage"),
         )
-        .where(run.c.status == "succeeded", sa.exists().where(page.c.run_id == run.c.run_id))
+        .where(run.c.status == "succeeded", run.c.pages_pruned == 0)
         .order_by(run.c.run_id.desc())
         .limit(limit)
     )

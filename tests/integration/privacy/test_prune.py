@@ -14,7 +14,7 @@ from etl.errors import CredentialsRefused, ServiceUnavailable
 from etl.simulator import Account, SimulatorServer, generate_account
 from etl.verify.checks import verify
 from etl.warehouse.privacy import prune as pruning
-from etl.warehouse.privacy.prune import Pruned, prune
+from etl.warehouse.privacy.prune import Pruned, prune, prune_old_pages
 from etl.warehouse.read.checks import check_files
 from etl.warehouse.schema.database import open_database
 from tests.support.job import Job, listed
@@ -124,6 +124,36 @@ def test_rejected_rows_that_were_not_pruned_are_missed(job: Job) -> None:
     pruned(job, rejected=15)
     job.query("delete from kaltura.rejected_row where run_id = %s", job.last_run()["run_id"])
     assert failing(job).keys() == {"rejected_rows_counted"}
+
+
+@pytest.mark.parametrize("nightly", [True, False], ids=["nightly", "prune"])
+def test_pruned_pages_excuse_no_lost_ones(job: Job, nightly: bool) -> None:
+    """What was there when it was pruned is counted; what was lost before stays lost."""
+    oldest, latest = job.runs()[0], job.last_run()
+    assert oldest["rejected"] == latest["rejected"] == 1
+    job.query("delete from kaltura.sync_page where run_id = %s and seq = 0", oldest["run_id"])
+    assert "pages_counted" in failing(job)
+    if nightly:
+        with open_database(job.database_url, "kaltura") as database:
+            assert prune_old_pages(database, 25) > 0
+    else:
+        pruned(job, pages=25, rejected=25)
+    counted = {run["run_id"]: run for run in job.runs()}
+    assert counted[oldest["run_id"]]["pages_pruned"] == oldest["pages"] - 1
+    assert counted[oldest["run_id"]]["rejected_pruned"] == 1
+    assert counted[latest["run_id"]]["pages_pruned"] == 0
+    assert {name: len(rows) for name, rows in failing(job).items()} == {"pages_counted": 1}
+    # And all pages of a run that was not pruned.
+    job.query("delete from kaltura.sync_page where run_id = %s", latest["run_id"])
+    job.query("delete from kaltura.rejected_row where run_id = %s", latest["run_id"])
+    assert failing(job).keys() >= {
+        "pages_counted",
+        "certificate_adds_up",
+        "certificates",
+        "oldest_page_truthful",
+        "absences_observed",
+        "rejected_rows_counted",
+    }
 
 
 def test_old_versions(server: SimulatorServer, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
