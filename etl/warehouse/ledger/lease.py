@@ -21,6 +21,7 @@ import sqlalchemy as sa
 
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
 from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
+from etl.process.identity import has_certainly_ended, process_identity
 from etl.resources import program_version
 from etl.warehouse.engine import (
     LOCK_NOT_AVAILABLE,
@@ -55,10 +56,10 @@ def open_run(
 ) -> OpenRun:
     """Take the partner's lease, and resume the walk of a run that ended without publishing.
 
-    A run whose heartbeat is older than ``lease_seconds`` (by the database's clock) is marked
-    abandoned.  ``resume_walk`` says what is resumed; ``resume_window`` None: nothing,
-    ``page_age_max`` None: pages of any age.  Raises LeaseHeld, naming the holder.  The schema must
-    be current.
+    A run whose heartbeat is older than ``lease_seconds`` (by the database's clock), or whose
+    process was one of this machine and is dead, is marked abandoned.  ``resume_walk`` says what is
+    resumed; ``resume_window`` None: nothing, ``page_age_max`` None: pages of any age.  Raises
+    LeaseHeld, naming the holder.  The schema must be current.
     """
     sync_run = database.tables.sync_run
     try:
@@ -74,6 +75,7 @@ def open_run(
                     status="running",
                     host=socket.gethostname(),
                     pid=os.getpid(),
+                    process=process_identity(),
                     program_version=program_version(),
                     overrides={DRY_RUN: True} if dry_run else {},
                 )
@@ -269,23 +271,31 @@ def _seconds_of(range_from: datetime | None, range_to: datetime | None) -> Span:
 def abandon_dead_runs(
     connection: sa.Connection, sync_run: sa.Table, partner_id: int, lease_seconds: float
 ) -> None:
-    abandoned = connection.scalars(
+    """End runs that will not end themselves: an old heartbeat, or a process that is no more."""
+    running = sa.and_(sync_run.c.partner_id == partner_id, sync_run.c.status == "running")
+    holders = connection.execute(sa.select(sync_run.c.run_id, sync_run.c.process).where(running))
+    is_dead = sync_run.c.run_id.in_(
+        [holder.run_id for holder in holders if has_certainly_ended(holder.process)]
+    )
+    is_silent = sync_run.c.heartbeat_at < sa.func.clock_timestamp() - timedelta(
+        seconds=lease_seconds
+    )
+    abandoned = connection.execute(
         sa.update(sync_run)
-        .where(
-            sync_run.c.partner_id == partner_id,
-            sync_run.c.status == "running",
-            sync_run.c.heartbeat_at < sa.func.clock_timestamp() - timedelta(seconds=lease_seconds),
-        )
+        .where(running, sa.or_(is_dead, is_silent))
         .values(
             status="abandoned",
             finished_at=sa.func.clock_timestamp(),
             error_kind="abandoned",
-            error_message="The run sent no heartbeat for longer than its lease.",
+            error_message=sa.case(
+                (is_dead, "The process of the run died, and did not end the run."),
+                else_="The run sent no heartbeat for longer than its lease.",
+            ),
         )
-        .returning(sync_run.c.run_id)
+        .returning(sync_run.c.run_id, sync_run.c.error_message)
     ).all()
-    for run_id in abandoned:
-        LOG.warning("an abandoned run was ended", extra={"run_id": run_id})
+    for run_id, reason in abandoned:
+        LOG.warning("an abandoned run was ended: %s", reason, extra={"run_id": run_id})
 
 
 def load_baseline(connection: sa.Connection, database: Database, partner_id: int) -> Baseline:

@@ -7,7 +7,7 @@ its original mode in ``overrides.replayed_mode``.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
@@ -15,9 +15,10 @@ from sqlalchemy.dialects.postgresql import insert
 
 from etl.coverage import Coverage
 from etl.errors import DataRefused, EtlError, LeaseHeld
+from etl.process.identity import process_identity
 from etl.resources import program_version
 from etl.warehouse.engine import SETTINGS, UNIQUE_VIOLATION, transaction
-from etl.warehouse.ledger.lease import load_baseline
+from etl.warehouse.ledger.lease import abandon_dead_runs, load_baseline
 from etl.warehouse.ledger.resume import DRY_RUN
 from etl.warehouse.ledger.run import OpenRun, StagedWalk
 from etl.warehouse.schema.database import Database
@@ -147,6 +148,7 @@ def open_replay(
         **dict.fromkeys(_WALKED_BEFORE_PUBLISHING, 0),
         "status": "running",
         "heartbeat_at": sa.func.clock_timestamp(),
+        "process": process_identity(),
         "finished_at": None,
         "published_at": None,
         "coverage": Coverage().to_sql(),
@@ -154,6 +156,7 @@ def open_replay(
     }
     try:
         with transaction(database.engine, **SETTINGS) as connection:
+            abandon_dead_runs(connection, sync_run, run.partner_id, lease_seconds)
             for row in earlier:
                 connection.execute(
                     insert(sync_run).values(_values(sync_run, row)).on_conflict_do_nothing()
@@ -166,12 +169,7 @@ def open_replay(
                     # The rest of an interrupted replay; nothing else is ever replaced.
                     where=sa.and_(
                         sync_run.c.mode == REPLAY,
-                        sync_run.c.status != "succeeded",
-                        sa.or_(
-                            sync_run.c.status != "running",
-                            sync_run.c.heartbeat_at
-                            < sa.func.clock_timestamp() - timedelta(seconds=lease_seconds),
-                        ),
+                        sync_run.c.status.not_in(("running", "succeeded")),
                     ),
                 ).returning(sync_run.c.run_id)
             )

@@ -27,6 +27,7 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from etl.errors import ConfigurationError, EtlError, UsageError
+from etl.process.identity import process_identity
 from etl.resources import program_version
 from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
 from etl.warehouse.engine import (
@@ -225,6 +226,7 @@ def _take_lease(
             status="running",
             host=socket.gethostname(),
             pid=os.getpid(),
+            process=process_identity(),
             program_version=program_version(),
         )
         .returning(sync_run.c.run_id)

@@ -260,7 +260,8 @@ main()
 """
 
 
-def test_a_killed_replay_goes_on_when_its_lease_is_over(scene: Scene) -> None:
+@pytest.mark.parametrize("expired", [True, False])
+def test_a_killed_replay_goes_on_when_it_is_known_to_be_dead(scene: Scene, expired: bool) -> None:
     environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
     killed = subprocess.run(
         [sys.executable, "-c", KILLED_IN_THE_SECOND_RUN, "replay", str(scene.archive)],
@@ -271,12 +272,20 @@ def test_a_killed_replay_goes_on_when_its_lease_is_over(scene: Scene) -> None:
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     scene.assert_is(1)
 
+    # As if it had run on another machine: only its lease tells.
+    (held,) = scene.job.query("select process from kaltura.sync_run where run_id = 2")
+    scene.job.query("update kaltura.sync_run set process = 'elsewhere' where run_id = 2")
     with pytest.raises(LeaseHeld, match="was killed a moment ago"):
         scene.replay()
-    scene.job.query(
-        "update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '1 day' "
-        "where run_id = 2"
-    )
+    if expired:
+        scene.job.query(
+            "update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '1 day' "
+            "where run_id = 2"
+        )
+    else:
+        scene.job.query(
+            "update kaltura.sync_run set process = %s where run_id = 2", held["process"]
+        )
     assert [run.run_id for run in scene.replay().runs] == [2, 3]
     scene.assert_is(NIGHTS)
 

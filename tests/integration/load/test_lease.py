@@ -20,6 +20,7 @@ from etl.errors import (
     ServiceUnavailable,
     WarehouseUnavailable,
 )
+from etl.process.identity import process_identity
 from etl.warehouse.engine import connect, normalise_url, transaction
 from etl.warehouse.ledger.lease import fail_run, restart_walk
 from etl.warehouse.ledger.run import OpenRun
@@ -46,6 +47,22 @@ def test_second_run_of_a_partner_is_told_who_holds_the_lease(nights: Nights) -> 
 
     assert held.value.fields["host"] == socket.gethostname()
     assert nights.open(partner_id=103).run_id > first.run_id
+
+
+@pytest.mark.parametrize("here", [True, False])
+def test_run_of_a_dead_process_is_taken_over_at_once(nights: Nights, here: bool) -> None:
+    """If it ran on this machine; the rest wait for the lease."""
+    first = nights.open()
+    machine, namespace, pid, _ = str(process_identity()).split(" ")
+    ended = f"{machine if here else 'elsewhere'} {namespace} {pid} 1"
+    nights.query("update kaltura.sync_run set process = %s", ended)
+    if not here:
+        with pytest.raises(LeaseHeld):
+            nights.open()
+        return
+    assert nights.open().run_id > first.run_id
+    assert nights.ledger(first.run_id)["status"] == "abandoned"
+    assert "process of the run died" in nights.ledger(first.run_id)["error_message"]
 
 
 def test_of_many_that_open_at_once_one_gets_the_lease(make_nights: MakeNights) -> None:
