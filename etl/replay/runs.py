@@ -196,6 +196,7 @@ class _Replayer:
             lease_seconds=self._settings.lease_seconds,
             run_ids_up_to=self._plan.last_run_id,
         )
+        run.wait = self._stop.wait
         with failed_on_error(self._database, run):
             return self._publish_again(archived, run)
 

@@ -73,7 +73,7 @@ def run_plan(
         clock = _Clock()
         with open_upload_tokens(settings, stop, clock=clock) as tokens:
             run, plan = _take_lease(settings, options, plan_for, database, stop)
-            clock.read = run.clock
+            clock.read, run.wait = run.clock, stop.wait
             engine = _Engine(
                 settings, options, plan, database, run, tokens, stop, progress, recorder
             )

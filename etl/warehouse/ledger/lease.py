@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final, TypeVar
 
 import sqlalchemy as sa
 
@@ -40,6 +40,12 @@ from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
 _MESSAGE_LIMIT = 2_000
+AWAY_SECONDS_MAX: Final = 60.0
+"""How long a run whose database is away tries to record its end."""
+FIRST_PAUSE_SECONDS: Final = 0.5
+LONGEST_PAUSE_SECONDS: Final = 8.0
+COMMIT_UNKNOWN: Final = "commit_unknown"
+Result = TypeVar("Result")
 
 
 def open_run(
@@ -155,7 +161,8 @@ def failed_on_error(database: Database, run: OpenRun) -> Iterator[None]:
 def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
     """End the run with an error.  Never raises, so as not to hide that error.
 
-    A run that the audit refused becomes ``refused`` (a dry run ``dry_run``) and leaves nothing to
+    Postgres may be away, and be the error: then this waits for it, see ``_when_reachable``.  A run
+    that the audit refused becomes ``refused`` (a dry run ``dry_run``) and leaves nothing to
     resume; any other becomes ``failed``, and its walk is kept.
     """
     message = "".join(character if character.isprintable() else " " for character in error.message)
@@ -165,12 +172,13 @@ def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
     else:
         status = DRY_RUN if run.dry_run else "refused"
     try:
-        try:
-            _finish(database, run, status, **values)
-        except WarehouseUnavailable:
-            # The error may have been the loss of this connection.
-            database.engine.dispose()
-            _finish(database, run, status, **values)
+        _when_reachable(
+            database,
+            run,
+            lambda: _finish(database, run, status, **values),
+            # It has waited once already.
+            seconds_max=0 if error.fields.get("reason") == COMMIT_UNKNOWN else AWAY_SECONDS_MAX,
+        )
     except Exception as second:
         # The next run marks it abandoned once its heartbeat is old.
         LOG.warning(
@@ -209,36 +217,68 @@ def status_of(database: Database, run_id: int) -> str | None:
         return connection.scalar(sa.select(sync_run.c.status).where(sync_run.c.run_id == run_id))
 
 
-def settle_commit(
-    database: Database, run: OpenRun, *, tries: int = 5, wait_seconds: float = 1
-) -> bool:
+def settle_commit(database: Database, run: OpenRun) -> bool:
     """Whether the publishing transaction committed, although its reply was lost.
 
     The UPDATE waits for a commit that is still in progress, and rules out a later one.
     """
     sync_run = database.tables.sync_run
-    for attempt in range(tries):
-        try:
-            with transaction(database.engine) as connection:
-                connection.execute(
-                    sa.update(sync_run)
-                    .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
-                    .values(
-                        status="failed",
-                        finished_at=sa.func.clock_timestamp(),
-                        error_kind=WarehouseUnavailable.kind,
-                        error_message="The connection was lost before the commit.",
-                    )
+
+    def settled() -> bool:
+        with transaction(database.engine) as connection:
+            connection.execute(
+                sa.update(sync_run)
+                .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
+                .values(
+                    status="failed",
+                    finished_at=sa.func.clock_timestamp(),
+                    error_kind=WarehouseUnavailable.kind,
+                    error_message="The connection was lost before the commit.",
                 )
-            return status_of(database, run.run_id) == "succeeded"
-        except WarehouseUnavailable:
-            if attempt + 1 < tries:
-                time.sleep(wait_seconds)
-    raise WarehouseUnavailable(
-        f"The connection was lost while run {run.run_id} was being committed, and Postgres cannot "
-        "be reached to check. Its row in sync_run says whether it has published.",
-        run_id=run.run_id,
-    )
+            )
+        return status_of(database, run.run_id) == "succeeded"
+
+    try:
+        return _when_reachable(database, run, settled)
+    except WarehouseUnavailable as error:
+        raise WarehouseUnavailable(
+            f"The connection was lost while run {run.run_id} was being committed, and Postgres "
+            "cannot be reached to check. Its row in sync_run says whether it has published.",
+            reason=COMMIT_UNKNOWN,
+            run_id=run.run_id,
+            sqlstate=error.fields.get("sqlstate"),
+        ) from None
+
+
+def _when_reachable(
+    database: Database,
+    run: OpenRun,
+    work: Callable[[], Result],
+    *,
+    seconds_max: float = AWAY_SECONDS_MAX,
+) -> Result:
+    """The result of ``work``, tried again while Postgres is away: a restart, or a failover.
+
+    For at most ``seconds_max`` and until a stop is requested; twice in any case, because the first
+    connection may be the one that was lost.  Raises what the last attempt raised.
+    """
+    deadline = time.monotonic() + seconds_max
+    pause = 0.0
+    while True:
+        try:
+            return work()
+        except WarehouseUnavailable as error:
+            database.engine.dispose()
+            if pause:
+                if time.monotonic() + pause > deadline:
+                    raise
+                LOG.info(
+                    "waiting for Postgres, to record how the run ended",
+                    extra={"run_id": run.run_id, "sqlstate": error.fields.get("sqlstate")},
+                )
+                if run.wait(pause):
+                    raise
+            pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
 
 
 def _finish(database: Database, run: OpenRun, status: str, **values: Any) -> None:

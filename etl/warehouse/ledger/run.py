@@ -153,6 +153,9 @@ class OpenRun:
     """The range of a backfill, which reads beyond it but stages nothing from there."""
     clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     """The database's time: its clock at the opening plus this process' monotonic time since."""
+    wait: Callable[[float], bool] = lambda _: True
+    """Waits so many seconds; True as soon as a stop is requested.  Ending a run whose database is
+    away waits by it: without one, it does not wait at all."""
 
     @property
     def is_resumed(self) -> bool:
