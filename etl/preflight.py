@@ -116,7 +116,7 @@ def _check_service(settings: Settings, stop: Stop, wrong: set[object]) -> Iterat
 def _check_database(
     settings: Settings, open_database: Callable[[], str | None], wrong: set[object]
 ) -> Iterator[Finding]:
-    parts = ("database reachable", "schema version", "privileges")
+    parts = ("database reachable", "database writable", "schema version", "privileges", "tables")
     embedded = settings.database_url is None
     if wrong & {"DATABASE_URL", "ETL_SCHEMA", "ETL_DATA_DIR", "VARIABLE_FILE"}:
         yield from (Finding(part, SKIPPED, "the settings above come first") for part in parts)
@@ -130,35 +130,64 @@ def _check_database(
         text = "the embedded Postgres will be created by the first sync or migrate"
         yield from (Finding(part, SKIPPED, text) for part in parts)
         return
+    where = "embedded" if embedded else masked_database_url(database_url)
+    try:
+        writable = _check_writable(parts[1], database_url)
+    except EtlError as error:
+        yield from _database_failed(parts, error)
+        return
+    warning = None if embedded else database_url_warning(database_url)
+    yield Finding(parts[0], WARNING if warning else OK, warning or where)
+    yield writable
+    yield from _check_schema(parts[2:], settings, database_url, embedded=embedded)
+
+
+def _check_writable(part: str, database_url: str) -> Finding:
+    """Whether the server and the database accept what a run writes."""
+    from etl.warehouse.schema.revision import open_connection  # noqa: PLC0415 - slow
+    from etl.warehouse.schema.server import server_problems  # noqa: PLC0415 - slow
+
+    with open_connection(database_url) as connection:
+        problems = server_problems(connection)
+    if problems:
+        text = " ".join(problem.message for problem in problems)
+        return Finding(part, FAILED, text, problems[0].exit_code)
+    return Finding(part, OK, "UTF-8, and not read-only")
+
+
+def _check_schema(
+    parts: tuple[str, ...], settings: Settings, database_url: str, *, embedded: bool
+) -> Iterator[Finding]:
+    """Schema version, privileges and tables."""
     from etl.warehouse.engine import INSUFFICIENT_PRIVILEGE  # noqa: PLC0415 - slow
     from etl.warehouse.schema.revision import schema_state  # noqa: PLC0415 - slow
 
-    where = "embedded" if embedded else masked_database_url(database_url)
+    version, _, tables = parts
     try:
         state = schema_state(database_url, settings.schema)
     except EtlError as error:
         if error.fields.get("sqlstate") != INSUFFICIENT_PRIVILEGE:
-            yield from _database_failed(parts, error)
+            yield _failed(version, error)
+            yield from (Finding(part, SKIPPED, "the schema comes first") for part in parts[1:])
             return
-        yield Finding(parts[0], OK, where)
-        yield Finding(parts[1], SKIPPED, "the privileges come first")
+        yield Finding(version, SKIPPED, "the privileges come first")
         yield _check_privileges(database_url, settings.schema, embedded=embedded)
+        yield Finding(tables, SKIPPED, "the privileges come first")
         return
-    warning = None if embedded else database_url_warning(database_url)
-    yield Finding(parts[0], WARNING if warning else OK, warning or where)
     if state.current != state.head:
         found = state.current or "nothing"
         todo = "the next sync migrates it" if embedded else "run: kaltura-etl migrate"
         yield Finding(
-            parts[1],
+            version,
             WARNING if embedded else FAILED,
             f"schema {settings.schema} is at {found}, this program needs {state.head}; {todo}",
             0 if embedded else ConfigurationError.exit_code,
         )
-        yield Finding(parts[2], SKIPPED, "the schema comes first")
+        yield from (Finding(part, SKIPPED, "the schema comes first") for part in parts[1:])
         return
-    yield Finding(parts[1], OK, f"schema {settings.schema} is at {state.head}")
+    yield Finding(version, OK, f"schema {settings.schema} is at {state.head}")
     yield _check_privileges(database_url, settings.schema, embedded=embedded)
+    yield _check_tables(tables, database_url, settings.schema)
 
 
 def _database_failed(parts: tuple[str, ...], error: EtlError) -> Iterator[Finding]:
@@ -201,6 +230,22 @@ def _check_privileges(database_url: str, schema: str, *, embedded: bool) -> Find
     if warnings:
         return Finding(part, WARNING, "; ".join(warnings))
     return Finding(part, OK, "everything that a run needs")
+
+
+def _check_tables(part: str, database_url: str, schema: str) -> Finding:
+    """Whether something on the tables forbids a run, or may change what it writes."""
+    from etl.warehouse.access.hindrances import hindrances  # noqa: PLC0415 - slow
+    from etl.warehouse.schema.revision import open_connection  # noqa: PLC0415 - slow
+
+    try:
+        with open_connection(database_url) as connection:
+            found = hindrances(connection, schema)
+    except EtlError as error:
+        return _failed(part, error)
+    text = "; ".join(each.text for each in found)
+    if any(each.forbids for each in found):
+        return Finding(part, FAILED, text, ConfigurationError.exit_code)
+    return Finding(part, WARNING if found else OK, text or "nothing on them hinders a run")
 
 
 def first_exit_code(findings: list[Finding]) -> int:

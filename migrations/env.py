@@ -14,6 +14,7 @@ from sqlalchemy.schema import CreateSchema
 from etl.errors import ConfigurationError
 from etl.warehouse.engine import connect
 from etl.warehouse.schema.migration import create_schema, migration_lock
+from etl.warehouse.schema.server import require_writable
 from etl.warehouse.schema.tables import build_tables
 
 attributes = context.config.attributes
@@ -49,6 +50,7 @@ def run_online() -> None:
     engine = connect(url)
     try:
         with migration_lock(engine, schema), engine.connect() as connection:
+            require_writable(connection)
             create_schema(connection, schema)
             configure(connection=connection)
             attributes["from_revision"] = context.get_context().get_current_revision()

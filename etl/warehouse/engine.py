@@ -43,6 +43,7 @@ SETTINGS: Final[dict[str, Any]] = {
 """Server settings of the transactions that compare and publish."""
 
 # SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
+FEATURE_NOT_SUPPORTED: Final = "0A000"
 UNIQUE_VIOLATION: Final = "23505"
 READ_ONLY_TRANSACTION: Final = "25006"
 INVALID_AUTHORIZATION: Final = "28000"
@@ -58,6 +59,7 @@ UNDEFINED_TABLE: Final = "42P01"
 INVALID_COLUMN_REFERENCE: Final = "42P10"
 DISK_FULL: Final = "53100"
 TOO_MANY_CONNECTIONS: Final = "53300"
+OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
 CANNOT_CONNECT_NOW: Final = "57P03"
@@ -145,6 +147,8 @@ def transaction(
         "idle_in_transaction_session_timeout": str(IDLE_SECONDS * 1000),
         # Each statement runs once: compiling it would cost more than it saves.
         "jit": "off",
+        # What would hide rows is an error instead.
+        "row_security": "off",
         **settings,
     }
     if durable:
@@ -188,29 +192,33 @@ def translate_error(error: BaseException) -> EtlError:
             else "Postgres cannot be reached, or the connection broke: check that it runs and try "
             "again later"
         )
-        return WarehouseUnavailable(text, sqlstate=None)
-    for prefixes, kind, text in _MEANINGS:
+        return WarehouseUnavailable(text, reason="connection_lost", sqlstate=None)
+    for prefixes, kind, reason, text in _MEANINGS:
         if state.startswith(prefixes):
-            return kind(f"{text} (SQLSTATE {state})", sqlstate=state)
+            return kind(f"{text} (SQLSTATE {state})", reason=reason, sqlstate=state)
     return WarehouseUnavailable(
         f"Postgres refused a statement (SQLSTATE {state}): see the server's log", sqlstate=state
     )
 
 
-_MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str], ...]] = (
+_MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str, str], ...]] = (
     (
         ("28",),
         CredentialsRefused,
+        "login",
         "Postgres refused the user or the password: check DATABASE_URL",
     ),
     (
         (INSUFFICIENT_PRIVILEGE,),
         ConfigurationError,
-        "The database role lacks a privilege: see 'kaltura-etl grant'",
+        "privilege",
+        "The database role lacks a privilege: see 'kaltura-etl grant', or row-level security hides "
+        "rows from it: see 'kaltura-etl check'",
     ),
     (
         (INVALID_CATALOG_NAME,),
         ConfigurationError,
+        "no_database",
         "The database does not exist: create it, or correct DATABASE_URL",
     ),
     (
@@ -219,28 +227,59 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str], ...]] = (
             *(INVALID_COLUMN_REFERENCE, INVALID_SCHEMA_NAME),
         ),
         ConfigurationError,
+        "schema_version",
         "The schema is not of this program's version: run 'kaltura-etl migrate'",
+    ),
+    (
+        (OBJECT_NOT_IN_PREREQUISITE_STATE,),
+        ConfigurationError,
+        "publication",
+        "Postgres does not change a table as it is set up, most likely because it is published for "
+        "logical replication without its key: see 'kaltura-etl check'",
     ),
     (
         (READ_ONLY_TRANSACTION,),
         WarehouseUnavailable,
+        "read_only",
         "Postgres is read-only (a standby, or default_transaction_read_only): connect to the "
         "primary, or wait until a failover is over",
     ),
     (
         (LOCK_NOT_AVAILABLE,),
         WarehouseUnavailable,
+        "lock_timeout",
         "A lock was not granted in time: another session holds it",
     ),
     (
         (QUERY_CANCELED,),
         WarehouseUnavailable,
+        "statement_canceled",
         "Postgres cancelled a statement, or it took too long",
     ),
-    ((DISK_FULL,), WarehouseUnavailable, "The disk of Postgres is full: free some space"),
-    (("53", "57", "08"), WarehouseUnavailable, "Postgres is not available now: try again later"),
-    (("40",), WarehouseUnavailable, "Postgres aborted a transaction: try again"),
-    (("22", "23"), DataRefused, "Postgres rejected a value, or a constraint forbids it"),
+    (
+        (DISK_FULL,),
+        WarehouseUnavailable,
+        "disk_full",
+        "The disk of Postgres is full: free some space",
+    ),
+    (
+        ("53", "57", "08"),
+        WarehouseUnavailable,
+        "unavailable",
+        "Postgres is not available now: try again later",
+    ),
+    (
+        ("40",),
+        WarehouseUnavailable,
+        "transaction_aborted",
+        "Postgres aborted a transaction: try again",
+    ),
+    (
+        ("22", "23"),
+        DataRefused,
+        "value_refused",
+        "Postgres rejected a value, or a constraint forbids it",
+    ),
 )
 
 

@@ -18,6 +18,8 @@ from etl.embedded.binaries import (
     run_as,
 )
 
+ANYBODY = "anybody"
+"""A role that may do nothing; made by the tests that need one."""
 PORT = 5432  # of the socket; no port is opened
 
 

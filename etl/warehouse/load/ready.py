@@ -1,22 +1,30 @@
-"""Whether a run may start: the schema is current, and the role has all privileges of a run."""
+"""Whether a run may start: the server accepts it, the schema is current, the role may load."""
 
 from __future__ import annotations
 
 from etl.errors import ConfigurationError
+from etl.warehouse.access.hindrances import require_unhindered
 from etl.warehouse.access.privileges import current_role, missing_privileges, shortened
 from etl.warehouse.engine import transaction
 from etl.warehouse.schema.database import Database
 from etl.warehouse.schema.revision import require_current
+from etl.warehouse.schema.server import require_writable
 
 
 def require_ready(database: Database) -> None:
-    """Raise ConfigurationError unless the schema has this program's revision and may be loaded.
+    """Raise unless the schema has this program's revision and may be loaded.
 
     Otherwise the server would refuse a missing privilege only at the statement, after hours of
     reading.
+
+    Raises:
+        ConfigurationError: another revision, a missing privilege, what ``require_writable`` or
+            ``require_unhindered`` says.
+        WarehouseUnavailable: a standby, or a server that is read-only.
     """
     schema = database.schema
     with transaction(database.engine) as connection:
+        require_writable(connection)
         require_current(connection, schema)
         missing = missing_privileges(connection, schema)
         if missing:
@@ -28,3 +36,4 @@ def require_ready(database: Database) -> None:
                 schema=schema,
                 missing=missing,
             )
+        require_unhindered(connection, schema)

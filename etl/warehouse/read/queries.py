@@ -65,22 +65,31 @@ def reading(url: str, schema: str, folder: Path) -> Iterator[Reader]:
     """
     with open_database(url, schema) as database:
         engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
-        with read_only(replace(database, engine=engine), STATEMENT_SECONDS) as connection:
+        with read_only(
+            # An analyst may be meant to see some of the rows only.
+            replace(database, engine=engine),
+            STATEMENT_SECONDS,
+            row_security="on",
+        ) as connection:
             if _may_ask_version(connection, schema):
                 require_current(connection, schema)
             yield Reader(driver_connection(connection), folder)
 
 
 def read_only(
-    database: Database, statement_seconds: float
+    database: Database, statement_seconds: float, *, row_security: str = "off"
 ) -> AbstractContextManager[sa.Connection]:
-    """One transaction that can write nothing; names without a schema are the database's own."""
+    """One transaction that can write nothing; names without a schema are the database's own.
+
+    Row-level security is an error unless ``row_security`` is on, which hides rows.
+    """
     return transaction(
         database.engine,
         statement_seconds=statement_seconds,
         transaction_read_only="on",
         search_path=database.engine.dialect.identifier_preparer.quote(database.schema),
         work_mem="64MB",
+        row_security=row_security,
     )
 
 

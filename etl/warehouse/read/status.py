@@ -23,7 +23,7 @@ def status_summary(url: str, schema: str, partner_id: int | None) -> dict[str, o
     engine = connect(url)
     tables = build_tables(schema)
     try:
-        with transaction(engine, transaction_read_only="on") as connection:
+        with transaction(engine, transaction_read_only="on", row_security="on") as connection:
             require_current(connection, schema)
             return {
                 "accounts": _rows(connection, _accounts(tables, partner_id)),

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from etl.warehouse.schema.revision import migrate
-from tests.support.own_server import OwnServer, own_server
+from tests.support.own_server import ANYBODY, OwnServer, own_server
 
 TEMPLATE = "migrated"
 
@@ -20,6 +20,7 @@ def shared_server() -> Iterator[OwnServer]:
     with own_server() as server:
         with psycopg.connect(server.url(), autocommit=True) as connection:
             connection.execute(f"create database {TEMPLATE}".encode())
+            connection.execute(f"create role {ANYBODY}".encode())
         migrate(server.url(TEMPLATE))
         yield server
 

@@ -1,0 +1,83 @@
+"""What a server must be for this program to write to it: UTF-8, and not read-only."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from etl.errors import ConfigurationError, EtlError, WarehouseUnavailable
+
+_FACTS: Final = text(
+    """
+    select
+        current_database() as database,
+        pg_encoding_to_char(encoding) as encoding,
+        pg_is_in_recovery() as is_standby,
+        cast(current_setting('default_transaction_read_only') as boolean) as is_read_only,
+        (
+            select source from pg_settings where name = 'default_transaction_read_only'
+        ) as read_only_by
+    from pg_database where datname = current_database()
+    """
+)
+_SET_BY: Final = {
+    "client": "DATABASE_URL",
+    "database": "a setting of the database",
+    "database user": "a setting of the role in this database",
+    "user": "a setting of the role",
+}
+"""Sources of a setting (``pg_settings.source``) that somebody has to change.  A server may become
+read-only by itself, and cease to be: many services do that while a disk is full."""
+
+
+def require_writable(connection: Connection) -> None:
+    """Raise unless the database can hold every token and accepts writes.
+
+    Raises:
+        ConfigurationError: its encoding is not UTF8, or a setting of the role, the database or the
+            URL makes every transaction read-only.
+        WarehouseUnavailable: it is a standby, or the whole server is read-only.
+    """
+    for problem in server_problems(connection):
+        raise problem
+
+
+def server_problems(connection: Connection) -> list[EtlError]:
+    """Why the program cannot write to this database; ``fields['reason']`` names each."""
+    facts = connection.execute(_FACTS).one()
+    problems: list[EtlError] = []
+    if facts.encoding != "UTF8":
+        problems.append(
+            ConfigurationError(
+                f"The database {facts.database} has the encoding {facts.encoding}, which cannot "
+                "hold every file name and user: the first emoji would end a run. Create one with  "
+                "create database NAME encoding 'UTF8' template template0;  (if Postgres says that "
+                "the encoding does not match the locale, add  locale 'C.UTF-8') and name it in "
+                "DATABASE_URL; pg_dump and psql move what this one holds.",
+                reason="encoding",
+                encoding=facts.encoding,
+            )
+        )
+    if facts.is_standby:
+        problems.append(
+            WarehouseUnavailable(
+                "This server is a standby: it can be read, not written to. Name the primary in "
+                "DATABASE_URL, or all servers and target_session_attrs=read-write, or wait until "
+                "a failover is over.",
+                reason="standby",
+            )
+        )
+    elif facts.is_read_only:
+        by = _SET_BY.get(facts.read_only_by)
+        kind = WarehouseUnavailable if by is None else ConfigurationError
+        problems.append(
+            kind(
+                "Every transaction is read-only (default_transaction_read_only is on, by "
+                f"{by or 'the configuration of the server'}): somebody has locked the database, or "
+                "a disk is full. Ask who set it; status, verify and report work meanwhile.",
+                reason="read_only",
+                set_by=facts.read_only_by,
+            )
+        )
+    return problems
