@@ -12,7 +12,8 @@ from alembic import context
 from sqlalchemy.schema import CreateSchema
 
 from etl.errors import ConfigurationError
-from etl.warehouse.engine import connect
+from etl.warehouse.engine import connect, holders_named
+from etl.warehouse.locks import ANY_LOCK
 from etl.warehouse.schema.migration import create_schema, migration_lock
 from etl.warehouse.schema.server import require_writable
 from etl.warehouse.schema.tables import build_tables
@@ -49,7 +50,11 @@ def run_online() -> None:
         raise ConfigurationError("Set DATABASE_URL.", setting="DATABASE_URL")
     engine = connect(url)
     try:
-        with migration_lock(engine, schema), engine.connect() as connection:
+        with (
+            holders_named(engine, weakest=ANY_LOCK),
+            migration_lock(engine, schema),
+            engine.connect() as connection,
+        ):
             require_writable(connection)
             create_schema(connection, schema)
             configure(connection=connection)

@@ -28,6 +28,7 @@ from etl.errors import (
     EtlError,
     WarehouseUnavailable,
 )
+from etl.warehouse.locks import ROW_LOCKS, LockHolder, lock_holder
 
 LOCK_SECONDS: Final = 10
 STATEMENT_SECONDS: Final = 300
@@ -64,8 +65,10 @@ LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
 CANNOT_CONNECT_NOW: Final = "57P03"
 
+APPLICATION: Final = "kaltura-etl"
+"""Name of our sessions, unless the URL gives another."""
 _DEFAULTS: Final[dict[str, object]] = {
-    "application_name": "kaltura-etl",
+    "application_name": APPLICATION,
     "connect_timeout": CONNECT_SECONDS,
     # A host that vanished without a FIN is noticed after a minute, not after two hours.
     "keepalives_idle": 30,
@@ -129,7 +132,6 @@ def transaction(
     engine: sa.Engine,
     *,
     durable: bool = False,
-    lock_seconds: float = LOCK_SECONDS,
     statement_seconds: float = STATEMENT_SECONDS,
     **settings: str,
 ) -> Iterator[sa.Connection]:
@@ -142,7 +144,7 @@ def transaction(
         "timezone": "UTC",
         "datestyle": "ISO, MDY",
         "standard_conforming_strings": "on",
-        "lock_timeout": str(round(lock_seconds * 1000)),
+        "lock_timeout": str(round(LOCK_SECONDS * 1000)),
         "statement_timeout": str(round(statement_seconds * 1000)),
         "idle_in_transaction_session_timeout": str(IDLE_SECONDS * 1000),
         # Each statement runs once: compiling it would cost more than it saves.
@@ -153,11 +155,46 @@ def transaction(
     }
     if durable:
         local["synchronous_commit"] = "on"
-    with translated_errors(), engine.begin() as connection:
+    with translated_errors(), holders_named(engine), engine.begin() as connection:
         connection.execute(
             sa.select(*[sa.func.set_config(name, value, True) for name, value in local.items()])
         )
         yield connection
+
+
+@contextmanager
+def holders_named(engine: sa.Engine, *, weakest: int = ROW_LOCKS) -> Iterator[None]:
+    """Turn the error of a lock that was not granted into ours, which says who holds it.
+
+    ``weakest`` as in ``locks``.  The holder is looked up on another connection, as soon as the
+    transaction has ended.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, psycopg.Error) as error:
+        if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
+            raise
+        statement = (error.statement or "") if isinstance(error, DBAPIError) else ""
+        holder = _holder(engine, advisory="pg_advisory" in statement, weakest=weakest)
+        if holder is None:
+            raise
+        raise WarehouseUnavailable(
+            f"A lock was not granted in time (SQLSTATE {LOCK_NOT_AVAILABLE}): {holder}. Try again "
+            "when it has ended, or have it ended.",
+            reason="lock_timeout",
+            sqlstate=LOCK_NOT_AVAILABLE,
+            **holder.fields,
+        ) from None
+
+
+def _holder(engine: sa.Engine, *, advisory: bool, weakest: int) -> LockHolder | None:
+    """None also if it cannot be looked up."""
+    try:
+        with engine.begin() as connection:
+            connection.execute(sa.select(sa.func.set_config("statement_timeout", "5000", True)))
+            return lock_holder(connection, advisory=advisory, weakest=weakest)
+    except (SQLAlchemyError, psycopg.Error):
+        return None
 
 
 @contextmanager

@@ -24,6 +24,7 @@ from etl.errors import DataRefused, EtlError, LeaseHeld, WarehouseUnavailable
 from etl.process.identity import has_certainly_ended, process_identity
 from etl.resources import program_version
 from etl.warehouse.engine import (
+    APPLICATION,
     LOCK_NOT_AVAILABLE,
     SETTINGS,
     UNIQUE_VIOLATION,
@@ -118,10 +119,25 @@ def open_run(
             fence(connection, database, run, **inherited(run))
             run.clock = _database_clock(connection)
     except EtlError as error:
-        if error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
+        if is_another_run(error):
             raise lease_held(database, partner_id) from None
         raise
     return run
+
+
+def is_another_run(error: EtlError) -> bool:
+    """Whether a run was in the way when the row that is the lease could not be inserted.
+
+    Its own row, or a transaction of its that touches that row; not a table lock, and not a session
+    of another program.
+    """
+    if error.fields.get("sqlstate") == UNIQUE_VIOLATION:
+        return True
+    return (
+        error.fields.get("sqlstate") == LOCK_NOT_AVAILABLE
+        and not error.fields.get("whole_table")
+        and error.fields.get("holder_application", APPLICATION) == APPLICATION
+    )
 
 
 def fence(connection: sa.Connection, database: Database, run: OpenRun, **values: Any) -> None:

@@ -31,13 +31,11 @@ from etl.process.identity import process_identity
 from etl.resources import program_version
 from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
 from etl.warehouse.engine import (
-    LOCK_NOT_AVAILABLE,
-    UNIQUE_VIOLATION,
     driver_connection,
     require_row_count,
     transaction,
 )
-from etl.warehouse.ledger.lease import abandon_dead_runs, lease_held
+from etl.warehouse.ledger.lease import abandon_dead_runs, is_another_run, lease_held
 from etl.warehouse.privacy.rights import require_rights
 from etl.warehouse.privacy.subject import VERSION_TABLES, Erased, Eraser, Subject, listed_subjects
 from etl.warehouse.schema.database import Database
@@ -134,7 +132,7 @@ def erase(
                     each.subject_hash = None
     except EtlError as error:
         # Only before the lease is taken do these mean that another process holds it.
-        if lease is None and error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
+        if lease is None and is_another_run(error):
             raise lease_held(database, partner_id) from None
         raise
     if apply and known is None and erased:
