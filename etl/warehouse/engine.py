@@ -41,7 +41,7 @@ SETTINGS: Final[dict[str, Any]] = {
     # To start workers takes longer than a batch.
     "max_parallel_workers_per_gather": "0",
 }
-"""Server settings of the transactions that compare and publish."""
+"""Server settings of the transactions that compare, publish, and ask what is known."""
 
 # SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
 FEATURE_NOT_SUPPORTED: Final = "0A000"

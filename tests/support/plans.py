@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
 from etl.warehouse.schema.database import Database
 
@@ -27,8 +27,10 @@ def work_of(plan: dict[str, Any]) -> float:
 
 
 @contextmanager
-def measured(database: Database) -> Iterator[Counter[str]]:
+def measured(database: Database | None = None) -> Iterator[Counter[str]]:
     """The work of each statement that reads staging or tokens, by its first words.
+
+    Of one database, or of all that this process opens meanwhile.
 
     Each is explained with ANALYZE, in a savepoint that is rolled back, just before it is executed.
     """
@@ -50,8 +52,9 @@ def measured(database: Database) -> Iterator[Counter[str]]:
             own.execute("rollback to savepoint measured")
         work[text[:90]] += round(work_of(plans[0]["Plan"]))
 
-    event.listen(database.engine, "before_cursor_execute", explain)
+    engine = Engine if database is None else database.engine
+    event.listen(engine, "before_cursor_execute", explain)
     try:
         yield work
     finally:
-        event.remove(database.engine, "before_cursor_execute", explain)
+        event.remove(engine, "before_cursor_execute", explain)

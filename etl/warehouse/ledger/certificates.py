@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 
 from etl.tokens.token import OPEN_STATUSES
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.schema.database import Database
 
 UNREADABLE: Final = "unreadable"
@@ -61,7 +61,7 @@ def is_complete(run: Any) -> sa.ColumnElement[bool]:
 def last_complete(database: Database, partner_id: int) -> Complete | None:
     """The last published run of the account that read all of it."""
     run = database.tables.sync_run
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         found = connection.execute(
             sa.select(
                 run.c.run_id,
@@ -112,7 +112,7 @@ def watermark(database: Database, partner_id: int) -> int | None:
         .limit(1)
         .scalar_subquery()
     )
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         newest = connection.scalar(
             sa.select(sa.func.max(token.c.created_at)).where(
                 token.c.partner_id == partner_id, token.c.is_listed, token.c.created_at <= began
@@ -124,7 +124,7 @@ def watermark(database: Database, partner_id: int) -> int | None:
 def last_total_count(database: Database, partner_id: int) -> int | None:
     """The length of the list at the end of the last published run that was told it: a hint."""
     run = database.tables.sync_run
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         found: int | None = connection.scalar(
             sa.select(run.c.total_count_last)
             .where(
@@ -156,7 +156,7 @@ def known_tokens(
         conditions.append(token.c.created_at < range_to + timedelta(seconds=1))
     if open_only:
         conditions.append(token.c.status.in_(OPEN_STATUSES))
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         counted = connection.scalar(
             sa.select(sa.func.count()).select_from(token).where(*conditions)
         )
@@ -167,7 +167,7 @@ def unknown_ids(database: Database, partner_id: int, token_ids: Sequence[str]) -
     """Those of the ids that no version of any token has, in the given order."""
     token = database.tables.upload_token
     known: set[str] = set()
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, **SETTINGS) as connection:
         for begin in range(0, len(token_ids), _IDS_AT_ONCE):
             some = token_ids[begin : begin + _IDS_AT_ONCE]
             known.update(

@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from etl.process.progress import NoProgress
+from etl.process.stop import Stop
+from etl.run.backfill import Range, backfill_ids, backfill_range
+from etl.run.plan import SyncOptions
+from etl.run.report import RunReport
+from etl.settings.read import load_settings
+from etl.simulator import SimulatorServer, generate_account
 from etl.tokens.token import Token
 from etl.warehouse.load import digests
+from tests.support.job import Job
 from tests.support.nights import PARTNER, START, MakeNights, Nights, make_token, page_of
 from tests.support.plans import measured
 
@@ -22,7 +30,9 @@ GROWTH_MAX = 1.35
 """How much faster than the input the work may grow: n log n, and sorts of more rows."""
 ROWS_BESIDE = 2_000
 """What a statement may do besides, however little was found."""
-OTHERS = 23
+OTHERS = 49
+LAST = PARTNER + OTHERS + 1
+"""The account that is read by whole runs, of every mode."""
 
 Change = Callable[[list[Token], int], list[Token]]
 
@@ -89,7 +99,7 @@ def test_with_the_statistics_of_an_empty_night(make_nights: MakeNights, change: 
 
 
 def test_other_accounts_cost_nothing(make_nights: MakeNights) -> None:
-    """The last of 24 accounts, of which the others have left walks that were not published."""
+    """The last of 50 accounts, of which the others have left walks that were not published."""
     alone = work_of_a_night(make_nights(), changed, SMALL)
     nights = empty(make_nights)
     nights.night(account(LARGE + 100))
@@ -118,14 +128,82 @@ def add_accounts(nights: Nights) -> None:
         nights.query(
             f"insert into kaltura.{table} ({', '.join(names)}) "  # noqa: S608
             f"select {', '.join(shifted.get(name, name) for name in names)} "
-            f"from kaltura.{table} cross join generate_series(1, {OTHERS}) as other"
+            f"from kaltura.{table} cross join generate_series(1, {OTHERS}) as other "
+            f"where partner_id = {PARTNER}"
         )
     nights.query(
         "insert into kaltura.upload_token_staging (walk_id, partner_id, token_id, created_at, "
         "kind, from_lookup, observed_at) select partner_id, partner_id, token_id, created_at, "
-        "'present', false, observed_at from kaltura.upload_token where partner_id <> %s",
-        PARTNER,
+        "'present', false, observed_at from kaltura.upload_token "
+        "where partner_id between %s and %s",
+        PARTNER + 1,
+        PARTNER + OTHERS,
     )
+
+
+def full(job: Job) -> RunReport:
+    return job.run()
+
+
+def incremental(job: Job) -> RunReport:
+    return job.run(options=SyncOptions(mode="incremental"))
+
+
+def by_range(job: Job) -> RunReport:
+    settings = load_settings(environment=job.environment()).checked()
+    wanted = Range(datetime.fromtimestamp(START - 10**9, UTC), datetime.now(UTC))
+    options = SyncOptions(mode="backfill")
+    return backfill_range(settings, options, wanted, stop=Stop(), progress=NoProgress())
+
+
+def by_ids(job: Job) -> RunReport:
+    settings = load_settings(environment=job.environment()).checked()
+    ids = [
+        str(row["token_id"])
+        for row in job.query(
+            "select token_id from kaltura.upload_token where partner_id = %s", LAST
+        )
+    ]
+    options = SyncOptions(mode="backfill")
+    return backfill_ids(settings, options, ids, stop=Stop(), progress=NoProgress())
+
+
+def work_of_run(
+    nights: Nights, read: Callable[[Job], RunReport], *, known: bool, among: bool
+) -> Counter[str]:
+    """The work of a run of one account, new or known and changed since, alone or among 49."""
+    nights.night(account(SMALL))
+    source = generate_account(SMALL, seed=1, partner_id=LAST)
+    with SimulatorServer(source) as server:
+        job = Job.of(server, nights.url, ETL_ABSENCE_GRACE="0s")
+        if known:
+            job.run()
+        freeze_statistics(nights)
+        if among:
+            add_accounts(nights)
+        ids = [token.id for token in source.line]
+        for token_id in ids[-150:]:
+            source.change(token_id, {"fileName": "changed.mp4", "status": 1})
+        for token_id in ids[:20]:
+            source.delete(token_id)
+        with measured() as work:
+            report = read(job)
+    assert report.inserted + report.changed > 100
+    return work
+
+
+@pytest.mark.parametrize(
+    ("read", "known"),
+    [(full, False), (full, True), (incremental, True), (by_range, True), (by_ids, True)],
+    ids=["new", "full", "incremental", "range", "ids"],
+)
+def test_every_mode_of_the_last_of_50_accounts(
+    make_nights: MakeNights, read: Callable[[Job], RunReport], known: bool
+) -> None:
+    alone = work_of_run(make_nights(), read, known=known, among=False)
+    among = work_of_run(empty(make_nights), read, known=known, among=True)
+
+    assert_linear(alone, among, factor=1.0)
 
 
 @pytest.mark.parametrize("mode", ["full", "incremental"])
