@@ -46,6 +46,7 @@ SETTINGS: Final[dict[str, Any]] = {
 # SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
 FEATURE_NOT_SUPPORTED: Final = "0A000"
 UNIQUE_VIOLATION: Final = "23505"
+PROTOCOL_VIOLATION: Final = "08P01"
 READ_ONLY_TRANSACTION: Final = "25006"
 INVALID_AUTHORIZATION: Final = "28000"
 INVALID_PASSWORD: Final = "28P01"  # noqa: S105 - a code
@@ -221,6 +222,11 @@ def translate_error(error: BaseException) -> EtlError:
     rejects).
     """
     state = sqlstate_of(error) or _connect_state(error)
+    if state in (None, PROTOCOL_VIOLATION):
+        original = error.orig if isinstance(error, DBAPIError) else error
+        for words, reason, text in _POOLER_TEXTS:
+            if words in str(original):
+                return ConfigurationError(text, reason=reason, sqlstate=state)
     if state is None:
         lost = isinstance(error, DBAPIError) and error.connection_invalidated
         text = (
@@ -316,6 +322,24 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str, str], ...]] =
         DataRefused,
         "value_refused",
         "Postgres rejected a value, or a constraint forbids it",
+    ),
+)
+
+
+# PgBouncer says these with the SQLSTATE of a protocol violation, always in English.
+_POOLER_TEXTS: Final = (
+    (
+        "statement pooling",
+        "statement_pooling",
+        "The connection pooler is in statement mode, which allows no transactions: name a database "
+        "in DATABASE_URL that it pools by transactions or sessions (pool_mode), or the server "
+        "itself",
+    ),
+    (
+        "unsupported startup parameter",
+        "pooler_parameter",
+        "The connection pooler does not accept a parameter of DATABASE_URL, such as options: leave "
+        "it out, or name it in the pooler's ignore_startup_parameters",
     ),
 )
 

@@ -14,8 +14,8 @@ import psycopg
 
 
 @contextmanager
-def pgbouncer(program: str, folder: Path, url: str) -> Iterator[str]:
-    """A URL through PgBouncer, in transaction mode with three connections used in turn."""
+def pgbouncer(program: str, folder: Path, url: str, *, mode: str = "transaction") -> Iterator[str]:
+    """A URL through PgBouncer, by default in transaction mode; three connections used in turn."""
     parts = urlsplit(url)
     query = parse_qs(parts.query)
     user = parts.username or "postgres"
@@ -25,7 +25,7 @@ def pgbouncer(program: str, folder: Path, url: str) -> Iterator[str]:
         f"* = host={query['host'][0]} port={query.get('port', ['5432'])[0]} user={user}\n"
         "[pgbouncer]\nlisten_addr =\n"
         f"unix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-        "pool_mode = transaction\nserver_round_robin = 1\nmin_pool_size = 3\n"
+        f"pool_mode = {mode}\nserver_round_robin = 1\nmin_pool_size = 3\n"
         f"default_pool_size = 3\nlogfile = {folder}/pgbouncer.log\npidfile = {folder}/pid\n"
     )
     for path in (settings_file, folder):

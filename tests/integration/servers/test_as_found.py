@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -29,6 +30,7 @@ from tests.support.databases import with_database
 from tests.support.job import Job
 from tests.support.nights import START, Nights, make_token, page_of
 from tests.support.own_server import ANYBODY, OwnServer
+from tests.support.pgbouncer import pgbouncer
 from tests.support.roles import roles_of
 
 
@@ -248,3 +250,33 @@ def test_row_level_security_hides_nothing_from_a_run(
         analyst = roles.url("analyst")
         assert read_report(analyst, "kaltura", partner_id=None, days=7, time_zone="UTC").runs
         assert failed(database_parts(job, DATABASE_URL=loader)) == {"tables": 78}
+
+
+@pytest.mark.pgbouncer
+@pytest.mark.parametrize(
+    ("mode", "parameter", "reason"),
+    [
+        ("transaction", "", None),
+        ("session", "", None),
+        ("statement", "", "statement_pooling"),
+        ("transaction", "&options=-cwork_mem%3D8MB", "pooler_parameter"),
+    ],
+)
+def test_a_pooler_that_cannot_be_used_is_told(
+    database_url: str,
+    pgbouncer_program: str,
+    private_folder: Path,
+    mode: str,
+    parameter: str,
+    reason: str | None,
+) -> None:
+    with (
+        pgbouncer(pgbouncer_program, private_folder, database_url, mode=mode) as url,
+        open_database(url + parameter, "kaltura") as database,
+    ):
+        if reason is None:
+            require_ready(database)
+            return
+        with pytest.raises(ConfigurationError) as refused:
+            require_ready(database)
+    assert refused.value.fields["reason"] == reason
