@@ -97,6 +97,17 @@ class ObjectStore:
         except Exception as error:
             raise self._failure("written", error) from None
 
+    def delete(self, folder: str) -> int:
+        import obstore  # noqa: PLC0415
+
+        try:
+            found = obstore.list(self._store, f"{folder}/").collect()
+            if found:
+                obstore.delete(self._store, [each["path"] for each in found])
+        except Exception as error:
+            raise self._failure("deleted", error) from None
+        return len(found)
+
     def _names(self, under: str, what: str) -> list[str]:
         import obstore  # noqa: PLC0415
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -40,6 +41,13 @@ class Store(Protocol):
 
     def write(self, name: str, body: bytes) -> None:
         """Write atomically, durable when this returns; replaces what was there."""
+        ...
+
+    def delete(self, folder: str) -> int:
+        """Delete a folder with all that is in it, leftovers of killed writers too.
+
+        Returns how many files it deleted; 0 if there is no such folder.
+        """
         ...
 
 
@@ -112,6 +120,18 @@ class LocalStore:
             _sync_folder(path.parent)
         except OSError as error:
             raise self._failure("written", error) from error
+
+    def delete(self, folder: str) -> int:
+        path = self._root / folder
+        try:
+            if not path.is_dir():
+                return 0
+            files = sum(len(names) for _, _, names in os.walk(path))
+            shutil.rmtree(path)
+            _sync_folder(path.parent)
+            return files
+        except OSError as error:
+            raise self._failure("deleted", error) from error
 
     def _names(self, under: str, *, folders: bool) -> list[str]:
         try:

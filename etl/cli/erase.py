@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,8 +12,19 @@ from etl.cli.options import json_option, log_options, pass_runtime, setting_opti
 from etl.cli.runtime import Runtime
 from etl.errors import UsageError
 
+if TYPE_CHECKING:
+    from etl.settings.table import Settings
+
 log = logging.getLogger("etl.cli")
 
+ARCHIVE_LEFT = (
+    "No archive was named (--archive, ETL_ARCHIVE): if there is one, delete the account's folder "
+    "in it."
+)
+COPIES_LEFT = (
+    "Backups, WAL archives, lagging replicas and versions that an object store keeps still contain "
+    "the data: let them expire or delete them; see docs/howto/erase.md."
+)
 STILL_THERE = (
     "Backups, WAL archives, lagging replicas and archives of replies still contain the data: let "
     "them expire or delete them; see docs/howto/erase.md."
@@ -41,9 +52,17 @@ STILL_THERE = (
     help="Repeat earlier erasures whose data is present again: after restoring a backup.",
 )
 @click.option(
+    "--account",
+    is_flag=False,
+    flag_value="",
+    metavar="[N]",
+    help="The whole account that leaves: delete everything stored of partner N, or of "
+    "KALTURA_PARTNER_ID.",
+)
+@click.option(
     "--apply", is_flag=True, help="Apply the changes; without this option they are only counted."
 )
-@setting_options("partner_id", "schema")
+@setting_options("partner_id", "schema", "archive")
 @json_option
 @log_options
 @pass_runtime
@@ -52,18 +71,92 @@ def erase(
     user_ids: tuple[str, ...],
     token_ids: tuple[str, ...],
     again: bool,
+    account: str | None,
     apply: bool,
 ) -> None:
-    """Replace a user's or a token's personal data with pseudonyms, irreversibly.
+    """Replace a user's or a token's personal data with pseudonyms, or delete an account.
 
-    This covers user id, file names and unknown keys in every version, and rejected rows; data that
-    arrives later is replaced before it is stored.  Requires the role that owns the tables.  The
-    key is ETL_ERASURE_KEY, or one that the warehouse stores.
+    Irreversible.  A user's data are user id, file names and unknown keys in every version, and
+    rejected rows; data that arrives later is replaced before it is stored.  The archive of
+    ETL_ARCHIVE is changed as well.  Requires the role that owns the tables.  The key is
+    ETL_ERASURE_KEY, or one that the warehouse stores.
     """
+    people = bool(user_ids or token_ids or again)
+    if account is not None and people:
+        raise UsageError("--account deletes everything: give no --user-id, --token-id or --again.")
+    if account and runtime.flags.setdefault("partner_id", account) != account:
+        raise UsageError("--account and --partner-id name two accounts.")
     settings = runtime.start()
     partner_id = settings.require_partner_id()
-    if not (user_ids or token_ids or again):
-        raise UsageError("Give --user-id, --token-id or --again.")
+    if account is not None:
+        _erase_account(runtime, settings, partner_id, apply=apply)
+    elif people:
+        _erase_people(runtime, settings, partner_id, user_ids, token_ids, again=again, apply=apply)
+    else:
+        raise UsageError("Give --user-id, --token-id, --again or --account.")
+
+
+def _erase_account(runtime: Runtime, settings: Settings, partner_id: int, *, apply: bool) -> None:
+    runtime.stop.install()
+    from etl.archive.account import erase_account
+    from etl.archive.stores import open_store
+    from etl.cli.database import open_warehouse
+    from etl.cli.tables import rows_table
+    from etl.warehouse.schema.database import open_database, require_current_schema
+
+    store = None if settings.archive is None else open_store(settings.archive)
+    with (
+        open_warehouse(settings, create=False) as opened,
+        open_database(str(opened.database_url), opened.schema) as database,
+    ):
+        require_current_schema(database)
+        erased = erase_account(
+            database,
+            store,
+            partner_id=partner_id,
+            lease_seconds=settings.lease_seconds,
+            apply=apply,
+            stop=runtime.stop,
+        )
+    if not erased.archived_runs and not any(erased.tables.values()):
+        log.warning("nothing is stored of account %d", partner_id)
+    still_there = COPIES_LEFT if store is not None else f"{ARCHIVE_LEFT} {COPIES_LEFT}"
+    result = {
+        "status": "succeeded" if apply else "dry run",
+        "applied": apply,
+        "partner_id": partner_id,
+        **dataclasses.asdict(erased),
+        "still_there": still_there,
+    }
+    from rich.text import Text
+
+    title = (
+        f"Account {partner_id}: deleted"
+        if apply
+        else "Nothing was deleted (dry run; --apply does it). This would be deleted:"
+    )
+    rows: list[dict[str, Any]] = [
+        {"where": f"table {name}", "deleted": f"{count} rows"}
+        for name, count in erased.tables.items()
+    ]
+    if erased.archive is not None:
+        rows.append(
+            {"where": f"archive {erased.archive}", "deleted": f"{erased.archived_runs} runs"}
+        )
+    tables = [rows_table(title, rows, shown=len(rows)), Text(""), Text(still_there)]
+    runtime.print_result(result, *tables)
+
+
+def _erase_people(
+    runtime: Runtime,
+    settings: Settings,
+    partner_id: int,
+    user_ids: tuple[str, ...],
+    token_ids: tuple[str, ...],
+    *,
+    again: bool,
+    apply: bool,
+) -> None:
     # Signals keep their default action: whatever ends the process, the transaction rolls back.
     from etl.cli.database import open_warehouse
     from etl.warehouse.privacy.erase import erase as erase_subjects

@@ -47,7 +47,7 @@ COMMANDS: dict[str, str] = {
     "verify": "Check the invariants and re-derive the certificates of completeness.",
     "report": "Generate a self-contained HTML report.",
     "grant": "Print or apply the privileges of the loader, analyst and auditor roles.",
-    "erase": "Replace a user's or a token's personal data with pseudonyms, irreversibly.",
+    "erase": "Replace a user's or a token's personal data with pseudonyms, or delete an account.",
     "prune": "Delete old pages, rejected rows and, on request, superseded versions.",
     "demo": "Sync a simulated account over seven simulated nights.",
     "simulate": "Serve a simulated Kaltura on the loopback interface until interrupted.",

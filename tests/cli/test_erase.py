@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -82,10 +83,46 @@ def test_erase_without_the_setting(run: Run, job: Job) -> None:
     assert job.call().report["changed"] == 0
 
 
+def test_erase_an_account(run: Run, job: Job, tmp_path: Path) -> None:
+    job.query(
+        "insert into kaltura.pruning (partner_id, kind, horizon, deleted, program_version) "
+        "values (7, 'pages', now(), 0, '0')"
+    )
+    dry = run("erase", "--account", "--json", **variables(job))
+    assert dry.returncode == 0, dry.stderr
+    told = json.loads(dry.stdout)
+    assert (told["status"], told["run_id"], told["archive"]) == ("dry run", None, None)
+    assert told["tables"]["upload_token"] == 31
+    assert "No archive was named" in told["still_there"]
+    assert len(job.current()) == 31
+
+    # Of another account than the environment's.
+    done = run("erase", "--account", "7", "--apply", "--json", **variables(job))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tables"]["pruning"] == 1
+    assert len(job.current()) == 31
+
+    archive = {"ETL_ARCHIVE": str(tmp_path / "archive")}
+    done = run("erase", "--account", "--apply", **variables(job), **archive)
+    assert done.returncode == 0, done.stderr
+    assert "table upload_token" in done.stdout
+    assert "archive" in done.stdout
+    assert "No archive was named" not in done.stdout
+    assert job.current() == {}
+    verified = run("verify", "--json", **variables(job))
+    assert verified.returncode == 0, verified.stdout
+    again = run("erase", "--account", "--apply", **variables(job))
+    assert (again.returncode, "nothing is stored of account" in again.stderr) == (0, True)
+
+
 @pytest.mark.parametrize(
     ("arguments", "more", "code", "said"),
     [
-        ([], {}, 2, "Give --user-id, --token-id or --again"),
+        ([], {}, 2, "Give --user-id, --token-id, --again or --account"),
+        (["--account", "--user-id", "x"], {}, 2, "give no --user-id"),
+        (["--account", "7", "--partner-id", "102"], {}, 2, "name two accounts"),
+        (["--account", "seven"], {}, 2, "must be a whole number"),
+        (["--account"], {"KALTURA_PARTNER_ID": ""}, 78, "KALTURA_PARTNER_ID"),
         (["--user-id", ""], {}, 2, "must not be empty"),
         (["--user-id", b"a\xff"], {}, 2, "not valid UTF-8"),
         (["--user-id", "x"], {"ETL_ERASURE_KEY": "short"}, 78, "at least 32 characters"),

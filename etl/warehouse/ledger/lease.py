@@ -47,6 +47,8 @@ FIRST_PAUSE_SECONDS: Final = 0.5
 LONGEST_PAUSE_SECONDS: Final = 8.0
 COMMIT_UNKNOWN: Final = "commit_unknown"
 Result = TypeVar("Result")
+ERASING: Final = "erasing"
+"""Key in ``overrides`` of a lease that ``erase`` holds: for what, ``account`` or ``archive``."""
 
 
 def open_run(
@@ -338,7 +340,12 @@ def abandon_dead_runs(
     )
     abandoned = connection.execute(
         sa.update(sync_run)
-        .where(running, sa.or_(is_dead, is_silent))
+        .where(
+            running,
+            sa.or_(is_dead, is_silent),
+            # An account of which a part is erased must not be synced.
+            sync_run.c.overrides[ERASING].astext.is_distinct_from("account"),
+        )
         .values(
             status="abandoned",
             finished_at=sa.func.clock_timestamp(),
@@ -405,10 +412,20 @@ def lease_held(database: Database, partner_id: int) -> LeaseHeld:
                 sa.extract("epoch", sa.func.clock_timestamp() - sync_run.c.heartbeat_at).label(
                     "silent_seconds"
                 ),
+                sync_run.c.overrides[ERASING].astext.label("erasing"),
             ).where(sync_run.c.partner_id == partner_id, sync_run.c.status == "running")
         ).one_or_none()
     if holder is None:
         return LeaseHeld(f"Another run of partner {partner_id} was running just now: try again")
+    if holder.erasing == "account":
+        return LeaseHeld(
+            f"Account {partner_id} is being erased, since {holder.started_at:%Y-%m-%d %H:%M:%S} "
+            "UTC. If that was interrupted, run kaltura-etl erase --account --apply again to "
+            "finish it.",
+            run_id=holder.run_id,
+            host=holder.host,
+            pid=holder.pid,
+        )
     return LeaseHeld(
         f"Run {holder.run_id} of partner {partner_id} has been running on {holder.host} (process "
         f"{holder.pid}) since {holder.started_at:%Y-%m-%d %H:%M:%S} UTC; its last heartbeat was "

@@ -21,6 +21,7 @@ import os
 import secrets
 import socket
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -36,9 +37,11 @@ from etl.warehouse.engine import (
     transaction,
 )
 from etl.warehouse.ledger.lease import abandon_dead_runs, is_another_run, lease_held
+from etl.warehouse.privacy.hold import ADVICE, Hold
 from etl.warehouse.privacy.rights import require_rights
 from etl.warehouse.privacy.subject import VERSION_TABLES, Erased, Eraser, Subject, listed_subjects
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.erasure_tables import ERASED_KINDS
 from etl.warehouse.schema.token_tables import MARKED
 
 LOG = logging.getLogger(__name__)
@@ -67,11 +70,12 @@ def erase(
     again: bool = False,
     lease_seconds: float,
     apply: bool,
+    hold: Hold | None = None,
 ) -> list[Erased]:
     """Erase the subjects, or count what would be replaced.  All or nothing.
 
     With ``again``, also the erased subjects whose data is stored nevertheless, as after restoring
-    an older backup.
+    an older backup.  ``hold`` is the account's lease where the caller has it; it keeps it.
 
     ``key`` is the setting; None: the warehouse's, which is made if there is none.  For a count, any
     key will do.
@@ -91,32 +95,27 @@ def erase(
             statement_seconds=STATEMENT_SECONDS,
             **read_only,
         ) as connection:
-            if apply:
-                require_rights(
-                    connection,
-                    database,
-                    ERASER_PRIVILEGES,
-                    to="rewrite history",
-                    advice="Erase as the role that owns the tables (the one that runs kaltura-etl "
-                    "migrate), not as the loader.",
-                )
             # First, so that no other process makes a key meanwhile.
             if apply:
-                lease = _take_lease(connection, database, partner_id, lease_seconds)
+                require_rights(
+                    connection, database, ERASER_PRIVILEGES, to="rewrite history", advice=ADVICE
+                )
+                if hold is None:
+                    lease = _take_lease(connection, database, partner_id, lease_seconds)
+                else:
+                    hold.fence(connection)
             known = _known_pseudonyms(connection, database, partner_id, key)
             new_key = secrets.token_hex(32)
             pseudonyms = known or Pseudonyms(new_key, partner_id)
             who = list(subjects)
-            for subject in who:
-                if pseudonyms.is_pseudonym(subject.subject_id):
-                    raise UsageError(f"--{subject.kind}-id is a pseudonym: it is already erased.")
+            _refuse_pseudonyms(who, pseudonyms)
             if again:
                 who += listed_subjects(connection, database, partner_id, pseudonyms)
             erased = [
                 Eraser(connection, database, partner_id, pseudonyms, each, apply=apply).run()
                 for each in dict.fromkeys(who)
             ]
-            if lease is not None:
+            if apply:
                 if known is None and erased:
                     connection.execute(
                         sa.insert(database.tables.erasure_key).values(
@@ -124,15 +123,13 @@ def erase(
                         )
                     )
                 _renew_statistics(connection, database)
-                sync_run = database.tables.sync_run
-                ended = connection.execute(sa.delete(sync_run).where(sync_run.c.run_id == lease))
-                require_row_count(sync_run.name, changed=ended.rowcount, meant=1)
+                _give_back(connection, database, lease)
             elif known is None:
                 for each in erased:
                     each.subject_hash = None
     except EtlError as error:
         # Only before the lease is taken do these mean that another process holds it.
-        if lease is None and is_another_run(error):
+        if hold is None and lease is None and is_another_run(error):
             raise lease_held(database, partner_id) from None
         raise
     if apply and known is None and erased:
@@ -143,8 +140,38 @@ def erase(
     return erased
 
 
+def _refuse_pseudonyms(subjects: Sequence[Subject], pseudonyms: Pseudonyms) -> None:
+    for subject in subjects:
+        if pseudonyms.is_pseudonym(subject.subject_id):
+            raise UsageError(f"--{subject.kind}-id is a pseudonym: it is already erased.")
+
+
+@dataclass(frozen=True, slots=True)
+class Erasures:
+    """What was erased of an account: hashes of ids, and the tokens that have a pseudonym."""
+
+    pseudonyms: Pseudonyms
+    users: frozenset[bytes]
+    tokens: frozenset[bytes]
+    marked: frozenset[str]
+
+    def suppression(self) -> Suppression:
+        return Suppression(
+            self.pseudonyms, users=self.users, tokens=self.tokens, marked=self.marked
+        )
+
+
 def load_suppression(database: Database, partner_id: int, key: str | None) -> Suppression | None:
     """What a run must replace as soon as it has read it; None if nothing was erased.
+
+    Raises what ``load_erasures`` raises.
+    """
+    erasures = load_erasures(database, partner_id, key)
+    return None if erasures is None else erasures.suppression()
+
+
+def load_erasures(database: Database, partner_id: int, key: str | None) -> Erasures | None:
+    """What was erased of an account; None if nothing was.
 
     Call it while the run holds the lease, which excludes erasures.  ``key`` is the setting; None:
     the warehouse's.  Raises ConfigurationError without the key of the erasures, or with another.
@@ -159,14 +186,14 @@ def load_suppression(database: Database, partner_id: int, key: str | None) -> Su
         pseudonyms = _known_pseudonyms(connection, database, partner_id, key)
         if not listed or pseudonyms is None:
             return None
-        hashes: dict[str, list[bytes]] = {"user": [], "token": []}
+        hashes: dict[str, set[bytes]] = {kind: set() for kind in ERASED_KINDS}
         for kind, subject_hash in listed:
-            hashes[kind].append(bytes(subject_hash))
-        return Suppression(
+            hashes[kind].add(bytes(subject_hash))
+        return Erasures(
             pseudonyms,
-            users=hashes["user"],
-            tokens=hashes["token"],
-            marked=_marked(connection, database, partner_id, pseudonyms),
+            users=frozenset(hashes["user"]),
+            tokens=frozenset(hashes["token"]),
+            marked=frozenset(_marked(connection, database, partner_id, pseudonyms)),
         )
 
 
@@ -230,6 +257,14 @@ def _take_lease(
         .returning(sync_run.c.run_id)
     ).scalar_one()
     return run_id
+
+
+def _give_back(connection: sa.Connection, database: Database, lease: int | None) -> None:
+    """Delete the row of ``_take_lease``; None: the caller of ``erase`` holds the lease."""
+    if lease is not None:
+        sync_run = database.tables.sync_run
+        ended = connection.execute(sa.delete(sync_run).where(sync_run.c.run_id == lease))
+        require_row_count(sync_run.name, changed=ended.rowcount, meant=1)
 
 
 def _known_pseudonyms(

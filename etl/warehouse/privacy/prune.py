@@ -127,7 +127,7 @@ def prune_old_pages(database: Database, keep_pages_days: float) -> int:
     return deleted
 
 
-def _lock_prunes(connection: sa.Connection, database: Database) -> None:
+def lock_prunes(connection: sa.Connection, database: Database) -> None:
     """Let one prune at a time delete, so that what was counted is what is deleted."""
     lock_until_commit(connection, f"kaltura-etl {database.schema} prune")
 
@@ -140,7 +140,7 @@ def _delete_of_run(
     What a check will miss is what was really there: rows lost before stay lost.
     Raises DataRefused if some remain.
     """
-    _lock_prunes(connection, database)
+    lock_prunes(connection, database)
     sync_run, of_run = database.tables.sync_run, table.c.run_id == run_id
     meant = connection.scalar(sa.select(sa.func.count()).select_from(table).where(of_run)) or 0
     if not meant:
@@ -224,7 +224,7 @@ class _Pruner:
             with transaction(
                 self._database.engine, statement_seconds=STATEMENT_SECONDS
             ) as connection:
-                _lock_prunes(connection, self._database)
+                lock_prunes(connection, self._database)
                 key = sa.tuple_(superseded.c.token_id, superseded.c.version)
                 meant = connection.execute(
                     sa.select(superseded.c.token_id, superseded.c.version)

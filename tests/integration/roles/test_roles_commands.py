@@ -85,6 +85,7 @@ def test_what_the_auditor_runs(
     ("kind", "arguments", "code"),
     [
         ("loader", ["erase", "--user-id", "nobody", "--apply"], 77),
+        ("loader", ["erase", "--account", "--apply"], 77),
         ("loader", ["prune", "--versions-days", "0", "--apply"], 77),
         ("loader", ["grant", "--analyst", "{analyst}", "--apply"], 77),
         ("auditor", ["sync"], 78),
