@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ FORMAT_VERSION: Final = 1
 MARK_NAME: Final = "archive.json"
 MANIFEST_NAME: Final = "manifest.json"
 RUN_NAME: Final = "run.json"
+ERASED_NAME: Final = "erased.json"
+"""In a partner's folder: an erasure has replaced data in it, so later runs archive none either."""
 CORRUPT: Final = "archive_corrupt"
 """``fields['reason']`` of the refusal of an archive that is not what was written."""
 
@@ -37,7 +40,7 @@ class Mark(msgspec.Struct, frozen=True, kw_only=True):
     format_version: int
 
 
-class Segment(msgspec.Struct, frozen=True, kw_only=True):
+class Segment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A file of replies, as a manifest names it.  ``name`` is relative to the partner's folder."""
 
     name: str
@@ -45,6 +48,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     bytes: int
     replies: int
     rows: int
+    becomes_sha256: str | None = None
+    """While an erasure replaces the file: it is what ``sha256`` says, or already this."""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +75,9 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     def row(self) -> dict[str, Any]:
         """The run's own row of the ledger."""
         return self.ledger[-1]
+
+    def with_segments(self, segments: Sequence[Segment]) -> Manifest:
+        return msgspec.structs.replace(self, segments=list(segments))
 
 
 class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
@@ -121,6 +129,26 @@ def sha256_of(body: bytes) -> str:
 def utc(moment: datetime) -> datetime:
     """The same instant in UTC, so that equal times are written alike."""
     return moment.astimezone(UTC)
+
+
+def is_content_of(packed: bytes, segment: Segment) -> bool:
+    """Whether the file of a manifest is what was written."""
+    found = sha256_of(packed)
+    if found == segment.becomes_sha256:
+        return True
+    return found == segment.sha256 and len(packed) == segment.bytes
+
+
+def with_content(segment: Segment, packed: bytes) -> Segment:
+    """As a manifest names the file when its content is ``packed``."""
+    return msgspec.structs.replace(
+        segment, sha256=sha256_of(packed), bytes=len(packed), becomes_sha256=None
+    )
+
+
+def becoming(segment: Segment, packed: bytes) -> Segment:
+    """As a manifest names the file while its content is replaced by ``packed``."""
+    return msgspec.structs.replace(segment, becomes_sha256=sha256_of(packed))
 
 
 def encode_mark() -> bytes:

@@ -97,6 +97,9 @@ class ObjectStore:
         except Exception as error:
             raise self._failure("written", error) from None
 
+    def tidy(self, folder: str) -> None:
+        """Nothing: a put is whole, or it is not there."""
+
     def delete(self, folder: str) -> int:
         import obstore  # noqa: PLC0415
 

@@ -14,6 +14,7 @@ from etl.archive.layout import (
     check_mark,
     corrupt,
     decode_manifest,
+    is_content_of,
     is_segment,
     partner_folder,
     partner_of,
@@ -96,7 +97,7 @@ class Archive:
         packed = self._store.read(name)
         if packed is None:
             raise corrupt(f"{shown} is missing", run_id=manifest.run_id)
-        if len(packed) != segment.bytes or sha256_of(packed) != segment.sha256:
+        if not is_content_of(packed, segment):
             raise corrupt(
                 f"{shown} is not the file that the manifest names: its SHA-256 differs",
                 run_id=manifest.run_id,

@@ -41,12 +41,29 @@ class SegmentHead(msgspec.Struct, frozen=True, kw_only=True):
     replies: int
 
 
-class ReplyHead(msgspec.Struct, frozen=True, kw_only=True):
+class ErasedRow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A row of a reply that an erasure replaced.
+
+    ``payload`` stands for the row as it was sent, should it be rejected.  Of a row that was
+    rejected when it was read, the rest is here too (``tokens.token.Rejected``): its body is the
+    payload.
+    """
+
+    row: int
+    """Its index in the reply, from 0."""
+    payload: str
+    reason: str | None = None
+    token_id: str | None = None
+    created_second: int | None = None
+    position: int | float | None = None
+
+
+class ReplyHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The line before a body: what was asked, when, and what the reply proves.
 
     ``asked`` are the ids of a lookup, else None; ``open_only`` marks a page of the list of open
     tokens.  ``span`` is the int8range that the page proved; ``sha256`` and ``body_bytes`` are of
-    the body.
+    the body as it is stored.  ``erased`` are the rows that an erasure replaced.
     """
 
     seq: int
@@ -62,6 +79,7 @@ class ReplyHead(msgspec.Struct, frozen=True, kw_only=True):
     span: str | None
     sha256: str
     body_bytes: int
+    erased: list[ErasedRow] = []
 
 
 class ArchivedReply(msgspec.Struct, frozen=True):
@@ -93,12 +111,16 @@ _decode_reply = msgspec.json.Decoder(ReplyHead).decode
 
 def pack(head: SegmentHead, pages: Sequence[Page]) -> bytes:
     """The file of a batch; its pages have their numbers."""
-    parts = [_encode(head), b"\n"]
-    for page in pages:
-        if page.seq is None:
-            raise ValueError("a page without a number cannot be archived")
-        facts = page.facts
-        reply = ReplyHead(
+    return repack(head, list(map(reply_of, pages)))
+
+
+def reply_of(page: Page) -> ArchivedReply:
+    """The reply of a page, as it arrived."""
+    if page.seq is None:
+        raise ValueError("a page without a number cannot be archived")
+    facts = page.facts
+    return ArchivedReply(
+        ReplyHead(
             seq=page.seq,
             page_index=facts.page_index,
             page_size=facts.page_size,
@@ -112,8 +134,16 @@ def pack(head: SegmentHead, pages: Sequence[Page]) -> bytes:
             span=None if page.span is None else page.span.to_sql(),
             sha256=facts.body_sha256.hex(),
             body_bytes=len(page.body),
-        )
-        parts += [_encode(reply), b"\n", page.body, b"\n"]
+        ),
+        page.body,
+    )
+
+
+def repack(head: SegmentHead, replies: Sequence[ArchivedReply]) -> bytes:
+    """The file of these replies, as ``unpack`` returns them."""
+    parts = [_encode(head), b"\n"]
+    for reply in replies:
+        parts += [_encode(reply.head), b"\n", reply.body, b"\n"]
     options: dict[int, int] = {
         zstd.CompressionParameter.compression_level: LEVEL,
         zstd.CompressionParameter.checksum_flag: 1,

@@ -43,6 +43,10 @@ class Store(Protocol):
         """Write atomically, durable when this returns; replaces what was there."""
         ...
 
+    def tidy(self, folder: str) -> None:
+        """Delete what killed writers have left in a folder.  Only while no run writes there."""
+        ...
+
     def delete(self, folder: str) -> int:
         """Delete a folder with all that is in it, leftovers of killed writers too.
 
@@ -120,6 +124,13 @@ class LocalStore:
             _sync_folder(path.parent)
         except OSError as error:
             raise self._failure("written", error) from error
+
+    def tidy(self, folder: str) -> None:
+        try:
+            for left_over in (self._root / folder).glob(".*.new"):
+                left_over.unlink()
+        except OSError as error:
+            raise self._failure("tidied", error) from error
 
     def delete(self, folder: str) -> int:
         path = self._root / folder

@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from etl.archive.erased import NotRewritten, as_staged
 from etl.archive.layout import (
+    ERASED_NAME,
     FORMAT,
     FORMAT_VERSION,
     MANIFEST_NAME,
@@ -28,6 +30,7 @@ from etl.archive.layout import (
     check_mark,
     encode_manifest,
     encode_mark,
+    partner_folder,
     run_folder,
     run_name,
     segment_name,
@@ -35,7 +38,7 @@ from etl.archive.layout import (
     utc,
 )
 from etl.archive.reader import Archive, Kept
-from etl.archive.segment import Call, SegmentHead, pack
+from etl.archive.segment import ArchivedReply, Call, SegmentHead, repack, reply_of
 from etl.archive.stores import Store, open_store
 from etl.errors import ConfigurationError, DataRefused, EtlError
 from etl.resources import program_version
@@ -67,6 +70,7 @@ class Recorder:
         self._absence_grace = absence_grace
         self._kept: list[Kept] = []
         self._written = 0
+        self._without_erased = False
 
     def begin(self, run: OpenRun) -> bool:
         """Prepare the archive for a run that is open and has read nothing yet.
@@ -80,6 +84,8 @@ class Recorder:
         else:
             check_mark(mark, self._store.address)
         self._reconcile(run)
+        erased = f"{partner_folder(run.partner_id)}/{ERASED_NAME}"
+        self._without_erased = self._store.read(erased) is not None
         # Writing a file proves before the first request that replies can be kept.
         self._store.write(
             f"{run_folder(run.partner_id, run.run_id)}/{RUN_NAME}",
@@ -116,9 +122,9 @@ class Recorder:
             absence_grace_seconds=self._absence_grace.total_seconds(),
             replies=len(pages),
         )
-        packed = pack(head, pages)
         self._written += 1
         name = segment_name(self._written)
+        packed = repack(head, [self._reply_of(run, page) for page in pages])
         self._store.write(f"{run_folder(run.partner_id, run.run_id)}/{name}", packed)
         segment = Segment(
             name=f"{run_name(run.run_id)}/{name}",
@@ -131,6 +137,20 @@ class Recorder:
             (page.seq, page.facts.received_at) for page in pages if page.seq is not None
         )
         self._kept.append(Kept(segment, replies))
+
+    def _reply_of(self, run: OpenRun, page: Page) -> ArchivedReply:
+        """The reply without the data of erased users and tokens; its page gets the new hash."""
+        reply = reply_of(page)
+        if page.suppressed and self._without_erased:
+            try:
+                reply = as_staged(reply, page, run.partner_id) or reply
+            except NotRewritten:
+                log.warning(
+                    "a reply is archived with data of an erased user or token",
+                    extra={"run_id": run.run_id, "seq": page.seq},
+                )
+            page.facts = reply.facts
+        return reply
 
     def finish(self, run: OpenRun) -> None:
         """Write the manifest of a published run; if that fails, a later ``begin`` does it."""

@@ -26,8 +26,8 @@ COPIES_LEFT = (
     "the data: let them expire or delete them; see docs/howto/erase.md."
 )
 STILL_THERE = (
-    "Backups, WAL archives, lagging replicas and archives of replies still contain the data: let "
-    "them expire or delete them; see docs/howto/erase.md."
+    "Backups, WAL archives, lagging replicas and archives of replies that were not named still "
+    "contain the data: let them expire or delete them; see docs/howto/erase.md."
 )
 
 
@@ -158,20 +158,23 @@ def _erase_people(
     apply: bool,
 ) -> None:
     # Signals keep their default action: whatever ends the process, the transaction rolls back.
+    from etl.archive.people import erase_people
+    from etl.archive.stores import open_store
     from etl.cli.database import open_warehouse
-    from etl.warehouse.privacy.erase import erase as erase_subjects
     from etl.warehouse.privacy.subject import Subject
     from etl.warehouse.schema.database import open_database, require_current_schema
 
     subjects = [Subject("user", user_id) for user_id in dict.fromkeys(user_ids)]
     subjects += [Subject("token", token_id) for token_id in dict.fromkeys(token_ids)]
+    store = None if settings.archive is None else open_store(settings.archive)
     with (
         open_warehouse(settings, create=False) as opened,
         open_database(str(opened.database_url), opened.schema) as database,
     ):
         require_current_schema(database)
-        erased = erase_subjects(
+        erased, archive = erase_people(
             database,
+            store,
             partner_id=partner_id,
             key=settings.erasure_key,
             subjects=subjects,
@@ -193,7 +196,8 @@ def _erase_people(
         "applied": apply,
         "partner_id": partner_id,
         "subjects": [dataclasses.asdict(each) for each in erased],
-        "still_there": STILL_THERE,
+        "archive": None if archive is None else dataclasses.asdict(archive),
+        "still_there": STILL_THERE if archive is None else COPIES_LEFT,
     }
     runtime.print_result(result, *_tables(result))
 
@@ -219,4 +223,12 @@ def _tables(result: dict[str, Any]) -> list[Any]:
         for number, subject in enumerate(result["subjects"], 1)
         for name, replaced in subject["tables"].items()
     ]
-    return [rows_table(title, rows, shown=len(rows)), Text(""), Text(result["still_there"])]
+    lines = [Text(""), Text(result["still_there"])]
+    archive = result["archive"]
+    if archive is not None:
+        done = f"{archive['rewritten']} rewritten" if result["applied"] else "to be searched"
+        lines.insert(0, Text(f"Archive {archive['address']}: {archive['files']} files, {done}"))
+        lines[1:1] = [
+            Text(f"Not erased: {each['file']}: {each['reason']}") for each in archive["left"]
+        ]
+    return [rows_table(title, rows, shown=len(rows)), *lines]

@@ -14,16 +14,15 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.archive.catalogue import ArchivedRun, ReplayPlan, RunName, plan_of
+from etl.archive.erased import page_of_reply
 from etl.archive.layout import corrupt
 from etl.archive.reader import Archive
 from etl.archive.stores import open_store
 from etl.coverage import EVERYTHING, Coverage, Span
 from etl.errors import DataRefused, UsageError
-from etl.kaltura.replies import parse_list
 from etl.resources import program_version
 from etl.run.fetch import suppress
-from etl.tokens.decode import decode_rows
-from etl.tokens.page import Page, page_of
+from etl.tokens.page import Page
 from etl.warehouse.ledger.lease import failed_on_error
 from etl.warehouse.ledger.replayed import (
     REPLAY,
@@ -310,19 +309,7 @@ def staged_again(reply: ArchivedReply, partner_id: int, suppression: Suppression
     Raises DataRefused for a body that is not a list: it was one when it was archived.
     """
     head = reply.head
-    envelope = parse_list(reply.body)
-    if envelope is None:
-        raise corrupt(f"reply {head.seq} is not a list of upload tokens")
-    decoded = decode_rows(envelope.objects, partner_id=partner_id, now=head.received_at)
-    page = page_of(
-        reply.facts,
-        reply.body,
-        envelope.objects,
-        decoded,
-        asked=None if head.asked is None else tuple(head.asked),
-        open_only=head.open_only,
-    )
-    page = suppress(page, suppression)
+    page = suppress(page_of_reply(reply, partner_id), suppression)
     page.seq, page.span = head.seq, span_of(head.span, f"reply {head.seq}")
     return page
 

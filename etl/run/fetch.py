@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from operator import is_not
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -225,7 +226,14 @@ def suppress(page: Page, suppression: Suppression | None) -> Page:
         return page
     rows = DecodedRows(page.tokens, list(page.rejected), list(page.positions), Counter())
     decoded, raw = suppression.suppress(rows, page.raw)
-    return replace(page, tokens=decoded.tokens, rejected=decoded.rejected, raw=raw)
+    changed = any(map(is_not, raw, page.raw)) or any(map(is_not, decoded.rejected, page.rejected))
+    return replace(
+        page,
+        tokens=decoded.tokens,
+        rejected=decoded.rejected,
+        raw=raw,
+        suppressed=page.suppressed or changed,
+    )
 
 
 def _lookup_facts(ids: Sequence[str]) -> str:

@@ -58,6 +58,8 @@ class Page:
     """The ids of a lookup; None for a page of the list."""
     open_only: bool = False
     """Whether it is a page of the list of open tokens: its span covers no others."""
+    suppressed: bool = False
+    """Whether values of erased users or tokens were replaced, which ``body`` still contains."""
     span: Span | None = None
     """The createdAt interval in which it shows every listed token; set by the walk."""
     seq: int | None = None

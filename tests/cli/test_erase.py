@@ -65,13 +65,16 @@ def test_erase_counts_and_then_does_it(run: Run, job: Job) -> None:
     assert verified.returncode == 0, verified.stdout
 
 
-def test_erase_without_the_setting(run: Run, job: Job) -> None:
+def test_erase_without_the_setting(run: Run, job: Job, tmp_path: Path) -> None:
     known = variables(job, ETL_ERASURE_KEY="")
     dry = run("erase", "--user-id", USER, "--user-id", "nobody", "--json", **known)
     assert dry.returncode == 0, dry.stderr
     told = json.loads(dry.stdout)
     assert [subject["subject_hash"] for subject in told["subjects"]] == [None, None]
-    table = run("erase", "--user-id", USER, "--user-id", "nobody", **known)
+    assert told["archive"] is None
+    archive = {"ETL_ARCHIVE": str(tmp_path / "archive")}
+    table = run("erase", "--user-id", USER, "--user-id", "nobody", **known, **archive)
+    assert f"Archive {tmp_path}/archive: 0 files" in table.stdout
     assert "user 1" in table.stdout
     assert "user 2" in table.stdout
 

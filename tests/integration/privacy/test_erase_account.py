@@ -22,7 +22,7 @@ from etl.errors import ArchiveUnavailable, ConfigurationError, DataRefused, Leas
 from etl.process.stop import Stop
 from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.privacy import account as account_rows
-from etl.warehouse.privacy.hold import Hold
+from etl.warehouse.privacy.hold import Hold, take_hold
 from etl.warehouse.schema.database import open_database
 from tests.support.archive import Kept, Life, archived, assert_same_dump, dump, keeping
 from tests.support.archive import check as check_archive
@@ -235,6 +235,28 @@ def test_a_process_that_was_killed_is_continued_by_another(world: World) -> None
     assert done.run_id == held["run_id"]
     assert done.tables["upload_token"] > 0
     assert [run["status"] for run in job.runs()] == ["skipped"]
+
+
+@ordinary
+def test_a_killed_erasure_of_an_archive_blocks_runs_no_longer_than_a_run(world: World) -> None:
+    job = world.jobs[0]
+    with open_database(job.database_url, "kaltura") as database:
+        hold = take_hold(database, job.partner_id, "archive", lease_seconds=900, privileges=[])
+    with pytest.raises(LeaseHeld):
+        job.run()
+    # Another erasure takes it over at once.
+    erased(job, users=(ANNA,), key=None, apply=False)
+    with open_database(job.database_url, "kaltura") as database:
+        assert (
+            take_hold(database, job.partner_id, "archive", lease_seconds=900, privileges=[]).run_id
+            == hold.run_id
+        )
+    job.query("update kaltura.sync_run set heartbeat_at = '2020-01-01' where status = 'running'")
+
+    assert job.run().inserted > 0
+
+    assert [run["status"] for run in job.runs()[-2:]] == ["abandoned", "succeeded"]
+    assert_verified(job)
 
 
 @ordinary
