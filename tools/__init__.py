@@ -1,0 +1,1 @@
+"""Tools of the checkout, used by ``./dev``; not part of the program."""
