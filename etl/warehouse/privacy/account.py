@@ -111,11 +111,13 @@ def _delete_part(connection: sa.Connection, hold: Hold, table: sa.Table) -> tupl
     lock_prunes(connection, hold.database)
     rows, more_runs = _rows_of(connection, hold, table)
     order = [table.c[name] for name in _order_of(table)]
+    # No index finds the runs that resumed a run, so each one is looked for in the whole ledger.
+    at_once = RUNS_AT_ONCE if table is hold.database.tables.sync_run else ROWS_AT_ONCE
     bound = connection.execute(
         sa.select(*order)
         .where(rows)
         .order_by(*[column.desc() for column in order])
-        .offset(ROWS_AT_ONCE - 1)
+        .offset(at_once - 1)
         .limit(1)
     ).one_or_none()
     if bound is not None:
