@@ -409,14 +409,19 @@ def copy_rows(
 ) -> None:
     """COPY rows in the binary format; ``columns`` are (name, type) in the rows' order.
 
-    Raises psycopg errors, and TypeError, OverflowError or UnicodeEncodeError for a value that
-    does not fit its type: check the rows before.
+    Raises DataRefused unless Postgres has stored all of them, psycopg errors, and TypeError,
+    OverflowError or UnicodeEncodeError for a value that does not fit its type: check the rows
+    before.
     """
     statement = sql.SQL("copy {} ({}) from stdin (format binary)").format(
         table, sql.SQL(", ").join(sql.Identifier(name) for name, _ in columns)
     )
-    with driver_connection(connection).cursor() as cursor, cursor.copy(statement) as copy:
-        copy.set_types([type_name for _, type_name in columns])
-        write = copy.write_row
-        for row in rows:
-            write(row)
+    with driver_connection(connection).cursor() as cursor:
+        with cursor.copy(statement) as copy:
+            copy.set_types([type_name for _, type_name in columns])
+            write = copy.write_row
+            sent = 0
+            for row in rows:
+                write(row)
+                sent += 1
+        require_row_count(table.as_string(), changed=cursor.rowcount, meant=sent)

@@ -28,6 +28,7 @@ from etl.warehouse.engine import (
     LOCK_NOT_AVAILABLE,
     SETTINGS,
     UNIQUE_VIOLATION,
+    require_row_count,
     transaction,
 )
 from etl.warehouse.ledger.resume import (
@@ -89,13 +90,15 @@ def open_run(
                     overrides={DRY_RUN: True} if dry_run else {},
                 )
                 .returning(sync_run.c.run_id, sync_run.c.started_at)
-            ).one()
+            ).all()
+            require_row_count(sync_run.name, changed=len(opened), meant=1)
+            ((run_id, started_at),) = opened
             run = OpenRun(
-                run_id=opened.run_id,
+                run_id=run_id,
                 partner_id=partner_id,
                 mode=mode,
-                started_at=opened.started_at,
-                walk=StagedWalk(walk_id=opened.run_id),
+                started_at=started_at,
+                walk=StagedWalk(walk_id=run_id),
                 baseline=load_baseline(connection, database, partner_id),
                 range=_seconds_of(range_from, range_to),
                 dry_run=dry_run,
@@ -155,6 +158,9 @@ def fence(connection: sa.Connection, database: Database, run: OpenRun, **values:
         .returning(sync_run.c.run_id)
     ).one_or_none()
     if alive is None:
+        holds = sa.select(sync_run.c.status).where(sync_run.c.run_id == run.run_id)
+        if connection.scalar(holds) == "running":
+            require_row_count(sync_run.name, changed=0, meant=1)
         raise LeaseHeld(
             f"Run {run.run_id} no longer holds the lease of partner {run.partner_id}: another run "
             "took it over, or another process ended the run. Nothing more was written.",

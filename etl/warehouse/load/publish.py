@@ -73,7 +73,7 @@ def publish(
                 require_fresh_pages(run.walk.oldest_page_at, now=stamp, age_max=page_age_max)
             _check_staging(connection, database, run)
             if counts.pending or counts.rejected_known:
-                _write_unobserved(connection, database, run)
+                _write_unobserved(connection, database, run, counts)
             if counts.versions:
                 _write_versions(connection, database, run, counts, stamp)
             fence(
@@ -324,12 +324,15 @@ def _upsert(
     )
 
 
-def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRun) -> None:
+def _write_unobserved(
+    connection: sa.Connection, database: Database, run: OpenRun, counts: AuditCounts
+) -> None:
     """Record the known tokens that this run covered without seeing: it is no witness of those."""
     found = unobserved(database, run).subquery()
     token_id, reason = found.c.token_id, found.c.reason
-    connection.execute(
-        sa.insert(database.tables.unobserved_token).from_select(
+    table = database.tables.unobserved_token
+    done = connection.execute(
+        sa.insert(table).from_select(
             ["partner_id", "token_id", "run_id", "reason"],
             sa.select(
                 sa.literal(run.partner_id, sa.Integer),
@@ -337,7 +340,11 @@ def _write_unobserved(connection: sa.Connection, database: Database, run: OpenRu
                 sa.literal(run.run_id, sa.BigInteger),
                 reason,
             ),
-        )
+        ),
+        execution_options={"preserve_rowcount": True},
+    )
+    require_row_count(
+        table.name, changed=done.rowcount, meant=counts.pending + counts.rejected_known
     )
 
 

@@ -8,6 +8,7 @@ a run that has lost its lease fails.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -30,7 +31,7 @@ from etl.tokens.token import (
     Rejected,
     time_of_second,
 )
-from etl.warehouse.engine import SETTINGS, copy_rows, transaction
+from etl.warehouse.engine import SETTINGS, copy_rows, require_row_count, transaction
 from etl.warehouse.ledger.lease import fence
 from etl.warehouse.ledger.run import OpenRun, WalkCounts
 from etl.warehouse.load.compare import JSON_ROWS_MAX, SQL_TYPES, compare_batch, json_of
@@ -287,11 +288,14 @@ def _save(
     )
     # Rows as parameters: a VALUES list of another length would be compiled again each time.
     if pages:
-        connection.execute(
-            sa.insert(tables.sync_page), [_page_row(run, page, compared_by) for page in pages]
+        done = connection.execute(
+            sa.insert(tables.sync_page),
+            [_page_row(run, page, compared_by) for page in pages],
+            execution_options={"preserve_rowcount": True},
         )
+        require_row_count(tables.sync_page.name, changed=done.rowcount, meant=len(pages))
     for begin in range(0, len(rejected), _INSERT_ROWS_MAX):
-        connection.execute(
+        done = connection.execute(
             insert(tables.rejected_row)
             .values(
                 [
@@ -306,12 +310,26 @@ def _save(
                 ]
             )
             # Pages overlap: the same row may occur again.
-            .on_conflict_do_nothing()
+            .on_conflict_do_nothing(),
+            execution_options={"preserve_rowcount": True},
         )
+        some = rejected[begin : begin + _INSERT_ROWS_MAX]
+        if done.rowcount < len(some):
+            _require_rejected(connection, tables.rejected_row, run, some)
     if rows:
         staging = tables.upload_token_staging
         copy_rows(connection, sql.Identifier(database.schema, staging.name), _STAGING_COLUMNS, rows)
     return counts
+
+
+def _require_rejected(
+    connection: sa.Connection, table: sa.Table, run: OpenRun, rejected: Sequence[Rejected]
+) -> None:
+    """Raise DataRefused unless all of these rows are there, from this page or from another."""
+    keys = {(each.reason, hashlib.sha256(bytes(each.payload)).digest()) for each in rejected}
+    key = sa.tuple_(table.c.reason, sa.func.sha256(table.c.payload))
+    stored = sa.select(sa.func.count()).where(table.c.run_id == run.run_id, key.in_(keys))
+    require_row_count(table.name, changed=connection.scalar(stored) or 0, meant=len(keys))
 
 
 def _count(run: OpenRun, pages: Sequence[Page], counts: WalkCounts) -> None:
