@@ -193,10 +193,14 @@ def _check_partner(value: object, partner_id: int, row_index: int, coercions: Co
     if value is None:
         coercions["partner_id_absent"] += 1
         return
-    found = read_whole(value, "partner_id", INT64_MIN, INT64_MAX, coercions, digits_are_usual=False)
+    try:
+        found = read_whole(value, "partner_id", 0, INT64_MAX, coercions, digits_are_usual=False)
+    except RowRejected:
+        found = None  # not ours, whatever it is
     if found != partner_id:
+        other = "another partner" if found is None else f"partner {found}"
         raise DataRefused(
-            f"row {row_index} of the page belongs to partner {found}, not to {partner_id}: "
+            f"row {row_index} of the page belongs to {other}, not to {partner_id}: "
             "check the session and KALTURA_PARTNER_ID",
             reason="foreign_partner",
             row_index=row_index,

@@ -209,7 +209,6 @@ REJECTED: list[tuple[str, object, str]] = [
     ("createdAt", "null", "created_at_missing"),
     *[("createdAt", bad, f"created_at_{why}") for bad, why in BAD_TIMES],
     *[("updatedAt", bad, f"updated_at_{why}") for bad, why in BAD_TIMES],
-    ("partnerId", "true", "partner_id_invalid"),
     ("userId", "[]", "user_id_invalid"),
     ("fileName", "false", "file_name_invalid"),
     ("uploadUrl", "{}", "upload_url_invalid"),
@@ -229,6 +228,10 @@ REFUSED: list[tuple[bytes, str]] = [
     ],
     (row_bytes("partnerId", "103"), "foreign_partner"),
     (row_bytes("partnerId", '"103"'), "foreign_partner"),
+    *[
+        (row_bytes("partnerId", bad), "foreign_partner")
+        for bad in ("-102", str(2**63), "1e999", "102.5", "true", '"acme"', "[102]", "{}")
+    ],
     *[(row_bytes("fileSize", bad), "row_not_json") for bad in NOT_JSON],
     (row_bytes("createdAt", "NaN"), "row_not_json"),
     (row_bytes("fileName", '"\x01"'), "row_not_json"),
