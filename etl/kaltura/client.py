@@ -30,6 +30,7 @@ from etl.errors import (
 )
 from etl.kaltura.replies import Reply, session_id_text
 from etl.kaltura.retry import PassingFailure
+from etl.kaltura.shown import shown_host
 from etl.kaltura.transport import Http, NotConnected, ProxyRefused, environment_proxy
 from etl.process.secrets import Scrubber
 from etl.process.stop import Stop
@@ -97,7 +98,7 @@ class KalturaClient:
             with self._http.post(
                 f"/api_v3/service/{path}?format=1", content, deadline_seconds
             ) as response:
-                _check_status(response)
+                _check_status(response, self.scrubber)
                 body = _read_body(response)
         except (OSError, http.client.HTTPException, NotConnected, ProxyRefused) as exc:
             # What leaves this function is raised outside the handler and has neither cause nor
@@ -123,14 +124,14 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-def _check_status(response: http.client.HTTPResponse) -> None:
+def _check_status(response: http.client.HTTPResponse, scrubber: Scrubber) -> None:
     status = response.status
     if status == 200:
         return
     if 300 <= status < 400:
         raise ServiceUnavailable(
             f"the service answered with a redirect (HTTP {status}"
-            f"{_redirect_target(response)}), which is never followed because the request "
+            f"{_redirect_target(response, scrubber)}), which is never followed because the request "
             "contains a session: set KALTURA_SERVICE_URL to the final address",
             reason="redirect",
             http_status=status,
@@ -163,12 +164,13 @@ def _check_status(response: http.client.HTTPResponse) -> None:
     )
 
 
-def _redirect_target(response: http.client.HTTPResponse) -> str:
+def _redirect_target(response: http.client.HTTPResponse, scrubber: Scrubber) -> str:
     try:
         host = urlsplit(response.headers.get("Location", "")).hostname
     except ValueError:
         host = None
-    return f" to {host}" if host and re.fullmatch(r"[\w.\-:]{1,100}", host) else ""
+    host = shown_host(host, scrubber)
+    return f" to {host}" if host else ""
 
 
 def _proxy_refused(status: int) -> ConfigurationError:

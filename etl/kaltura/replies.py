@@ -18,6 +18,7 @@ import msgspec
 
 from etl.errors import ConfigurationError, CredentialsRefused, DataRefused, EtlError
 from etl.kaltura.retry import PassingFailure
+from etl.kaltura.shown import shown_code, shown_names
 from etl.process.secrets import Scrubber
 
 # The window of Kaltura's rate limit (``_expiry``), which it does not tell us in a Retry-After.
@@ -111,11 +112,8 @@ INVALID_KS_OTHER = Rule(
     Action.CREDENTIALS, "the session string is not valid: check the secret and KALTURA_PARTNER_ID"
 )
 UNKNOWN_CODE = Rule(Action.REFUSE, "an error that this program does not know")
+_KNOWN_CODES = frozenset(ERROR_TABLE) | {"INVALID_KS"}
 
-# Facts of an error that may be shown: names of services and parameters, never values.
-_SHOWN_ARGS = ("SERVICE", "SERVICE_NAME", "ACTION_NAME", "SRV_NAME", "PARAM_NAME", "PROP_NAME")
-_CODE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_WORD = re.compile(r"[A-Za-z0-9_:.\-> \[\]]{1,60}")
 _SESSION_ID = re.compile(r"\d{1,20}, ?\d{1,20}")
 
 
@@ -301,28 +299,18 @@ def error_for_code(
     The service's own texts echo session strings, another client's among them.
     """
     rule = rule_for(code, args)
-    shown = _shown_code(code, scrubber)
+    shown = shown_code(code, _KNOWN_CODES, scrubber)
+    facts = facts | {"code": shown}
     if code == "INVALID_KS" and str(args.get("KSID")) in INVALID_KS_TABLE:
         shown = f"{shown} {args['KSID']}"
-    where = [_shown_word(str(args[name]), scrubber) for name in _SHOWN_ARGS if name in args]
-    named = ", ".join(word for word in where if word)
+    named = ", ".join(shown_names(args))
     message = f"Kaltura answered {shown}{f' ({named})' if named else ''}: {rule.advice}"
-    facts = facts | {"code": _shown_code(code, scrubber)}
     return _BUILDERS[rule.action](message, args, facts)
 
 
 def session_id_text(header: str | None) -> str | None:
     """``X-Kaltura-Session`` (random number, Unix time): what to quote to Kaltura's support."""
     return header if header and _SESSION_ID.fullmatch(header) else None
-
-
-def _shown_code(code: str, scrubber: Scrubber) -> str:
-    return scrubber.scrub_foreign(code) if _CODE.fullmatch(code) else "(unreadable code)"
-
-
-def _shown_word(word: str, scrubber: Scrubber) -> str | None:
-    """The name of a parameter or service as it may be shown, else None."""
-    return scrubber.scrub_foreign(word) if _WORD.fullmatch(word) else None
 
 
 def _args_of(envelope: _ErrorEnvelope) -> dict[str, object]:

@@ -17,6 +17,7 @@ REMOVED = "***"
 _LEAST_LENGTH = 3
 _SHORT_LENGTH = 12
 _LEAST_ENCODED_LENGTH = 8
+_PART_LENGTH = 6
 
 # A KS that is not known by value: v2 begins with base64 of "v2|", v1 is base64 of
 # "sha1-in-hexadecimal|partner;…".
@@ -51,6 +52,14 @@ class Scrubber:
         if self._pattern is not None:
             text = self._pattern.sub(REMOVED, text)
         return _LONG_BASE64.sub(_without_ks_v1, _KS_V2.sub(REMOVED, text))
+
+    def holds_part_of_secret(self, text: str) -> bool:
+        """Whether ``text`` has 6 characters in a row of a secret, in any form and any case."""
+        folded = text.lower()
+        parts = {folded[at : at + _PART_LENGTH] for at in range(len(text) - _PART_LENGTH + 1)}
+        with self._lock:
+            forms = {form.lower() for each in self._secrets for form in _forms(each)}
+        return any(part in form for form in forms for part in parts)
 
     def scrub_foreign(self, text: str) -> str:
         """A text from outside, also without everything that looks like a secret.

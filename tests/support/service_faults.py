@@ -199,7 +199,14 @@ def forbidden_forms(secrets: list[str]) -> list[str]:
     forms = []
     for secret in secrets:
         encoded = base64.b64encode(secret.encode()).decode()
-        forms += [secret, secret[:18], encoded.rstrip("=")[:-2], quote(secret, safe="")]
+        forms += [
+            secret,
+            secret[:18],
+            secret[4:20],
+            secret[-16:],
+            encoded.rstrip("=")[:-2],
+            quote(secret, safe=""),
+        ]
         forms.append(secret.encode().hex())
     return forms
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from urllib.parse import quote
+
 import pytest
 
 from etl.errors import (
@@ -14,6 +17,7 @@ from etl.errors import (
 from etl.simulator import Fault
 from tests.support.service_faults import (
     APP_KS,
+    APP_TOKEN,
     LIST_PATH,
     OTHERS_KS,
     POSITIONS,
@@ -57,6 +61,19 @@ PERMANENT: dict[str, tuple[Fault, type[EtlError], int]] = {
     ),
     "unknown code": (api_fault("FLUX_CAPACITOR_EMPTY"), DataRefused, 65),
     "a session as code": (api_fault(OTHERS_KS), DataRefused, 65),
+    "a part of the app token as code": (api_fault(APP_TOKEN[:18]), DataRefused, 65),
+    "parts of secrets as names": (
+        api_fault(
+            "ACTION_DOES_NOT_EXISTS",
+            ACTION_NAME=APP_TOKEN[4:20],
+            SERVICE_NAME=f"uploadToken->{APP_KS[-16:]}",
+            SERVICE=b64encode(APP_KS.encode()).decode()[4:60],
+            PARAM_NAME=OTHERS_KS[4:20],
+            PROP_NAME=quote(OTHERS_KS, safe=""),
+        ),
+        ConfigurationError,
+        78,
+    ),
 }
 
 
@@ -95,7 +112,8 @@ def test_a_redirect_is_not_followed_and_the_secret_goes_nowhere(
     service: Served, serve: Serve, waits: Waits, seen: Seen, status: int, where: str
 ) -> None:
     elsewhere, here = serve(), service.server.url + LIST_PATH
-    for target in (elsewhere.server.url + LIST_PATH, here, LIST_PATH, "//[", ""):
+    echo = f"https://{APP_TOKEN[:20]}.example/"
+    for target in (elsewhere.server.url + LIST_PATH, here, LIST_PATH, "//[", "", echo):
         before = len(service.requests)
         service.meet(Fault(f"redirect-{status}", {"location": target}), where)
         with error_of(seen, ServiceUnavailable) as caught:
