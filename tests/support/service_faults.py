@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import logging
+import socket
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -49,15 +51,14 @@ class Waits(list[float]):
 
 
 class Served:
-    """A simulator with five tokens, every request that it got, and at most one fault."""
+    """A simulator with five tokens, every request that it got, and faults at one position."""
 
     def __init__(self, server: SimulatorServer) -> None:
         self.server = server
         self.requests: list[RequestInfo] = []
         self.stop = Stop()
-        self._fault: Fault | None = None
+        self._faults: Iterator[Fault | None] = iter(())
         self._where = "list"
-        self._times = 0.0
         server.partner.app_tokens[APP_TOKEN_ID] = {
             "id": APP_TOKEN_ID,
             "token": APP_TOKEN,
@@ -69,8 +70,13 @@ class Served:
 
     def meet(self, fault: Fault | str, where: str = "list", times: float = float("inf")) -> None:
         """Put a fault in the way of the next ``times`` requests at that position."""
-        self._fault = Fault(fault) if isinstance(fault, str) else fault
-        self._where, self._times = where, times
+        met = repeat(fault) if times == float("inf") else repeat(fault, int(times))
+        self.meet_each(met, where)
+
+    def meet_each(self, faults: Iterable[Fault | str], where: str = "list") -> None:
+        """Put one fault after the other in the way of the next requests at that position."""
+        self._faults = (Fault(each) if isinstance(each, str) else each for each in faults)
+        self._where = where
 
     def at(self, position: str) -> list[RequestInfo]:
         return [info for info in self.requests if info.position == position]
@@ -81,10 +87,7 @@ class Served:
 
     def _decide(self, info: RequestInfo) -> Fault | None:
         self.requests.append(info)
-        if self._fault is None or info.position != self._where or self._times <= 0:
-            return None
-        self._times -= 1
-        return self._fault
+        return next(self._faults, None) if info.position == self._where else None
 
 
 Serve = Callable[..., Served]
@@ -209,6 +212,20 @@ def forbidden_forms(secrets: list[str]) -> list[str]:
         ]
         forms.append(secret.encode().hex())
     return forms
+
+
+@contextmanager
+def full_backlog() -> Iterator[str]:
+    """The address of a listener whose queue is full: it neither accepts nor refuses."""
+    with socket.socket() as listener, ExitStack() as fillers:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        for _ in range(3):
+            filler = fillers.enter_context(socket.socket())
+            filler.setblocking(False)
+            with suppress(BlockingIOError):
+                filler.connect(listener.getsockname())
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 @contextmanager

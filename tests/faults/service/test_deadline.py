@@ -25,6 +25,7 @@ from tests.support.service_faults import (
     Served,
     Waits,
     error_of,
+    full_backlog,
     open_at,
     run_at,
 )
@@ -133,26 +134,10 @@ def test_a_stop_cuts_off_a_handshake(waits: Waits, seen: Seen) -> None:
 
 
 def test_a_stop_ends_the_wait_for_a_connection(waits: Waits, seen: Seen) -> None:
-    """A listener whose queue is full: further connections are neither accepted nor refused."""
     stop = Stop()
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        listener.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            with suppress(BlockingIOError):
-                filler.connect(listener.getsockname())
-        timer = threading.Timer(0.2, stop.request)
+    timer = threading.Timer(0.2, stop.request)
+    with full_backlog() as url:
         timer.start()
         with error_of(seen, Interrupted):
-            open_service(
-                f"http://127.0.0.1:{listener.getsockname()[1]}",
-                CREDENTIALS,
-                stop=stop,
-                sleep=waits.sleep,
-                monotonic=waits.monotonic,
-            )
+            open_service(url, CREDENTIALS, stop=stop, sleep=waits.sleep, monotonic=waits.monotonic)
         timer.join()
-        for filler in fillers:
-            filler.close()

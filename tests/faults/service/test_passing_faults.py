@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import socket
 import time
-from contextlib import suppress
 
 import pytest
 
@@ -20,6 +18,7 @@ from tests.support.service_faults import (
     Waits,
     api_fault,
     error_of,
+    full_backlog,
     open_at,
     run_at,
     status_fault,
@@ -157,26 +156,17 @@ def test_a_name_that_does_not_resolve(waits: Waits, seen: Seen) -> None:
 
 
 def test_a_black_hole_is_given_up_within_the_time_for_connecting(waits: Waits, seen: Seen) -> None:
-    with socket.socket() as hole:
-        hole.bind(("127.0.0.1", 0))
-        hole.listen(0)
-        fillers = [socket.socket() for _ in range(3)]
-        for filler in fillers:
-            filler.setblocking(False)
-            with suppress(BlockingIOError):
-                filler.connect(hole.getsockname())
+    with full_backlog() as url:
         began = time.monotonic()
         with error_of(seen, ServiceUnavailable) as caught:
             open_service(
-                f"http://127.0.0.1:{hole.getsockname()[1]}",
+                url,
                 CREDENTIALS,
                 stop=Stop(),
                 sleep=waits.sleep,
                 monotonic=waits.monotonic,
                 settings=ServiceSettings(retry=RetryLimits(request_seconds=0.3, attempts=2)),
             )
-        for filler in fillers:
-            filler.close()
 
     assert "no connection" in caught[0].message
     assert time.monotonic() - began < 6
