@@ -6,7 +6,7 @@ A part that cannot be tried because an earlier one failed is skipped, not failed
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, Interrupted
 from etl.process.stop import Stop
@@ -16,6 +16,7 @@ from etl.settings.values import database_url_warning, masked_database_url
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
 GRANT_LOADER = "kaltura-etl grant --loader ROLE --apply"
+ATTEMPTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,10 @@ def _check_service(settings: Settings, stop: Stop, wrong: set[object]) -> Iterat
         return
     from etl.run.service import open_upload_tokens  # noqa: PLC0415 - 0.3 s that --help must not pay
 
+    # Somebody waits for the answer: a run bridges minutes, a check only what passes in seconds.
+    hurried = replace(settings, retry_attempts=min(settings.retry_attempts, ATTEMPTS))
     try:
-        with open_upload_tokens(settings, stop) as upload_tokens:
+        with open_upload_tokens(hurried, stop) as upload_tokens:
             probe = upload_tokens.probe()
     except CredentialsRefused as error:
         if "http_status" in error.fields:  # a gateway refused us: the service never saw the call

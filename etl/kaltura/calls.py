@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from etl.kaltura.client import KalturaClient
 from etl.kaltura.replies import Reply, read_object
-from etl.kaltura.retry import RetryPolicy
+from etl.kaltura.retry import Call, RetryPolicy
 
 T = TypeVar("T")
 
@@ -28,9 +28,7 @@ class Calls:
         path: str,
         params: dict[str, object],
         read: Callable[[Reply], T],
-        *,
-        attempts: int | None = None,
-        facts: dict[str, object] | None = None,
+        call: Call,
     ) -> T:
         def attempt(deadline_seconds: float) -> T:
             reply = self.client.post(path, params, deadline_seconds)
@@ -38,14 +36,14 @@ class Calls:
                 self._server_offset = reply.server_time - reply.received_at.timestamp()
             return read(reply)
 
-        return self.policy.call(attempt, attempts=attempts, facts=facts)
+        return self.policy.call(attempt, call)
 
     def object(self, path: str, params: dict[str, object]) -> dict[str, Any]:
         return self.send(
             path,
             params,
             lambda reply: read_object(reply, self.client.scrubber),
-            facts={"path": path},
+            Call(facts={"path": path}),
         )
 
     def server_now(self) -> float:

@@ -17,12 +17,9 @@ from typing import Any
 import msgspec
 
 from etl.errors import ConfigurationError, CredentialsRefused, DataRefused, EtlError
-from etl.kaltura.retry import PassingFailure
+from etl.kaltura.retry import FailureKind, PassingFailure
 from etl.kaltura.shown import shown_code, shown_names
 from etl.process.secrets import Scrubber
-
-# The window of Kaltura's rate limit (``_expiry``), which it does not tell us in a Retry-After.
-RATE_LIMIT_WAIT_SECONDS = 10.0
 
 
 class Action(Enum):
@@ -30,6 +27,7 @@ class Action(Enum):
 
     RETRY = "retries"
     RETRY_SLOWLY = "retries after at least 10 s"
+    RETRY_OR_DIVIDE = "retries; after 3 attempts at an answer with tokens, divides it"
     RENEW = "renews the session once, then retries"
     CREDENTIALS = "stops, exit 77"
     CONFIGURATION = "stops, exit 78"
@@ -43,6 +41,7 @@ class Rule:
 
 
 _TROUBLE = Rule(Action.RETRY, "the service is in trouble")
+_PERHAPS_A_ROW = Rule(Action.RETRY_OR_DIVIDE, "the service is in trouble")
 _OUR_REQUEST = Rule(
     Action.CONFIGURATION,
     "this service does not take the program's request: check the version and KALTURA_SERVICE_URL",
@@ -53,8 +52,8 @@ _PARTNER = Rule(
 _APP_TOKEN = "check KALTURA_APP_TOKEN_ID and KALTURA_APP_TOKEN"  # noqa: S105 - names, no secret
 
 ERROR_TABLE: Mapping[str, Rule] = {
-    "INTERNAL_SERVERL_ERROR": _TROUBLE,  # sic, in the service
-    "INTERNAL_SERVER_ERROR": _TROUBLE,
+    "INTERNAL_SERVERL_ERROR": _PERHAPS_A_ROW,  # sic, in the service
+    "INTERNAL_SERVER_ERROR": _PERHAPS_A_ROW,
     "INTERNAL_DATABASE_ERROR": _TROUBLE,
     "LOCK_TIMED_OUT": _TROUBLE,
     "ACTION_BLOCKED": Rule(Action.RETRY_SLOWLY, "the service limits our rate"),
@@ -259,10 +258,10 @@ def read_failure(reply: Reply, scrubber: Scrubber) -> EtlError:
         # A login page, a captive portal, a firewall, or XML: rarely transient.
         return PassingFailure(
             "the service sent HTML or XML instead of JSON",
+            failure_kind=FailureKind.MARKUP,
             reason="markup_reply",
-            attempts_at_most=2,
             verdict=DataRefused(
-                "the service sent HTML or XML instead of JSON, twice: check "
+                "the service sent HTML or XML instead of JSON, twice in a row: check "
                 "KALTURA_SERVICE_URL, and for a proxy or login page in between",
                 reason="markup_reply",
                 **facts,
@@ -322,12 +321,11 @@ def _args_of(envelope: _ErrorEnvelope) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def _retry(message: str, _args: Mapping[str, object], facts: dict[str, Any]) -> EtlError:
-    return PassingFailure(message, **facts)
+_Build = Callable[[str, Mapping[str, object], dict[str, Any]], EtlError]
 
 
-def _retry_slowly(message: str, _args: Mapping[str, object], facts: dict[str, Any]) -> EtlError:
-    return PassingFailure(message, least_wait_seconds=RATE_LIMIT_WAIT_SECONDS, **facts)
+def _passing(kind: FailureKind) -> _Build:
+    return lambda message, _args, facts: PassingFailure(message, failure_kind=kind, **facts)
 
 
 def _renew(message: str, args: Mapping[str, object], facts: dict[str, Any]) -> EtlError:
@@ -338,9 +336,10 @@ def _refuse(message: str, _args: Mapping[str, object], facts: dict[str, Any]) ->
     return DataRefused(message, reason="unknown_error_code", **facts)
 
 
-_BUILDERS: Mapping[Action, Callable[[str, Mapping[str, object], dict[str, Any]], EtlError]] = {
-    Action.RETRY: _retry,
-    Action.RETRY_SLOWLY: _retry_slowly,
+_BUILDERS: Mapping[Action, _Build] = {
+    Action.RETRY: _passing(FailureKind.TROUBLE),
+    Action.RETRY_SLOWLY: _passing(FailureKind.RATE_LIMIT),
+    Action.RETRY_OR_DIVIDE: _passing(FailureKind.ROW),
     Action.RENEW: _renew,
     Action.CREDENTIALS: lambda message, _args, facts: CredentialsRefused(message, **facts),
     Action.CONFIGURATION: lambda message, _args, facts: ConfigurationError(message, **facts),

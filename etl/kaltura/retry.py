@@ -1,8 +1,9 @@
-"""The retry policy, around one HTTP call.
+"""The retry policy, around one HTTP call: for each kind of failure, how many attempts and which
+waits.
 
-Bounded by attempts and by total seconds, with full jitter, Retry-After, and a budget for the
-whole run, so that a service in trouble gets at most a fifth more requests.  Only
-``ServiceFailure`` is retried: an error that is not known to be transient is permanent.
+Bounded by attempts and by total seconds, with growing waits, jitter, Retry-After, and a budget for
+the whole run, so that a service in trouble gets at most a fifth more requests.  Only
+``PassingFailure`` is retried: an error that is not known to be transient is permanent.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, TypeVar
 
 import tenacity
 
@@ -24,23 +27,64 @@ log = logging.getLogger("etl.kaltura")
 
 T = TypeVar("T")
 
+WAIT_GROWTH: Final = 4.0
+"""Each wait of a call is up to so many times as long as the one before, ..."""
+WAIT_FIXED_SHARE: Final = 0.5
+"""... and at least this share of it is waited, the rest is jitter.  With the defaults, the waits of
+a call are 1.7 to 3.4 minutes together: a restart or a failover of the service is over by then."""
+
+WAIT_STEP_SECONDS: Final = 0.5
+"""A thread that waits looks so often whether there is still something to wait for."""
+BUDGET_EXTRA: Final = 10
+"""Retries of a run, besides a fifth of its requests."""
+
+
+class FailureKind(Enum):
+    """What a failed attempt tells about the next one."""
+
+    TROUBLE = "trouble"
+    """The network or the service is in trouble, which passes."""
+    RATE_LIMIT = "rate limit"
+    """Kaltura's own, which it does not state in a Retry-After."""
+    ROW = "row"
+    """An error inside the service: trouble, or a row of the answer that it cannot serve."""
+    MARKUP = "markup"
+    """HTML in place of an answer: trouble for once, a wrong address or a login page if it stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How one kind of failure is retried."""
+
+    attempts: int | None = None
+    """So many failures of the kind are final, although the call has attempts left."""
+    in_a_row: bool = False
+    """Whether a failure of another kind starts that count again."""
+    least_wait_seconds: float = 0.0
+
+
+PATIENCE: Final[Mapping[FailureKind, Patience]] = {
+    FailureKind.TROUBLE: Patience(),
+    FailureKind.RATE_LIMIT: Patience(least_wait_seconds=10.0),  # the window in which Kaltura counts
+    FailureKind.ROW: Patience(),  # final after ``Call.row_attempts``
+    FailureKind.MARKUP: Patience(attempts=2, in_a_row=True),
+}
+
 
 class PassingFailure(ServiceFailure):
-    """A failed attempt, with what the table of errors says about retrying.
+    """A failed attempt that another one may mend.
 
-    ``least_wait_seconds``: wait at least this long.  ``attempts_at_most``: fewer attempts for this
-    kind.  ``verdict``: what to raise when the last attempt fails; None for the failure itself.
+    ``verdict`` is what to raise if failures of its kind are final; None for the failure itself.
     """
 
     def __init__(
         self,
         message: str,
         *,
+        failure_kind: FailureKind = FailureKind.TROUBLE,
         code: str | None = None,
         http_status: int | None = None,
         retry_after_seconds: float | None = None,
-        least_wait_seconds: float = 0.0,
-        attempts_at_most: int | None = None,
         verdict: EtlError | None = None,
         **fields: object,
     ) -> None:
@@ -51,9 +95,17 @@ class PassingFailure(ServiceFailure):
             retry_after_seconds=retry_after_seconds,
             **fields,
         )
-        self.least_wait_seconds = least_wait_seconds
-        self.attempts_at_most = attempts_at_most
+        self.failure_kind = failure_kind
         self.verdict = verdict
+
+    @property
+    def asked_seconds(self) -> float:
+        """The wait that the service asks for."""
+        return max(self.retry_after_seconds or 0.0, PATIENCE[self.failure_kind].least_wait_seconds)
+
+
+class RowSuspected(ServiceFailure):
+    """The service failed on this answer each time, as it does if it cannot serve a row of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +117,59 @@ class RetryLimits:
     request_seconds: float = 60.0
     """Deadline of one whole request, from connecting to the last byte."""
     first_wait_seconds: float = 1.0
-    wait_cap_seconds: float = 60.0
+    wait_cap_seconds: float = 120.0
     budget_share: float = 0.2
-    budget_extra: int = 10
+    budget_extra: int = BUDGET_EXTRA
+
+
+@dataclass(slots=True)
+class Call:
+    """One call: what is asked of the policy, and how it has gone so far.
+
+    It goes on in a renewed session, so it may be given to the policy several times.
+    """
+
+    row_attempts: int | None = None
+    """After so many failures of ``FailureKind.ROW``, a row is suspected; None: it has no rows."""
+    facts: dict[str, object] = field(default_factory=dict)
+    """They go into every log event and into the final error."""
+    sent: int = 0
+    """Requests that went out."""
+    failed: Counter[FailureKind] = field(default_factory=Counter)
+    in_a_row: int = 0
+    """How many of the last failures were of one kind."""
+    last: FailureKind | None = None
+
+    def note(self, kind: FailureKind) -> None:
+        self.failed[kind] += 1
+        self.in_a_row = self.in_a_row + 1 if kind is self.last else 1
+        self.last = kind
+
+    def is_decided(self) -> bool:
+        """Whether the last failure was one too many of its kind, whatever attempts are left."""
+        if self.last is None:
+            return False
+        patience = PATIENCE[self.last]
+        at_most = self.row_attempts if self.last is FailureKind.ROW else patience.attempts
+        met = self.in_a_row if patience.in_a_row else self.failed[self.last]
+        return at_most is not None and met >= at_most
+
+    def suspects_row(self) -> bool:
+        """Whether the failures speak for a row: enough of them, or as many as there were."""
+        if self.row_attempts is None or self.last is not FailureKind.ROW:
+            return False
+        return self.is_decided() or self.failed[FailureKind.ROW] == self.failed.total()
 
 
 class Counters:
-    """Requests of this run, all threads together; ``retries`` of them were repeated."""
+    """Requests of this run that went out, all threads together; ``retries`` of them again."""
 
     def __init__(self, limits: RetryLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
         self._requests = 0
         self._retries = 0
+        self._granted = 0
 
     @property
     def requests(self) -> int:
@@ -87,18 +179,19 @@ class Counters:
     def retries(self) -> int:
         return self._retries
 
-    def count_request(self) -> None:
+    def count_request(self, *, again: bool) -> None:
         with self._lock:
             self._requests += 1
+            self._retries += again
 
     def take_retry(self) -> bool:
         """Take one retry out of the run's budget; False when it is spent."""
         with self._lock:
             wanted = self._requests - self._retries
             allowed = self._limits.budget_share * wanted + self._limits.budget_extra
-            if self._retries + 1 > allowed:
+            if self._granted + 1 > allowed:
                 return False
-            self._retries += 1
+            self._granted += 1
             return True
 
 
@@ -122,44 +215,50 @@ class RetryPolicy:
         self._monotonic = monotonic
         self._uniform = uniform
         self._hold_until = float("-inf")
+        self._is_over = False
 
-    def call(
-        self,
-        attempt: Callable[[float], T],
-        *,
-        attempts: int | None = None,
-        facts: dict[str, object] | None = None,
-    ) -> T:
+    def give_up(self) -> None:
+        """From now on nothing is retried, in no thread: what the calls were for is over."""
+        self._is_over = True
+
+    def call(self, attempt: Callable[[float], T], call: Call | None = None) -> T:
         """Run ``attempt(deadline_seconds)`` until it succeeds or the policy gives up.
 
-        ``attempts`` replaces the number of attempts for this call; ``facts`` go into every log
-        event and into the final error.  Raises what the attempt raised if that is permanent,
-        ServiceFailure or the failure's verdict when the policy gives up, Interrupted on a stop.
+        Raises what the attempt raised if that is permanent; when the policy gives up the failure's
+        verdict, RowSuspected or ServiceFailure; Interrupted on a stop.
         """
         started = self._monotonic()
-        facts = facts or {}
-        state = _Call(attempts or self.limits.attempts)
+        call = call or Call()
+        ended_by = ""
 
         def one() -> T:
             left = started + self.limits.total_seconds - self._monotonic()
-            self._hold(left)
-            self._stop.check()
-            self.counters.count_request()
-            return attempt(max(0.001, min(self.limits.request_seconds, left)))
+            try:
+                self._hold(left)
+                self._stop.check()
+                if self._is_over and call.sent > 0:
+                    raise PassingFailure("given up because another call has failed")
+                self.counters.count_request(again=call.sent > 0)
+                call.sent += 1
+                return attempt(max(0.001, min(self.limits.request_seconds, left)))
+            except PassingFailure as failure:
+                call.note(failure.failure_kind)
+                raise
 
         def stop(retry: tenacity.RetryCallState) -> bool:
-            failure = _failure(retry)
-            at_most = min(state.attempts, getattr(failure, "attempts_at_most", None) or 1_000)
+            nonlocal ended_by
             elapsed = self._monotonic() - started
-            if retry.attempt_number >= at_most:
-                state.ended_by = f"after {retry.attempt_number} attempt(s)"
-            elif elapsed + retry.upcoming_sleep >= self.limits.total_seconds:
-                state.ended_by = (
-                    f"the next attempt would be later than {self.limits.total_seconds:.0f} s"
-                )
-            elif not self.counters.take_retry():
-                state.ended_by = "the run's budget of retries is spent"
-            return bool(state.ended_by)
+            ended_by = f"after {call.sent} attempt(s)"
+            if call.is_decided() or call.failed.total() >= self.limits.attempts or self._is_over:
+                return True
+            if elapsed + retry.upcoming_sleep >= self.limits.total_seconds:
+                seconds = f"{self.limits.total_seconds:.0f} s"
+                ended_by += f"; the next one would be later than {seconds}"
+                return True
+            if not self.counters.take_retry():
+                ended_by += "; the run's budget of retries is spent"
+                return True
+            return False
 
         def tell(retry: tenacity.RetryCallState) -> None:
             failure = _failure(retry)
@@ -168,17 +267,20 @@ class RetryPolicy:
                 failure.message,
                 extra={
                     "event": "service_retry",
-                    "attempt": retry.attempt_number,
+                    "attempt": call.sent,
                     "wait_seconds": round(retry.upcoming_sleep, 3),
                     "code": failure.code,
                     "http_status": failure.http_status,
-                    **facts,
+                    **call.facts,
                 },
             )
 
+        def wait(retry: tenacity.RetryCallState) -> float:
+            return self._next_wait(_failure(retry), call.failed.total())
+
         retrying = tenacity.Retrying(
-            retry=tenacity.retry_if_exception_type(ServiceFailure),
-            wait=self._next_wait,
+            retry=tenacity.retry_if_exception_type(PassingFailure),
+            wait=wait,
             stop=stop,
             sleep=self.wait,
             before_sleep=tell,
@@ -186,32 +288,35 @@ class RetryPolicy:
         )
         try:
             return retrying(one)
-        except ServiceFailure as failure:
+        except PassingFailure as failure:
             last = failure
         # Outside the handler, so that no half-read reply is kept as the context of the error.
-        raise _final(last, state.ended_by, facts)
+        raise _final(last, ended_by, call)
 
     def wait(self, seconds: float) -> None:
-        """Sleep; Interrupted as soon as a stop is requested."""
+        """Sleep until nothing is retried any more; Interrupted as soon as a stop is requested."""
         if self._sleep is not None:
             self._sleep(seconds)
         else:
-            self._stop.wait(seconds)
+            until = time.monotonic() + seconds
+            while not self._is_over and (left := until - time.monotonic()) > 0:
+                self._stop.wait(min(left, WAIT_STEP_SECONDS))
+                self._stop.check()
         self._stop.check()
 
-    def _next_wait(self, retry: tenacity.RetryCallState) -> float:
-        """Full jitter over the exponential step, on top of what the service asked for.
+    def _next_wait(self, failure: PassingFailure, failures: int) -> float:
+        """The exponential step, half of it jitter; or jitter on top of what the service asked for.
 
         That is never shortened: if it does not fit into the total, the call gives up.  It applies
         to all threads: they are one client to the service.
         """
-        failure = _failure(retry)
-        step = self.limits.first_wait_seconds * 2.0 ** (retry.attempt_number - 1)
-        jitter = self._uniform(0.0, min(self.limits.wait_cap_seconds, step))
-        asked = max(failure.retry_after_seconds or 0.0, getattr(failure, "least_wait_seconds", 0.0))
+        growth = WAIT_GROWTH ** (failures - 1)
+        step = min(self.limits.wait_cap_seconds, self.limits.first_wait_seconds * growth)
+        asked = failure.asked_seconds
         if asked > 0:
             self._hold_until = max(self._hold_until, self._monotonic() + asked)
-        return asked + jitter
+            return asked + self._uniform(0.0, step)
+        return self._uniform(WAIT_FIXED_SHARE * step, step)
 
     def _hold(self, left: float) -> None:
         """Wait until the time that the service asked any thread to wait for."""
@@ -220,38 +325,29 @@ class RetryPolicy:
             return
         if wait >= left:
             raise PassingFailure(
-                f"the service asked to wait {wait:.0f} s more",
-                retry_after_seconds=wait,
-                attempts_at_most=1,
+                f"the service asked to wait {wait:.0f} s more", retry_after_seconds=wait
             )
         self.wait(wait)
 
 
-@dataclass(slots=True)
-class _Call:
-    attempts: int
-    ended_by: str = ""
-
-
-def _failure(retry: tenacity.RetryCallState) -> ServiceFailure:
+def _failure(retry: tenacity.RetryCallState) -> PassingFailure:
     error = retry.outcome.exception() if retry.outcome else None
-    if not isinstance(error, ServiceFailure):  # the retry predicate passes nothing else
-        raise TypeError(f"not a ServiceFailure: {type(error).__name__}")
+    if not isinstance(error, PassingFailure):  # the retry predicate passes nothing else
+        raise TypeError(f"not a PassingFailure: {type(error).__name__}")
     return error
 
 
-def _final(last: ServiceFailure, ended_by: str, facts: dict[str, object]) -> EtlError:
-    verdict = getattr(last, "verdict", None)
-    if isinstance(verdict, EtlError):
-        verdict.fields.update(facts)
-        return verdict
+def _final(last: PassingFailure, ended_by: str, call: Call) -> EtlError:
+    if last.verdict is not None and call.is_decided():
+        last.verdict.fields.update(call.facts)
+        return last.verdict
     fields = {key: value for key, value in last.fields.items() if key not in _OWN_FIELDS}
-    return ServiceFailure(
+    return (RowSuspected if call.suspects_row() else ServiceFailure)(
         f"{last.message} ({ended_by}); try again later",
         code=last.code,
         http_status=last.http_status,
         retry_after_seconds=last.retry_after_seconds,
-        **(fields | facts),
+        **(fields | call.facts),
     )
 
 

@@ -11,6 +11,7 @@ from etl.errors import CredentialsRefused, ServiceUnavailable
 from etl.kaltura.calls import Calls
 from etl.kaltura.login import Login, Session
 from etl.kaltura.replies import Reply, SessionEnded
+from etl.kaltura.retry import Call
 
 log = logging.getLogger("etl.kaltura")
 
@@ -39,18 +40,14 @@ class Sessions:
         path: str,
         params: dict[str, object],
         read: Callable[[Reply], T],
-        *,
-        attempts: int | None = None,
-        facts: dict[str, object] | None = None,
+        call: Call,
     ) -> T:
         """One call in the run's session, with retries; a session that ended is renewed once."""
         session = self.current()
         renewals = 0
         while True:
             try:
-                value = self._calls.send(
-                    path, params | {"ks": session.ks}, read, attempts=attempts, facts=facts
-                )
+                value = self._calls.send(path, params | {"ks": session.ks}, read, call)
             except SessionEnded as ended:
                 because = ended
             else:

@@ -12,7 +12,7 @@ import msgspec
 
 from etl.kaltura.calls import Calls
 from etl.kaltura.replies import ListEnvelope, Reply, read_list, total_count_of
-from etl.kaltura.retry import Counters
+from etl.kaltura.retry import Call, Counters
 from etl.kaltura.session import Sessions
 from etl.tokens.page import PageFacts
 
@@ -68,6 +68,10 @@ class UploadTokens:
     def close(self) -> None:
         self._calls.client.close()
 
+    def give_up(self) -> None:
+        """Retry nothing from now on, in no thread, because what is read is of no use any more."""
+        self._calls.policy.give_up()
+
     @property
     def counters(self) -> Counters:
         """Requests and retries of this run so far, logins included."""
@@ -81,13 +85,14 @@ class UploadTokens:
         descending: bool = False,
         status_in: str | None = None,
         omit_auto_finalize: bool = False,
-        attempts: int | None = None,
+        row_attempts: int | None = None,
     ) -> PageReply:
         """One page of at most ``page_size`` (1 to 500) tokens by createdAt; index from 1.
 
-        ``status_in``: comma-separated statuses.  ``attempts`` replaces the policy's number.
-        Raises ServiceFailure, whose ``code`` tells a poison row's INTERNAL_SERVERL_ERROR from an
-        outage, and the other kinds of ``etl.errors`` for what no retry can fix.
+        ``status_in``: comma-separated statuses.  After ``row_attempts`` answers of
+        INTERNAL_SERVERL_ERROR it raises RowSuspected; None: that is retried like an outage.
+        Raises ServiceFailure for an outage, and the other kinds of ``etl.errors`` for what no
+        retry can fix.
         """
         # Size 0 means "no limit" to the service, and an index over 64 bits means page 1.
         if not (1 <= page_size <= PAGE_SIZE_MAX and 1 <= page_index < 2**53):
@@ -95,7 +100,7 @@ class UploadTokens:
         where = {"orderBy": "-createdAt" if descending else "+createdAt"}
         if status_in is not None:
             where["statusIn"] = status_in
-        return self._list(page_index, page_size, where, omit_auto_finalize, attempts)
+        return self._list(page_index, page_size, where, omit_auto_finalize, row_attempts)
 
     def list_by_id(self, token_ids: Sequence[str]) -> PageReply:
         """The tokens among ``token_ids`` (1 to 500) that are listed now."""
@@ -104,7 +109,7 @@ class UploadTokens:
         if any(not token_id or "," in token_id for token_id in token_ids):
             raise ValueError("an id is empty or has a comma, which separates ids")
         where = {"idIn": ",".join(token_ids), "orderBy": "+createdAt"}
-        return self._list(1, PAGE_SIZE_MAX, where, omit_auto_finalize=False, attempts=None)
+        return self._list(1, PAGE_SIZE_MAX, where, omit_auto_finalize=False, row_attempts=None)
 
     def probe(self) -> Probe:
         """Verify the session with one row: reachable, admin, allowed to list."""
@@ -126,7 +131,7 @@ class UploadTokens:
         page_size: int,
         where: dict[str, str],
         omit_auto_finalize: bool,
-        attempts: int | None,
+        row_attempts: int | None,
     ) -> PageReply:
         params: dict[str, object] = {
             "filter": where,
@@ -143,8 +148,7 @@ class UploadTokens:
             LIST_PATH,
             params,
             read,
-            attempts=attempts,
-            facts={"page_index": page_index, "page_size": page_size},
+            Call(row_attempts, {"page_index": page_index, "page_size": page_size}),
         )
         facts = PageFacts(
             page_index=page_index,

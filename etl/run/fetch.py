@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from etl.coverage import page_span
-from etl.errors import DataRefused, ServiceFailure
+from etl.errors import DataRefused, ServiceUnavailable
+from etl.kaltura.retry import RowSuspected
 from etl.run.pace import Pace
 from etl.tokens.columns import DecodedRows
 from etl.tokens.decode import decode_rows
@@ -34,9 +35,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 UNTRUSTED_PAGE_TRIES: Final = 3
-FIRST_ATTEMPTS: Final = 3
+ROW_ATTEMPTS: Final = 3
+"""An answer that fails so often inside the service is suspected to hold an unreadable row; ..."""
 PROBE_ATTEMPTS: Final = 1
-"""A row that fails once is requested again before it counts as unreadable."""
+"""... a part of it is suspected at once.  Every other failure is retried in full, here too."""
 LOOKUP_IDS_AT_MOST: Final = 500
 IDS_IN_LEDGER: Final = 20
 """Of a longer lookup, the ledger names the first and the last id."""
@@ -78,6 +80,8 @@ class Fetcher:
         self._turn = threading.Condition()
         self._in_flight = 0
         self._closed = False
+        self._failure: ServiceUnavailable | None = None
+        """The first of the failures that end a run."""
 
     def __enter__(self) -> Fetcher:
         return self
@@ -85,8 +89,7 @@ class Fetcher:
     def __exit__(self, *_: object) -> None:
         # Requests in flight end by their own deadline or by the stop; queued ones are dropped.
         with self._turn:
-            self._closed = True
-            self._turn.notify_all()
+            self._close()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def submit(self, request: Request, *, open_only: bool = False) -> Future[Fetched]:
@@ -99,23 +102,37 @@ class Fetcher:
         return self._pool.submit(self._in_turn, lambda: self._fetch_page(request, open_only))
 
     def _in_turn(self, fetch: Callable[[], Fetched]) -> Fetched:
-        """Fetch when the pace allows one more request, and tell it how that went."""
+        """Fetch when the pace allows one more request, and tell it how that went.
+
+        A call that fails after all its attempts ends the run, so it ends all other calls too.
+        """
         with self._turn:
             self._turn.wait_for(lambda: self._closed or self._in_flight < self._pace.limit)
             if self._closed:
-                raise CancelledError
+                raise self._failure or CancelledError
             self._in_flight += 1
             epoch, retries = self._pace.epoch, self._tokens.counters.retries
         facts = None
         try:
             fetched = fetch()
             facts = fetched.facts if isinstance(fetched, Page) else None
+        except ServiceUnavailable as failure:
+            with self._turn:
+                self._failure = self._failure or failure
+                self._close()
+            raise self._failure from None
         finally:
             with self._turn:
                 self._in_flight -= 1
                 self._note(epoch, self._tokens.counters.retries > retries, facts)
                 self._turn.notify_all()
         return fetched
+
+    def _close(self) -> None:
+        """Begin no more requests and retry none; the caller holds the lock."""
+        self._closed = True
+        self._tokens.give_up()
+        self._turn.notify_all()
 
     def _note(self, epoch: int, repeated: bool, facts: PageFacts | None) -> None:
         before, seconds, rows = self._pace.limit, None, 0
@@ -153,39 +170,44 @@ class Fetcher:
         return [replace(page, facts=facts, asked=tuple(ids))]
 
     def _fetch_page(self, request: PageRequest, open_only: bool) -> Page | Undeliverable:
-        attempts = PROBE_ATTEMPTS if request.probe else FIRST_ATTEMPTS
-        try:
-            return self._page(request, open_only, attempts)
-        except ServiceFailure as failure:
-            if failure.code not in ROW_FAILURES:
-                return self._page(request, open_only, FIRST_ATTEMPTS)
-        if not self._without_auto_finalize and not request.probe:
-            # A cache outage on the service's side looks the same, and this bypasses the cache.
-            self._without_auto_finalize = True
-            try:
-                page = self._page(request, open_only, 1)
-            except ServiceFailure as failure:
-                self._without_auto_finalize = False
-                if failure.code not in ROW_FAILURES:
-                    raise
-            else:
-                log.warning("reading without autoFinalize: the service fails on it")
-                return page
-        return Undeliverable(request)
-
-    def _page(self, request: PageRequest, open_only: bool, attempts: int) -> Page:
-        page = self._trusted(
-            lambda: self._tokens.list_page(
-                request.index,
-                request.size,
+        def ask(row_attempts: int, omit_auto_finalize: bool) -> Page:
+            page = self._trusted(
+                lambda: self._tokens.list_page(
+                    request.index,
+                    request.size,
+                    descending=request.descending,
+                    status_in=STATUS_IN_OPEN if open_only else None,
+                    omit_auto_finalize=omit_auto_finalize,
+                    row_attempts=row_attempts,
+                ),
                 descending=request.descending,
-                status_in=STATUS_IN_OPEN if open_only else None,
-                omit_auto_finalize=self._without_auto_finalize,
-                attempts=attempts,
-            ),
-            descending=request.descending,
-        )
-        return replace(page, open_only=open_only)
+            )
+            return replace(page, open_only=open_only)
+
+        page = self._unless_undeliverable(ask, is_probe=request.probe)
+        return Undeliverable(request) if page is None else page
+
+    def _unless_undeliverable(
+        self, ask: Callable[[int, bool], Page], *, is_probe: bool
+    ) -> Page | None:
+        """What ``ask(row_attempts, omit_auto_finalize)`` gives; None where a row is suspected.
+
+        A cache outage on the service's side looks the same, and a request without autoFinalize
+        bypasses the cache.
+        """
+        omitted = self._without_auto_finalize
+        try:
+            return ask(PROBE_ATTEMPTS if is_probe else ROW_ATTEMPTS, omitted)
+        except RowSuspected:
+            if omitted or is_probe:
+                return None
+        try:
+            page = ask(PROBE_ATTEMPTS, True)
+        except RowSuspected:
+            return None
+        self._without_auto_finalize = True
+        log.warning("reading without autoFinalize: the service fails on it")
+        return page
 
     def _trusted(self, ask: Callable[[], PageReply], *, descending: bool | None = False) -> Page:
         """Retry until the page can be trusted, a bounded number of times."""

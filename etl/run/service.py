@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from etl.kaltura.client import utc_now
+from etl.kaltura.retry import BUDGET_EXTRA
 from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
 from etl.process.stop import Stop
 from etl.settings.table import Settings
@@ -35,6 +36,8 @@ def open_upload_tokens(
                 attempts=settings.retry_attempts,
                 total_seconds=settings.retry_total_seconds,
                 request_seconds=settings.request_timeout_seconds,
+                # An outage hits all requests in flight; each may use up its attempts.
+                budget_extra=BUDGET_EXTRA + settings.retry_attempts * settings.concurrency,
             ),
             use_environment_proxies=settings.use_environment_proxies,
             ca_file=settings.ca_file,

@@ -23,7 +23,7 @@ from etl.kaltura.replies import (
     session_id_text,
     total_count_of,
 )
-from etl.kaltura.retry import PassingFailure
+from etl.kaltura.retry import PATIENCE, FailureKind, PassingFailure, Patience
 from etl.process.secrets import Scrubber
 
 NOW = datetime(2026, 11, 23, tzinfo=UTC)
@@ -129,7 +129,7 @@ def test_a_rate_limit_waits_ten_seconds_and_says_so_nowhere_but_here() -> None:
     error = failure(an_error("ACTION_BLOCKED"))
 
     assert isinstance(error, PassingFailure)
-    assert error.least_wait_seconds == 10.0
+    assert error.asked_seconds == 10.0
     assert rule_for("ACTION_BLOCKED", {}).action is Action.RETRY_SLOWLY
 
 
@@ -198,7 +198,8 @@ def test_html_is_tried_once_more_and_then_refused(body: bytes) -> None:
     error = failure(body)
 
     assert isinstance(error, PassingFailure)
-    assert error.attempts_at_most == 2
+    assert error.failure_kind is FailureKind.MARKUP
+    assert PATIENCE[error.failure_kind] == Patience(attempts=2, in_a_row=True)
     assert isinstance(error.verdict, DataRefused)
 
 

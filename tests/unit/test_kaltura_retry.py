@@ -10,7 +10,14 @@ from collections.abc import Callable
 import pytest
 
 from etl.errors import DataRefused, Interrupted, ServiceFailure, ServiceUnavailable
-from etl.kaltura.retry import PassingFailure, RetryLimits, RetryPolicy
+from etl.kaltura.retry import (
+    Call,
+    FailureKind,
+    PassingFailure,
+    RetryLimits,
+    RetryPolicy,
+    RowSuspected,
+)
 from etl.process.stop import Stop
 
 
@@ -60,6 +67,33 @@ def passing() -> Exception:
     return PassingFailure("trouble", code="INTERNAL_DATABASE_ERROR")
 
 
+def row() -> Exception:
+    return PassingFailure("inside", failure_kind=FailureKind.ROW, code="INTERNAL_SERVERL_ERROR")
+
+
+def html() -> Exception:
+    return PassingFailure(
+        "html",
+        failure_kind=FailureKind.MARKUP,
+        verdict=DataRefused("html twice", reason="markup_reply"),
+    )
+
+
+KINDS = {"t": passing, "r": row, "h": html}
+
+
+def meeting(failures: str) -> Callable[[float], str]:
+    """An attempt that meets these failures (see ``KINDS``), one after the other, then succeeds."""
+    left = list(failures)
+
+    def attempt(_deadline_seconds: float) -> str:
+        if left:
+            raise KINDS[left.pop(0)]()
+        return "done"
+
+    return attempt
+
+
 @pytest.mark.parametrize("times", [0, 1, 5])
 def test_a_passing_failure_is_mended_within_six_attempts(times: int) -> None:
     policy = Policy()
@@ -72,7 +106,7 @@ def test_a_passing_failure_is_mended_within_six_attempts(times: int) -> None:
 def test_the_sixth_failure_is_final_and_keeps_code_and_facts() -> None:
     policy = Policy()
     with pytest.raises(ServiceFailure) as caught:
-        policy.call(failing(99, passing), facts={"page_index": 7})
+        policy.call(failing(99, passing), Call(facts={"page_index": 7}))
 
     assert policy.counters.requests == 6
     assert caught.value.code == "INTERNAL_DATABASE_ERROR"
@@ -92,38 +126,127 @@ def test_a_permanent_error_causes_exactly_one_request() -> None:
         assert policy.clock.slept == []
 
 
-def test_a_call_may_have_its_own_number_of_attempts() -> None:
+@pytest.mark.parametrize(
+    ("failures", "row_attempts"),
+    [
+        # One page of HTML beside other failures is one more of them.
+        ("th", None),
+        ("ht", None),
+        ("tthtt", None),
+        ("hthth", None),
+        # A row is suspected after three answers that say so, whatever else happens.
+        ("rr", 3),
+        ("ttttr", 3),
+        ("trtrt", 3),
+        ("hrhr", 3),
+        # A probe has one attempt at a row, and all of them at anything else.
+        ("ttttt", 1),
+        # Without rows, an error inside the service is like any other.
+        ("rrrrr", None),
+    ],
+)
+def test_each_kind_of_failure_has_its_own_count(failures: str, row_attempts: int | None) -> None:
     policy = Policy()
-    with pytest.raises(ServiceFailure):
-        policy.call(failing(99, passing), attempts=2)
 
-    assert policy.counters.requests == 2
+    assert policy.call(meeting(failures), Call(row_attempts)) == "done"
+    assert policy.counters.requests == len(failures) + 1
+    assert policy.counters.retries == len(failures)
 
 
-def test_a_kind_that_is_worth_two_attempts_ends_in_its_verdict() -> None:
+@pytest.mark.parametrize(
+    ("failures", "row_attempts", "error"),
+    [
+        ("hh", None, DataRefused),
+        ("thh", None, DataRefused),
+        ("hthth" + "h", None, DataRefused),
+        ("hththt", None, ServiceFailure),
+        ("tttttt", 3, ServiceFailure),
+        ("rrr", 3, RowSuspected),
+        ("trtrr", 3, RowSuspected),
+        ("r", 1, RowSuspected),
+        ("tr", 1, RowSuspected),
+        # Two answers of six are not enough to blame a row.
+        ("ttttrr", 3, ServiceFailure),
+        ("rrrrrr", None, ServiceFailure),
+    ],
+)
+def test_a_kind_that_stays_is_decided_by_its_own_count(
+    failures: str, row_attempts: int | None, error: type[Exception]
+) -> None:
     policy = Policy()
+    with pytest.raises(error) as caught:
+        policy.call(meeting(failures + "t" * 9), Call(row_attempts, {"page_index": 3}))
 
-    def html() -> Exception:
-        return PassingFailure(
-            "html", attempts_at_most=2, verdict=DataRefused("html twice", reason="markup_reply")
-        )
-
-    with pytest.raises(DataRefused) as caught:
-        policy.call(failing(99, html), facts={"page_index": 3})
-
-    assert policy.counters.requests == 2
+    assert type(caught.value) is error
+    assert policy.counters.requests == len(failures)
+    assert isinstance(caught.value, DataRefused | ServiceFailure)
     assert caught.value.fields["page_index"] == 3
+    if isinstance(caught.value, ServiceFailure):
+        assert f"after {len(failures)} attempt(s)" in caught.value.message
 
 
-def test_waits_double_and_are_capped_and_jitter_is_full() -> None:
-    limits = RetryLimits(attempts=9, total_seconds=1e6, wait_cap_seconds=20.0)
+@pytest.mark.parametrize(
+    ("attempts", "failures", "error"),
+    [
+        (1, "r", RowSuspected),
+        (2, "rr", RowSuspected),
+        (2, "tr", ServiceFailure),
+        (1, "h", ServiceFailure),
+    ],
+)
+def test_fewer_attempts_than_a_kind_needs_decide_only_if_nothing_else_has_failed(
+    attempts: int, failures: str, error: type[Exception]
+) -> None:
+    policy = Policy(RetryLimits(attempts=attempts))
+    with pytest.raises(ServiceFailure) as caught:
+        policy.call(meeting(failures + "t"), Call(3))
+
+    assert type(caught.value) is error
+    assert policy.counters.requests == attempts
+
+
+def test_a_row_is_suspected_at_once_when_the_runs_budget_is_spent() -> None:
+    policy = Policy(RetryLimits(budget_share=0, budget_extra=1))
+    with pytest.raises(RowSuspected) as caught:
+        policy.call(meeting("rrr"), Call(3))
+
+    assert "after 2 attempt(s); the run's budget of retries is spent" in caught.value.message
+
+
+def test_a_call_that_goes_on_in_another_session_keeps_its_count() -> None:
+    policy, call = Policy(), Call()
+    with pytest.raises(DataRefused):
+        policy.call(failing(1, lambda: DataRefused("the session is over")), call)
+    with pytest.raises(ServiceFailure) as caught:
+        policy.call(failing(99, passing), call)
+
+    assert "after 7 attempt(s)" in caught.value.message
+    assert (policy.counters.requests, policy.counters.retries) == (7, 6)
+
+
+def test_waits_grow_fourfold_and_are_capped_and_half_of_each_is_jitter() -> None:
+    limits = RetryLimits(attempts=7, total_seconds=1e6)
     longest, shortest = Policy(limits, share=1.0), Policy(limits, share=0.0)
     for policy in (longest, shortest):
         with pytest.raises(ServiceFailure):
             policy.call(failing(99, passing))
 
-    assert longest.clock.slept == [1, 2, 4, 8, 16, 20, 20, 20]
-    assert shortest.clock.slept == [0] * 8
+    assert longest.clock.slept == [1, 4, 16, 64, 120, 120]
+    assert shortest.clock.slept == [0.5, 2, 8, 32, 60, 60]
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_outage_of_a_minute_and_a_half_is_bridged_whatever_the_jitter(share: float) -> None:
+    policy = Policy(share=share)
+    over = policy.clock.now + 90
+
+    def down(_deadline_seconds: float) -> str:
+        if policy.clock.now < over:
+            raise passing()
+        return "done"
+
+    assert policy.call(down) == "done"
+    assert policy.clock.now - over < 300 - 90
 
 
 def test_real_jitter_differs_between_clients() -> None:
@@ -135,7 +258,7 @@ def test_real_jitter_differs_between_clients() -> None:
         waits += clock.slept
 
     assert len(set(waits)) == 20
-    assert all(0 <= wait <= 1 for wait in waits)
+    assert all(0.5 <= wait <= 1 for wait in waits)
 
 
 def test_retry_after_is_obeyed_to_the_full_even_over_the_cap() -> None:
@@ -194,7 +317,7 @@ def test_a_pause_that_no_call_can_wait_for_fails_other_calls_at_once() -> None:
 
 def test_the_rate_limit_waits_at_least_ten_seconds() -> None:
     policy = Policy(share=0.0)
-    policy.call(failing(2, lambda: PassingFailure("blocked", least_wait_seconds=10.0)))
+    policy.call(failing(2, lambda: PassingFailure("blocked", failure_kind=FailureKind.RATE_LIMIT)))
 
     assert policy.clock.slept == [10.0, 10.0]
 
@@ -238,11 +361,11 @@ def test_the_runs_budget_bounds_retries_to_a_fifth_and_ten() -> None:
 def test_each_retry_is_one_log_event_with_its_facts(caplog: pytest.LogCaptureFixture) -> None:
     policy = Policy()
     with caplog.at_level(logging.DEBUG, logger="etl.kaltura"):
-        policy.call(failing(2, passing), facts={"page_index": 4})
+        policy.call(failing(2, passing), Call(facts={"page_index": 4}))
 
     events = [record for record in caplog.records if record.__dict__.get("event")]
     assert [e.__dict__["attempt"] for e in events] == [1, 2]
-    assert [e.__dict__["wait_seconds"] for e in events] == [1, 2]
+    assert [e.__dict__["wait_seconds"] for e in events] == [1, 4]
     assert {e.__dict__["code"] for e in events} == {"INTERNAL_DATABASE_ERROR"}
     assert {e.__dict__["page_index"] for e in events} == {4}
     assert {e.__dict__["event"] for e in events} == {"service_retry"}
@@ -262,6 +385,19 @@ def test_a_stop_ends_a_wait_within_a_second() -> None:
     assert caught.value.exit_code == 143
 
 
+def test_giving_up_ends_the_waits_of_all_threads_and_every_further_retry() -> None:
+    policy = RetryPolicy(RetryLimits(), Stop())
+    asks = failing(9, lambda: PassingFailure("429", retry_after_seconds=60.0))
+    timer = threading.Timer(0.1, policy.give_up)
+    timer.start()
+    for attempt in (asks, failing(9, passing)):
+        with pytest.raises(ServiceFailure):
+            policy.call(attempt)
+
+    assert policy.counters.requests == 2
+    assert policy.counters.retries == 0
+
+
 def test_after_a_stop_no_request_is_sent() -> None:
     policy = Policy()
     policy.stop.request(2)
@@ -270,6 +406,15 @@ def test_after_a_stop_no_request_is_sent() -> None:
 
     assert policy.counters.requests == 0
     assert caught.value.exit_code == 130
+
+
+def test_a_retry_that_a_stop_prevents_is_not_counted() -> None:
+    policy = Policy()
+    policy._sleep = lambda _seconds: policy.stop.request(15)
+    with pytest.raises(Interrupted):
+        policy.call(failing(9, passing))
+
+    assert (policy.counters.requests, policy.counters.retries) == (1, 0)
 
 
 def test_counters_add_up_under_threads() -> None:

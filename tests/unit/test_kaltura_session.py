@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, ServiceUnavailable
+from etl.kaltura.retry import RowSuspected
 from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
 from etl.kaltura.upload_token import UploadTokens
 from etl.process.stop import Stop
@@ -436,10 +437,10 @@ def test_a_poison_row_is_told_by_its_code_with_the_attempts_that_the_walk_wants(
     simulator.account.poison.add(f"0_{3:032x}")
     with open_at(simulator, ADMIN) as tokens:
         before = tokens.counters.requests
-        with pytest.raises(ServiceUnavailable) as caught:
-            tokens.list_page(1, 10, attempts=1)
+        with pytest.raises(RowSuspected) as caught:
+            tokens.list_page(1, 10, row_attempts=1)
 
         assert caught.value.fields["code"] == "INTERNAL_SERVERL_ERROR"
         assert caught.value.fields["page_index"] == 1
         assert tokens.counters.requests == before + 1
-        assert len(tokens.list_page(2, 10, attempts=1).rows) == 10
+        assert len(tokens.list_page(2, 10, row_attempts=1).rows) == 10

@@ -90,6 +90,38 @@ def test_a_fault_that_stays_ends_in_exit_69_after_six_attempts(
 
 
 @pytest.mark.parametrize("where", POSITIONS)
+@pytest.mark.parametrize(
+    "kinds",
+    [
+        ("503-html", "200-html"),
+        ("200-html", "503-html", "200-html", "reset", "200-html"),
+        ("429-no-retry-after", "internal-server-error", "200-html", "500-empty"),
+    ],
+    ids=" ".join,
+)
+def test_a_page_of_html_among_other_failures_is_one_more_of_them(
+    service: Served, waits: Waits, kinds: tuple[str, ...], where: str
+) -> None:
+    quiet = run_at(service, waits)
+    service.meet_each(kinds, where)
+    assert run_at(service, waits) == quiet + len(kinds)
+
+
+def test_an_error_sentence_counts_every_request_of_its_call(
+    service: Served, waits: Waits, seen: Seen
+) -> None:
+    """Those of the session that ended meanwhile as well."""
+    with open_at(service, waits) as tokens:
+        before = tokens.counters.retries
+        service.meet_each(["503-html", "ks-expired", *["503-html"] * 9])
+        with error_of(seen, ServiceUnavailable) as caught:
+            tokens.list_page(1, 500)
+        assert len(service.at("list")) == 7
+        assert tokens.counters.retries == before + 6
+    assert "after 7 attempt(s)" in caught[0].message
+
+
+@pytest.mark.parametrize("where", POSITIONS)
 @pytest.mark.parametrize("fault", STALLING, ids=lambda fault: fault.kind)
 def test_a_server_that_stalls_or_drips_is_cut_at_the_deadline_of_the_request(
     service: Served, waits: Waits, seen: Seen, fault: Fault, where: str

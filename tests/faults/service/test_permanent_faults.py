@@ -98,12 +98,14 @@ def test_html_with_status_200_is_tried_once_more_and_refused(
 ) -> None:
     service.meet("200-html", where, 1)
     run_at(service, waits)
-    requests = len(service.at(where))
-    service.meet("200-html", where)
-    with error_of(seen, DataRefused):
-        run_at(service, waits)
+    for before in ([], ["503-html"], ["200-html", "503-html"]):
+        requests = len(service.at(where))
+        service.meet_each([*before, *["200-html"] * 3], where)
+        with error_of(seen, DataRefused) as caught:
+            run_at(service, waits)
 
-    assert len(service.at(where)) == requests + 2
+        assert caught[0].fields["reason"] == "markup_reply"
+        assert len(service.at(where)) == requests + len(before) + 2
 
 
 @pytest.mark.parametrize("where", POSITIONS)
