@@ -179,6 +179,11 @@ class Counters:
     def retries(self) -> int:
         return self._retries
 
+    def columns(self) -> dict[str, int]:
+        """Both, by their names in the ledger."""
+        with self._lock:
+            return {"requests": self._requests, "retries": self._retries}
+
     def count_request(self, *, again: bool) -> None:
         with self._lock:
             self._requests += 1

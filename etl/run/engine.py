@@ -77,7 +77,7 @@ def run_plan(
             engine = _Engine(
                 settings, options, plan, database, run, tokens, stop, progress, recorder
             )
-            with failed_on_error(database, run):
+            with failed_on_error(database, run, tokens.counters.columns):
                 return engine.run_all()
 
 
@@ -228,7 +228,7 @@ class _Engine:
         if self._options.dry_run:
             changes = plan_changes(self._database, run, CHANGES_SHOWN)
             not_found = self._not_found()
-            finish_dry_run(self._database, run)
+            finish_dry_run(self._database, run, **self._tokens.counters.columns())
             return self._report(counts, None, changes, not_found)
         not_found = self._not_found()
         published_at = publish(

@@ -169,20 +169,22 @@ def fence(connection: sa.Connection, database: Database, run: OpenRun, **values:
 
 
 @contextmanager
-def failed_on_error(database: Database, run: OpenRun) -> Iterator[None]:
-    """End the run in the ledger if the block raises."""
+def failed_on_error(
+    database: Database, run: OpenRun, sent: Callable[[], dict[str, int]] = dict
+) -> Iterator[None]:
+    """End the run in the ledger if the block raises; ``sent`` gives columns to save with that."""
     try:
         yield
     except EtlError as error:
         error.fields.setdefault("run_id", run.run_id)
-        fail_run(database, run, error)
+        fail_run(database, run, error, **sent())
         raise
     except BaseException as error:
-        fail_run(database, run, EtlError(f"This is a bug: {type(error).__name__}"))
+        fail_run(database, run, EtlError(f"This is a bug: {type(error).__name__}"), **sent())
         raise
 
 
-def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
+def fail_run(database: Database, run: OpenRun, error: EtlError, **sent: int) -> None:
     """End the run with an error.  Never raises, so as not to hide that error.
 
     Postgres may be away, and be the error: then this waits for it, see ``_when_reachable``.  A run
@@ -191,6 +193,7 @@ def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
     """
     message = "".join(character if character.isprintable() else " " for character in error.message)
     values: dict[str, Any] = {"error_kind": error.kind, "error_message": message[:_MESSAGE_LIMIT]}
+    values |= sent
     if not isinstance(error, DataRefused):
         status = "failed"
     else:
@@ -211,9 +214,10 @@ def fail_run(database: Database, run: OpenRun, error: EtlError) -> None:
         )
 
 
-def finish_dry_run(database: Database, run: OpenRun) -> None:
-    """End a dry run: set its status and delete its staging."""
-    _finish(database, run, DRY_RUN, error_kind=DRY_RUN, error_message="A dry run does not publish.")
+def finish_dry_run(database: Database, run: OpenRun, **sent: int) -> None:
+    """End a dry run: set its status and delete its staging; ``sent`` are columns to save."""
+    values = {"error_kind": DRY_RUN, "error_message": "A dry run does not publish."}
+    _finish(database, run, DRY_RUN, **values, **sent)
 
 
 def restart_walk(database: Database, run: OpenRun) -> None:

@@ -1,4 +1,4 @@
-"""Every call of a run gets the documented retries."""
+"""Every call of a run gets the documented retries, and the ledger counts what was really sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from etl.errors import ServiceUnavailable
+from etl.errors import DataRefused, ServiceUnavailable
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from etl.simulator.faults import RequestInfo
 from tests.support.job import Job
@@ -43,6 +44,8 @@ def test_an_outage_of_five_attempts_is_bridged(
 
     assert (report.absent, report.unreadable, report.retries) == (1, 0, 5)
     assert report.requests == len(server.service.log) - sent
+    run = job.last_run()
+    assert (run["requests"], run["retries"]) == (report.requests, 5)
 
 
 def test_an_outage_hits_all_requests_in_flight_and_is_bridged_by_each(
@@ -75,7 +78,30 @@ def test_the_attempts_of_the_settings_are_made_and_told(
         job.run()
 
     assert f"after {attempts} attempt(s)" in caught.value.message
-    assert len(server.service.log) == 1 + attempts
+    run = job.last_run()
+    assert (run["status"], run["requests"], run["retries"]) == (
+        "failed",
+        1 + attempts,
+        attempts - 1,
+    )
+    assert run["requests"] == len(server.service.log)
+
+
+def test_a_run_that_is_refused_or_dry_counts_its_requests_too(
+    server: SimulatorServer, database_url: str
+) -> None:
+    job = job_of(server, database_url)
+    job.run()
+    for token in list(server.account.line)[: TOKENS // 2]:
+        server.account.delete(token.id)
+    sent = len(server.service.log)
+    with pytest.raises(DataRefused):
+        job.run()
+    assert job.last_run()["requests"] == len(server.service.log) - sent
+
+    sent = len(server.service.log)
+    job.run(options=SyncOptions(dry_run=True, accept_absences=TOKENS))
+    assert job.last_run()["requests"] == len(server.service.log) - sent
 
 
 def test_an_error_that_a_row_may_cause_has_the_short_ladder(
