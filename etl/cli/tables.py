@@ -114,6 +114,8 @@ def report_tables(report: dict[str, Any]) -> list[RenderableType]:
     if report["asked"]:
         facts["ids_asked"] = report["asked"]
         facts["ids_not_found"] = _some(report["not_found"])
+    if report["unreadable_ids"]:
+        facts["ids_unreadable"] = _some(report["unreadable_ids"])
     if report["dry_run"]:
         title = "Nothing was published (dry run). This would change:"
     else:

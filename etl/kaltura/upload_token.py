@@ -102,14 +102,20 @@ class UploadTokens:
             where["statusIn"] = status_in
         return self._list(page_index, page_size, where, omit_auto_finalize, row_attempts)
 
-    def list_by_id(self, token_ids: Sequence[str]) -> PageReply:
-        """The tokens among ``token_ids`` (1 to 500) that are listed now."""
+    def list_by_id(
+        self,
+        token_ids: Sequence[str],
+        *,
+        omit_auto_finalize: bool = False,
+        row_attempts: int | None = None,
+    ) -> PageReply:
+        """The tokens among ``token_ids`` (1 to 500) that are listed now; see ``list_page``."""
         if not 1 <= len(token_ids) <= IDS_MAX:
             raise ValueError(f"{len(token_ids)} ids: the service reads the first {IDS_MAX} only")
         if any(not token_id or "," in token_id for token_id in token_ids):
             raise ValueError("an id is empty or has a comma, which separates ids")
         where = {"idIn": ",".join(token_ids), "orderBy": "+createdAt"}
-        return self._list(1, PAGE_SIZE_MAX, where, omit_auto_finalize=False, row_attempts=None)
+        return self._list(1, PAGE_SIZE_MAX, where, omit_auto_finalize, row_attempts)
 
     def probe(self) -> Probe:
         """Verify the session with one row: reachable, admin, allowed to list."""

@@ -5,7 +5,7 @@ Pure: it checks counts and coverage, and raises with a reason or returns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from etl.coverage import Coverage, Span
@@ -38,13 +38,18 @@ def audit_coverage(
             reason="incomplete",
             holes=[span.to_sql() for span in open_seconds[:20]],
         )
-    tokens = sum(hole.tokens for hole in unreadable)
+    audit_unreadable(sum(hole.tokens for hole in unreadable), max_unreadable)
+
+
+def audit_unreadable(tokens: int, max_unreadable: int, token_ids: Collection[str] = ()) -> None:
+    """Refuse too many unreadable rows, some of which are known by id."""
     if tokens > max_unreadable:
         raise DataRefused(
             f"{tokens} tokens cannot be read, more than the {max_unreadable} allowed. "
             f"{NOTHING_PUBLISHED} If the service cannot be fixed, allow them: "
             f"--max-unreadable {tokens}.",
             reason="unreadable",
+            token_ids=sorted(token_ids)[:20],
         )
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import DataRefused, EtlError, LeaseHeld
-from etl.run.audit import audit_changes, audit_coverage
+from etl.run.audit import audit_changes, audit_coverage, audit_unreadable
 from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher
 from etl.run.leg import LegReader, RunContext
 from etl.run.plan import Planner, RunPlan
@@ -183,6 +183,7 @@ class _Engine:
         self._began = time.monotonic()
         self._readers: list[LegReader] = []
         self._found: set[str] = set()
+        self._unreadable_ids: set[str] = set()
 
     def run_all(self) -> RunReport:
         """Walk, confirm, audit and publish."""
@@ -209,6 +210,7 @@ class _Engine:
             suppression=load_suppression(
                 self._database, run.partner_id, self._settings.erasure_key
             ),
+            max_unreadable=self._settings.max_unreadable,
         ) as fetcher:
             counts = self._walk_until_audited(
                 RunContext(
@@ -222,6 +224,7 @@ class _Engine:
                     recorder=self._recorder,
                     compare=self._options.compare,
                     expected_tokens=plan.expected_tokens,
+                    unreadable_ids=self._unreadable_ids,
                 )
             )
         self._stop.check()
@@ -277,6 +280,7 @@ class _Engine:
 
     def _read_and_confirm(self, context: RunContext) -> AuditCounts:
         self._readers = []
+        self._unreadable_ids.clear()
         for leg in self._plan.legs:
             self._readers.append(LegReader(context, leg, self._holes()))
             self._readers[-1].read()
@@ -329,16 +333,23 @@ class _Engine:
                 holes=reader.walk.holes,
                 max_unreadable=self._settings.max_unreadable,
             )
+        audit_unreadable(
+            len(self._unreadable_ids) + max((r.walk.unreadable for r in self._readers), default=0),
+            self._settings.max_unreadable,
+            self._unreadable_ids,
+        )
         audit_changes(counts, accept_absences=self._options.accept_absences)
 
     def _holes(self) -> list[dict[str, Any]]:
         return self._readers[-1].holes if self._readers else []
 
     def _unreadable(self) -> int:
-        return sum(reader.walk.unreadable for reader in self._readers)
+        in_holes = sum(reader.walk.unreadable for reader in self._readers)
+        return in_holes + len(self._unreadable_ids)
 
     def _not_found(self) -> list[str]:
-        silent = [token_id for token_id in self._plan.token_ids if token_id not in self._found]
+        answered = self._found | self._unreadable_ids
+        silent = [token_id for token_id in self._plan.token_ids if token_id not in answered]
         return unknown_ids(self._database, self._run.partner_id, silent)
 
     def _overrides(self) -> Mapping[str, Any]:
@@ -389,6 +400,7 @@ class _Engine:
             unchanged=counts.unchanged,
             rejected=counts.rejected,
             unreadable=self._unreadable(),
+            unreadable_ids=sorted(self._unreadable_ids),
             requests=self._tokens.counters.requests,
             retries=self._tokens.counters.retries,
             pages=run.walk.counts.pages,

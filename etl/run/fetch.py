@@ -1,8 +1,9 @@
 """Fetch what the walk asks for, with a small pool of threads, as many at a time as ``Pace`` allows.
 
 Here the service's replies become pages: read, decoded and checked for order.  A page that cannot be
-trusted is requested again; a page that the service cannot deliver is returned as
-``Undeliverable``, and the walk steps around the unreadable row.
+trusted is requested again.  An answer that the service fails on each time may hold a row that it
+cannot serve.  Such a page is returned as ``Undeliverable``, and the walk steps around the row; such
+a lookup is divided until the ids of those rows are left.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import is_not
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,7 @@ import msgspec
 from etl.coverage import page_span
 from etl.errors import DataRefused, ServiceUnavailable
 from etl.kaltura.retry import RowSuspected
+from etl.run.audit import audit_unreadable
 from etl.run.pace import Pace
 from etl.tokens.columns import DecodedRows
 from etl.tokens.decode import decode_rows
@@ -40,12 +42,15 @@ ROW_ATTEMPTS: Final = 3
 PROBE_ATTEMPTS: Final = 1
 """... a part of it is suspected at once.  Every other failure is retried in full, here too."""
 LOOKUP_IDS_AT_MOST: Final = 500
+IDS_NAMED: Final = 100
+"""Of more unreadable ids, the log names the first."""
 IDS_IN_LEDGER: Final = 20
 """Of a longer lookup, the ledger names the first and the last id."""
 STATUS_IN_OPEN: Final = ",".join(map(str, OPEN_STATUSES))
 """``statusIn`` of the list of open tokens."""
-ROW_FAILURES: Final = frozenset({"INTERNAL_SERVERL_ERROR", "INTERNAL_SERVER_ERROR"})
-"""The service's answer when a row of the page cannot be served, and when its cache is down."""
+FAILURES_LIKE_AN_OUTAGE: Final = 6
+"""After so many unreadable rows in a lookup, and before a run is refused for them, a page of the
+list must show that it is the rows, and not the service."""
 FINAL_REASONS: Final = frozenset({"foreign_partner"})
 """Page-level refusals that are final: the page is not requested again."""
 
@@ -57,7 +62,17 @@ class Undeliverable:
     request: PageRequest
 
 
-Fetched = Page | Undeliverable | list[Page]
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer to a lookup, in as many pages as it took."""
+
+    pages: list[Page] = field(default_factory=list)
+    """What each page was asked for (``Page.asked``) is complete on it."""
+    unreadable: list[str] = field(default_factory=list)
+    """The ids of rows on which the service fails each time; nothing is known of them."""
+
+
+Fetched = Page | Undeliverable | Answer
 
 
 class Fetcher:
@@ -70,8 +85,11 @@ class Fetcher:
         partner_id: int,
         concurrency: int,
         suppression: Suppression | None = None,
+        max_unreadable: int | None = None,
     ) -> None:
+        """``max_unreadable`` bounds the unreadable rows of one lookup; None: all that there are."""
         self._tokens = tokens
+        self._max_unreadable = max_unreadable
         self._partner_id = partner_id
         self._suppression = suppression
         self._without_auto_finalize = False
@@ -146,28 +164,60 @@ class Fetcher:
                 extra={"in_flight_at_most": self._pace.limit, "repeated": repeated},
             )
 
-    def look_up(self, token_ids: Sequence[str]) -> list[Page]:
-        """Look up which of these tokens are listed, in as many requests as it takes."""
+    def look_up(self, token_ids: Sequence[str]) -> Answer:
+        """Look up which of these tokens are listed, in as many requests as it takes.
+
+        A token that is on no page of the answer counts as not listed, so each page must be
+        complete.  One that was cut off (the service may return fewer rows than there are ids) and
+        one that the service fails on are requested again in halves, down to single ids.
+
+        Raises DataRefused for more unreadable rows than allowed, ServiceUnavailable if the service
+        fails on everything.
+        """
         # In the order in which the database sorts ids: the ledger names the ends of each request.
         ordered = sorted(token_ids)
-        pages: list[Page] = []
+        answer = Answer()
         for begin in range(0, len(ordered), LOOKUP_IDS_AT_MOST):
-            pages += self._look_up_some(ordered[begin : begin + LOOKUP_IDS_AT_MOST])
-        return pages
+            self._look_up_some(ordered[begin : begin + LOOKUP_IDS_AT_MOST], answer, is_part=False)
+        if answer.unreadable:
+            log.warning(
+                "%d tokens cannot be read: the service fails on their rows",
+                len(answer.unreadable),
+                extra={"token_ids": answer.unreadable[:IDS_NAMED]},
+            )
+        return answer
 
-    def _look_up_some(self, ids: Sequence[str]) -> list[Page]:
-        """The answers to a lookup; one that was cut off is requested again in halves.
+    def _look_up_some(self, ids: Sequence[str], answer: Answer, *, is_part: bool) -> None:
+        page = self._look_up_once(ids, is_probe=is_part and len(ids) > 1)
+        if page is not None and _is_complete(page, ids):
+            answer.pages.append(page)
+        elif len(ids) > 1:
+            for half in (ids[: len(ids) // 2], ids[len(ids) // 2 :]):
+                self._look_up_some(half, answer, is_part=True)
+        else:
+            answer.unreadable.extend(ids)
+            self._check_unreadable(answer.unreadable)
 
-        A token that is not in the answer counts as not listed, so the answer must be complete: the
-        service may return fewer rows per page than there are ids.
-        """
-        page = self._trusted(lambda: self._tokens.list_by_id(ids))
-        total = page.facts.total_count
-        if len(ids) > 1 and total is not None and total > len(page.token_ids):
-            half = len(ids) // 2
-            return self._look_up_some(ids[:half]) + self._look_up_some(ids[half:])
-        facts = msgspec.structs.replace(page.facts, filter=_lookup_facts(ids))
-        return [replace(page, facts=facts, asked=tuple(ids))]
+    def _look_up_once(self, ids: Sequence[str], *, is_probe: bool) -> Page | None:
+        """The answer to one request; None if the service failed on it each time."""
+
+        def ask(row_attempts: int, omit_auto_finalize: bool) -> Page:
+            page = self._trusted(
+                lambda: self._tokens.list_by_id(
+                    ids, omit_auto_finalize=omit_auto_finalize, row_attempts=row_attempts
+                )
+            )
+            facts = msgspec.structs.replace(page.facts, filter=_lookup_facts(ids))
+            return replace(page, facts=facts, asked=tuple(ids))
+
+        return self._unless_undeliverable(ask, is_probe=is_probe)
+
+    def _check_unreadable(self, found: Sequence[str]) -> None:
+        most = len(found) if self._max_unreadable is None else self._max_unreadable
+        if len(found) > most or len(found) % FAILURES_LIKE_AN_OUTAGE == 0:
+            # Retried as any failure of the service: nobody asks whether it is a row.
+            self._tokens.list_page(1, 1, omit_auto_finalize=self._without_auto_finalize)
+        audit_unreadable(len(found), most, found)
 
     def _fetch_page(self, request: PageRequest, open_only: bool) -> Page | Undeliverable:
         def ask(row_attempts: int, omit_auto_finalize: bool) -> Page:
@@ -256,6 +306,12 @@ def suppress(page: Page, suppression: Suppression | None) -> Page:
         raw=raw,
         suppressed=page.suppressed or changed,
     )
+
+
+def _is_complete(page: Page, ids: Sequence[str]) -> bool:
+    """Whether the answer to a lookup was not cut off; one for a single id cannot be divided."""
+    total = page.facts.total_count
+    return len(ids) == 1 or total is None or total <= len(page.token_ids)
 
 
 def _lookup_facts(ids: Sequence[str]) -> str:

@@ -7,7 +7,7 @@ from collections import deque
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +19,7 @@ from etl.errors import (
     ServiceUnavailable,
 )
 from etl.run.audit import NOTHING_PUBLISHED
-from etl.run.fetch import Fetched, Fetcher, Undeliverable
+from etl.run.fetch import Answer, Fetched, Fetcher, Undeliverable
 from etl.run.plan import Leg
 from etl.tokens.page import Page
 from etl.tokens.token import OPEN_STATUSES
@@ -65,6 +65,8 @@ class RunContext:
     compare: str
     """How pages are compared with what is known: see ``stage_batch``."""
     expected_tokens: int | None = None
+    unreadable_ids: set[str] = field(default_factory=set)
+    """Ids that were looked up, and on whose rows the service fails each time."""
 
     def wait(self, future: Future[Fetched]) -> Fetched:
         """The reply; checks for a requested stop while it waits."""
@@ -95,9 +97,10 @@ class RunContext:
     def look_up(self, token_ids: list[str]) -> set[str]:
         """Look up these ids (at most 500), stage the answers, and return the ids found."""
         answered: set[str] = set()
-        pages = self.wait(self.fetcher.submit(Lookup(tuple(token_ids))))
-        assert isinstance(pages, list)  # noqa: S101 - a lookup's future gives pages
-        for page in pages:
+        answer = self.wait(self.fetcher.submit(Lookup(tuple(token_ids))))
+        assert isinstance(answer, Answer)  # noqa: S101 - a lookup's future gives one
+        self.unreadable_ids.update(answer.unreadable)
+        for page in answer.pages:
             self.number([page], lookup=True)
             stage_lookup(self.database, self.run, page, absence_grace=self.settings.absence_grace)
             answered.update(token_id for token_id in page.token_ids if token_id is not None)
@@ -169,10 +172,11 @@ class LegReader:
         if isinstance(fetched, Undeliverable):
             self.walk.fail(fetched.request)
         elif isinstance(request, Lookup):
-            assert isinstance(fetched, list)  # noqa: S101 - a lookup's future gives pages
-            self._batch.extend(fetched)
-            self._tie = next((token.created_at for page in fetched for token in page.tokens), None)
-            self.walk.receive_lookup(request, self._listed(fetched))
+            assert isinstance(fetched, Answer)  # noqa: S101 - a lookup's future gives one
+            pages = fetched.pages
+            self._batch.extend(pages)
+            self._tie = next((token.created_at for page in pages for token in page.tokens), None)
+            self.walk.receive_lookup(request, self._listed(pages))
         else:
             assert isinstance(fetched, Page)  # noqa: S101
             assert isinstance(request, PageRequest)  # noqa: S101

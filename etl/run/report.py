@@ -47,6 +47,8 @@ class RunReport:
     """Ids given to a backfill."""
     not_found: list[str] = field(default_factory=list)
     """The given ids that neither the service nor the warehouse knows."""
+    unreadable_ids: list[str] = field(default_factory=list)
+    """The ids that were looked up and could not be read; ``unreadable`` counts them too."""
     expected_tokens: int | None = None
     expected_requests: int | None = None
     """A backfill's estimate of what it needs, from what the warehouse knew."""

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from etl.errors import ServiceFailure
 from etl.run.audit import ABSENCE_BRAKE, ABSENCES_ALWAYS_ALLOWED
-from etl.run.fetch import LOOKUP_IDS_AT_MOST, ROW_FAILURES, Fetcher, suppress
+from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher, suppress
 from etl.run.service import open_upload_tokens
 from etl.tokens.page import Page
 from etl.tokens.token import Token
@@ -75,15 +74,6 @@ class SourceComparison:
 OUTCOMES: Final = ("same", "moved_on", "gone", "relisted", "not_comparable", "breach")
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """The service's answer for some tokens."""
-
-    pages: list[Page]
-    failed: frozenset[str]
-    """Ids for which it fails each time."""
-
-
 def verify_source(
     settings: Settings, *, sample: int, seed: int | None, stop: Stop
 ) -> SourceComparison:
@@ -105,7 +95,7 @@ def verify_source(
             for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
                 stop.check()
                 some = ids[begin : begin + LOOKUP_IDS_AT_MOST]
-                answer = _ask(fetcher, some)
+                answer = fetcher.look_up(some)
                 # After the answer: a user erased meanwhile is suppressed in both or in neither.
                 suppression = load_suppression(database, partner_id, settings.erasure_key)
                 pages = [suppress(page, suppression) for page in answer.pages]
@@ -113,7 +103,7 @@ def verify_source(
                 rejected = {each.token_id for page in pages for each in page.rejected}
                 compared = compare_sample(database, partner_id, some, list(listed.values()))
                 for each in compared:
-                    if each.token_id in answer.failed or (
+                    if each.token_id in answer.unreadable or (
                         each.token_id in rejected and each.token_id not in listed
                     ):
                         result.outcomes["not_comparable"] += 1
@@ -135,20 +125,6 @@ def _choose(
     )
     result.listed, result.absent = len(listed), len(absent)
     return sorted(absent + listed)
-
-
-def _ask(fetcher: Fetcher, ids: Sequence[str]) -> _Answer:
-    """Look tokens up; a row for which the service fails affects only its own answer."""
-    try:
-        return _Answer(fetcher.look_up(ids), frozenset())
-    except ServiceFailure as failure:
-        if failure.code not in ROW_FAILURES:
-            raise
-    if len(ids) == 1:
-        return _Answer([], frozenset(ids))
-    middle = len(ids) // 2
-    one, other = _ask(fetcher, ids[:middle]), _ask(fetcher, ids[middle:])
-    return _Answer(one.pages + other.pages, one.failed | other.failed)
 
 
 def _newest(pages: Sequence[Page]) -> dict[str, Token]:
