@@ -23,7 +23,7 @@ from etl.errors import DataRefused, UsageError
 from etl.resources import program_version
 from etl.run.fetch import suppress
 from etl.tokens.page import Page
-from etl.warehouse.ledger.lease import failed_on_error
+from etl.warehouse.ledger.ending import failed_on_error
 from etl.warehouse.ledger.replayed import (
     REPLAY,
     all_entries,

@@ -23,7 +23,8 @@ from etl.run.plan import Planner, RunPlan
 from etl.run.report import RunReport
 from etl.run.service import open_upload_tokens
 from etl.warehouse.ledger.certificates import unknown_ids
-from etl.warehouse.ledger.lease import failed_on_error, finish_dry_run, open_run, restart_walk
+from etl.warehouse.ledger.ending import failed_on_error, finish_dry_run
+from etl.warehouse.ledger.lease import open_run, restart_walk
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.digests import fill_digests
 from etl.warehouse.load.missing import missing_tokens

@@ -22,7 +22,8 @@ from etl.errors import LeaseHeld, ServiceUnavailable
 from etl.run.fetch import suppress
 from etl.tokens.page import Page
 from etl.walk import Lookup, PageRequest, PageRows, Request, Walk, WalkStuck
-from etl.warehouse.ledger.lease import fail_run, open_run
+from etl.warehouse.ledger.ending import fail_run
+from etl.warehouse.ledger.lease import open_run
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import JSON_ROWS_MAX
 from etl.warehouse.load.digests import fill_digests, wrong_digests, wrong_fingerprints

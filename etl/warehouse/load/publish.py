@@ -17,7 +17,8 @@ from etl.warehouse.engine import (
     require_row_count,
     transaction,
 )
-from etl.warehouse.ledger.lease import fence, last_published, settle_commit
+from etl.warehouse.ledger.ending import settle_commit
+from etl.warehouse.ledger.lease import fence, last_published
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.planning import WORK_MEM, in_walk, known_row
 from etl.warehouse.load.resolve import (

@@ -24,7 +24,7 @@ from etl.tokens.columns import PageTokens
 from etl.tokens.digest import token_digests, user_digest
 from etl.tokens.page import Page
 from etl.tokens.token import COMPARED, Rejected, Token
-from etl.warehouse.ledger.lease import fail_run
+from etl.warehouse.ledger.ending import fail_run
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.digests import fill_digests, wrong_digests
 from etl.warehouse.load.fingerprint import CHECKED_ONE_IN, FINGERPRINT, FULL, is_checked

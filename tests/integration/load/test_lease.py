@@ -22,7 +22,8 @@ from etl.errors import (
 )
 from etl.process.identity import process_identity
 from etl.warehouse.engine import connect, normalise_url, transaction
-from etl.warehouse.ledger.lease import fail_run, restart_walk
+from etl.warehouse.ledger.ending import fail_run
+from etl.warehouse.ledger.lease import restart_walk
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.publish import publish
 from etl.warehouse.load.resolve import audit_counts

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from etl.errors import DataRefused
-from etl.warehouse.ledger.lease import finish_dry_run
+from etl.warehouse.ledger.ending import finish_dry_run
 from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import plan_changes
 from tests.support.nights import START, Nights, make_token, page_of

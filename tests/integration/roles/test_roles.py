@@ -14,7 +14,8 @@ from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
 from etl.warehouse.access.privileges import RIGHTS, TABLES
-from etl.warehouse.ledger.lease import fail_run, open_run, restart_walk
+from etl.warehouse.ledger.ending import fail_run
+from etl.warehouse.ledger.lease import open_run, restart_walk
 from etl.warehouse.read.status import status_summary
 from etl.warehouse.schema.database import open_database
 from tests.support.job import Job, listed

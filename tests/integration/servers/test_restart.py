@@ -11,7 +11,7 @@ import pytest
 from etl.errors import WarehouseUnavailable
 from etl.process.stop import Stop
 from etl.simulator import SimulatorServer, generate_account
-from etl.warehouse.ledger.lease import failed_on_error, settle_commit
+from etl.warehouse.ledger.ending import failed_on_error, settle_commit
 from etl.warehouse.load.publish import publish
 from etl.warehouse.load.resolve import audit_counts
 from etl.warehouse.schema.database import open_database
