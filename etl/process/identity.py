@@ -31,7 +31,7 @@ def has_certainly_ended(identity: str | None) -> bool:
     of this machine.
     """
     here, words = _machine(), (identity or "").split(" ")
-    if here is None or len(words) != 4 or " ".join(words[:2]) != here:
+    if here is None or len(words) != 4 or " ".join(words[:2]) != here or not words[2].isdecimal():
         return False
     pid = int(words[2])
     fields = _stat(pid)

@@ -63,8 +63,8 @@ def test_an_id_that_was_given_again_is_another_process() -> None:
 
 @pytest.mark.parametrize(
     "identity",
-    [None, "", "1", changed(0, "another-machine"), changed(1, "7"), f"{OWN} 1"],
-    ids=["none", "empty", "short", "machine", "container", "long"],
+    [None, "", "1", changed(0, "another-machine"), changed(1, "7"), changed(2, "x"), f"{OWN} 1"],
+    ids=["none", "empty", "short", "machine", "container", "pid", "long"],
 )
 def test_what_cannot_be_told_is_not_dead(identity: str | None) -> None:
     assert not has_certainly_ended(identity)
