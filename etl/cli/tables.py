@@ -24,6 +24,7 @@ RUN_COUNTS = (
     "relisted",
     "unchanged",
     "rejected",
+    "partly_loaded",
     "unreadable",
     "requests",
     "retries",

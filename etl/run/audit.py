@@ -56,9 +56,11 @@ def audit_unreadable(tokens: int, max_unreadable: int, token_ids: Collection[str
 def audit_changes(counts: AuditCounts, *, accept_absences: int | None) -> None:
     """Refuse too many rejected rows, and absences above the limit."""
     allowed = max(REJECTED_ALWAYS_ALLOWED, int(REJECTED_SHARE * counts.tokens_read))
-    if counts.rejected > allowed:
+    # A row that lacks only its status is that of a known token, which keeps the known one.
+    rejected = counts.rejected - counts.stateless
+    if rejected > allowed:
         raise DataRefused(
-            f"{counts.rejected} rows were rejected, more than the {allowed} allowed. "
+            f"{rejected} rows were rejected, more than the {allowed} allowed. "
             f"{NOTHING_PUBLISHED} The rows and the reasons are in the table rejected_row: they "
             "must be fixed in the service.",
             reason="rejected",

@@ -400,6 +400,7 @@ class _Engine:
             relisted=counts.relisted,
             unchanged=counts.unchanged,
             rejected=counts.rejected,
+            partly_loaded=counts.partly_loaded,
             unreadable=self._unreadable(),
             unreadable_ids=sorted(self._unreadable_ids),
             requests=self._tokens.counters.requests,

@@ -24,6 +24,8 @@ class RunReport:
     unchanged: int
     rejected: int
     """Rows that could not be loaded; they are in ``rejected_row``."""
+    partly_loaded: int
+    """Rows loaded without a value that cannot be used; they are in ``rejected_row``, too."""
     unreadable: int
     requests: int
     retries: int

@@ -16,7 +16,7 @@ from typing import Any, Final, Self, overload
 import msgspec
 
 from etl.tokens.digest import DIGESTED, canonical_json, token_digests, user_digest
-from etl.tokens.token import TOKEN_COLUMNS, Rejected, Token
+from etl.tokens.token import TOKEN_COLUMNS, Rejected, Token, Untold
 
 _TIMES: Final = ("created_at", "updated_at")
 _TIME_INDEXES: Final = [TOKEN_COLUMNS.index(name) for name in _TIMES]
@@ -33,11 +33,16 @@ Identity = tuple[str, int | datetime]
 class PageTokens(Sequence[Token]):
     """Tokens in page order.  Immutable; equal to any sequence of the same tokens."""
 
-    __slots__ = ("_columns", "_digests", "_tokens")
+    __slots__ = ("_columns", "_digests", "_tokens", "untold")
 
-    def __init__(self, columns: Sequence[Sequence[Any]]) -> None:
+    def __init__(
+        self, columns: Sequence[Sequence[Any]], untold: Mapping[int, Untold] | None = None
+    ) -> None:
         """``columns`` are those of a ``Token``; a time may be an int, in Unix seconds."""
         self._columns = list(columns)
+        self.untold = untold or {}
+        """By index, the tokens that are not told in full: until their known values are filled in
+        (``etl.warehouse.load.untold``), their digests are not those of the token."""
         for index in _TIME_INDEXES:
             if datetime in set(map(type, columns[index])):
                 # One form for equal times, which have equal digests.
@@ -46,9 +51,11 @@ class PageTokens(Sequence[Token]):
         self._digests: tuple[int, ...] | None = None
 
     @classmethod
-    def of(cls, tokens: Iterable[Sequence[Any]]) -> Self:
+    def of(
+        cls, tokens: Iterable[Sequence[Any]], untold: Mapping[int, Untold] | None = None
+    ) -> Self:
         """These tokens, or rows of the same values with times as Unix seconds, as columns."""
-        return cls(list(zip(*tokens, strict=True)) or [() for _ in TOKEN_COLUMNS])
+        return cls(list(zip(*tokens, strict=True)) or [() for _ in TOKEN_COLUMNS], untold)
 
     @property
     def token_ids(self) -> Sequence[str]:
@@ -89,10 +96,21 @@ class PageTokens(Sequence[Token]):
 
     def take(self, indexes: Sequence[int]) -> PageTokens:
         """The tokens at these indexes, in their order."""
-        taken = PageTokens([[column[index] for index in indexes] for column in self._columns])
+        untold = {
+            place: self.untold[index]
+            for place, index in enumerate(indexes if self.untold else ())
+            if index in self.untold
+        }
+        taken = PageTokens(
+            [[column[index] for index in indexes] for column in self._columns], untold
+        )
         if self._digests is not None:
             taken._digests = tuple([self._digests[index] for index in indexes])
         return taken
+
+    def completed(self, tokens: Mapping[int, Token]) -> PageTokens:
+        """With these tokens at their indexes, and nothing untold any more."""
+        return PageTokens(self.replaced(tokens)._columns)
 
     def replaced(self, tokens: Mapping[int, Token]) -> PageTokens:
         """With these tokens at their indexes."""
@@ -102,7 +120,7 @@ class PageTokens(Sequence[Token]):
         for column, values in zip(columns, PageTokens.of(tokens.values())._columns, strict=True):
             for index, value in zip(tokens, values, strict=True):
                 column[index] = value
-        return PageTokens(columns)
+        return PageTokens(columns, self.untold)
 
     @overload
     def __getitem__(self, index: int) -> Token: ...
@@ -140,6 +158,8 @@ class PageTokens(Sequence[Token]):
 @dataclass(frozen=True, slots=True)
 class DecodedRows:
     """A page, row by row: each row is in ``tokens`` or in ``rejected``, both in page order.
+
+    A row of which only a part can be used is in ``tokens``, and in their ``untold``.
 
     ``positions`` has one entry per row: createdAt in Unix seconds, or None if the row cannot be
     placed.  ``coercions`` counts values that were not loaded exactly as sent, by kind.

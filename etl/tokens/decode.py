@@ -27,6 +27,7 @@ from etl.tokens.token import (
     TOKEN_ID_BYTES_MAX,
     Rejected,
     Token,
+    Untold,
 )
 
 __all__ = ["TOKEN_COLUMNS", "DecodedRows", "Rejected", "Token", "decode_rows"]
@@ -94,6 +95,7 @@ def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) 
         return DecodedRows(tokens, [], list(columns[_CREATED]), Counter())
     loaded: list[_Values] = []
     rejected: list[Rejected] = []
+    untold: dict[int, Untold] = {}
     positions: list[float | int | None] = []
     coercions: Counter[str] = Counter()
     for index, (raw, values) in enumerate(zip(rows, clean, strict=True)):
@@ -106,20 +108,25 @@ def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) 
         )
         positions.append(position)
         coercions.update(coerced)
-        if isinstance(outcome, Token):
+        if isinstance(outcome, Rejected):
+            rejected.append(outcome)
+        elif isinstance(outcome, Token):
             loaded.append(outcome)
         else:
-            rejected.append(outcome)
-    tokens = _tokens_of([*zip(*loaded, strict=True)] or [()] * len(TOKEN_COLUMNS))
+            untold[len(loaded)] = outcome.untold
+            loaded.append(outcome.token)
+    tokens = _tokens_of([*zip(*loaded, strict=True)] or [()] * len(TOKEN_COLUMNS), untold)
     return DecodedRows(tokens, rejected, positions, coercions)
 
 
-def _tokens_of(columns: Sequence[Sequence[Any]]) -> PageTokens:
+def _tokens_of(
+    columns: Sequence[Sequence[Any]], untold: Mapping[int, Untold] | None = None
+) -> PageTokens:
     """The tokens of these columns, whose sizes are integers or digits."""
     columns = list(columns)
     for index in _SIZES:
         columns[index] = _convert(columns[index], list[int | None], strict=False)
-    return PageTokens(columns)
+    return PageTokens(columns, untold)
 
 
 def _clean_rows(

@@ -160,6 +160,10 @@ class Suppression:
         replaced: dict[int, Token] = {}
         payloads = list(raw)
         ids, users = rows.tokens.token_ids, rows.tokens.user_ids
+        for index in rows.tokens.untold:
+            # A user that cannot be used is not among the users, but may be named all the same.
+            if any(map(self._is_erased_user, owners_of(bytes(payloads[index])))):
+                self._marked.add(ids[index])
         for index, (token_id, user_id) in enumerate(zip(ids, users, strict=True)):
             whole = self._is_erased_token(token_id)
             owner = user_id is not None and self._is_erased_user(user_id)
@@ -213,7 +217,8 @@ def pseudonymised(pseudonyms: Pseudonyms, token: Token, *, user: bool) -> Token:
 
 
 def owners_of(payload: bytes) -> Iterator[str]:
-    """The users that a rejected row may belong to: every text and number in its ``userId``.
+    """The users that a row may belong to: every text and number in its ``userId``,
+    in whatever case the key was sent.
 
     As the column would store them.  A row that cannot be read yields none.
     """
@@ -222,7 +227,9 @@ def owners_of(payload: bytes) -> Iterator[str]:
     except (ValueError, RecursionError):
         return
     if isinstance(row, dict):
-        yield from _leaves(row.get("userId"))
+        for key, value in row.items():
+            if key.lower() == "userid":
+                yield from _leaves(value)
 
 
 def _leaves(value: object) -> Iterator[str]:

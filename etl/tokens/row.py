@@ -10,14 +10,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import msgspec
 
 from etl.errors import DataRefused
 from etl.tokens.extra import encode_extra
-from etl.tokens.token import ROW_BYTES_MAX, TOKEN_ID_BYTES_MAX, Rejected, Token
+from etl.tokens.keys import KNOWN_KEYS, OTHER_CASE, VALUE_KEYS, in_other_case
+from etl.tokens.token import (
+    ROW_BYTES_MAX,
+    TOKEN_ID_BYTES_MAX,
+    PartToken,
+    Rejected,
+    Token,
+    Untold,
+)
 from etl.tokens.values import (
     INT64_MAX,
     INT64_MIN,
@@ -39,27 +49,6 @@ STATUS_KNOWN: Final = range(7)
 """0 to 5 are documented, 6 (ERROR) is in the server's source."""
 
 OBJECT_TYPE: Final = "KalturaUploadToken"
-
-KNOWN_KEYS: Final = frozenset(
-    [
-        "id",
-        "partnerId",
-        "userId",
-        "status",
-        "fileName",
-        "fileSize",
-        "uploadedFileSize",
-        "createdAt",
-        "updatedAt",
-        "uploadUrl",
-        "autoFinalize",
-        "attachedObjectType",
-        "attachedObjectId",
-        "objectType",
-    ]
-)
-
-
 _BLANKS: Final = (b'" :', b'"  ', b"\t", b"\n", b"\r")
 _QUOTE: Final = ord('"')
 _NUMBER_STARTS: Final = frozenset(b"-0123456789")
@@ -74,8 +63,10 @@ class _DuplicateKey(ValueError):
 
 def read_row(
     data: bytes, *, row_index: int, partner_id: int, now_second: float
-) -> tuple[Token | Rejected, float | int | None, Counter[str]]:
+) -> tuple[Token | PartToken | Rejected, float | int | None, Counter[str]]:
     """One row, its position on the createdAt line, and the coercions needed to load it.
+
+    A value that cannot be used costs only itself, unless it is the id, the partner or createdAt.
 
     Raises DataRefused if the row invalidates its whole page: it is not one JSON object, has no
     identity, or belongs to another partner.
@@ -225,52 +216,80 @@ def _read_token(
     created: Instant,
     now_second: float,
     coercions: Counter[str],
-) -> Token:
+) -> Token | PartToken:
+    misspelt = in_other_case(row)
+    if "partnerId" in misspelt.values():
+        # Not the same as absent: it may be another partner.
+        raise RowRejected(f"partner_id_{OTHER_CASE}")
     if isinstance(row["id"], Number):
         coercions["token_id_number"] += 1
-    created_at = bound_instant(created, "created_at", now_second, coercions)
-    token = Token(
-        token_id=token_id,
-        user_id=read_text(row.get("userId"), "user_id", coercions),
-        status=_read_status(row.get("status"), coercions),
-        file_name=read_text(row.get("fileName"), "file_name", coercions),
-        file_size_bytes=_read_size(row.get("fileSize"), "file_size", coercions),
-        uploaded_size_bytes=_read_size(row.get("uploadedFileSize"), "uploaded_size", coercions),
-        created_at=created_at,
-        updated_at=_read_updated(row.get("updatedAt"), now_second, coercions),
-        attached_object_type=read_text(
-            row.get("attachedObjectType"), "attached_object_type", coercions
-        ),
-        attached_object_id=read_text(row.get("attachedObjectId"), "attached_object_id", coercions),
-        auto_finalize=read_nullable_boolean(row.get("autoFinalize"), "auto_finalize", coercions),
-        upload_url=read_url(row.get("uploadUrl"), "upload_url", coercions),
-        extra=encode_extra(
-            {key: value for key, value in row.items() if key not in KNOWN_KEYS}, coercions
-        ),
-    )
+    values: dict[str, Any] = {
+        "token_id": token_id,
+        "created_at": bound_instant(created, "created_at", now_second, coercions),
+    }
+    faults: dict[str, str] = {}
+
+    def read(column: str, reader: Callable[[Counter[str]], object]) -> None:
+        counted: Counter[str] = Counter()
+        try:
+            values[column] = reader(counted)
+        except RowRejected as rejection:
+            values[column], faults[column] = None, rejection.reason
+        else:
+            coercions.update(counted)
+
+    for key, (column, word) in VALUE_KEYS.items():
+        if key in misspelt.values():
+            values[column], faults[column] = None, f"{word}_{OTHER_CASE}"
+        elif (value := row.get(key)) is None:
+            values[column] = None
+        elif column == "updated_at":
+            read(column, partial(_read_updated, value, now_second))
+        else:
+            read(column, partial(_READERS[column], value, word))
+    unknown = {
+        key: value for key, value in row.items() if key not in KNOWN_KEYS and key not in misspelt
+    }
+    read("extra", partial(encode_extra, unknown))
     if "fileName" in row and row["fileName"] is None:
         # Not the same as absent: the name was not valid UTF-8 (json_encode's partial output).
         coercions["file_name_unreadable"] += 1
-    if row.get("objectType", OBJECT_TYPE) != OBJECT_TYPE:
+    if row.get("objectType", OBJECT_TYPE) != OBJECT_TYPE or "objectType" in misspelt.values():
         coercions["object_type_other"] += 1
-    return token
+    token = Token(**values)
+    if not faults:
+        return token
+    reason = faults.get("status") or next(iter(faults.values()))
+    return PartToken(token, Untold(tuple(faults), reason))
 
 
-def _read_status(value: object, coercions: Counter[str]) -> int | None:
-    status = read_whole(value, "status", INT16_MIN, INT16_MAX, coercions, digits_are_usual=False)
+def _read_status(value: object, word: str, coercions: Counter[str]) -> int | None:
+    status = read_whole(value, word, INT16_MIN, INT16_MAX, coercions, digits_are_usual=False)
     if status is not None and status not in STATUS_KNOWN:
         coercions["status_unknown"] += 1
     return status
 
 
-def _read_size(value: object, column: str, coercions: Counter[str]) -> int | None:
-    size = read_whole(value, column, INT64_MIN, INT64_MAX, coercions, digits_are_usual=True)
+def _read_size(value: object, word: str, coercions: Counter[str]) -> int | None:
+    size = read_whole(value, word, INT64_MIN, INT64_MAX, coercions, digits_are_usual=True)
     if size is not None and size < 0:
-        coercions[f"{column}_negative"] += 1
+        coercions[f"{word}_negative"] += 1
     return size
 
 
-def _read_updated(value: object, now_second: float, coercions: Counter[str]) -> datetime | None:
-    if value is None:
-        return None
+def _read_updated(value: object, now_second: float, coercions: Counter[str]) -> datetime:
     return bound_instant(read_instant(value), "updated_at", now_second, coercions)
+
+
+_READERS: Final[dict[str, Callable[[object, str, Counter[str]], object]]] = {
+    "user_id": read_text,
+    "status": _read_status,
+    "file_name": read_text,
+    "file_size_bytes": _read_size,
+    "uploaded_size_bytes": _read_size,
+    "attached_object_type": read_text,
+    "attached_object_id": read_text,
+    "auto_finalize": read_nullable_boolean,
+    "upload_url": read_url,
+}
+"""Value, word for the column in coercions and reasons, and the coercions to count in."""

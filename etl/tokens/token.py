@@ -105,9 +105,27 @@ greater one by these columns, None least and texts bytewise.  So the outcome doe
 pages are batched."""
 
 
+class Untold(NamedTuple):
+    """What a loaded row does not tell, because the value that was sent cannot be used."""
+
+    columns: tuple[str, ...]
+    """Their values in the token are None."""
+    reason: str
+    """The reason that ``rejected_row`` stores: that of the status, else of the first column."""
+
+
+class PartToken(NamedTuple):
+    """A token of whose row a part cannot be used."""
+
+    token: Token
+    untold: Untold
+
+
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """A row that is not loaded.  ``payload`` is what was sent, byte for byte.
+    """A row to keep as it was sent, because nothing or not all of it is loaded.
+
+    ``payload`` is what was sent, byte for byte.
 
     ``token_id`` is its id, or ``sha256:`` and the hash of ``payload`` where the id itself cannot be
     stored.  ``created_second`` is its createdAt in Unix seconds, rounded down; None if unknown.

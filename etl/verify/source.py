@@ -48,7 +48,8 @@ class SourceComparison:
     """Tokens asked for that are recorded as absent."""
     outcomes: Counter[str] = field(default_factory=Counter)
     """``same``, ``moved_on`` (changed since), ``gone`` (not listed any more), ``relisted``,
-    ``not_comparable`` (the service fails on the row, or it cannot be loaded) and ``breach``."""
+    ``not_comparable`` (the service fails on the row, or not all of it can be loaded) and
+    ``breach``."""
     breaches: list[dict[str, Any]] = field(default_factory=list)
 
     def check(self) -> CheckResult:
@@ -101,6 +102,9 @@ def verify_source(
                 pages = [suppress(page, suppression) for page in answer.pages]
                 listed = _newest(pages)
                 rejected = {each.token_id for page in pages for each in page.rejected}
+                rejected |= {
+                    page.tokens.token_ids[index] for page in pages for index in page.tokens.untold
+                }
                 compared = compare_sample(database, partner_id, some, list(listed.values()))
                 for each in compared:
                     if each.token_id in answer.unreadable or (
@@ -128,10 +132,12 @@ def _choose(
 
 
 def _newest(pages: Sequence[Page]) -> dict[str, Token]:
-    """One row of each id: of two rows, the one with the newer createdAt is the token."""
+    """One whole row of each id: of two rows, the one with the newer createdAt is the token."""
     newest: dict[str, Token] = {}
     for page in pages:
-        for token in page.tokens:
+        for index, token in enumerate(page.tokens):
+            if index in page.tokens.untold:
+                continue
             other = newest.setdefault(token.token_id, token)
             newest[token.token_id] = max(token, other, key=lambda each: each.created_at)
     return newest

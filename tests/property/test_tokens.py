@@ -19,7 +19,9 @@ from psycopg.types.json import Jsonb
 from etl.errors import DataRefused
 from etl.tokens.columns import DecodedRows
 from etl.tokens.decode import TOKEN_COLUMNS, Token, decode_rows
+from etl.tokens.keys import PARTLY_LOADED, STATUS_REASONS
 from etl.tokens.row import read_row
+from etl.tokens.token import PartToken
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 PARTNER = 102
@@ -148,6 +150,9 @@ def assert_accounted_for(page: list[bytes]) -> None:
         assert not UNSTORABLE.search(bad.token_id)
     for token in found.tokens:
         assert_loadable(token)
+    for index, untold in found.tokens.untold.items():
+        assert untold.reason in (*STATUS_REASONS, *PARTLY_LOADED)
+        assert all(getattr(found.tokens[index], name) is None for name in untold.columns)
 
 
 @given(st.lists(rows(), max_size=3))
@@ -221,6 +226,11 @@ def test_fast_and_careful_reader_agree(row: bytes) -> None:
 
     found = decode(row)
 
+    if isinstance(careful, PartToken):
+        assert found.tokens.untold == {0: careful.untold}
+        careful = careful.token
+    else:
+        assert found.tokens.untold == {}
     assert [*found.tokens, *found.rejected] == [careful]
     assert found.positions == [position]
     assert found.coercions == coercions

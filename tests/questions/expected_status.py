@@ -80,8 +80,8 @@ def _() -> Rows:
     return [
         dict(zip(columns, row, strict=True))
         for row in (
-            (token_id, "file_size_invalid", len(bad), bad[0], bad[-1], False),
-            (odd[0].odd, "auto_finalize_invalid", 1, odd[0].began_at, odd[0].began_at, True),
+            (token_id, "partner_id_invalid", len(bad), bad[0], bad[-1], False),
+            (odd[0].odd, "status_invalid", 1, odd[0].began_at, odd[0].began_at, True),
         )
     ]
 

@@ -89,7 +89,7 @@ def load_other_account(database_url: str) -> None:
                 _show(account, life, night.began_at)
             account.delete("0_other_bad")
             account.insert(
-                {"id": "0_other_bad", "createdAt": 1_700_000_000, "fileSize": f"{night.run_id} MB"}
+                {"id": "0_other_bad", "createdAt": 1_700_000_000, "partnerId": f"#{night.run_id}"}
             )
             _run(job, server, night)
             with psycopg.connect(database_url) as connection:
@@ -124,12 +124,15 @@ def _run(job: Job, server: SimulatorServer, night: Night) -> None:
             job.run()
         server.faults.clear()
         return
+    usual: dict[str, Any] = {}
     if night.odd:
-        server.account.change(night.odd, {"autoFinalize": "perhaps"}, touch=False)
+        (token,) = server.account.find(night.odd)
+        usual = server.account.fields(token)
+        server.account.change(night.odd, {"status": "closed"}, touch=False)
     report = job.run()
     assert (report.run_id, report.resumed_from) == (night.run_id, night.resumed_from)
     if night.odd:
-        server.account.change(night.odd, {"autoFinalize": False}, touch=False)
+        server.account.change(night.odd, usual, touch=False)
 
 
 # --- what happens in the account -----------------------------------------------------------------
@@ -142,7 +145,7 @@ def _events() -> Iterator[Event]:
             yield move.at, _move(life, move)
     yield DORA_DELETED_AT, lambda account: account.delete_user("dora")
     token_id, created_at = BAD_ROW
-    yield created_at, lambda account: account.insert({"id": token_id, "fileSize": "12 MB"})
+    yield created_at, lambda account: account.insert({"id": token_id, "partnerId": "#102"})
 
 
 def _creation(life: Life) -> Callable[[Account], object]:

@@ -319,7 +319,10 @@ class BothWays:
         self.last_seen.assert_published(
             self.ways[0].query("select * from kaltura.upload_token"), self.account.twins
         )
-        for kind in ("inserted", "changed", "absent", "relisted", "rejected", "pending"):
+        for kind in (
+            *("inserted", "changed", "absent", "relisted", "rejected", "pending"),
+            *("stateless", "partly_loaded"),
+        ):
             self.figures[kind] += getattr(counts, kind)
         self.figures["published"] += 1
 

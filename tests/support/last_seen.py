@@ -21,7 +21,8 @@ class LastSeen:
 
     shown: dict[str, tuple[datetime, Token]] = field(default_factory=dict)
     odd: set[str] = field(default_factory=set)
-    """Tokens of several rows, and of rows that could not be loaded: other rules apply to them."""
+    """Tokens of several rows, and of rows of which not all could be loaded: other rules apply to
+    them."""
     silent: set[str] = field(default_factory=set)
     """Tokens that did not answer a lookup, the last question about them."""
 
@@ -30,6 +31,7 @@ class LastSeen:
         for page in pages:
             at = page.facts.received_at
             self.odd |= {each.token_id for each in page.rejected if each.token_id is not None}
+            self.odd |= {page.tokens.token_ids[index] for index in page.tokens.untold}
             for token in page.tokens:
                 token_id, second = token.token_id, int(token.created_at.timestamp())
                 if page.asked is None and not taken.lower <= second < taken.upper:

@@ -30,6 +30,16 @@ SECONDS: Final = 90
 TOKENS_AT_MOST: Final = 50
 Fields = dict[str, Any]
 """A row as the service has it."""
+BAD_VALUES: Final[list[tuple[str, Any]]] = [
+    # A known status is kept with all else, the value of another column alone.
+    *[("status", "none"), ("status", True), ("updatedAt", 0), ("fileSize", "big")],
+    *[
+        ("fileName", None),
+        ("userId", ["anna"]),
+        ("note", json.loads("[" * 70 + "]" * 70)),
+        ("autoFinalize", "yes"),
+    ],
+]
 
 
 @dataclass
@@ -162,7 +172,7 @@ class MovingAccount:
         if self._fails:
             possible += [lambda: self._fail_on(row["id"]), self.poison.clear, self.poison.clear]
         if self._rejects:
-            possible += [lambda: row.update(bad=not row.get("bad")) for _ in range(3)]
+            possible += [lambda: self._spoil(row)] * 3
         if self._twins:
             possible += [lambda: self._make_twin(row) for _ in range(3)]
         return possible
@@ -207,6 +217,13 @@ class MovingAccount:
         row["status"] = self.rng.randrange(7)
         self._flickers.append(lambda: row.update(status=was))
 
+    def _spoil(self, row: Fields) -> None:
+        """A value that cannot be used, in the place of one or two; or the good ones again."""
+        if "bad" in row:
+            del row["bad"]
+        else:
+            row["bad"] = dict(self.rng.sample(BAD_VALUES, self.rng.randint(1, 2)))
+
     def _delete_user(self, user_id: str) -> None:
         for row in self.rows:
             if row.get("userId") == user_id:
@@ -225,9 +242,13 @@ class MovingAccount:
 
 def wire(row: Fields, rng: random.Random) -> bytes:
     """A row as JSON, written now in one way and now in another."""
-    sent = {"objectType": "KalturaUploadToken", "partnerId": PARTNER} | row
-    if sent.pop("bad", False):
-        sent["status"] = "none"
+    sent: Fields = {"objectType": "KalturaUploadToken", "partnerId": PARTNER} | row
+    bad: Fields = sent.pop("bad", {})
+    for name, value in bad.items():
+        if name == "fileName":
+            sent["FileName"] = sent.pop(name, "film.mp4")
+        else:
+            sent[name] = value
     if rng.random() < 0.5:
         sent = dict(rng.sample(sorted(sent.items(), key=repr), len(sent)))
     for name in ("fileSize", "uploadedFileSize"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -15,7 +15,7 @@ from psycopg.rows import dict_row
 from etl.coverage import page_span
 from etl.tokens.columns import PageTokens
 from etl.tokens.page import Page, PageFacts
-from etl.tokens.token import Rejected, Token
+from etl.tokens.token import Rejected, Token, Untold
 from etl.warehouse.engine import transaction
 from etl.warehouse.ledger.lease import fence, open_run
 from etl.warehouse.ledger.run import OpenRun
@@ -67,6 +67,7 @@ def page_of(
     lookup: bool = False,
     asked: Sequence[str] = (),
     rejected: Sequence[Rejected] = (),
+    untold: Mapping[int, Untold] | None = None,
 ) -> Page:
     """A page of tokens in the order given; ``lookup`` for an answer, which has no span."""
     tokens = list(tokens)
@@ -85,7 +86,7 @@ def page_of(
     return Page(
         facts=facts,
         body=b"",
-        tokens=PageTokens.of(tokens),
+        tokens=PageTokens.of(tokens, untold),
         raw=[raw_of(token) for token in tokens],
         rejected=rejected,
         positions=seconds,
@@ -176,13 +177,20 @@ class Nights:
             retries=0,
         )
 
-    def night(self, tokens: Iterable[Token], *, at: datetime | None = None) -> AuditCounts:
-        """One whole run over an account that fits on one page."""
+    def night(
+        self,
+        tokens: Iterable[Token],
+        *,
+        at: datetime | None = None,
+        untold: Mapping[int, Untold] | None = None,
+    ) -> AuditCounts:
+        """One whole run over an account that fits on one page; ``untold`` by place on it."""
         tokens = list(tokens)
         self.time = at or self.time + timedelta(days=1)
         run = self.open()
         ordered = sorted(tokens, key=lambda token: token.created_at)
-        self.stage(run, page_of(ordered, observed_at=self.time, from_start=True, to_end=True))
+        page = page_of(ordered, observed_at=self.time, from_start=True, to_end=True, untold=untold)
+        self.stage(run, page)
         self.confirm(run, tokens)
         self.publish(run)
         return self.counts

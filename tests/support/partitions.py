@@ -148,8 +148,8 @@ def first_night(server: SimulatorServer) -> None:
     insert(server, "a2", fileName=f"anna-of-{account.partner_id}")
     insert(server, "a3", fileName="anna-passed-on")
     insert(server, "a4", fileName="anna-orphan", createdAt=account.line[3].created_at)
-    insert(server, "a6", fileName="", updatedAt="anna-rejected")
-    insert(server, "o1", userId="otto", fileName="otto.mp4", updatedAt="ottos-rejected")
+    insert(server, "a6", fileName="", partnerId="anna-rejected")
+    insert(server, "o1", userId="otto", fileName="otto.mp4", partnerId="ottos-rejected")
     insert(server, "o2", userId="otto", fileName="otto-first", note="ottos-note")
 
 

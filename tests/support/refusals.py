@@ -73,9 +73,9 @@ def refuse(job: Job, reason: str, options: SyncOptions | None = None, **variable
     return caught.value.message
 
 
-def break_half_way(server: SimulatorServer, job: Job) -> int:
-    """A run that fails after it has saved pages; returns its id."""
-    server.faults.schedule("service-forbidden", where="list", at=(HALF_WAY,))
+def break_half_way(server: SimulatorServer, job: Job, *, at: int = HALF_WAY) -> int:
+    """A run that fails after it has saved pages, with the list ``at``; returns its id."""
+    server.faults.schedule("service-forbidden", where="list", at=(at,))
     with pytest.raises(CredentialsRefused):
         job.run()
     broken = job.last_run()
@@ -123,7 +123,7 @@ def spoil(server: SimulatorServer, bad_rows: int = BAD_ROWS) -> list[tuple[str, 
     seconds = [fields["createdAt"] + 1 for fields in tokens[::step][:bad_rows]]
     rows = [(f"bad{number}", second) for number, second in enumerate(seconds)]
     for token_id, second in rows:
-        body = b'{"id":"%b","partnerId":102,"status":"often","createdAt":%d}'
+        body = b'{"id":"%b","partnerId":"none","createdAt":%d}'
         server.account.insert_raw(token_id, second, body % (token_id.encode(), second))
     return rows
 

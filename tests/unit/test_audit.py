@@ -20,6 +20,8 @@ COUNTS = AuditCounts(
     relisted=0,
     pending=0,
     rejected=0,
+    stateless=0,
+    partly_loaded=0,
     rejected_known=0,
     not_covered=0,
     unchanged=1_000,
@@ -103,3 +105,9 @@ def test_rejected_rows_are_limited_to_ten_or_a_thousandth(
     rejected: int, unchanged: int, outcome: str | None
 ) -> None:
     assert refused(replace(COUNTS, rejected=rejected, unchanged=unchanged)) == outcome
+
+
+def test_rows_that_lack_a_status_or_were_loaded_in_part_are_not_limited() -> None:
+    counts = replace(COUNTS, rejected=510, stateless=500, partly_loaded=500)
+    assert refused(counts) is None
+    assert refused(replace(counts, rejected=511)) == "rejected"

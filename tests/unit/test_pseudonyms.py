@@ -8,12 +8,13 @@ from collections import Counter
 from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.tokens.columns import DecodedRows, PageTokens
-from etl.tokens.decode import Rejected, Token
+from etl.tokens.decode import Rejected, Token, decode_rows
 from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression, owners_of
 
 KEY = "k" * 32
@@ -197,3 +198,20 @@ def test_the_key_shows_nowhere() -> None:
     assert b"s3cret" not in kept.key_check() + kept.subject_hash("user", "anna")
     assert kept.key_check() != Pseudonyms(KEY, 102).key_check()
     assert kept.subject_hash("user", "x") != kept.subject_hash("token", "x")
+
+
+@pytest.mark.parametrize("user", ['"userId":["anna"]', '"UserId":"anna"', '"USERID":{"x":"anna"}'])
+def test_a_user_that_cannot_be_used_is_recognised_all_the_same(user: str) -> None:
+    """The row is loaded without its user, and nothing of hers with it."""
+    row = f'{{"id":"t1","createdAt":1767632400,"fileName":"film.mp4",{user}}}'.encode()
+    decoded = decode_rows([msgspec.Raw(row)], partner_id=102, now=datetime.now(UTC))
+    assert decoded.tokens.untold[0].columns == ("user_id",)
+
+    found, (payload,) = suppression(users=("anna",)).suppress(decoded, [row])
+
+    (token,) = found.tokens
+    assert found.tokens.untold == decoded.tokens.untold
+    assert PSEUDONYMS.is_pseudonym(token.file_name)
+    assert PSEUDONYMS.is_erased_payload(bytes(payload))
+    others, _ = suppression(users=("otto",)).suppress(decoded, [row])
+    assert others.tokens[0].file_name == "film.mp4"

@@ -1,9 +1,10 @@
-"""The 84 mutations of one token (bad data), each alone and inside a healthy page of 500."""
+"""Mutations of one token (bad data), each alone and inside a healthy page of 500."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,8 @@ import pytest
 from etl.errors import DataRefused, UsageError
 from etl.tokens.columns import DecodedRows, PageTokens
 from etl.tokens.decode import TOKEN_COLUMNS, Token, decode_rows
+from etl.tokens.keys import PARTLY_LOADED, STATUS_REASONS, VALUE_KEYS, reasons_of
+from etl.tokens.token import Untold
 
 NOW = datetime(2026, 11, 23, 12, 0, 0, tzinfo=UTC)
 NOW_SECOND = int(NOW.timestamp())
@@ -60,6 +63,12 @@ def healthy(count: int) -> list[bytes]:
 def at_the_250th(row: bytes) -> list[bytes]:
     page = healthy(499)
     return [*page[:250], row, *page[250:]]
+
+
+def without(column: str) -> Token:
+    """The token of the base row without one of its values."""
+    nothing: dict[str, Any] = {column: None}
+    return decode(row_bytes()).tokens[0]._replace(**nothing)
 
 
 def text(value: object) -> str:
@@ -202,15 +211,19 @@ REJECTED: list[tuple[str, object, str]] = [
     ("id", r'"a\ud800"', "token_id_surrogate"),
     ("id", text("x" * 1025), "token_id_too_long"),
     ("id", "1" * 1025, "token_id_too_long"),
-    *[("status", bad, "status_invalid") for bad in BAD_STATUSES],
-    *[("fileSize", bad, "file_size_invalid") for bad in BAD_SIZES],
-    *[("uploadedFileSize", bad, "uploaded_size_invalid") for bad in BAD_SIZES],
     ("createdAt", ABSENT, "created_at_missing"),
     ("createdAt", "null", "created_at_missing"),
     *[("createdAt", bad, f"created_at_{why}") for bad, why in BAD_TIMES],
+]
+NOT_USED: list[tuple[str, object, str]] = [
+    *[("status", bad, "status_invalid") for bad in BAD_STATUSES],
+    *[("fileSize", bad, "file_size_invalid") for bad in BAD_SIZES],
+    *[("uploadedFileSize", bad, "uploaded_size_invalid") for bad in BAD_SIZES],
     *[("updatedAt", bad, f"updated_at_{why}") for bad, why in BAD_TIMES],
     ("userId", "[]", "user_id_invalid"),
     ("fileName", "false", "file_name_invalid"),
+    ("attachedObjectType", "{}", "attached_object_type_invalid"),
+    ("attachedObjectId", "true", "attached_object_id_invalid"),
     ("uploadUrl", "{}", "upload_url_invalid"),
     ("autoFinalize", '"yes"', "auto_finalize_invalid"),
     ("autoFinalize", "2", "auto_finalize_invalid"),
@@ -298,6 +311,76 @@ def test_bad_value_costs_its_row_only(key: str, literal: object, reason: str) ->
         assert alone.rejected[0].created_second == BASE["createdAt"]
 
 
+@pytest.mark.parametrize(("key", "literal", "reason"), NOT_USED, ids=label)
+def test_bad_value_costs_only_itself(key: str, literal: object, reason: str) -> None:
+    row = row_bytes(key, literal)
+    column = VALUE_KEYS[key].column if key in VALUE_KEYS else "extra"
+
+    alone = decode(row)
+    page = decode(*at_the_250th(row))
+
+    (token,) = alone.tokens
+    assert token == without(column)
+    assert alone.tokens.untold == {0: Untold((column,), reason)}
+    assert (alone.rejected, alone.coercions) == ([], {})
+    assert alone.positions == [BASE["createdAt"]]
+    assert page.tokens[250] == token
+    assert page.tokens.untold == {250: alone.tokens.untold[0]}
+    assert (len(page.tokens), page.rejected, page.coercions) == (500, [], {})
+    assert reason in (STATUS_REASONS if key == "status" else PARTLY_LOADED)
+
+
+def test_reason_of_several_bad_values_is_that_of_the_status_or_else_of_the_first() -> None:
+    bad = {"userId": [], "status": "full", "fileSize": "big", "updatedAt": 0}
+    row = json.dumps(BASE | bad | {"attachedObjectId": 7}).encode()
+
+    found = decode(row)
+
+    columns = ("user_id", "status", "file_size_bytes", "updated_at")
+    assert found.tokens.untold == {0: Untold(columns, "status_invalid")}
+    # Only of what was loaded.
+    assert found.coercions == {"attached_object_id_number": 1}
+    row = json.dumps(BASE | bad | {"status": 3}).encode()
+    assert decode(row).tokens.untold[0].reason == "user_id_invalid"
+
+
+@pytest.mark.parametrize("key", VALUE_KEYS)
+@pytest.mark.parametrize("change", [str.upper, str.lower, lambda key: key[0].upper() + key[1:]])
+def test_key_in_another_case_is_no_new_key(key: str, change: Callable[[str], str]) -> None:
+    other = change(key)
+    if other == key:
+        return
+    sent = {other if name == key else name: value for name, value in BASE.items()}
+
+    found = decode(json.dumps(sent).encode())
+
+    column, word = VALUE_KEYS[key]
+    assert found.tokens.untold == {0: Untold((column,), f"{word}_other_case")}
+    assert f"{word}_other_case" in reasons_of(key)
+    assert found.tokens[0] == without(column)
+
+
+def test_key_in_another_case_beside_the_usual_one_is_a_new_key() -> None:
+    (token,) = decode(json.dumps(BASE | {"filename": "b.mp4"}).encode()).tokens
+
+    assert (token.file_name, token.extra) == ("a.mp4", b'{"filename":"b.mp4"}')
+
+
+def test_identity_in_another_case_is_none() -> None:
+    def decode_with(key: str) -> DecodedRows:
+        sent = {key.upper() if name == key else name: value for name, value in BASE.items()}
+        return decode(json.dumps(sent).encode())
+
+    with pytest.raises(DataRefused) as refused:
+        decode_with("id")
+    assert refused.value.fields["reason"] == "row_without_identity"
+    assert decode_with("createdAt").rejected[0].reason == "created_at_missing"
+    assert decode_with("partnerId").rejected[0].reason == "partner_id_other_case"
+    other_type = decode_with("objectType")
+    assert other_type.coercions == {"object_type_other": 1}
+    assert other_type.tokens == decode(row_bytes()).tokens
+
+
 @pytest.mark.parametrize(("row", "reason"), REFUSED, ids=label)
 def test_row_that_speaks_against_its_page_refuses_it(row: bytes, reason: str) -> None:
     for page, index in (([row], 0), (at_the_250th(row), 250)):
@@ -343,7 +426,7 @@ def test_unknown_keys_load_up_to_a_hundred() -> None:
     }
     for more in (101, 1000):
         row = json.dumps(BASE | {f"k{n}": n for n in range(more)}).encode()
-        assert decode(row).rejected[0].reason == "too_many_unknown_keys"
+        assert decode(row).tokens.untold == {0: Untold(("extra",), "too_many_unknown_keys")}
 
 
 def test_row_with_nothing_but_identity_and_creation_loads() -> None:
@@ -366,7 +449,7 @@ def test_empty_page_is_empty() -> None:
 
 
 def test_rejected_rows_count_no_coercions() -> None:
-    row = json.dumps(BASE | {"userId": 42, "status": "full"}).encode()
+    row = json.dumps(BASE | {"userId": 42, "id": "x" * 1025}).encode()
 
     assert decode(row).coercions == {}
 

@@ -16,6 +16,7 @@ from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, array, distinct_on
 
 from etl.coverage import EVERYTHING, Coverage
 from etl.tokens.digest import DIGEST_COLUMNS
+from etl.tokens.keys import PARTLY_LOADED, STATUS_REASONS
 from etl.tokens.token import DUPLICATE_ID, OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
@@ -44,6 +45,8 @@ VERSION_COLUMNS: Final = (
     *DIGEST_COLUMNS,
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
+_SHOWN_ANYHOW: Final = sorted([DUPLICATE_ID, *PARTLY_LOADED])
+"""Reasons of rows in rejected_row that do not keep the state of their token from being seen."""
 
 
 def resolved(database: Database, run: OpenRun) -> sa.CTE:
@@ -139,7 +142,11 @@ class AuditCounts:
     pending: int
     """Known tokens missing from their page whose absence no lookup has settled: left unchanged."""
     rejected: int
-    """Rows in rejected_row, the same row of a token counted once."""
+    """Rows in rejected_row of which nothing was loaded, the same row of a token counted once."""
+    stateless: int
+    """Those of them that lack only a status: the token keeps its known state."""
+    partly_loaded: int
+    """The other rows in rejected_row: they were loaded without a value that cannot be used."""
     rejected_known: int
     """Known listed tokens that the walk showed only in a rejected row."""
     not_covered: int
@@ -175,7 +182,9 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
     rejected_rows = sa.select(
         rejected.c.token_id, rejected.c.reason, rejected.c.created_second
     ).where(rejected.c.run_id == run.run_id)
-    rejected_count = _count(connection, rejected_rows.distinct())
+    odd = rejected_rows.distinct().subquery()
+    reasons = count_by(connection, sa.select(odd.c.reason, sa.func.count()).group_by(odd.c.reason))
+    partly_loaded = sum(count for reason, count in reasons.items() if reason in PARTLY_LOADED)
     if staged_now and not run.baseline.knows_tokens:
         present = sa.and_(of_walk(staging, run), staging.c.kind == "present")
         tokens = sa.select(staging.c.token_id).where(present).group_by(staging.c.token_id)
@@ -187,7 +196,7 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
             sa.select(versions.c.change_kind, sa.func.count()).group_by(versions.c.change_kind),
         )
     unseen: dict[str, int] = {}
-    if staged_now or rejected_count:
+    if staged_now or reasons:
         found = unobserved(database, run).subquery()
         unseen = count_by(
             connection, sa.select(found.c.reason, sa.func.count()).group_by(found.c.reason)
@@ -204,7 +213,9 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
         absent=absent,
         relisted=kinds.get("relisted", 0),
         pending=pending,
-        rejected=rejected_count,
+        rejected=sum(reasons.values()) - partly_loaded,
+        stateless=sum(reasons.get(reason, 0) for reason in STATUS_REASONS),
+        partly_loaded=partly_loaded,
         rejected_known=rejected_known,
         not_covered=max(0, run.baseline.listed_before - looked_at),
         unchanged=max(0, looked_at - kept),
@@ -273,10 +284,11 @@ def _walked(database: Database, run: OpenRun) -> sa.Subquery:
             is_missing.label("is_missing"),
             sa.false().label("is_rejected"),
         ).where(in_walk(staging, run)),
-        # A row rejected as a duplicate id says nothing about the token itself.
+        # A row rejected as a duplicate id says nothing about the token itself, and one that was
+        # loaded in part has shown it.
         sa.select(rejected.c.token_id, *[sa.false()] * 3, sa.true()).where(
             rejected.c.run_id == run.run_id,
-            rejected.c.reason != DUPLICATE_ID,
+            rejected.c.reason != sa.all_(sa.cast(_SHOWN_ANYHOW, sa.ARRAY(sa.Text))),
             rejected.c.token_id.is_not(None),
         ),
     ).subquery("observation")

@@ -22,6 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from etl.coverage import Coverage
 from etl.errors import EtlError
 from etl.tokens.digest import NO_USER
+from etl.tokens.keys import PARTLY_LOADED
 from etl.tokens.page import Page
 from etl.tokens.token import (
     CREATED_SECOND_END,
@@ -48,6 +49,7 @@ from etl.warehouse.load.fingerprint import (
 )
 from etl.warehouse.load.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
 from etl.warehouse.load.planning import known_row
+from etl.warehouse.load.untold import told_in_full
 from etl.warehouse.schema.database import Database
 
 _PLAIN_COLUMNS: Final = tuple(name for name in TOKEN_COLUMNS if name != "extra")
@@ -95,6 +97,7 @@ def stage_batch(
     if len({page.open_only for page in pages if page.asked is None}) > 1:
         raise EtlError("pages of the whole list and of the open tokens need separate batches")
     with transaction(database.engine, **SETTINGS) as connection:
+        pages = told_in_full(connection, database, run, pages)
         if run.baseline.knows_tokens:
             found = _compare(connection, database, run, pages, compare, json_rows_max)
         else:
@@ -191,8 +194,9 @@ def _compare(
         rejected_ids=[
             each.token_id
             for each in rejected
-            # A row rejected as a duplicate id says nothing about the known token.
-            if each.token_id is not None and each.reason != DUPLICATE_ID
+            # A row rejected as a duplicate id says nothing about the known token; one that was
+            # loaded in part is compared.
+            if each.token_id is not None and each.reason not in (DUPLICATE_ID, *PARTLY_LOADED)
         ],
         unaccounted=unaccounted,
         open_only=open_only,
@@ -215,11 +219,11 @@ def stage_lookup(database: Database, run: OpenRun, page: Page, *, absence_grace:
     ``absence_grace`` before the answer.  The page's span must be None.  Raises LeaseHeld if the
     run no longer holds its lease.
     """
-    seen, rejected = newest_of_each([page])
-    answered = {each.token.token_id for each in seen} | {each.token_id for each in rejected}
-    silent = [token_id for token_id in page.asked or () if token_id not in answered]
     received_at = page.facts.received_at
     with transaction(database.engine, **SETTINGS) as connection:
+        seen, rejected = newest_of_each(told_in_full(connection, database, run, [page]))
+        answered = {each.token.token_id for each in seen} | {each.token_id for each in rejected}
+        silent = [token_id for token_id in page.asked or () if token_id not in answered]
         rows = [present_row(run, each, from_lookup=True) for each in seen]
         rows += [
             absence_row(run, token_id, created_at, "absent", received_at, from_lookup=True)

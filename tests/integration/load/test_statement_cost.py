@@ -19,7 +19,7 @@ from etl.run.plan import SyncOptions
 from etl.run.report import RunReport
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
-from etl.tokens.token import Token
+from etl.tokens.token import Token, Untold
 from etl.warehouse.load import digests
 from tests.support.job import Job
 from tests.support.nights import PARTNER, START, MakeNights, Nights, make_token, page_of
@@ -96,6 +96,23 @@ def test_with_the_statistics_of_an_empty_night(make_nights: MakeNights, change: 
     large = work_of_a_night(empty(make_nights), change, LARGE)
 
     assert_linear(small, large, factor=LARGE / SMALL)
+
+
+def test_values_that_rows_do_not_tell(make_nights: MakeNights) -> None:
+    """With the statistics of an empty night, too."""
+    works = []
+    for number in (SMALL, LARGE):
+        nights = empty(make_nights)
+        tokens = account(LARGE + 100)
+        nights.night(tokens)
+        freeze_statistics(nights)
+        untold = Untold(("updated_at",), "updated_at_invalid")
+        with measured(nights.database) as work:
+            nights.night(changed(tokens, number), untold=dict.fromkeys(range(number), untold))
+        assert (nights.counts.changed, nights.counts.partly_loaded) == (number, number)
+        works.append(work)
+
+    assert_linear(works[0], works[1], factor=LARGE / SMALL)
 
 
 def test_other_accounts_cost_nothing(make_nights: MakeNights) -> None:

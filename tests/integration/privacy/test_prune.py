@@ -36,7 +36,7 @@ def account_and_nights() -> tuple[Account, Iterator[int]]:
 
     def nights() -> Iterator[int]:
         rows = [token.id for token in account.line]
-        account.insert({"id": "bad", "updatedAt": "never", "createdAt": 1_767_000_000})
+        account.insert({"id": "bad", "partnerId": "never", "createdAt": 1_767_000_000})
         for night in range(NIGHTS):
             if night:
                 account.change(rows[3], {"fileName": f"name {night}"})

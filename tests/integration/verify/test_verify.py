@@ -20,6 +20,8 @@ from sqlalchemy.dialects import postgresql
 
 from etl.errors import ConfigurationError, Interrupted
 from etl.process.stop import Stop
+from etl.resources import sql_directory
+from etl.tokens.keys import PARTLY_LOADED, STATUS_REASONS
 from etl.tokens.token import COMPARED, VOLATILE
 from etl.verify.checks import CERTIFICATES, DIGESTS, ROWS_SHOWN, CheckResult, verify
 from etl.warehouse.read.checks import check_files
@@ -387,3 +389,19 @@ def test_an_account_without_a_published_run_is_told(
         caplog.clear()
         assert failing(database_url, partner_id) == {}
         assert ("nothing to check" in caplog.text) == told
+
+
+def test_the_check_of_rejected_rows_knows_those_that_were_loaded_in_part(
+    empty_database_url: str,
+) -> None:
+    """As ``etl.tokens.keys`` does: the patterns of the one are the reasons of the other."""
+    check = (sql_directory() / "checks" / "rejected_rows_counted.sql").read_text()
+    condition = check[check.index("reason !~") : check.index(") as distinct_row")]
+    words = ("token_id_nul", "partner_id_other_case", "created_at_in_future", "duplicate_id")
+    rejected = {*words, *STATUS_REASONS, "a_reason_to_come"}
+    with psycopg.connect(empty_database_url) as connection:
+        counted = connection.execute(
+            f"select reason from unnest(%s::text[]) as r (reason) where {condition}".encode(),  # noqa: S608
+            [[*rejected, *PARTLY_LOADED]],
+        ).fetchall()
+    assert {reason for (reason,) in counted} == rejected

@@ -1,0 +1,215 @@
+"""A value that cannot be used costs only itself.
+
+Each test has a night published before; after it, ``verify`` must find nothing wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from etl.process.stop import Stop
+from etl.run.plan import SyncOptions
+from etl.settings.read import load_settings
+from etl.simulator import SimulatorServer
+from etl.verify.checks import verify
+from etl.verify.source import verify_source
+from tests.support.job import Job, listed
+from tests.support.refusals import FIRST_SECOND, account_of_singles
+
+TOKENS = 400
+PAGE_SIZE = 40
+BAD = 63
+"""Many more than the limit of rejected rows."""
+Change = Mapping[str, Any]
+
+
+@pytest.fixture
+def server() -> Iterator[SimulatorServer]:
+    with SimulatorServer(account_of_singles(TOKENS)) as running:
+        for token in list(running.account.line):
+            running.account.change(
+                token.id, {"userId": "anna", "fileSize": "9", "note": 1}, touch=False
+            )
+        yield running
+
+
+@pytest.fixture
+def job(server: SimulatorServer, database_url: str) -> Iterator[Job]:
+    job = Job.of(server, database_url, ETL_ABSENCE_GRACE="0s", ETL_PAGE_SIZE=str(PAGE_SIZE))
+    job.run()
+    yield job
+    assert [result for result in verify(job.database_url) if not result.ok] == []
+
+
+@pytest.fixture(params=["fingerprint", "full"])
+def options(request: pytest.FixtureRequest) -> SyncOptions:
+    """Both ways to compare."""
+    return SyncOptions(compare=request.param)
+
+
+def some(server: SimulatorServer, count: int = BAD) -> list[str]:
+    """Ids from all over the list."""
+    ids = [fields["id"] for fields in listed(server)]
+    return ids[:: len(ids) // count][:count]
+
+
+def send(server: SimulatorServer, token_ids: Iterable[str], change: Change) -> None:
+    for token_id in token_ids:
+        assert server.account.change(token_id, change, touch=False)
+
+
+def rename(server: SimulatorServer, old: str, new: str, token_ids: Iterable[str] = ()) -> None:
+    """The service calls a field of these tokens, or of all, by another name."""
+    for token_id in [*token_ids] or [fields["id"] for fields in listed(server)]:
+        (token,) = server.account.find(token_id)
+        fields = server.account.fields(token)
+        assert server.account.change(token_id, {old: ..., new: fields[old]}, touch=False)
+
+
+def counts(report: Any) -> tuple[int, ...]:
+    return report.changed, report.unchanged, report.rejected, report.partly_loaded
+
+
+def unobserved(job: Job) -> list[tuple[str, str]]:
+    rows = job.query(
+        "select token_id, reason from kaltura.unobserved_token where run_id = %s order by token_id",
+        job.last_run()["run_id"],
+    )
+    return [(row["token_id"], row["reason"]) for row in rows]
+
+
+# --- single values --------------------------------------------------------------------------------
+
+
+BAD_VALUES: list[tuple[Change, str]] = [
+    ({"updatedAt": 0}, "updated_at_out_of_range"),
+    ({"updatedAt": -62169984000}, "updated_at_zero_date"),
+    ({"fileSize": "12 MB"}, "file_size_invalid"),
+    ({"userId": ["anna"]}, "user_id_invalid"),
+    ({"deep": msgspec.json.decode(b"[" * 70 + b"]" * 70)}, "extra_nested_too_deeply"),
+    ({"fileName": ..., "FileName": "film.mp4"}, "file_name_other_case"),
+]
+
+
+def test_the_known_value_is_kept_and_the_row_as_it_was_sent(
+    server: SimulatorServer, job: Job, options: SyncOptions
+) -> None:
+    before = job.everything()
+    bad = dict(zip(some(server), BAD_VALUES * BAD, strict=False))
+    for token_id, (change, _) in bad.items():
+        send(server, [token_id], change)
+
+    for _ in range(2):
+        report = job.run(options=options)
+
+        assert counts(report) == (0, TOKENS, 0, BAD)
+        assert job.everything() == before
+        assert unobserved(job) == []
+        rejected = job.rejected(report.run_id)
+        assert {row["token_id"]: (row["reason"], bytes(row["payload"])) for row in rejected} == {
+            token_id: (reason, server.account.find(token_id)[0].body)
+            for token_id, (_, reason) in bad.items()
+        }
+
+
+def test_what_else_the_row_tells_is_loaded(
+    server: SimulatorServer, job: Job, options: SyncOptions
+) -> None:
+    bad = some(server)
+    send(server, bad, {"updatedAt": 0, "status": 6})
+
+    report = job.run(options=options)
+
+    assert counts(report) == (BAD, TOKENS - BAD, 0, BAD)
+    for token_id in bad:
+        (row,) = job.query("select * from kaltura.upload_token where token_id = %s", token_id)
+        assert row["changed_columns"] == ["status"]
+        assert row["updated_at"] == row["created_at"]
+    assert job.run(options=options).changed == 0
+
+
+def test_an_unknown_token_is_loaded_without_the_value(
+    server: SimulatorServer, job: Job, options: SyncOptions
+) -> None:
+    second = FIRST_SECOND + 7
+    new = {"createdAt": second, "updatedAt": second, "fileName": "new.mp4"}
+    server.account.insert({"id": "sized", **new, "fileSize": "big"})
+    server.account.insert({"id": "closed", **new, "status": "closed"})
+
+    report = job.run(options=options)
+
+    assert (report.inserted, report.rejected, report.partly_loaded) == (2, 0, 2)
+    current = job.current()
+    assert (current["sized"]["file_size_bytes"], current["sized"]["status"]) == (None, 0)
+    assert (current["closed"]["file_name"], current["closed"]["status"]) == ("new.mp4", None)
+    reasons = {row["token_id"]: row["reason"] for row in job.rejected(report.run_id)}
+    assert reasons == {"sized": "file_size_invalid", "closed": "status_invalid_null"}
+    assert counts(job.run(options=options)) == (0, TOKENS + 2, 0, 2)
+    send(server, ["sized", "closed"], {"fileSize": "9", "status": 3})
+    assert counts(job.run(options=options)) == (2, TOKENS, 0, 0)
+    assert job.current()["closed"]["status"] == 3
+
+
+def test_a_row_without_its_status_does_not_show_the_state_of_its_token(
+    server: SimulatorServer, job: Job, options: SyncOptions
+) -> None:
+    """No version mixes the old status with what is new, and the run is no witness of the state."""
+    before = job.everything()
+    bad = some(server)
+    send(server, bad, {"status": "closed", "updatedAt": FIRST_SECOND + 99_999})
+
+    report = job.run(options=options)
+
+    assert counts(report) == (0, TOKENS - BAD, BAD, 0)
+    assert job.everything() == before
+    assert unobserved(job) == [(token_id, "rejected") for token_id in sorted(bad)]
+    send(server, bad, {"status": 6})
+    assert counts(job.run(options=options)) == (BAD, TOKENS - BAD, 0, 0)
+
+
+def test_a_token_that_comes_back_keeps_what_its_row_does_not_tell(
+    server: SimulatorServer, job: Job
+) -> None:
+    (token_id,) = some(server, 1)
+    server.account.delete(token_id)
+    job.run()
+    server.account.undelete(token_id)
+    send(server, [token_id], {"fileName": False, "userId": {}})
+
+    report = job.run()
+
+    assert (report.relisted, report.partly_loaded) == (1, 1)
+    row = job.current()[token_id]
+    assert (row["file_name"], row["user_id"], row["is_listed"]) == ("film 0.mp4", "anna", True)
+    assert row["changed_columns"] == ["is_listed"]
+
+
+def test_a_look_up_keeps_it_too(server: SimulatorServer, job: Job) -> None:
+    """A twin of an earlier second makes a token be looked up."""
+    token_id = some(server, 2)[1]
+    (token,) = server.account.find(token_id)
+    send(server, [token_id], {"updatedAt": 0, "status": 6})
+    twin = {"id": token_id, "createdAt": token.created_at - 7, "updatedAt": FIRST_SECOND}
+    server.account.insert(twin)
+
+    report = job.run()
+
+    assert (report.changed, report.rejected) == (1, 1)
+    row = job.current()[token_id]
+    assert (row["status"], row["changed_columns"]) == (6, ["status"])
+
+
+def test_verify_does_not_compare_what_a_row_does_not_tell(
+    server: SimulatorServer, job: Job
+) -> None:
+    send(server, some(server), {"updatedAt": 0})
+    settings = load_settings(environment=job.environment()).checked()
+
+    found = verify_source(settings, sample=TOKENS, seed=1, stop=Stop())
+
+    assert (found.outcomes["same"], found.outcomes["not_comparable"]) == (TOKENS - BAD, BAD)
+    assert found.breaches == []
