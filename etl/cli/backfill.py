@@ -53,6 +53,7 @@ def backfill(
     no_resume: bool,
     compare: str,
     accept_absences: int | None,
+    accept_rejected: int | None,
     wait_seconds: float,
 ) -> None:
     """Read a range of createdAt, or given ids, and publish what changed.
@@ -68,6 +69,7 @@ def backfill(
         dry_run=dry_run,
         resume=not no_resume,
         accept_absences=accept_absences,
+        accept_rejected=accept_rejected,
         compare=compare,
         wait_seconds=wait_seconds,
     )

@@ -107,6 +107,12 @@ def run_options(command: Command) -> Command:
             help="Override the absence limit for this run: publish up to N absences.",
         ),
         click.option(
+            "--accept-rejected",
+            type=click.IntRange(min=0),
+            metavar="N",
+            help="Override the limit of rejected rows for this run: publish without up to N rows.",
+        ),
+        click.option(
             "--compare",
             type=click.Choice(["fingerprint", "full"]),
             default="fingerprint",

@@ -39,6 +39,7 @@ def sync(
     no_resume: bool,
     compare: str,
     accept_absences: int | None,
+    accept_rejected: int | None,
     wait_seconds: float,
 ) -> None:
     """Read the account's upload tokens and publish what changed.
@@ -64,6 +65,7 @@ def sync(
         dry_run=dry_run,
         resume=not no_resume,
         accept_absences=accept_absences,
+        accept_rejected=accept_rejected,
         full_every=full_every,
         compare=compare,
         wait_seconds=wait_seconds,

@@ -6,13 +6,14 @@ Pure: it checks counts and coverage, and raises with a reason or returns.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from etl.coverage import Coverage, Span
 from etl.errors import DataRefused
 from etl.walk import Hole
 
 if TYPE_CHECKING:
+    from etl.run.plan import SyncOptions
     from etl.warehouse.load.resolve import AuditCounts
 
 ABSENCES_ALWAYS_ALLOWED: Final = 10
@@ -53,16 +54,18 @@ def audit_unreadable(tokens: int, max_unreadable: int, token_ids: Collection[str
         )
 
 
-def audit_changes(counts: AuditCounts, *, accept_absences: int | None) -> None:
+def audit_changes(
+    counts: AuditCounts, *, accept_absences: int | None = None, accept_rejected: int | None = None
+) -> None:
     """Refuse too many rejected rows, and absences above the limit."""
     allowed = max(REJECTED_ALWAYS_ALLOWED, int(REJECTED_SHARE * counts.tokens_read))
     # A row that lacks only its status is that of a known token, which keeps the known one.
     rejected = counts.rejected - counts.stateless
-    if rejected > allowed:
+    if rejected > max(allowed, accept_rejected or 0):
         raise DataRefused(
             f"{rejected} rows were rejected, more than the {allowed} allowed. "
-            f"{NOTHING_PUBLISHED} The rows and the reasons are in the table rejected_row: they "
-            "must be fixed in the service.",
+            f"{NOTHING_PUBLISHED} The rows and the reasons are in the table rejected_row: fix them "
+            f"in the service, or run once with --accept-rejected {rejected}, without these rows.",
             reason="rejected",
         )
     limit = absences_allowed(counts.listed_before, counts.listed_before - counts.not_covered)
@@ -73,6 +76,15 @@ def audit_changes(counts: AuditCounts, *, accept_absences: int | None) -> None:
             f"with --accept-absences {counts.absent}: that run also looks up each of them by id.",
             reason="absence_brake",
         )
+
+
+def overrides_of(options: SyncOptions) -> dict[str, Any]:
+    """What the operator overrides in this run, as the ledger records it."""
+    given = {
+        "accept_absences": options.accept_absences,
+        "accept_rejected": options.accept_rejected,
+    }
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def absences_allowed(listed_before: int, looked_at: int) -> int:

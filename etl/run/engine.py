@@ -10,13 +10,13 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import DataRefused, EtlError, LeaseHeld
-from etl.run.audit import audit_changes, audit_coverage, audit_unreadable
+from etl.run.audit import audit_changes, audit_coverage, audit_unreadable, overrides_of
 from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher
 from etl.run.leg import LegReader, RunContext
 from etl.run.plan import Planner, RunPlan
@@ -240,7 +240,7 @@ class _Engine:
             run,
             counts,
             holes=self._holes(),
-            overrides=self._overrides(),
+            overrides=overrides_of(self._options),
             requests=self._tokens.counters.requests,
             retries=self._tokens.counters.retries,
             unreadable=self._unreadable(),
@@ -339,7 +339,11 @@ class _Engine:
             self._settings.max_unreadable,
             self._unreadable_ids,
         )
-        audit_changes(counts, accept_absences=self._options.accept_absences)
+        audit_changes(
+            counts,
+            accept_absences=self._options.accept_absences,
+            accept_rejected=self._options.accept_rejected,
+        )
 
     def _holes(self) -> list[dict[str, Any]]:
         return self._readers[-1].holes if self._readers else []
@@ -352,11 +356,6 @@ class _Engine:
         answered = self._found | self._unreadable_ids
         silent = [token_id for token_id in self._plan.token_ids if token_id not in answered]
         return unknown_ids(self._database, self._run.partner_id, silent)
-
-    def _overrides(self) -> Mapping[str, Any]:
-        if self._options.accept_absences is None:
-            return {}
-        return {"accept_absences": self._options.accept_absences}
 
     def _maintain(self) -> None:
         """Delete old pages and rejected rows, and fill in digests that known tokens lack.

@@ -32,6 +32,8 @@ class SyncOptions:
     """Resume the walk of a failed run within ``Settings.resume_window``."""
     accept_absences: int | None = None
     """Override the absence limit: publish up to this many absences; None: the limit applies."""
+    accept_rejected: int | None = None
+    """Override the limit of rejected rows: publish without up to this many; None: it applies."""
     full_every: timedelta | None = None
     """An incremental run becomes a full one if the last complete certificate is older than this."""
     compare: str = FINGERPRINT

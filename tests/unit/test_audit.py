@@ -9,7 +9,8 @@ import pytest
 
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import DataRefused
-from etl.run.audit import audit_changes, audit_coverage
+from etl.run.audit import audit_changes, audit_coverage, overrides_of
+from etl.run.plan import SyncOptions
 from etl.walk import Hole
 from etl.warehouse.load.resolve import AuditCounts
 
@@ -40,13 +41,14 @@ def refused(
     holes: Sequence[Hole] = (),
     max_unreadable: int = 10,
     accept_absences: int | None = None,
+    accept_rejected: int | None = None,
 ) -> str | None:
     """The reason; None if the walk may be published."""
     try:
         audit_coverage(
             target=EVERYTHING, coverage=coverage, holes=holes, max_unreadable=max_unreadable
         )
-        audit_changes(counts, accept_absences=accept_absences)
+        audit_changes(counts, accept_absences=accept_absences, accept_rejected=accept_rejected)
     except DataRefused as error:
         return f"exit {error.exit_code}" if error.exit_code != 65 else str(error.fields["reason"])
     return None
@@ -107,7 +109,20 @@ def test_rejected_rows_are_limited_to_ten_or_a_thousandth(
     assert refused(replace(COUNTS, rejected=rejected, unchanged=unchanged)) == outcome
 
 
+@pytest.mark.parametrize(("accepted", "outcome"), [(500, None), (499, "rejected"), (0, "rejected")])
+def test_accepted_rejected_rows_override_their_limit(accepted: int, outcome: str | None) -> None:
+    assert refused(replace(COUNTS, rejected=500), accept_rejected=accepted) == outcome
+
+
 def test_rows_that_lack_a_status_or_were_loaded_in_part_are_not_limited() -> None:
     counts = replace(COUNTS, rejected=510, stateless=500, partly_loaded=500)
     assert refused(counts) is None
     assert refused(replace(counts, rejected=511)) == "rejected"
+
+
+def test_the_ledger_records_the_overrides_that_were_given() -> None:
+    assert overrides_of(SyncOptions()) == {}
+    assert overrides_of(SyncOptions(accept_absences=0, accept_rejected=3)) == {
+        "accept_absences": 0,
+        "accept_rejected": 3,
+    }

@@ -18,7 +18,7 @@ from etl.simulator import SimulatorServer
 from etl.verify.checks import verify
 from etl.verify.source import verify_source
 from tests.support.job import Job, listed
-from tests.support.refusals import FIRST_SECOND, account_of_singles
+from tests.support.refusals import FIRST_SECOND, account_of_singles, break_half_way, spoil
 
 TOKENS = 400
 PAGE_SIZE = 40
@@ -213,3 +213,20 @@ def test_verify_does_not_compare_what_a_row_does_not_tell(
 
     assert (found.outcomes["same"], found.outcomes["not_comparable"]) == (TOKENS - BAD, BAD)
     assert found.breaches == []
+
+
+# --- the limit of rejected rows -------------------------------------------------------------------
+
+
+def test_a_resumed_walk_that_the_limit_stops_can_be_published(
+    server: SimulatorServer, job: Job
+) -> None:
+    rows = spoil(server, 40)
+    broken = break_half_way(server, job, at=8)
+    assert len(job.rejected(broken)) > 10
+
+    ended = job.call("--accept-rejected", "40")
+
+    assert ended.code == 0, ended.err
+    assert (ended.report["rejected"], ended.report["resumed_from"]) == (len(rows), broken)
+    assert job.last_run()["overrides"] == {"accept_rejected": 40}

@@ -103,7 +103,7 @@ def _bad_row(server: SimulatorServer, number: int) -> None:
     )
 
 
-def test_ten_bad_rows_are_kept_aside_and_eleven_are_refused(
+def test_ten_bad_rows_are_kept_aside_and_eleven_want_a_word(
     server: SimulatorServer, job: Job, refused: Refused
 ) -> None:
     for number in range(10):
@@ -114,7 +114,14 @@ def test_ten_bad_rows_are_kept_aside_and_eleven_are_refused(
     assert {row["token_id"] for row in rejected} == {f"bad{number}" for number in range(10)}
 
     _bad_row(server, 10)
-    refused(DataRefused, 65, "rejected")
+    error = refused(DataRefused, 65, "rejected")
+    assert "--accept-rejected 11" in str(error)
+    with pytest.raises(DataRefused):
+        job.run(options=SyncOptions(accept_rejected=10))
+    report = job.run(options=SyncOptions(accept_rejected=11))
+
+    assert (report.rejected, report.resumed_from) == (11, None)
+    assert job.last_run()["overrides"] == {"accept_rejected": 11}
 
 
 def test_a_row_of_another_account(server: SimulatorServer, refused: Refused) -> None:
