@@ -22,9 +22,9 @@ from etl.errors import DataRefused
 from etl.kaltura.replies import parse_list
 from etl.tokens.columns import DecodedRows
 from etl.tokens.decode import decode_rows
+from etl.tokens.keys import KNOWN_KEYS
 from etl.tokens.page import Page, page_of
 from etl.tokens.pseudonyms import EXTRA_KEY, Suppression
-from etl.tokens.keys import KNOWN_KEYS
 from etl.tokens.token import Rejected, Token
 
 _HALF_A_CHARACTER: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")

@@ -54,6 +54,7 @@ def backfill(
     compare: str,
     accept_absences: int | None,
     accept_rejected: int | None,
+    accept_vanished_fields: tuple[str, ...],
     wait_seconds: float,
 ) -> None:
     """Read a range of createdAt, or given ids, and publish what changed.
@@ -70,6 +71,7 @@ def backfill(
         resume=not no_resume,
         accept_absences=accept_absences,
         accept_rejected=accept_rejected,
+        accept_vanished_fields=accept_vanished_fields,
         compare=compare,
         wait_seconds=wait_seconds,
     )

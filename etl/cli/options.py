@@ -10,6 +10,7 @@ import click
 from etl.cli.runtime import Runtime
 from etl.settings.table import SETTINGS
 from etl.settings.values import duration, seconds
+from etl.tokens.keys import VALUE_KEYS
 
 Command = Callable[..., Any]
 T = TypeVar("T")
@@ -111,6 +112,15 @@ def run_options(command: Command) -> Command:
             type=click.IntRange(min=0),
             metavar="N",
             help="Override the limit of rejected rows for this run: publish without up to N rows.",
+        ),
+        click.option(
+            "--accept-vanished-field",
+            "accept_vanished_fields",
+            type=click.Choice(list(VALUE_KEYS)),
+            metavar="NAME",
+            multiple=True,
+            help="Publish although most tokens have lost this field, such as fileName; may be "
+            "repeated.",
         ),
         click.option(
             "--compare",

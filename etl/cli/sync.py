@@ -40,6 +40,7 @@ def sync(
     compare: str,
     accept_absences: int | None,
     accept_rejected: int | None,
+    accept_vanished_fields: tuple[str, ...],
     wait_seconds: float,
 ) -> None:
     """Read the account's upload tokens and publish what changed.
@@ -66,6 +67,7 @@ def sync(
         resume=not no_resume,
         accept_absences=accept_absences,
         accept_rejected=accept_rejected,
+        accept_vanished_fields=accept_vanished_fields,
         full_every=full_every,
         compare=compare,
         wait_seconds=wait_seconds,

@@ -15,6 +15,7 @@ from etl.walk import Hole
 if TYPE_CHECKING:
     from etl.run.plan import SyncOptions
     from etl.warehouse.load.resolve import AuditCounts
+    from etl.warehouse.load.vanished import Vanished
 
 ABSENCES_ALWAYS_ALLOWED: Final = 10
 ABSENCES_OF_PART_ALWAYS_ALLOWED: Final = 100
@@ -78,11 +79,28 @@ def audit_changes(
         )
 
 
+def audit_fields(vanished: Sequence[Vanished], *, accepted: Collection[str]) -> None:
+    """Refuse a list from which a field has vanished, unless that is accepted."""
+    refused = [each for each in vanished if each.field not in accepted]
+    if not refused:
+        return
+    first = refused[0]
+    options = " ".join(f"--accept-vanished-field {each.field}" for each in refused)
+    raise DataRefused(
+        f"{first.lacking} of {first.of} tokens have no value of {first.field} any more, or one "
+        f"that cannot be used{_more(len(refused))}: the service may have renamed the field. "
+        f"{NOTHING_PUBLISHED} If the values are really gone, run once with {options}.",
+        reason="field_vanished",
+        fields=[each._asdict() for each in refused],
+    )
+
+
 def overrides_of(options: SyncOptions) -> dict[str, Any]:
     """What the operator overrides in this run, as the ledger records it."""
     given = {
         "accept_absences": options.accept_absences,
         "accept_rejected": options.accept_rejected,
+        "accept_vanished_field": [*options.accept_vanished_fields] or None,
     }
     return {name: value for name, value in given.items() if value is not None}
 
@@ -98,5 +116,5 @@ def absences_allowed(listed_before: int, looked_at: int) -> int:
     return min(of_all, of_part)
 
 
-def _more(holes: int) -> str:
-    return f", and {holes - 1} more" if holes > 1 else ""
+def _more(count: int) -> str:
+    return f", and {count - 1} more" if count > 1 else ""

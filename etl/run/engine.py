@@ -16,7 +16,13 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import DataRefused, EtlError, LeaseHeld
-from etl.run.audit import audit_changes, audit_coverage, audit_unreadable, overrides_of
+from etl.run.audit import (
+    audit_changes,
+    audit_coverage,
+    audit_fields,
+    audit_unreadable,
+    overrides_of,
+)
 from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher
 from etl.run.leg import LegReader, RunContext
 from etl.run.plan import Planner, RunPlan
@@ -31,6 +37,7 @@ from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import plan_changes, publish
 from etl.warehouse.load.ready import require_ready
 from etl.warehouse.load.resolve import AuditCounts, audit_counts
+from etl.warehouse.load.vanished import Vanished, vanished_fields
 from etl.warehouse.privacy.erase import load_suppression
 from etl.warehouse.privacy.prune import prune_old_pages
 from etl.warehouse.schema.database import Database, open_database
@@ -185,6 +192,7 @@ class _Engine:
         self._readers: list[LegReader] = []
         self._found: set[str] = set()
         self._unreadable_ids: set[str] = set()
+        self._vanished: list[Vanished] = []
 
     def run_all(self) -> RunReport:
         """Walk, confirm, audit and publish."""
@@ -344,6 +352,21 @@ class _Engine:
             accept_absences=self._options.accept_absences,
             accept_rejected=self._options.accept_rejected,
         )
+        self._audit_fields(counts)
+
+    def _audit_fields(self, counts: AuditCounts) -> None:
+        """Refuse a run from which a field has vanished; an incremental one reads too few tokens to
+        be sure, and warns."""
+        self._vanished = vanished_fields(self._database, self._run, counts)
+        if self._run.mode != "incremental":
+            audit_fields(self._vanished, accepted=self._options.accept_vanished_fields)
+        for each in self._vanished:
+            facts = each._asdict()
+            log.warning(
+                "the field %(field)s has vanished from %(lacking)d of %(of)d tokens",
+                facts,
+                extra=facts,
+            )
 
     def _holes(self) -> list[dict[str, Any]]:
         return self._readers[-1].holes if self._readers else []
@@ -418,6 +441,7 @@ class _Engine:
             range_to=plan.range_to,
             asked=len(plan.token_ids),
             not_found=not_found,
+            vanished_fields=[each._asdict() for each in self._vanished],
             expected_tokens=plan.expected_tokens,
             expected_requests=plan.expected_requests,
         )

@@ -34,6 +34,8 @@ class SyncOptions:
     """Override the absence limit: publish up to this many absences; None: the limit applies."""
     accept_rejected: int | None = None
     """Override the limit of rejected rows: publish without up to this many; None: it applies."""
+    accept_vanished_fields: tuple[str, ...] = ()
+    """Publish although these fields (keys of the service) have vanished from most tokens."""
     full_every: timedelta | None = None
     """An incremental run becomes a full one if the last complete certificate is older than this."""
     compare: str = FINGERPRINT

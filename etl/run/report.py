@@ -51,6 +51,8 @@ class RunReport:
     """The given ids that neither the service nor the warehouse knows."""
     unreadable_ids: list[str] = field(default_factory=list)
     """The ids that were looked up and could not be read; ``unreadable`` counts them too."""
+    vanished_fields: list[dict[str, Any]] = field(default_factory=list)
+    """Fields that most tokens have lost: ``field``, ``lacking`` and ``of`` (tokens)."""
     expected_tokens: int | None = None
     expected_requests: int | None = None
     """A backfill's estimate of what it needs, from what the warehouse knew."""

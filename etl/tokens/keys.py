@@ -67,6 +67,14 @@ PARTLY_LOADED: Final = frozenset(
 """Such a row was loaded without a value: the known one is kept, or there is none."""
 
 
+def unusable(key: str) -> tuple[str, ...]:
+    """All reasons that name a key of ``VALUE_KEYS``, whether or not its row was loaded."""
+    reasons = reasons_of(key)
+    if key == "status":
+        return (*reasons, *[reason + AS_NULL for reason in reasons])
+    return reasons
+
+
 def in_other_case(keys: Iterable[str]) -> dict[str, str]:
     """The known keys that a row lacks and has in another case only: the known key of each."""
     sent = set(keys)

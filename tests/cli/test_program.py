@@ -149,6 +149,7 @@ def test_without_a_command_it_shows_its_help_and_is_wrong_usage(run: Run) -> Non
         (["sync", "--mode", "some"], {}, 2, "--mode"),
         (["sync", "--accept-absences", "-1"], {}, 2, "--accept-absences"),
         (["sync", "--accept-rejected", "-1"], {}, 2, "--accept-rejected"),
+        (["backfill", "--accept-vanished-field", "filename"], {}, 2, "--accept-vanished-field"),
         (["sync", "--admin-secret", "x"], {}, 2, "--admin-secret"),
         (["sync", "--database-url", "x"], {}, 2, "--database-url"),
         (["sync", "-v", "-q"], {}, 2, "--verbose and --quiet"),

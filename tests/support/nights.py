@@ -25,6 +25,7 @@ from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import publish
 from etl.warehouse.load.resolve import AuditCounts, audit_counts
 from etl.warehouse.load.staging import stage_batch, stage_lookup
+from etl.warehouse.load.vanished import Vanished, vanished_fields
 from etl.warehouse.schema.database import Database
 from tests.support.model import Row
 
@@ -113,6 +114,8 @@ class Nights:
     time: datetime = OBSERVED
     counts: AuditCounts = field(init=False)
     """Of the last run that was published."""
+    vanished: list[Vanished] = field(init=False)
+    """The fields that had vanished when it was published all the same."""
 
     def open(
         self,
@@ -167,6 +170,7 @@ class Nights:
 
     def publish(self, run: OpenRun) -> datetime:
         self.counts = audit_counts(self.database, run)
+        self.vanished = vanished_fields(self.database, run, self.counts)
         return publish(
             self.database,
             run,

@@ -9,10 +9,11 @@ import pytest
 
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import DataRefused
-from etl.run.audit import audit_changes, audit_coverage, overrides_of
+from etl.run.audit import audit_changes, audit_coverage, audit_fields, overrides_of
 from etl.run.plan import SyncOptions
 from etl.walk import Hole
 from etl.warehouse.load.resolve import AuditCounts
+from etl.warehouse.load.vanished import Vanished
 
 COUNTS = AuditCounts(
     inserted=0,
@@ -118,6 +119,27 @@ def test_rows_that_lack_a_status_or_were_loaded_in_part_are_not_limited() -> Non
     counts = replace(COUNTS, rejected=510, stateless=500, partly_loaded=500)
     assert refused(counts) is None
     assert refused(replace(counts, rejected=511)) == "rejected"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "of", "is_most"), [(100, 199, True), (100, 200, False), (99, 99, False)]
+)
+def test_a_field_has_vanished_from_more_than_half_and_at_least_a_hundred(
+    lacking: int, of: int, is_most: bool
+) -> None:
+    found = Vanished("fileName", lacking, of)
+    assert found.if_most() == (found if is_most else None)
+
+
+def test_each_field_that_vanished_must_be_accepted() -> None:
+    vanished = [Vanished("fileName", 500, 900), Vanished("fileSize", 800, 900)]
+    audit_fields([], accepted=())
+    audit_fields(vanished, accepted=("fileName", "fileSize"))
+    with pytest.raises(DataRefused) as caught:
+        audit_fields(vanished, accepted=("fileName",))
+    assert caught.value.fields["reason"] == "field_vanished"
+    assert "fileName" not in caught.value.message
+    assert "--accept-vanished-field fileSize." in caught.value.message
 
 
 def test_the_ledger_records_the_overrides_that_were_given() -> None:

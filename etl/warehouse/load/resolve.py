@@ -204,7 +204,7 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
     pending, rejected_known = unseen.get("pending", 0), unseen.get("rejected", 0)
     looked_at = run.baseline.listed_before
     if not complete(run) and run.baseline.listed_before:
-        looked_at = sum(_count(connection, tokens) for tokens in _looked_at(database, run))
+        looked_at = sum(_count(connection, tokens) for tokens in looked_at_of(database, run))
     changed, absent = kinds.get("changed", 0), kinds.get("absent", 0)
     kept = changed + absent + pending + rejected_known
     return AuditCounts(
@@ -225,25 +225,31 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
     )
 
 
-def _looked_at(database: Database, run: OpenRun) -> Iterator[sa.Select[Any]]:
-    """Known listed tokens in the seconds that were read, or settled by a lookup; no token twice."""
+def looked_at_of(database: Database, run: OpenRun, *names: str) -> Iterator[sa.Select[Any]]:
+    """Known listed tokens in the seconds that were read, or settled by a lookup; no token twice.
+
+    With the values of these columns that are known of them.
+    """
     whole, open_coverage = run.walk.coverage, run.walk.open_coverage
     only_open = Coverage(hole for span in open_coverage for hole in whole.holes(span))
     for seconds, open_only in ((whole, False), (only_open, True)):
         parts = intervals(seconds)
-        token = listed_within(database, run.partner_id, parts, ("created_at",), open_only=open_only)
-        yield sa.select(sa.literal(1)).select_from(parts.join(token, sa.true()))
+        known = listed_within(
+            database, run.partner_id, parts, names or ("created_at",), open_only=open_only
+        )
+        yield sa.select(*known.c).select_from(parts.join(known, sa.true()))
     walked = _walked(database, run)
-    known = known_row(database, run, walked.c.token_id)
+    known_by_id = known_row(database, run, walked.c.token_id)
     yield (
-        sa.select(walked.c.token_id)
-        .select_from(walked.join(known, sa.true()))
+        sa.select(*[known_by_id.c[name] for name in names] or [walked.c.token_id])
+        .select_from(walked.join(known_by_id, sa.true()))
         .where(
-            known.c.is_listed,
+            known_by_id.c.is_listed,
             sa.or_(walked.c.is_staged, walked.c.is_rejected),
-            ~_is_within(known.c.created_at, whole),
+            ~_is_within(known_by_id.c.created_at, whole),
             ~sa.and_(
-                known.c.status.in_(OPEN_STATUSES), _is_within(known.c.created_at, open_coverage)
+                known_by_id.c.status.in_(OPEN_STATUSES),
+                _is_within(known_by_id.c.created_at, open_coverage),
             ),
         )
     )

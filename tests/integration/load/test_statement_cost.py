@@ -53,6 +53,10 @@ def new(tokens: list[Token], number: int) -> list[Token]:
     return tokens + [make_token(f"n{each:06}", START + 7 * each + 3) for each in range(number)]
 
 
+def nameless(tokens: list[Token], number: int) -> list[Token]:
+    return [each._replace(file_name=None) for each in tokens[:number]] + tokens[number:]
+
+
 def empty(make_nights: MakeNights) -> Nights:
     """An empty warehouse: the one of the test, again."""
     nights = make_nights()
@@ -90,7 +94,7 @@ def assert_linear(small: Counter[str], large: Counter[str], factor: float) -> No
         assert work <= allowed, f"{small[statement]} -> {work}: {statement}"
 
 
-@pytest.mark.parametrize("change", [vanished, changed, new])
+@pytest.mark.parametrize("change", [vanished, changed, new, nameless])
 def test_with_the_statistics_of_an_empty_night(make_nights: MakeNights, change: Change) -> None:
     small = work_of_a_night(empty(make_nights), change, SMALL)
     large = work_of_a_night(empty(make_nights), change, LARGE)

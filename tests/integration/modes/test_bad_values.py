@@ -1,24 +1,28 @@
-"""A value that cannot be used costs only itself.
+"""A value that cannot be used costs only itself; a field that vanishes from most rows, the run.
 
 Each test has a night published before; after it, ``verify`` must find nothing wrong.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 import pytest
 
+from etl.errors import DataRefused
+from etl.process.progress import NoProgress
 from etl.process.stop import Stop
+from etl.run.backfill import Range, backfill_range
 from etl.run.plan import SyncOptions
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer
 from etl.verify.checks import verify
 from etl.verify.source import verify_source
 from tests.support.job import Job, listed
-from tests.support.refusals import FIRST_SECOND, account_of_singles, break_half_way, spoil
+from tests.support.refusals import FIRST_SECOND, account_of_singles, break_half_way, refuse, spoil
 
 TOKENS = 400
 PAGE_SIZE = 40
@@ -230,3 +234,143 @@ def test_a_resumed_walk_that_the_limit_stops_can_be_published(
     assert ended.code == 0, ended.err
     assert (ended.report["rejected"], ended.report["resumed_from"]) == (len(rows), broken)
     assert job.last_run()["overrides"] == {"accept_rejected": 40}
+
+
+# --- fields that vanish ---------------------------------------------------------------------------
+
+
+def test_a_renamed_field_refuses_a_full_run(
+    server: SimulatorServer, job: Job, options: SyncOptions
+) -> None:
+    for name in ("name", "FileName"):
+        rename(server, "fileName", name)
+
+        said = refuse(job, "field_vanished", options)
+
+        assert f"{TOKENS} of {TOKENS} tokens have no value of fileName any more" in said
+        assert "--accept-vanished-field fileName" in said
+        assert job.last_run()["status"] == "refused"
+        rename(server, name, "fileName")
+    # It is back: nothing has happened.
+    assert counts(job.run(options=options)) == (0, TOKENS, 0, 0)
+
+
+def test_a_field_that_is_gone_can_be_accepted_once(server: SimulatorServer, job: Job) -> None:
+    rename(server, "fileName", "name")
+    rename(server, "fileSize", "size")
+    assert "--accept-vanished-field fileName --accept-vanished-field fileSize" in refuse(
+        job, "field_vanished"
+    )
+    with pytest.raises(DataRefused):
+        job.run(options=SyncOptions(accept_vanished_fields=("fileName",)))
+
+    ended = job.call(
+        *("--accept-vanished-field", "fileSize", "--accept-vanished-field", "fileName")
+    )
+
+    assert ended.code == 0, ended.err
+    assert ended.report["changed"] == TOKENS
+    assert ended.report["vanished_fields"] == [
+        {"field": field, "lacking": TOKENS, "of": TOKENS} for field in ("fileName", "fileSize")
+    ]
+    assert job.last_run()["overrides"] == {"accept_vanished_field": ["fileSize", "fileName"]}
+    assert {row["file_name"] for row in job.current().values()} == {None}
+    assert counts(job.run()) == (0, TOKENS, 0, 0)
+
+
+def test_a_bad_value_in_most_rows_is_a_field_that_vanished(
+    server: SimulatorServer, job: Job
+) -> None:
+    for key, value in (("updatedAt", 1_700_000_000_000), ("autoFinalize", "?"), ("status", "?")):
+        was = {fields["id"]: fields[key] for fields in listed(server)}
+        send(server, was, {key: value})
+        assert f"--accept-vanished-field {key}" in refuse(job, "field_vanished")
+        for token_id, usual in was.items():
+            send(server, [token_id], {key: usual})
+
+
+def test_a_first_run_that_can_use_no_value_of_a_field_is_refused(
+    server: SimulatorServer, database_url: str
+) -> None:
+    send(server, some(server, TOKENS), {"status": "closed"})
+    job = Job.of(server, database_url)
+
+    assert "--accept-vanished-field status" in refuse(job, "field_vanished")
+
+    report = job.run(options=SyncOptions(accept_vanished_fields=("status",)))
+    assert (report.inserted, report.partly_loaded) == (TOKENS, TOKENS)
+    assert {row["status"] for row in job.current().values()} == {None}
+
+
+def test_what_may_go_may_go(server: SimulatorServer, job: Job) -> None:
+    """Users are deleted, volatile and unknown fields are no columns that make a version, and some
+    tokens, or half of them, lose what they had."""
+    ids = some(server, TOKENS)
+    assert server.account.delete_user("anna") == TOKENS
+    send(server, ids, {"autoFinalize": ...})
+    rename(server, "note", "remark")
+    rename(server, "fileName", "name", ids[::2])
+
+    report = job.run()
+
+    assert (report.status, report.changed, report.vanished_fields) == ("succeeded", TOKENS, [])
+    assert {row["user_id"] for row in job.current().values()} == {"anna"}
+
+
+def test_a_field_that_few_tokens_have_may_go(server: SimulatorServer, job: Job) -> None:
+    ids = some(server, 99)
+    send(server, ids, {"attachedObjectId": "0_entry"})
+    job.run()
+    send(server, ids, {"attachedObjectId": ...})
+
+    assert job.run().changed == 99
+
+
+def test_a_field_of_few_tokens_can_vanish_like_that_of_many(
+    server: SimulatorServer, job: Job
+) -> None:
+    """The tokens that had it count, and not those that are gone."""
+    ids = some(server, TOKENS)
+    send(server, ids[:220], {"attachedObjectId": "0_entry"})
+    job.run()
+    for token_id in ids[:60]:
+        server.account.delete(token_id)
+    send(server, ids[60:161], {"attachedObjectId": ...})
+
+    said = refuse(job, "field_vanished")
+
+    assert "101 of 160 tokens have no value of attachedObjectId" in said
+
+
+@pytest.mark.parametrize("name", ["name", "FileName"])
+def test_an_incremental_run_warns(
+    server: SimulatorServer, job: Job, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """It reads the newest tokens and the open ones, and may be wrong about the rest."""
+    rename(server, "fileName", name)
+    caplog.set_level(logging.WARNING)
+
+    report = job.run(options=SyncOptions(mode="incremental"))
+
+    (vanished,) = report.vanished_fields
+    assert vanished["field"] == "fileName"
+    assert 100 <= vanished["lacking"] == vanished["of"] < TOKENS
+    assert "fileName has vanished from" in caplog.text
+    kept = sum(row["file_name"] is not None for row in job.current().values())
+    assert kept == (TOKENS if name == "FileName" else TOKENS - vanished["lacking"])
+
+
+def test_a_backfill_is_refused_as_well(server: SimulatorServer, job: Job) -> None:
+    rename(server, "fileName", "name")
+    settings = load_settings(environment=job.environment()).checked()
+
+    def backfill(options: SyncOptions) -> Any:
+        return backfill_range(
+            settings, options, Range(None, None), stop=Stop(), progress=NoProgress()
+        )
+
+    with pytest.raises(DataRefused) as refused:
+        backfill(SyncOptions(mode="backfill"))
+    assert refused.value.fields["reason"] == "field_vanished"
+    accepted = SyncOptions(mode="backfill", accept_vanished_fields=("fileName",))
+    assert backfill(accepted).changed == TOKENS
