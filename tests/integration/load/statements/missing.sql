@@ -18,12 +18,12 @@ JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_toke
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_3)s::INTEGER
 AND upload_token.token_id = walked.token_id
-LIMIT %(param_1)s::INTEGER) AS known_row ON true
+LIMIT %(param_2)s::INTEGER) AS known_row ON true
 WHERE known_row.is_listed
 AND (walked.is_staged
 OR walked.is_rejected)
-AND NOT (CAST(%(param_2)s::INT8MULTIRANGE AS INT8MULTIRANGE) @> CAST(floor(EXTRACT(epoch
+AND NOT (CAST(%(param_3)s::INT8MULTIRANGE AS INT8MULTIRANGE) @> CAST(floor(EXTRACT(epoch
 FROM known_row.created_at)) AS BIGINT))
 AND NOT (known_row.status IN (%(status_1_1)s::SMALLINT, %(status_1_2)s::SMALLINT, %(status_1_3)s::SMALLINT)
-AND (CAST(%(param_3)s::INT8MULTIRANGE AS INT8MULTIRANGE) @> CAST(floor(EXTRACT(epoch
+AND (CAST(%(param_4)s::INT8MULTIRANGE AS INT8MULTIRANGE) @> CAST(floor(EXTRACT(epoch
 FROM known_row.created_at)) AS BIGINT)))) AS anon_1
