@@ -29,8 +29,8 @@ VALUE_KEYS: Final[Mapping[str, Key]] = {
     "autoFinalize": Key("auto_finalize", "auto_finalize"),
     "uploadUrl": Key("upload_url", "upload_url"),
 }
-"""In the order of the columns.  A row without one of them, or with a value that cannot be used, is
-loaded without it."""
+"""In the order of the columns.  A value of one that cannot be used costs only itself, unless it is
+the status: then nothing of the row is loaded."""
 IDENTITY_KEYS: Final = ("id", "partnerId", "createdAt")
 """Without a good value of these, nothing of a row is loaded."""
 KNOWN_KEYS: Final = frozenset([*IDENTITY_KEYS, *VALUE_KEYS, "objectType"])
@@ -44,35 +44,23 @@ _EXTRA_FAULTS: Final = (
     *("extra_too_large", "extra_nested_too_deeply", "extra_number_out_of_range"),
     "extra_keys_collide",
 )
-AS_NULL: Final = "_null"
-"""After a reason of the status if none is known: the row was loaded, with NULL."""
 
 
 def reasons_of(key: str) -> tuple[str, ...]:
-    """The reasons for which the value of a key of ``VALUE_KEYS`` is not used."""
+    """The reasons for which the value of a key of ``VALUE_KEYS`` cannot be used."""
     faults = _TIME_FAULTS if key == "updatedAt" else ("invalid",)
     return tuple(f"{VALUE_KEYS[key].word}_{fault}" for fault in (*faults, OTHER_CASE))
 
 
 STATUS_REASONS: Final = reasons_of("status")
-"""Nothing of such a row is loaded, because a status is known: without one, a row does not show the
-state of its token, which stays as it is known."""
+"""Nothing of such a row is loaded: without its status, it does not show the state of its token."""
 PARTLY_LOADED: Final = frozenset(
     [
         *[reason for key in VALUE_KEYS if key != "status" for reason in reasons_of(key)],
-        *[reason + AS_NULL for reason in STATUS_REASONS],
         *_EXTRA_FAULTS,
     ]
 )
 """Such a row was loaded without a value: the known one is kept, or there is none."""
-
-
-def unusable(key: str) -> tuple[str, ...]:
-    """All reasons that name a key of ``VALUE_KEYS``, whether or not its row was loaded."""
-    reasons = reasons_of(key)
-    if key == "status":
-        return (*reasons, *[reason + AS_NULL for reason in reasons])
-    return reasons
 
 
 def in_other_case(keys: Iterable[str]) -> dict[str, str]:

@@ -66,7 +66,8 @@ def read_row(
 ) -> tuple[Token | PartToken | Rejected, float | int | None, Counter[str]]:
     """One row, its position on the createdAt line, and the coercions needed to load it.
 
-    A value that cannot be used costs only itself, unless it is the id, the partner or createdAt.
+    A value that cannot be used costs only itself, unless it is the id, the partner, createdAt or
+    the status.
 
     Raises DataRefused if the row invalidates its whole page: it is not one JSON object, has no
     identity, or belongs to another partner.
@@ -247,6 +248,9 @@ def _read_token(
             read(column, partial(_read_updated, value, now_second))
         else:
             read(column, partial(_READERS[column], value, word))
+    if "status" in faults:
+        # A version with another status, or none, may be a state that never was.
+        raise RowRejected(faults["status"])
     unknown = {
         key: value for key, value in row.items() if key not in KNOWN_KEYS and key not in misspelt
     }
@@ -259,8 +263,7 @@ def _read_token(
     token = Token(**values)
     if not faults:
         return token
-    reason = faults.get("status") or next(iter(faults.values()))
-    return PartToken(token, Untold(tuple(faults), reason))
+    return PartToken(token, Untold(tuple(faults), next(iter(faults.values()))))
 
 
 def _read_status(value: object, word: str, coercions: Counter[str]) -> int | None:

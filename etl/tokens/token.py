@@ -111,7 +111,7 @@ class Untold(NamedTuple):
     columns: tuple[str, ...]
     """Their values in the token are None."""
     reason: str
-    """The reason that ``rejected_row`` stores: that of the status, else of the first column."""
+    """The reason that ``rejected_row`` stores: that of the first column."""
 
 
 class PartToken(NamedTuple):

@@ -22,7 +22,7 @@ left join (
             -- These rows were loaded without a value: docs/reference/records.md
             reason !~ '^(user_id|file_name|file_size|uploaded_size|updated_at)_'
             and reason !~ '^(attached_object_type|attached_object_id|auto_finalize|upload_url)_'
-            and reason !~ '^(extra_|too_many_unknown_keys$|status_.*_null$)'
+            and reason !~ '^(extra_|too_many_unknown_keys$)'
     ) as distinct_row
     group by run_id
 ) as kept on kept.run_id = run.run_id

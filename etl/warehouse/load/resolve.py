@@ -144,7 +144,7 @@ class AuditCounts:
     rejected: int
     """Rows in rejected_row of which nothing was loaded, the same row of a token counted once."""
     stateless: int
-    """Those of them that lack only a status: the token keeps its known state."""
+    """Those of them that lack only a status, of known tokens: these keep their known state."""
     partly_loaded: int
     """The other rows in rejected_row: they were loaded without a value that cannot be used."""
     rejected_known: int
@@ -185,6 +185,11 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
     odd = rejected_rows.distinct().subquery()
     reasons = count_by(connection, sa.select(odd.c.reason, sa.func.count()).group_by(odd.c.reason))
     partly_loaded = sum(count for reason, count in reasons.items() if reason in PARTLY_LOADED)
+    stateless = 0
+    if not reasons.keys().isdisjoint(STATUS_REASONS):
+        of_known = known_row(database, run, odd.c.token_id)
+        lacking = sa.select(odd.c.token_id).select_from(odd.join(of_known, sa.true()))
+        stateless = _count(connection, lacking.where(odd.c.reason.in_(STATUS_REASONS)))
     if staged_now and not run.baseline.knows_tokens:
         present = sa.and_(of_walk(staging, run), staging.c.kind == "present")
         tokens = sa.select(staging.c.token_id).where(present).group_by(staging.c.token_id)
@@ -214,7 +219,7 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
         relisted=kinds.get("relisted", 0),
         pending=pending,
         rejected=sum(reasons.values()) - partly_loaded,
-        stateless=sum(reasons.get(reason, 0) for reason in STATUS_REASONS),
+        stateless=stateless,
         partly_loaded=partly_loaded,
         rejected_known=rejected_known,
         not_covered=max(0, run.baseline.listed_before - looked_at),

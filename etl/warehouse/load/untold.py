@@ -10,7 +10,6 @@ from dataclasses import replace
 
 import sqlalchemy as sa
 
-from etl.tokens.keys import AS_NULL
 from etl.tokens.page import Page
 from etl.tokens.token import TOKEN_COLUMNS, Rejected, Token
 from etl.warehouse.ledger.run import OpenRun
@@ -24,8 +23,6 @@ def told_in_full(
     """The pages with the known values in place of those that their rows do not tell.
 
     Each such row is among the page's rejected rows as well.  If no value is known, there is none.
-    A row that does not tell a status that is known is rejected as a whole: it shows the token, and
-    not its state.
     """
     ids = {page.tokens.token_ids[index] for page in pages for index in page.tokens.untold}
     if not ids:
@@ -38,27 +35,15 @@ def _completed(page: Page, known: Mapping[str, Token]) -> Page:
     tokens = page.tokens
     seconds = tokens.created_seconds
     completed: dict[int, Token] = {}
-    stateless: set[int] = set()
     rejected = list(page.rejected)
-    for index, untold in tokens.untold.items():
-        token_id, reason = tokens.token_ids[index], untold.reason
+    for index, (columns, reason) in tokens.untold.items():
+        token_id = tokens.token_ids[index]
         was = known.get(token_id)
-        if "status" in untold.columns:
-            if was is not None and was.status is not None:
-                stateless.add(index)
-            else:
-                reason += AS_NULL
         if was is not None:
-            values = {name: getattr(was, name) for name in untold.columns}
+            values = {name: getattr(was, name) for name in columns}
             completed[index] = tokens[index]._replace(**values)
         rejected.append(Rejected(token_id, reason, bytes(page.raw[index]), seconds[index]))
-    shown = [index for index in range(len(tokens)) if index not in stateless]
-    return replace(
-        page,
-        tokens=tokens.completed(completed).take(shown),
-        raw=[page.raw[index] for index in shown],
-        rejected=rejected,
-    )
+    return replace(page, tokens=tokens.completed(completed), rejected=rejected)
 
 
 def _known(

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
-from etl.tokens.keys import VALUE_KEYS, unusable
+from etl.tokens.keys import VALUE_KEYS, reasons_of
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import KEPT_WHEN_ABSENT
@@ -107,7 +107,7 @@ def _unusable(
     )
     known = known_row(database, run, odd.c.token_id)
     is_unusable = {
-        column: odd.c.reason == sa.any_(sa.cast(unusable(key), sa.ARRAY(sa.Text)))
+        column: odd.c.reason == sa.any_(sa.cast(reasons_of(key), sa.ARRAY(sa.Text)))
         for key, (column, _) in VALUE_KEYS.items()
     }
     row = connection.execute(

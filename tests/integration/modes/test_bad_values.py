@@ -139,6 +139,7 @@ def test_what_else_the_row_tells_is_loaded(
 def test_an_unknown_token_is_loaded_without_the_value(
     server: SimulatorServer, job: Job, options: SyncOptions
 ) -> None:
+    """But not without its status: nothing would be known of its state."""
     second = FIRST_SECOND + 7
     new = {"createdAt": second, "updatedAt": second, "fileName": "new.mp4"}
     server.account.insert({"id": "sized", **new, "fileSize": "big"})
@@ -146,16 +147,22 @@ def test_an_unknown_token_is_loaded_without_the_value(
 
     report = job.run(options=options)
 
-    assert (report.inserted, report.rejected, report.partly_loaded) == (2, 0, 2)
-    current = job.current()
-    assert (current["sized"]["file_size_bytes"], current["sized"]["status"]) == (None, 0)
-    assert (current["closed"]["file_name"], current["closed"]["status"]) == ("new.mp4", None)
-    reasons = {row["token_id"]: row["reason"] for row in job.rejected(report.run_id)}
-    assert reasons == {"sized": "file_size_invalid", "closed": "status_invalid_null"}
-    assert counts(job.run(options=options)) == (0, TOKENS + 2, 0, 2)
+    assert (report.inserted, report.rejected, report.partly_loaded) == (1, 1, 1)
+    row = job.current()["sized"]
+    assert (row["file_size_bytes"], row["file_name"]) == (None, "new.mp4")
+    assert "closed" not in job.current()
+    assert counts(job.run(options=options)) == (0, TOKENS + 1, 1, 1)
     send(server, ["sized", "closed"], {"fileSize": "9", "status": 3})
-    assert counts(job.run(options=options)) == (2, TOKENS, 0, 0)
-    assert job.current()["closed"]["status"] == 3
+    report = job.run(options=options)
+    assert (report.inserted, *counts(report)) == (1, 1, TOKENS, 0, 0)
+    assert job.current()["closed"]["version"] == 1
+
+
+def test_unknown_tokens_without_a_status_are_limited(server: SimulatorServer, job: Job) -> None:
+    for number in range(11):
+        server.account.insert({"id": f"new{number}", "status": "closed"})
+
+    assert "--accept-rejected 11" in refuse(job, "rejected")
 
 
 def test_a_row_without_its_status_does_not_show_the_state_of_its_token(
@@ -292,14 +299,14 @@ def test_a_bad_value_in_most_rows_is_a_field_that_vanished(
 def test_a_first_run_that_can_use_no_value_of_a_field_is_refused(
     server: SimulatorServer, database_url: str
 ) -> None:
-    send(server, some(server, TOKENS), {"status": "closed"})
+    send(server, some(server, TOKENS), {"updatedAt": 1_700_000_000_000})
     job = Job.of(server, database_url)
 
-    assert "--accept-vanished-field status" in refuse(job, "field_vanished")
+    assert "--accept-vanished-field updatedAt" in refuse(job, "field_vanished")
 
-    report = job.run(options=SyncOptions(accept_vanished_fields=("status",)))
+    report = job.run(options=SyncOptions(accept_vanished_fields=("updatedAt",)))
     assert (report.inserted, report.partly_loaded) == (TOKENS, TOKENS)
-    assert {row["status"] for row in job.current().values()} == {None}
+    assert {row["updated_at"] for row in job.current().values()} == {None}
 
 
 def test_what_may_go_may_go(server: SimulatorServer, job: Job) -> None:
