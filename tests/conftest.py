@@ -32,6 +32,7 @@ import pytest
 from psycopg import sql
 
 from tests.support.databases import with_database
+from tests.support.environment import scrub_environment
 
 SCHEMA = "kaltura"
 TEMPLATE = "template_kaltura"
@@ -40,17 +41,7 @@ NEEDS_POSTGRES_15 = "PostgreSQL 15 (Debian: postgresql-15)"
 NEEDS_PGBOUNCER = "PgBouncer (Debian: pgbouncer)"
 NEEDS_CHROMIUM = "Chromium (Debian: chromium)"
 RUN_DIR = "ETL_TEST_RUN_DIR"  # set by the first process, read by xdist's workers
-SCRUBBED_PREFIXES = ("KALTURA_", "ETL_", "PG")
-SCRUBBED_NAMES = ("DATABASE_URL", "VARIABLE_FILE", "XDG_DATA_HOME")
 LEFT_OUT: pytest.StashKey[dict[str, int]] = pytest.StashKey()
-
-
-def _scrub_environment() -> None:
-    """A developer's settings must not change a test, and a test must not reach what they name."""
-    for name in list(os.environ):
-        of_the_program = name.startswith(SCRUBBED_PREFIXES) or name in SCRUBBED_NAMES
-        if of_the_program and not name.startswith("ETL_TEST_"):
-            del os.environ[name]
 
 
 def _chosen_postgres() -> str:
@@ -72,7 +63,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "pgbouncer: needs PgBouncer")
     config.addinivalue_line("markers", "chromium: needs Chromium")
     config.stash[LEFT_OUT] = {}
-    _scrub_environment()
+    scrub_environment()
     if _is_worker(config):
         return
     if os.environ.get("ETL_TEST_SERVERS") == "all" and (missing := _missing_servers()):

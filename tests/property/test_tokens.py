@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import msgspec
 import psycopg
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from psycopg.types.json import Jsonb
 
@@ -164,14 +164,6 @@ def test_generated_rows_are_accounted_for(page: list[bytes]) -> None:
 @given(st.one_of(st.binary(max_size=60), values.map(str.encode)))
 @settings(max_examples=1000, deadline=None)
 def test_any_bytes_are_accounted_for(row: bytes) -> None:
-    assert_accounted_for([row])
-
-
-@pytest.mark.campaign
-@pytest.mark.timeout(3600)
-@given(rows(oddities=6))
-@settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
-def test_hundred_thousand_rows_are_accounted_for(row: bytes) -> None:
     assert_accounted_for([row])
 
 

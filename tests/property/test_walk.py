@@ -69,18 +69,6 @@ def test_no_readable_token_outside_the_holes_is_missed_around_unreadable_rows() 
     assert ends["complete"] + ends["with holes"] > 0.8 * ends.total()
 
 
-@pytest.mark.campaign
-@pytest.mark.timeout(1200)
-@pytest.mark.parametrize("part", range(4))
-def test_campaign(part: int, capsys: pytest.CaptureFixture[str]) -> None:
-    seeds = range(10_000 + part * 3_000, 13_000 + part * 3_000)
-    ends = campaign(seeds)
-    ends_with_ties = campaign(seeds[:1_000], big_tie=True)
-    ends_with_poison = campaign(seeds[:1_000], poison=True)
-    with capsys.disabled():
-        print(f"\n{dict(ends)} ties {dict(ends_with_ties)} poison {dict(ends_with_poison)}")  # noqa: T201
-
-
 # --- quiet accounts ------------------------------------------------------------------------------
 
 

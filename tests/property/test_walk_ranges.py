@@ -72,12 +72,6 @@ def test_no_token_of_a_range_is_missed_in_hostile_accounts() -> None:
     assert ends["range"] > 400
 
 
-@pytest.mark.campaign
-@pytest.mark.timeout(1200)
-def test_no_token_of_a_range_is_missed_campaign() -> None:
-    range_campaign(range(50_000, 60_000))
-
-
 def requests_to_find(line: Line, walk: Walk, target: Span, *, window: int = 1) -> int:
     """Walk to the end; requests until a page held the beginning of the target."""
     found = None

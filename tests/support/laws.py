@@ -1,6 +1,6 @@
 """A state machine's world: a service that changes, and the laws that hold after every run.
 
-The rules that run anything are in tests/integration/load/test_refusals_stateful.py.
+The rules that run anything are in tests/campaigns/stateful.py.
 """
 
 from __future__ import annotations

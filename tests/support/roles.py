@@ -174,9 +174,11 @@ def own_database(postgres_url: str, template: str) -> Iterator[str]:
                 sql.Identifier(name), sql.Identifier(template)
             )
         )
-        try:
-            yield url
-        finally:
+    try:
+        yield url
+    finally:
+        # Another connection: the server may have been restarted.
+        with connected(postgres_url) as connection:
             connection.execute(
                 sql.SQL("drop database {} with (force)").format(sql.Identifier(name))
             )

@@ -44,10 +44,3 @@ def test_both_ways_publish_the_same(ways: list[Way]) -> None:
         *("stateless", "partly_loaded"),
     ):
         assert figures[kind] > 0, figures
-
-
-@pytest.mark.campaign
-@pytest.mark.timeout(7_200)
-@pytest.mark.parametrize("first", range(1_000, 3_000, 500))
-def test_both_ways_publish_the_same_in_thousands_of_lives(ways: list[Way], first: int) -> None:
-    live(ways, range(first, first + 500), runs=6)

@@ -1,0 +1,369 @@
+"""Processes that are killed, stopped or told to end at any moment, or live in odd surroundings."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from tests.campaigns.campaign import Campaign, Ending, Ground
+from tests.campaigns.moments import Moments, watched
+from tests.campaigns.second_night import (
+    SecondNight,
+    exit_of,
+    expire_lease,
+    others_connected,
+    second_night,
+)
+from tests.support.job import ROOT, Job, wait_until
+from tests.support.relay import Relay, relay_before
+from tests.support.warm import Warm, warm
+
+MIB: Final = 1 << 20
+STRIDE: Final = 61
+"""A prime, so that some cases in a row meet the run at different moments."""
+END_SECONDS_MAX: Final = 10.0
+"""From the signal to the end of the process."""
+EXIT_CODES: Final = {
+    signal.SIGKILL: -signal.SIGKILL,
+    signal.SIGTERM: 143,
+    signal.SIGINT: 130,
+    signal.SIGHUP: 129,
+}
+ACTIONS: Final = ("kill", "term", "kill", "int", "freeze", "term twice", "hup")
+SIGNALS: Final = {
+    "kill": signal.SIGKILL,
+    "term": signal.SIGTERM,
+    "term twice": signal.SIGTERM,
+    "int": signal.SIGINT,
+    "hup": signal.SIGHUP,
+}
+KINDS: Final = len(ACTIONS) + 1
+
+
+@dataclass
+class Stage:
+    """A second night whose runs reach Postgres through a relay."""
+
+    scene: SecondNight
+    relay: Relay
+    starter: Warm
+    output: Path
+    moments: int = 0
+    """Of an undisturbed run."""
+
+    def through(self, job: Job) -> Job:
+        return replace(job, database_url=self.relay.url(job.database_url))
+
+    def start(self, job: Job) -> int:
+        """A run as a process; returns its pid."""
+        environment = self.through(job).environment()
+        return self.starter.start(environment, "sync", "--json", output=self.output)
+
+
+def stage_of(ground: Ground, seed: int) -> Stage:
+    scene = second_night(ground, seed)
+
+    @contextmanager
+    def make() -> Iterator[Stage]:
+        starter = ground.keep("warm", warm)
+        with relay_before(ground.postgres_url) as relay:
+            stage = Stage(scene, relay, starter, ground.folder / "output")
+            for _ in range(2):  # the first one pays for what later ones find ready
+                with scene.copy() as job:
+                    counted = Moments()
+                    with watched(scene.server, relay, counted):
+                        assert starter.wait(stage.start(job)) == 0, stage.output.read_text()
+                    scene.assert_published(job)
+                    stage.moments = counted.count
+            yield stage
+
+    return ground.keep(("stage", id(scene)), make)
+
+
+def run_case(ground: Ground, seed: int) -> Ending:
+    number, kind = divmod(seed, KINDS)
+    if kind == len(ACTIONS):
+        name = list(SURROUNDINGS)[number % len(SURROUNDINGS)]
+        return live_in(ground, seed, name)
+    stage = stage_of(ground, number)
+    moment = number * STRIDE % stage.moments
+    action = ACTIONS[kind]
+    case = f"{action} at moment {moment} of {stage.moments}"
+    with stage.scene.copy() as job:
+        if action == "freeze":
+            result = freeze(stage, job, moment)
+        else:
+            result = disturb(stage, job, moment, action)
+    return Ending(case, f"{action}: {result}")
+
+
+def disturb(stage: Stage, job: Job, moment: int, action: str) -> str:
+    """Send a signal at a moment; then a normal run."""
+    number = SIGNALS[action]
+    pid: list[int] = []
+    started = threading.Event()
+
+    def act() -> int | None:
+        assert started.wait(30)
+        with suppress(ProcessLookupError):
+            os.kill(pid[0], number)
+        return 0 if number == signal.SIGKILL else None
+
+    moments = Moments({moment: act} | ({moment + 1: act} if action == "term twice" else {}))
+    with watched(stage.scene.server, stage.relay, moments):
+        pid.append(stage.start(job))
+        started.set()
+        code = wait_for(stage.starter, pid[0], moments)
+    # Postgres may be committing what it was sent before the end.
+    wait_until(lambda: others_connected(job) == 0)
+    said = stage.output.read_text()[-2_000:]
+    published = stage.scene.assert_one_of_both(job)
+    (stage.scene.assert_published if published else stage.scene.assert_untouched)(job)
+    run = job.last_run()
+    opened = len(job.runs()) > 1
+    if not moments.reached.is_set() or (code == 0 and number != signal.SIGKILL):
+        # It came after the last moment, or when the run could no longer be stopped.
+        assert (code, published) == (0, True), (code, said)
+        result = "published"
+    else:
+        assert code == EXIT_CODES[number], (code, said)
+        if number == signal.SIGKILL:
+            assert run["status"] in ("running", "succeeded")
+        elif opened:
+            assert (run["status"], run["error_kind"]) == ("failed", "interrupted"), said
+        result = f"{run['status'] if opened else 'not opened'}, exit {code}"
+    expire_lease(job)
+    stage.scene.assert_repaired(job)
+    if opened and run["status"] == "running":
+        assert job.runs()[1]["status"] == "abandoned"
+    return result
+
+
+def wait_for(starter: Warm, pid: int, moments: Moments, seconds: float = END_SECONDS_MAX) -> int:
+    """The exit code; a process that outlives its signal by far is killed, and that is a breach."""
+    late = threading.Timer(90, os.kill, (pid, signal.SIGKILL))
+    late.start()
+    try:
+        wait_until(lambda: moments.reached.is_set() or has_ended(pid), 90)
+        wait_until(lambda: has_ended(pid), seconds)
+    finally:
+        late.cancel()
+        if not has_ended(pid):
+            os.kill(pid, signal.SIGKILL)
+        code = starter.wait(pid)
+    return code
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is over, waited for or not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX"
+
+
+def freeze(stage: Stage, job: Job, moment: int) -> str:
+    """SIGSTOP at a moment, for longer than the lease lasts; another run takes over meanwhile."""
+    pid: list[int] = []
+    started = threading.Event()
+
+    def act() -> None:
+        assert started.wait(30)
+        with suppress(ProcessLookupError):
+            os.kill(pid[0], signal.SIGSTOP)
+
+    moments = Moments({moment: act})
+    with watched(stage.scene.server, stage.relay, moments):
+        pid.append(stage.start(job))
+        started.set()
+        wait_until(lambda: moments.reached.is_set() or has_ended(pid[0]), 90)
+        expire_lease(job)
+        # The frozen one may hold locks of a transaction, for which the other does not wait long.
+        other, error = exit_of(job)
+        assert other in (0, 74, 75), repr(error)
+        before = job.everything()
+        with suppress(ProcessLookupError):
+            os.kill(pid[0], signal.SIGCONT)
+        code = wait_for(stage.starter, pid[0], moments, 60)
+    said = stage.output.read_text()[-2_000:]
+    assert code in (0, 74, 75), (code, said)
+    wait_until(lambda: others_connected(job) == 0)
+    if other == 0 and code != 0:
+        assert job.everything() == before, "it wrote although its lease was taken over"
+    published = sum(run["status"] == "succeeded" for run in job.runs()) > 1
+    (stage.scene.assert_published if published else stage.scene.assert_untouched)(job)
+    expire_lease(job)
+    stage.scene.assert_repaired(job)
+    return f"exit {code}, the other one {other}"
+
+
+# --- odd surroundings ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What is odd around a process, and the exit codes that it may have."""
+
+    environment: Mapping[str, str | None] = field(default_factory=dict)
+    """None removes a variable."""
+    limits: Mapping[int, int] = field(default_factory=dict)
+    """Resource limits (``resource.RLIMIT_…``)."""
+    before: Callable[[], object] = lambda: None
+    """Called in the process before the program begins."""
+    streams: Mapping[str, str] = field(default_factory=dict)
+    """``stdin``, ``stdout`` or ``stderr``: a file, ``closed``, or ``broken`` for a pipe that nobody
+    reads."""
+    codes: frozenset[int] | None = frozenset({0})
+    """None: any; it may even be killed."""
+
+
+def close_all() -> None:
+    os.closerange(0, 3)
+
+
+ENDED_BY_OUTPUT: Final = frozenset({0, 1, 74})
+SURROUNDINGS: Final[Mapping[str, Surroundings]] = {
+    "no HOME, no PATH": Surroundings({"HOME": None, "PATH": None}),
+    "HOME that does not exist": Surroundings({"HOME": "/nonexistent"}),
+    "TMPDIR that does not exist": Surroundings({"TMPDIR": "/nonexistent"}),
+    **{
+        f"locale {name}": Surroundings({"LC_ALL": name, "LANG": name, "PYTHONUTF8": utf8})
+        for name, utf8 in (
+            *(("C", "0"), ("POSIX", "0"), ("tr_TR.UTF-8", "0"), ("xx_YY.NONSENSE", "0")),
+            ("C", "1"),
+        )
+    },
+    "ASCII streams": Surroundings({"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}),
+    **{
+        f"TZ {zone}": Surroundings({"TZ": zone, "PGTZ": zone})
+        for zone in (
+            *("Asia/Kolkata", "Australia/Lord_Howe", "America/New_York", "Pacific/Kiritimati"),
+            *("<+14>-14", "Europe/Berlin"),
+        )
+    },
+    "TZ Nowhere/Land": Surroundings({"TZ": "Nowhere/Land"}),
+    "PYTHONHASHSEED 0": Surroundings({"PYTHONHASHSEED": "0"}),
+    "PYTHONHASHSEED 4294967295": Surroundings({"PYTHONHASHSEED": "4294967295"}),
+    "no assertions": Surroundings({"PYTHONOPTIMIZE": "2"}),
+    "a terminal of one column": Surroundings({"COLUMNS": "1", "LINES": "1", "TERM": "dumb"}),
+    "umask 000": Surroundings(before=lambda: os.umask(0)),
+    "umask 777": Surroundings(before=lambda: os.umask(0o777)),
+    "working directory gone": Surroundings(before=lambda: leave_for_nowhere()),  # noqa: PLW0108
+    "64 open files": Surroundings(limits={resource.RLIMIT_NOFILE: 64}),
+    "16 open files": Surroundings(limits={resource.RLIMIT_NOFILE: 16}, codes=None),
+    **{
+        f"{mib} MiB of memory": Surroundings(limits={resource.RLIMIT_AS: mib * MIB}, codes=None)
+        for mib in (100, 200, 260, 320, 400, 500)
+    },
+    "no room for files": Surroundings(
+        {"ETL_METRICS_FILE": "{folder}/metrics.prom", "ETL_ARCHIVE": "{folder}/archive"},
+        limits={resource.RLIMIT_FSIZE: 2_000},
+        codes=frozenset({0, 74}),
+    ),
+    "stdin closed": Surroundings(streams={"stdin": "closed"}),
+    "stdout closed": Surroundings(streams={"stdout": "closed"}, codes=ENDED_BY_OUTPUT),
+    "stderr closed": Surroundings(streams={"stderr": "closed"}, codes=ENDED_BY_OUTPUT),
+    "all streams closed": Surroundings(
+        streams={"stdin": "closed", "stdout": "closed", "stderr": "closed"}, codes=ENDED_BY_OUTPUT
+    ),
+    "nobody reads stdout": Surroundings(streams={"stdout": "broken"}, codes=ENDED_BY_OUTPUT),
+    "nobody reads stderr": Surroundings(streams={"stderr": "broken"}, codes=ENDED_BY_OUTPUT),
+    "stdout on a full disk": Surroundings(streams={"stdout": "/dev/full"}, codes=ENDED_BY_OUTPUT),
+    "stderr on a full disk": Surroundings(streams={"stderr": "/dev/full"}, codes=ENDED_BY_OUTPUT),
+}
+
+
+def leave_for_nowhere() -> None:
+    folder = f"/tmp/kaltura-etl-gone-{os.getpid()}"  # noqa: S108 - removed in the next line but one
+    os.mkdir(folder)
+    os.chdir(folder)
+    os.rmdir(folder)
+
+
+def live_in(ground: Ground, seed: int, name: str) -> Ending:
+    """A run as a process in odd surroundings, and a normal one after it."""
+    odd, scene = SURROUNDINGS[name], second_night(ground, seed)
+    folder = ground.folder / f"odd-{seed}"
+    folder.mkdir(exist_ok=True)
+    with scene.copy() as job:
+        code, said = run_oddly(job, odd, folder)
+        published = scene.assert_one_of_both(job)
+        (scene.assert_published if published else scene.assert_untouched)(job)
+        assert odd.codes is None or code in odd.codes, (code, said)
+        assert code != 0 or published, "exit 0, and not published"
+        expire_lease(job)
+        scene.assert_repaired(job)
+    return Ending(name, f"surroundings: exit {code}{', published' if published and code else ''}")
+
+
+def run_oddly(job: Job, odd: Surroundings, folder: Path) -> tuple[int, str]:
+    """Exit code, and what was written to the log."""
+    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
+    # CPython 3.11 does not notice that a .pyc was cut off by a limit, and would spoil the checkout.
+    environment["PYTHONDONTWRITEBYTECODE"] = "1"
+    environment |= job.environment()
+    for name, value in odd.environment.items():
+        environment.pop(name, None)
+        if value is not None:
+            environment[name] = value.format(folder=folder)
+
+    def prepare() -> None:
+        for number, (stream, where) in enumerate(
+            (each, odd.streams.get(each)) for each in ("stdin", "stdout", "stderr")
+        ):
+            del stream
+            if where == "closed":
+                os.close(number)
+        odd.before()
+        for limit, value in odd.limits.items():
+            resource.setrlimit(limit, (value, value))
+
+    with ExitStack() as stack:
+        log = stack.enter_context((folder / "log").open("w+"))
+        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
+        for stream, where in odd.streams.items():
+            if where == "broken":
+                reader, writer = os.pipe()
+                os.close(reader)
+                stack.callback(os.close, writer)
+                streams[stream] = writer
+            elif where != "closed":
+                streams[stream] = stack.enter_context(open(where, "w"))
+        process = subprocess.Popen(
+            [sys.executable, "-m", "etl", "sync", "--json"],
+            env=environment,
+            preexec_fn=prepare,  # noqa: PLW1509 - it takes no lock
+            **streams,
+        )
+        try:
+            code = process.wait(60)
+        finally:
+            process.kill()
+            process.wait()
+        log.seek(0)
+        return code, log.read()[-2_000:]
+
+
+PROCESS: Final = Campaign(
+    name="process",
+    promise="A process may be killed, frozen past its lease, interrupted or run out of memory, "
+    "files or output at any moment: a reader sees the state before or after its run, nothing "
+    "between; it ends within ten seconds of a signal, and the next run repairs everything.",
+    run=run_case,
+    in_slice=12,
+    in_all=160,
+    not_done=(
+        "The memory limit of a container, and a host that vanishes without closing connections.",
+        "A machine's clock that is years off.",
+    ),
+)
