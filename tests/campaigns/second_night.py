@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -152,11 +152,17 @@ def visible(job: Job) -> dict[str, Row]:
 
 
 def expire_lease(job: Job) -> None:
-    """Age the lease of a run that died by an hour."""
-    job.query(
-        "update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '1 hour' "
-        "where status = 'running'"
-    )
+    """Age the lease of a run that died by an hour; not that of one frozen in a transaction."""
+    with (
+        suppress(psycopg.errors.LockNotAvailable),
+        closing(psycopg.connect(job.database_url)) as connection,
+        connection.transaction(),
+    ):
+        connection.execute("set local lock_timeout = '500ms'")
+        connection.execute(
+            "update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '1 hour' "
+            "where status = 'running'"
+        )
 
 
 def others_connected(job: Job) -> int:
