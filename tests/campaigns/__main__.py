@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 
@@ -47,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     if chosen.seed < 0 or chosen.workers < 1 or (1 if chosen.cases is None else chosen.cases) < 1:
         parser.error("--seed must not be negative; --cases and --workers begin at 1")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     breaches = 0
     for name, campaign in CAMPAIGNS.items():
         if chosen.name in (name, "all"):

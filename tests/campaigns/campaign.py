@@ -80,10 +80,6 @@ class Ground:
         kept: T = self._kept[key]  # type: ignore[assignment]
         return kept
 
-    def forget(self, key: object) -> None:
-        """Make it again at the next call; what it holds is given up at the end."""
-        self._kept.pop(key, None)
-
     def database(self) -> AbstractContextManager[str]:
         """The URL of a migrated database, dropped afterwards."""
         return own_database(self.postgres_url, self.template)

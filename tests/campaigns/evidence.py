@@ -76,7 +76,11 @@ def row(campaign: Campaign, total: Sum) -> str:
         said += "- not run here yet\n"
     else:
         said += f"- {total.cases:,} cases ({total.seeds:,} seeds{combinations})\n"
-        said += f"- {total.broke} seeds broke the promise, {total.mended} of them held since\n"
+        said += (
+            f"- {total.broke} seeds broke the promise, {total.mended} of them held since\n"
+            if total.broke
+            else "- no seed broke the promise\n"
+        )
         endings = ", ".join(f"{name} {count:,}" for name, count in total.endings.most_common(12))
         said += f"- endings: {endings}\n"
         if total.figures:

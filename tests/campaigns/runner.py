@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import multiprocessing.util
+import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections import Counter
@@ -88,12 +90,20 @@ class _Worker:
 
 def _begin(name: str, program: str, tokens: int | None) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends its workers
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     scrub_environment()
     logging.disable(logging.CRITICAL)
     _Worker.campaign, _Worker.program, _Worker.tokens = CAMPAIGNS[name], program, tokens
     _Worker.stack = ExitStack()
     _make_ground()
     multiprocessing.util.Finalize(None, _end, exitpriority=100)
+
+
+def _end_with(parent: int) -> None:
+    """A worker does not outlive a parent that was killed; its Postgres stops by itself."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _make_ground() -> None:
