@@ -10,14 +10,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from etl.process.progress import NoProgress
+from etl.process.stop import Stop
 from etl.run.backfill import Range, backfill_range
 from etl.run.plan import SyncOptions
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
 from tests.campaigns.campaign import Campaign, Ending, Ground
-from tests.campaigns.second_night import run_hastily
-from tests.support.hasty import HastyStop
 from tests.support.job import Job, listed
 from tests.support.model import Model, assert_same
 
@@ -50,11 +49,11 @@ class Tenant:
                 settings,
                 SyncOptions(mode=mode),
                 everything,
-                stop=HastyStop(),
+                stop=Stop(),
                 progress=NoProgress(),
             )
         else:
-            run_hastily(self.job, SyncOptions(mode=mode))
+            self.job.run(options=SyncOptions(mode=mode))
         self.runs += 1
 
     def assert_known(self) -> None:

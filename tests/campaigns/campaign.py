@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from tests.support.databases import with_database
+from tests.support.retries import without_waits
 from tests.support.roles import own_database
 
 T = TypeVar("T")
@@ -58,7 +59,10 @@ class Campaign:
 
 
 class Ground:
-    """What the cases of one process share: a Postgres, and whatever they keep on it."""
+    """What the cases of one process share: a Postgres, and whatever they keep on it.
+
+    Until it is closed, runs in this process do not wait between two attempts.
+    """
 
     def __init__(
         self, postgres_url: str, template: str, folder: Path, *, tokens: int | None = None
@@ -72,6 +76,7 @@ class Ground:
         """Size of an account, for campaigns that have one; None for the usual."""
         self._kept: dict[object, object] = {}
         self._stack = ExitStack()
+        self.keep("no waits", without_waits)
 
     def keep(self, key: object, make: Callable[[], AbstractContextManager[T]]) -> T:
         """Enter a context at the first call with this key, to be left at the end."""

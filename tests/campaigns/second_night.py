@@ -16,15 +16,11 @@ from typing import Final
 import psycopg
 
 from etl.errors import EtlError
-from etl.process.progress import NoProgress
 from etl.run.plan import SyncOptions
 from etl.run.report import RunReport
-from etl.run.sync import sync
-from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
 from tests.campaigns.campaign import Ground
-from tests.support.hasty import HastyStop
 from tests.support.job import Job, listed
 from tests.support.model import Key, Model, Row, assert_same
 from tests.support.roles import own_database
@@ -100,7 +96,7 @@ class SecondNight:
         run has published nothing, or exactly what is there now.
         """
         self.server.faults.clear()
-        report = run_hastily(job)
+        report = job.run()
         self.assert_published(job, unseen)
         assert_sound(job)
         (left,) = job.query("select count(*) as n from kaltura.upload_token_staging")
@@ -119,16 +115,10 @@ def without(columns: Sequence[str], rows: Mapping[Key, Row]) -> Mapping[Key, Row
     }
 
 
-def run_hastily(job: Job, options: SyncOptions | None = None) -> RunReport:
-    """One run in this process, without the waits between attempts."""
-    settings = load_settings(environment=job.environment()).checked()
-    return sync(settings, options or SyncOptions(), stop=HastyStop(), progress=NoProgress())
-
-
 def exit_of(job: Job, options: SyncOptions | None = None) -> tuple[int, EtlError | None]:
-    """Exit code of such a run, and its error.  An error that is none of ours is raised."""
+    """Exit code of a run, and its error.  An error that is none of ours is raised."""
     try:
-        run_hastily(job, options)
+        job.run(options=options)
     except EtlError as error:
         return error.exit_code, error
     return 0, None
@@ -202,13 +192,13 @@ def make_second_night(postgres_url: str, template: str, number: int) -> Iterator
         before, after = Model(), Model()
         for model in (before, after):
             model.night(listed(server))
-        run_hastily(job)
+        job.run()
         server.life().advance(48)
         for token in random.Random(number).sample(list(account.line), DELETED):
             account.delete(token.id)
         after.night(listed(server))
         scene = SecondNight(server, job, before, after, postgres_url)
         with scene.copy() as copy:
-            run_hastily(copy)
+            copy.run()
             scene.assert_published(copy)
         yield scene

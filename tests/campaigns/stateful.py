@@ -41,7 +41,6 @@ from tests.support.refusals import (
     let_hours_pass,
     no_room_for_publishing,
 )
-from tests.support.retries import without_retry_waits
 from tests.support.warm import warm
 
 LIVES: Final = 6
@@ -267,7 +266,6 @@ def live(world: World, number: int, *, lives: int, steps: int) -> None:
 def run_case(ground: Ground, number: int) -> Ending:
     def make() -> World:
         starter = ground.keep("warm", warm)
-        ground.keep("no waits", without_retry_waits)
         return World(ground.postgres_url, ground.template, starter, ground.folder / "output")
 
     world = ground.keep("world", lambda: nullcontext(make()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -26,8 +28,9 @@ TRIAL = Campaign(name="trial", promise="Seeds are even.", run=odd, in_slice=1, i
 
 
 @pytest.fixture
-def ground(tmp_path: Path) -> Ground:
-    return Ground("postgresql://nowhere", "none", tmp_path)
+def ground(tmp_path: Path) -> Iterator[Ground]:
+    with closing(Ground("postgresql://nowhere", "none", tmp_path)) as made:
+        yield made
 
 
 def write(folder: Path, *results: Result) -> None:
