@@ -264,6 +264,16 @@ def test_pages_can_be_wrong(server: SimulatorServer, body: bytes) -> None:
     server.faults.clear()
     assert len(page(server, body, "more-rows")["objects"]) == 107
     server.faults.clear()
+    assert len(page(server, body, "short-page")["objects"]) == 50
+    server.faults.clear()
+    empty = page(server, body, "empty-page")
+    assert (empty["objects"], empty["totalCount"]) == ([], 0)
+    server.faults.clear()
+    repeated = [row["id"] for row in page(server, body, "repeated-row")["objects"]]
+    assert (len(repeated), len(set(repeated))) == (101, 100)
+    server.faults.clear()
+    assert page(server, body, "total-zero")["totalCount"] == 0
+    server.faults.clear()
     assert page(server, body, "total-wrong")["totalCount"] != 1_000
     server.faults.clear()
     assert "totalCount" not in page(server, body, "total-missing")

@@ -85,6 +85,11 @@ def _add_foreign_partner(reply: ListReply) -> ListReply:
     return replace(reply, rows=rows)
 
 
+def _repeat_a_row(reply: ListReply) -> ListReply:
+    middle = len(reply.rows) // 2
+    return replace(reply, rows=[*reply.rows[: middle + 1], *reply.rows[middle:]])
+
+
 def _make_stale(reply: ListReply) -> ListReply:
     kept = [row for number, row in enumerate(reply.rows) if number % 3 != 1]
     return replace(reply, total=max(reply.total - len(reply.rows) + len(kept), 0), rows=kept)
@@ -93,6 +98,10 @@ def _make_stale(reply: ListReply) -> ListReply:
 _CHANGES: dict[str, Callable[[ListReply], ListReply]] = {
     "memcache-down": lambda reply: reply,
     "unordered-page": _reorder,
+    "short-page": lambda reply: replace(reply, rows=reply.rows[: (len(reply.rows) + 1) // 2]),
+    "empty-page": lambda reply: replace(reply, total=0, rows=[]),
+    "repeated-row": _repeat_a_row,
+    "total-zero": lambda reply: replace(reply, total=0),
     "total-wrong": lambda reply: replace(reply, total=reply.total * 2 + 1_234),
     "total-missing": lambda reply: replace(reply, total=...),
     "total-string": lambda reply: replace(reply, total=str(reply.total)),
