@@ -18,7 +18,8 @@ import msgspec
 
 from etl.errors import UsageError
 from etl.tokens.columns import DecodedRows, PageTokens
-from etl.tokens.row import count_keys, read_row
+from etl.tokens.flat import Freed, count_keys, without_unknown_keys
+from etl.tokens.row import read_row
 from etl.tokens.token import (
     CLOCK_SKEW_SECONDS,
     CREATED_SECOND_END,
@@ -88,8 +89,8 @@ def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) 
     if now.tzinfo is None:
         raise UsageError("decode_rows needs an aware time: pass datetime.now(UTC)")
     now_second = now.timestamp()
-    clean = _clean_rows(rows, partner_id, int(now_second) + CLOCK_SKEW_SECONDS)
-    if None not in clean:
+    clean, freed = _clean_rows(rows, partner_id, int(now_second) + CLOCK_SKEW_SECONDS)
+    if None not in clean and not freed:
         columns = [*zip(*clean, strict=True)][:_OF_TOKEN] or [()] * _OF_TOKEN
         tokens = _tokens_of([*columns, [None] * len(rows)])
         return DecodedRows(tokens, [], list(columns[_CREATED]), Counter())
@@ -100,7 +101,11 @@ def decode_rows(rows: Sequence[msgspec.Raw], *, partner_id: int, now: datetime) 
     coercions: Counter[str] = Counter()
     for index, (raw, values) in enumerate(zip(rows, clean, strict=True)):
         if values is not None:
-            loaded.append((*values[:_OF_TOKEN], None))
+            extra = None
+            if index in freed:
+                extra = freed[index].extra
+                coercions.update(freed[index].coercions)
+            loaded.append((*values[:_OF_TOKEN], extra))
             positions.append(values[_CREATED])
             continue
         outcome, position, coerced = read_row(
@@ -131,18 +136,30 @@ def _tokens_of(
 
 def _clean_rows(
     rows: Sequence[msgspec.Raw], partner_id: int, soon: int
-) -> Sequence[_Values | None]:
-    """The values of each row, as sent; None for a row that is not clean in every respect."""
+) -> tuple[Sequence[_Values | None], Mapping[int, Freed]]:
+    """The values of each row, as sent; None for a row that is not clean in every respect.
+
+    And, by their index, the rows that are clean without their unknown keys.
+    """
+    freed: dict[int, Freed] = {}
     try:
         clean: list[_Values | None] = [_values(_decode_clean(raw)) for raw in rows]
     except _BROKEN:
-        clean = [_clean_row(raw) for raw in rows]
+        rows, clean = list(rows), []
+        for index, raw in enumerate(rows):
+            values = _clean_row(raw)
+            if values is None and len(raw) <= _CLEAN_ROW_BYTES_MAX:
+                without = without_unknown_keys(bytes(raw))
+                if without is not None:
+                    freed[index], rows[index] = without, without.row
+                    values = _clean_row(without.row)
+            clean.append(values)
     decoded = [index for index, values in enumerate(clean) if values is not None]
     if decoded:
         columns = dict(zip(_FIELDS, zip(*filter(None, clean), strict=True), strict=True))
         for index in _odd_rows(columns, [rows[index] for index in decoded], partner_id, soon):
             clean[decoded[index]] = None
-    return clean
+    return clean, freed
 
 
 def _clean_row(raw: msgspec.Raw) -> _Values | None:
@@ -188,7 +205,7 @@ def _odd_rows(
     optional = [columns[name] for name in (*_TEXTS, *_OPTIONAL)]
     if not _have_each_key_once(page, len(rows), optional):
         sent = [_REQUIRED + len(row) - row.count(None) for row in zip(*optional, strict=True)]
-        odd.update(index for index, row in enumerate(rows) if _keys_of(row) != sent[index])
+        odd.update(index for index, row in enumerate(rows) if not _has_keys(row, sent[index]))
     return odd
 
 
@@ -214,8 +231,12 @@ def _have_each_key_once(page: bytes, rows: int, optional: Sequence[Sequence[obje
     return page.count(b",") == sent - rows or count_keys(page) == sent
 
 
-def _keys_of(row: msgspec.Raw) -> int:
-    """How many keys a flat row has: the strings that a colon follows."""
+def _has_keys(row: msgspec.Raw, sent: int) -> bool:
+    """Whether a flat row has so many keys."""
     data = bytes(row)
+    if data.count(b",") == sent - 1:
+        return True
     counted = count_keys(data)
-    return sum(map(bool, _STRING.findall(data))) if counted is None else counted
+    if counted is None:
+        counted = sum(map(bool, _STRING.findall(data)))
+    return counted == sent

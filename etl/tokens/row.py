@@ -15,10 +15,9 @@ from datetime import datetime
 from functools import partial
 from typing import Any, Final
 
-import msgspec
-
 from etl.errors import DataRefused
 from etl.tokens.extra import encode_extra
+from etl.tokens.flat import parse_flat
 from etl.tokens.keys import KNOWN_KEYS, OTHER_CASE, VALUE_KEYS, in_other_case
 from etl.tokens.token import (
     ROW_BYTES_MAX,
@@ -49,12 +48,6 @@ STATUS_KNOWN: Final = range(7)
 """0 to 5 are documented, 6 (ERROR) is in the server's source."""
 
 OBJECT_TYPE: Final = "KalturaUploadToken"
-_BLANKS: Final = (b'" :', b'"  ', b"\t", b"\n", b"\r")
-_QUOTE: Final = ord('"')
-_NUMBER_STARTS: Final = frozenset(b"-0123456789")
-_CONSTANTS: Final = {b"null": None, b"true": True, b"false": False}
-_decode_values: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_decode_text: Final = msgspec.json.Decoder(str).decode
 
 
 class _DuplicateKey(ValueError):
@@ -97,7 +90,7 @@ def read_row(
 def _parse(data: bytes, row_index: int) -> dict[str, object]:
     if len(data) > ROW_BYTES_MAX:
         raise _page_refused("row_too_large", row_index, f"is larger than {ROW_BYTES_MAX} bytes")
-    flat = _parse_flat(data)
+    flat = parse_flat(data)
     if flat is not None:
         return flat
     try:
@@ -112,40 +105,6 @@ def _parse(data: bytes, row_index: int) -> dict[str, object]:
     if not isinstance(row, dict):
         raise _page_refused("row_not_object", row_index, "is not a JSON object")
     return row
-
-
-def _parse_flat(data: bytes) -> dict[str, object] | None:
-    """The row if it is one flat object in which no key occurs twice, else None: 3 times faster."""
-    if b'\\\\":' in data:
-        return None  # perhaps a key that ends with a backslash, which would not be counted
-    try:
-        sent = _decode_values(data)
-        if count_keys(data) == len(sent):
-            return {key: _value_of(bytes(raw)) for key, raw in sent.items()}
-    except (msgspec.MsgspecError, UnicodeError, RecursionError, KeyError):
-        pass
-    return None
-
-
-def count_keys(flat: bytes) -> int | None:
-    """How many keys flat JSON objects have, or None if they are written in an unusual way.
-
-    Outside of texts, a quote before a colon ends a key; within them it is escaped.  A key with
-    blanks before its colon would not be counted.  msgspec keeps the last of two equal keys, so
-    only the number shows them.
-    """
-    if any(blank in flat for blank in _BLANKS):
-        return None
-    return flat.count(b'":') - flat.count(b'\\":')
-
-
-def _value_of(literal: bytes) -> object:
-    """The value of a text, number or constant.  Raises KeyError for an array or an object."""
-    if literal[0] == _QUOTE:
-        return _decode_text(literal)
-    if literal[0] in _NUMBER_STARTS:
-        return Number(literal.decode())
-    return _CONSTANTS[literal]
 
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -229,15 +188,18 @@ def _read_token(
         "created_at": bound_instant(created, "created_at", now_second, coercions),
     }
     faults: dict[str, str] = {}
+    counted: Counter[str] = Counter()
 
-    def read(column: str, reader: Callable[[Counter[str]], object]) -> None:
-        counted: Counter[str] = Counter()
+    def read(column: str, reader: _Reader, value: Any, word: str) -> None:
         try:
-            values[column] = reader(counted)
+            values[column] = reader(value, word, counted)
         except RowRejected as rejection:
             values[column], faults[column] = None, rejection.reason
         else:
-            coercions.update(counted)
+            if counted:  # seldom
+                coercions.update(counted)
+        if counted:
+            counted.clear()
 
     for key, (column, word) in VALUE_KEYS.items():
         if key in misspelt.values():
@@ -245,16 +207,18 @@ def _read_token(
         elif (value := row.get(key)) is None:
             values[column] = None
         elif column == "updated_at":
-            read(column, partial(_read_updated, value, now_second))
+            read(column, partial(_read_updated, now_second), value, word)
         else:
-            read(column, partial(_READERS[column], value, word))
+            read(column, _READERS[column], value, word)
     if "status" in faults:
         # A version with another status, or none, may be a state that never was.
         raise RowRejected(faults["status"])
     unknown = {
         key: value for key, value in row.items() if key not in KNOWN_KEYS and key not in misspelt
     }
-    read("extra", partial(encode_extra, unknown))
+    values["extra"] = None
+    if unknown:
+        read("extra", _read_extra, unknown, "extra")
     if "fileName" in row and row["fileName"] is None:
         # Not the same as absent: the name was not valid UTF-8 (json_encode's partial output).
         coercions["file_name_unreadable"] += 1
@@ -280,11 +244,17 @@ def _read_size(value: object, word: str, coercions: Counter[str]) -> int | None:
     return size
 
 
-def _read_updated(value: object, now_second: float, coercions: Counter[str]) -> datetime:
-    return bound_instant(read_instant(value), "updated_at", now_second, coercions)
+def _read_updated(now_second: float, value: object, word: str, coercions: Counter[str]) -> datetime:
+    return bound_instant(read_instant(value), word, now_second, coercions)
 
 
-_READERS: Final[dict[str, Callable[[object, str, Counter[str]], object]]] = {
+def _read_extra(unknown: dict[str, object], word: str, coercions: Counter[str]) -> bytes | None:
+    del word
+    return encode_extra(unknown, coercions)
+
+
+_Reader = Callable[[Any, str, Counter[str]], object]
+_READERS: Final[dict[str, _Reader]] = {
     "user_id": read_text,
     "status": _read_status,
     "file_name": read_text,
