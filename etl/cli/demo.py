@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,10 +12,23 @@ from etl.cli.options import json_option, log_options, pass_runtime
 from etl.cli.runtime import Runtime, write_output
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from etl.demo import Answer, Night
 
-NIGHT_LINE = "{:>3}  {:<12} {:>7} {:>6} {:>7} {:>6} {:>8} {:>8} {:>7}  {}"
-"""80 columns."""
+NIGHT_WIDTHS = {
+    "run": 3,
+    "night": 10,
+    "tokens": 6,
+    "new": 5,
+    "changed": 5,
+    "absent": 5,
+    "back": 4,
+    "requests": 5,
+    "seconds": 5,
+    "cover": 5,
+}
+"""79 columns with their names, the gaps between them, and the figures of a default account."""
 ROWS_SHOWN = 8
 
 
@@ -58,7 +71,7 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
     with open_warehouse(own, create=True) as opened:
         for event in run_demo(opened, nights=nights, tokens=tokens, seed=seed, stop=runtime.stop):
             if isinstance(event, Night):
-                _show(runtime, *(() if lived else _heading(tokens)), _night_line(event))
+                _show(runtime, *([] if lived else [_introduction(tokens)]), _night(event))
                 lived.append(event)
             else:
                 answers.append(event)
@@ -76,75 +89,65 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
         _show(runtime, *_what_next(SCHEMA, answers), before="\n")
 
 
-def _show(runtime: Runtime, *parts: Any, before: str = "") -> None:
+def _show(runtime: Runtime, *parts: RenderableType, before: str = "") -> None:
     if not runtime.json:
         if before:
             write_output(before)
         runtime.print_result({}, *parts)
 
 
-def _heading(tokens: int) -> list[Any]:
-    return [
-        f"A simulated account of {tokens:,} tokens, which is read over HTTP each night.\n"
-        "The nights are simulated, the syncs are real and run now: times of tokens are in\n"
-        "those nights, times of the warehouse are now. The cover {(,)} is everything:\n"
-        "no token that was listed throughout the run can be missing.\n",
-        NIGHT_LINE.format(
-            "run",
-            "night",
-            "tokens",
-            "new",
-            "changed",
-            "absent",
-            "relisted",
-            "requests",
-            "seconds",
-            "cover",
-        ),
-    ]
+def _introduction(tokens: int) -> RenderableType:
+    from etl.cli.tables import paragraph
 
-
-def _night_line(night: Night) -> str:
-    what = f"{night.at:%a %d %b}" + ("" if night.night else " *")
-    line = NIGHT_LINE.format(
-        night.run_id,
-        what,
-        f"{night.tokens:,}",
-        f"{night.new:,}",
-        f"{night.changed:,}",
-        f"{night.absent:,}",
-        f"{night.relisted:,}",
-        f"{night.requests:,}",
-        f"{night.seconds:.1f}",
-        night.coverage,
+    return paragraph(
+        f"A simulated account of {tokens:,} tokens, which is read over HTTP each night. The "
+        "nights are simulated, the syncs are real and run now: times of tokens are in those "
+        "nights, times of the warehouse are now. The cover {(,)} is everything: no token that was "
+        "listed throughout the run can be missing.\n"
     )
-    return line if night.night else f"{line}\n     * the first load"
 
 
-def _answer(answer: Answer) -> list[Any]:
-    from rich.text import Text
+def _night(night: Night) -> RenderableType:
+    from etl.cli.tables import StreamedTable
 
-    from etl.cli.tables import rows_table
+    return StreamedTable(NIGHT_WIDTHS).row(
+        {
+            "run": str(night.run_id),
+            "night": f"{night.at:%a %d %b}" if night.night else "first load",
+            "tokens": night.tokens,
+            "new": night.new,
+            "changed": night.changed,
+            "absent": night.absent,
+            "back": night.relisted,
+            "requests": night.requests,
+            "seconds": night.seconds,
+            "cover": night.coverage,
+        },
+        heading=night.night == 0,
+    )
+
+
+def _answer(answer: Answer) -> list[RenderableType]:
+    from etl.cli.tables import paragraph, rows_table
     from etl.process.log import printable
 
     query = "\n".join("    " + printable(line) for line in answer.sql.splitlines())
-    table = rows_table("", answer.rows[:ROWS_SHOWN])
-    more = len(answer.rows) - ROWS_SHOWN
-    parts: list[Any] = [
-        Text(f"-- {answer.question}", style="bold"),
-        Text(f"   sql/queries/{answer.file}", style="dim"),
-        Text(query, style="dim"),
-        table if answer.rows else "    (no rows)",
+    parts = [
+        paragraph(f"-- {answer.question}", style="bold"),
+        paragraph(f"   sql/queries/{answer.file}", style="dim"),
+        paragraph(query, style="dim"),
+        rows_table("", answer.rows, shown=ROWS_SHOWN)
+        if answer.rows
+        else paragraph("    (no rows)"),
     ]
-    if more > 0:
-        parts.append(f"and {more} more")
     if answer.note and answer.rows:
-        parts.append(answer.note)
+        parts.append(paragraph(answer.note))
     return parts
 
 
-def _what_next(schema: str, answers: list[Answer]) -> list[Any]:
+def _what_next(schema: str, answers: list[Answer]) -> list[RenderableType]:
     import etl
+    from etl.cli.tables import paragraph
 
     checkout = (Path(etl.__file__).resolve().parents[1] / "dev").is_file()
     program = "./dev run" if checkout else "kaltura-etl"
@@ -167,4 +170,4 @@ def _what_next(schema: str, answers: list[Answer]) -> list[Any]:
         f"    VARIABLE_FILE=~/account.env {program} check",
         f"    VARIABLE_FILE=~/account.env {program} sync",
     ]
-    return ["\n".join(lines)]
+    return [paragraph("\n".join(lines))]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import logging
 import sys
 from collections.abc import Mapping
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("etl.cli")
 
 PIPE_WIDTH = 160
-"""Columns of a table that is not printed on a terminal: enough not to wrap lines."""
+"""Columns of a table that is not printed on a terminal."""
 
 
 class Run(Protocol):
@@ -119,23 +118,11 @@ class Runtime:
         if self.json:
             write_output(json_text(result, length_limit=None) + "\n")
             return
-        from rich.console import Console
+        from etl.cli.tables import text_of
 
         on_terminal = is_terminal(sys.stdout)
-        body = io.StringIO()
-        console = Console(
-            file=body,
-            width=None if on_terminal else PIPE_WIDTH,
-            force_terminal=on_terminal,
-            highlight=False,
-            emoji=False,
-            markup=False,
-        )
-        for table in tables:
-            console.print(table)
-        # Rich fills every line up to the table's width.
-        lines = [line.rstrip() for line in body.getvalue().splitlines()]
-        write_output("\n".join(lines).strip("\n") + "\n")
+        width = None if on_terminal else PIPE_WIDTH
+        write_output(text_of(tables, width=width, terminal=on_terminal))
 
 
 def write_output(text: str) -> None:

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+RARE_COUNTS = ("relisted", "rejected", "unreadable")
+"""Shown if one of the runs has any; ``--json`` has all of them, and more."""
 
 
 @click.command()
@@ -20,10 +28,55 @@ def status(runtime: Runtime) -> None:
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse
-    from etl.cli.tables import tables_of
 
     with open_warehouse(settings, create=False) as opened:
         from etl.warehouse.read.status import status_summary
 
         summary = status_summary(str(opened.database_url), opened.schema, opened.partner_id)
-    runtime.print_result(summary, *tables_of(summary))
+    runtime.print_result(summary, *status_tables(summary))
+
+
+def status_tables(summary: dict[str, Any]) -> list[RenderableType]:
+    """The summary for a person: the state first, then what it is made of."""
+    from etl.cli.tables import rows_table
+
+    one = len(summary["accounts"]) == 1
+    accounts = summary["accounts"] or [{"state": "no run yet"}]
+    return [
+        rows_table("Accounts", [_account(row) for row in accounts]),
+        rows_table(
+            "Last runs", [_run(row, one) for row in summary["last_runs"]], beneath=("error",)
+        ),
+        rows_table("Tokens by status", [_tokens(row, one) for row in summary["tokens_by_status"]]),
+    ]
+
+
+def _account(row: dict[str, Any]) -> dict[str, object]:
+    if "partner_id" not in row:
+        return row
+    return {
+        "state": "running" if row["running"] else row["last_run_status"],
+        "partner_id": row["partner_id"],
+        "last_complete": row["complete_at"] or "never",
+        "hours_since_complete": row["complete_age_hours"],
+        "hours_since_published": row["age_hours"],
+    }
+
+
+def _run(row: dict[str, Any], one_account: bool) -> dict[str, object]:
+    shown: dict[str, object] = {"status": row["status"], "run_id": row["run_id"]}
+    if not one_account:
+        shown["partner_id"] = row["partner_id"]
+    shown |= {
+        "mode": row["mode"],
+        "started_at": row["started_at"],
+        **{name: row[name] for name in ("inserted", "changed", "absent")},
+        **{name: row[name] or None for name in RARE_COUNTS},
+    }
+    if row["error_kind"]:
+        shown["error"] = f"{row['error_kind']}: {row['error_message']}"
+    return shown
+
+
+def _tokens(row: dict[str, Any], one_account: bool) -> dict[str, object]:
+    return {key: value for key, value in row.items() if not (one_account and key == "partner_id")}

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
 from etl.errors import DataRefused, UsageError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from etl.verify.checks import CheckResult
 
 log = logging.getLogger("etl.cli")
 SAMPLE_MAX = 100_000
@@ -49,7 +56,6 @@ def verify(runtime: Runtime, sample: int | None, seed: int | None) -> None:
         settings.require_partner_id()
     runtime.stop.install()
     from etl.cli.database import open_warehouse
-    from etl.cli.tables import facts_table, rows_table
 
     with open_warehouse(settings, create=False) as opened:
         from etl.verify.checks import verify as verify_warehouse
@@ -68,26 +74,13 @@ def verify(runtime: Runtime, sample: int | None, seed: int | None) -> None:
     if compared is not None:
         results.append(compared.check())
     failed = [each for each in results if not each.ok]
-    overview = [
-        {
-            "check": each.name,
-            "result": "not checked" if each.skipped else "ok" if each.ok else "FAILED",
-            "rows": each.total,
-            "purpose": each.purpose,
-        }
-        for each in results
-    ]
-    tables = [rows_table("", overview, shown=len(overview))]
-    if compared is not None:
-        tables.append(facts_table("Tokens read again from the service", compared.facts()))
-    tables += [rows_table(f"{each.name}: {each.purpose}", each.rows) for each in failed]
     runtime.print_result(
         {
             "status": "failed" if failed else "succeeded",
             "checks": [dataclasses.asdict(each) for each in results],
             "source": None if compared is None else compared.facts(),
         },
-        *tables,
+        *_tables(results, None if compared is None else compared.facts()),
     )
     if failed:
         raise DataRefused(
@@ -95,3 +88,28 @@ def verify(runtime: Runtime, sample: int | None, seed: int | None) -> None:
             f"{', '.join(each.name for each in failed)}; the rows are in the result.",
             reason="verify",
         )
+
+
+def _tables(
+    results: list[CheckResult], compared: Mapping[str, object] | None
+) -> list[RenderableType]:
+    from etl.cli.tables import facts_table, rows_table
+
+    overview = [
+        {
+            "result": "not checked" if each.skipped else "ok" if each.ok else "FAILED",
+            "check": each.name,
+            "rows": each.total,
+            "purpose": each.purpose,
+        }
+        for each in results
+    ]
+    tables = [rows_table("", overview, shown=len(overview))]
+    if compared is not None:
+        tables.append(facts_table("Tokens read again from the service", compared))
+    tables += [
+        rows_table(f"{each.name}: {each.purpose}", each.rows, total=each.total)
+        for each in results
+        if not each.ok
+    ]
+    return tables

@@ -55,10 +55,25 @@ def _accounts(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
             _hours_since(fresh_at).label("age_hours"),
             _hours_since(complete_at).label("complete_age_hours"),
             sa.func.bool_or(run.c.status == "running").label("running"),
+            _status_of_newest(run).label("last_run_status"),
         )
         .where(_of(run.c.partner_id, partner_id))
         .group_by(run.c.partner_id)
         .order_by(run.c.partner_id)
+    )
+
+
+def _status_of_newest(run: sa.Table) -> sa.ScalarSelect[Any]:
+    """As in ``sync_freshness``: of runs that were meant to publish, and began."""
+    newest = run.alias("newest")
+    return (
+        sa.select(newest.c.status)
+        .where(newest.c.partner_id == run.c.partner_id)
+        .where(newest.c.status.not_in(("dry_run", "skipped")))
+        .order_by(newest.c.run_id.desc())
+        .limit(1)
+        .correlate(run)
+        .scalar_subquery()
     )
 
 
