@@ -152,11 +152,11 @@ def _what_next(schema: str, answers: list[Answer]) -> list[RenderableType]:
     checkout = (Path(etl.__file__).resolve().parents[1] / "dev").is_file()
     program = "./dev run" if checkout else "kaltura-etl"
     lines = [f"The warehouse stays in schema {schema} until the next demo. Next steps:", ""]
+    lines += [
+        f"    {program.removesuffix(' run')} psql --schema {schema}",
+        "        \\d+ upload_token_history",
+    ]
     if checkout:
-        lines += [
-            f"    PGOPTIONS='-c search_path={schema}' ./dev psql",
-            "        \\d+ upload_token_history",
-        ]
         asked = next(answer for answer in answers if answer.variables)
         lines += [f"        \\set {name} {value}" for name, value in asked.variables.items()]
         lines += [f"        \\i sql/queries/{asked.file}"]

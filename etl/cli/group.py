@@ -44,6 +44,7 @@ COMMANDS: dict[str, str] = {
     "backfill": "Read a range of createdAt, or given ids, and publish what changed.",
     "replay": "Rebuild the warehouse from an archive, with the original timestamps.",
     "status": "Show recent runs, the freshness of the data, and counts by status.",
+    "psql": "Open a psql shell on the warehouse, with search_path set to its schema.",
     "verify": "Check the invariants and re-derive the certificates of completeness.",
     "report": "Generate a self-contained HTML report.",
     "grant": "Print or apply the privileges of the loader, analyst and auditor roles.",

@@ -218,6 +218,29 @@ def masked_database_url(url: str) -> str:
     return f"postgresql://{user}{colon and ':***'}{at}{host}{path}"
 
 
+def without_passwords(url: str) -> tuple[str, str | None, str | None]:
+    """A checked URL without passwords and ``options``, the server's password, and the options.
+
+    The latter two are decoded, None if the URL has none.  A key's passphrase has no environment
+    variable: libpq asks for it.
+    """
+    parts = urlsplit(url)
+    user_info, at, host = parts.netloc.rpartition("@")
+    user, colon, password = user_info.partition(":")
+    values: dict[str, str | None] = {"password": unquote(password) if colon else None}
+    kept = []
+    for pair in parts.query.split("&"):
+        key, _, value = pair.partition("=")
+        name = unquote(key).lower()
+        if name in _SECRET_QUERY_KEYS or name == "options":
+            values[name] = unquote(value)  # as in libpq, it takes precedence
+        elif pair:
+            kept.append(pair)
+    query = f"?{'&'.join(kept)}" if kept else ""
+    address = f"postgresql://{user}{at}{host}{parts.path}{query}"
+    return address, values["password"] or None, values.get("options")
+
+
 def database_passwords(url: str) -> tuple[str, ...]:
     """Every password in the URL, as written and decoded, for the log's scrubber."""
     try:

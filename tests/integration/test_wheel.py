@@ -132,6 +132,8 @@ def test_installed_program_syncs_and_verifies(installed: Path, empty_database_ur
         assert said["inserted"] + said["rejected"] == len(server.account)
     found = json.loads(_in_installed(installed, "kaltura-etl", "verify", "--json", **account))
     assert [check["name"] for check in found["checks"] if not check["ok"]] == []
+    counted = ("psql", "-XAt", "-c", "select count(*) from upload_token")
+    assert int(_in_installed(installed, "kaltura-etl", *counted, **account)) == said["inserted"]
 
 
 def test_locks_name_no_registry() -> None:
