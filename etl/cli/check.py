@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import click
 
+from etl.cli.exit_codes import error_of
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
 from etl.settings.read import LoadedSettings
@@ -53,7 +54,9 @@ def check(runtime: Runtime) -> None:
         rows_table("Settings", settings, shown=len(settings)),
         rows_table("Parts", shown, shown=len(shown)),
     )
-    click.get_current_context().exit(code)
+    if code:
+        failed = next(each for each in findings if each.exit_code)
+        raise error_of(code, f"{failed.part}: {failed.detail}")
 
 
 def _settings_rows(loaded: LoadedSettings) -> list[dict[str, object]]:

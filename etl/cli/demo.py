@@ -56,7 +56,7 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
     DATABASE_URL; then example questions of analysts are answered on screen.
     """
     if not runtime.verbose:
-        runtime.quiet = True  # the line of each night has it already
+        runtime.terse = True  # the line of each night has it already
     data_dir = runtime.start().data_dir
     runtime.stop.install()
     from etl.cli.database import open_warehouse
@@ -90,7 +90,7 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
 
 
 def _show(runtime: Runtime, *parts: RenderableType, before: str = "") -> None:
-    if not runtime.json:
+    if not (runtime.json or runtime.quiet):
         if before:
             write_output(before)
         runtime.print_result({}, *parts)

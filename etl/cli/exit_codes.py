@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import signal
 
-from etl.errors import EtlError
+from etl.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    DataRefused,
+    EtlError,
+    LeaseHeld,
+    ServiceUnavailable,
+    UsageError,
+    WarehouseUnavailable,
+)
 
 EXIT_CODES: dict[int, str] = {
     0: "published, or nothing to do",
@@ -30,3 +39,19 @@ def exit_code_of(error: BaseException) -> int:
     if isinstance(error, KeyboardInterrupt):
         return 128 + signal.SIGINT
     return EtlError.exit_code
+
+
+def error_of(code: int, message: str) -> EtlError:
+    """The error whose exit code this is, for a failure that is known by its code alone."""
+    for kind in (
+        UsageError,
+        DataRefused,
+        ServiceUnavailable,
+        WarehouseUnavailable,
+        LeaseHeld,
+        CredentialsRefused,
+        ConfigurationError,
+    ):
+        if kind.exit_code == code:
+            return kind(message)
+    return EtlError(message)

@@ -64,6 +64,8 @@ def grant(
             }
         )
         return
+    if apply and runtime.quiet:
+        return
     # Not a table: statements to paste into psql must not be wrapped at the terminal's width.
     done = "Executed" if apply else "Not executed (--apply does that)"
     write_output(f"-- {done}:\n{found.script()}")

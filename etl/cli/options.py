@@ -166,7 +166,7 @@ def log_options(command: Command) -> Command:
         is_flag=True,
         expose_value=False,
         callback=_set("quiet"),
-        help="Log warnings and errors only, without progress.",
+        help="Print nothing on success, and one line on failure.",
     )(command)
     return click.option(
         "-v",

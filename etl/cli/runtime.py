@@ -49,6 +49,9 @@ class Runtime:
         self.json = False
         self.verbose = False
         self.quiet = False
+        """Print nothing unless the command fails, and then one line."""
+        self.terse = False
+        """Log warnings and errors only, and show no progress: what is printed says enough."""
         self.result_printed = False
         self.stop = Stop()
         self._handler: StandardErrorHandler | None = None
@@ -63,7 +66,9 @@ class Runtime:
             raise UsageError("--verbose and --quiet contradict each other; give one.")
         if self.verbose:
             level = "DEBUG"
-        elif self.quiet and level in ("DEBUG", "INFO"):
+        elif self.quiet:
+            level = "ERROR"
+        elif self.terse and level in ("DEBUG", "INFO"):
             level = "WARNING"
         self._handler = setup_logging(
             level=level, log_format=settings.log_format, secrets=loaded.secrets
@@ -81,7 +86,8 @@ class Runtime:
     def progress(self) -> AbstractContextManager[Progress]:
         from etl.process.progress import open_progress, wants_bar
 
-        return open_progress(self._handler, bar=wants_bar(self._json_log), quiet=self.quiet)
+        quiet = self.quiet or self.terse
+        return open_progress(self._handler, bar=wants_bar(self._json_log), quiet=quiet)
 
     def run(self, settings: Settings, run: Run) -> None:
         """Open the warehouse, run, print the report and write the metrics file."""
@@ -113,10 +119,12 @@ class Runtime:
         self.print_result(result, *report_tables(result))
 
     def print_result(self, result: Mapping[str, object], *tables: RenderableType) -> None:
-        """Print one JSON object, or the tables, on standard output."""
+        """Print one JSON object, or the tables, on standard output; with --quiet no tables."""
         self.result_printed = True
         if self.json:
             write_output(json_text(result, length_limit=None) + "\n")
+            return
+        if self.quiet:
             return
         from etl.cli.tables import text_of
 

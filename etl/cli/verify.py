@@ -85,7 +85,7 @@ def verify(runtime: Runtime, sample: int | None, seed: int | None) -> None:
     if failed:
         raise DataRefused(
             f"{len(failed)} of {len(results)} checks failed: "
-            f"{', '.join(each.name for each in failed)}; the rows are in the result.",
+            f"{', '.join(each.name for each in failed)}; the result has the rows.",
             reason="verify",
         )
 

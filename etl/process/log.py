@@ -163,7 +163,7 @@ def setup_logging(
 ) -> StandardErrorHandler:
     """Send the logs of the process to standard error.  May be called again: the last call wins.
 
-    ``level`` applies to ``etl``; everything else is logged from WARNING.
+    ``level`` applies to ``etl``; everything else is logged from WARNING, or from a higher level.
     """
     scrub.add(*secrets)
     logging.raiseExceptions = False
@@ -174,7 +174,7 @@ def setup_logging(
         for old in [each for each in logger.handlers if isinstance(each, StandardErrorHandler)]:
             logger.removeHandler(old)
     root.addHandler(handler)
-    root.setLevel(logging.WARNING)
     ours.setLevel(level)
+    root.setLevel(max(logging.WARNING, ours.level))
     logging.captureWarnings(True)
     return handler
