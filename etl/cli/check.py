@@ -44,19 +44,16 @@ def check(runtime: Runtime) -> None:
     code = first_exit_code(findings)
     parts: list[dict[str, object]] = [dataclasses.asdict(finding) for finding in findings]
     shown = [{key: part[key] for key in ("part", "state", "detail")} for part in parts]
+    failed = next((each for each in findings if each.exit_code), None)
+    failure = error_of(code, f"{failed.part}: {failed.detail}") if failed else None
     runtime.print_result(
-        {
-            "status": "failed" if code else "succeeded",
-            "exit_code": code,
-            "settings": settings,
-            "parts": parts,
-        },
+        {"settings": settings, "parts": parts},
         rows_table("Settings", settings, shown=len(settings)),
         rows_table("Parts", shown, shown=len(shown)),
+        failure=failure,
     )
-    if code:
-        failed = next(each for each in findings if each.exit_code)
-        raise error_of(code, f"{failed.part}: {failed.detail}")
+    if failure:
+        raise failure
 
 
 def _settings_rows(loaded: LoadedSettings) -> list[dict[str, object]]:

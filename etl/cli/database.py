@@ -7,6 +7,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import click
+
+from etl.cli.runtime import Runtime
 from etl.errors import ConfigurationError
 from etl.settings.table import Settings
 
@@ -21,6 +24,7 @@ def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
     ConfigurationError, because a command that only reads must not leave a database behind.
     """
     if settings.database_url is not None:
+        _tell(settings)
         yield settings
         return
     from etl.embedded.server import embedded_server
@@ -31,7 +35,17 @@ def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
             setting="DATABASE_URL",
         )
     with embedded_server(settings.data_dir) as url:
-        yield dataclasses.replace(settings, database_url=url)
+        opened = dataclasses.replace(settings, database_url=url)
+        _tell(opened)
+        yield opened
+
+
+def _tell(settings: Settings) -> None:
+    """Tell this call of the program which warehouse it is about."""
+    context = click.get_current_context(silent=True)
+    runtime = None if context is None else context.find_object(Runtime)
+    if runtime is not None:
+        runtime.opens(str(settings.database_url), settings.schema)
 
 
 def embedded_server_exists(settings: Settings) -> bool:

@@ -17,14 +17,13 @@ from typing import Any
 import click
 
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
-from etl.cli.runtime import Runtime, write_output
+from etl.cli.runtime import Runtime, failure_fields
 from etl.errors import EtlError, Interrupted
 from etl.process.log import (
     STANDARD_FIELDS,
     StandardErrorHandler,
     abandon_stream,
     exception_places,
-    json_text,
     printable,
     setup_logging,
 )
@@ -145,21 +144,10 @@ def _report(error: BaseException, runtime: Runtime) -> int:
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.kind, "Interrupted."
     message = printable(scrub(message))
-    run_id = error.fields.get("run_id") if isinstance(error, EtlError) else None
     _log_error(error, message, kind, code)
     if runtime.json and not runtime.result_printed:
-        write_output(
-            json_text(
-                {
-                    "status": "failed",
-                    "error_kind": kind,
-                    "error_message": message,
-                    "exit_code": code,
-                    "run_id": run_id,
-                }
-            )
-            + "\n"
-        )
+        failure = failure_fields(error, kind=kind, message=message)
+        runtime.print_json({}, failure | {"exit_code": code})
     return code
 
 

@@ -123,10 +123,7 @@ def _check(runtime: Runtime, settings: Settings, archives: tuple[str, ...]) -> N
 
     with open_warehouse(settings, create=False) as opened, runtime.progress() as progress:
         found: Comparison = check_archives(opened, archives, stop=runtime.stop, progress=progress)
-    result: dict[str, object] = {
-        "status": "succeeded" if found.equal else "failed",
-        **dataclasses.asdict(found),
-    }
+    result: dict[str, object] = dataclasses.asdict(found)
     result["unfinished"] = [name._asdict() for name in found.unfinished]
     facts: dict[str, object] = {
         "schema": found.schema,
@@ -139,12 +136,15 @@ def _check(runtime: Runtime, settings: Settings, archives: tuple[str, ...]) -> N
     tables.append(rows_table("tables", [dataclasses.asdict(each) for each in found.tables]))
     if found.notes:
         tables.append(rows_table("notes", [{"note": note} for note in found.notes]))
-    runtime.print_result(result, *tables)
+    failure = None
     if not found.equal:
-        raise DataRefused(
+        failure = DataRefused(
             "The warehouse differs from a replay of its archive; the result has the differences.",
             reason="replay_check",
         )
+    runtime.print_result(result, *tables, failure=failure)
+    if failure is not None:
+        raise failure
 
 
 def _names(unfinished: object) -> str:

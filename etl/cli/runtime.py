@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
 
-from etl.errors import UsageError
+from etl.cli.exit_codes import WORTH_RETRYING, exit_code_of
+from etl.errors import EtlError, UsageError
 from etl.process.log import (
     StandardErrorHandler,
     abandon_stream,
@@ -21,6 +23,7 @@ from etl.process.log import (
 from etl.process.stop import Stop
 from etl.settings.read import LoadedSettings, load_settings
 from etl.settings.table import Settings
+from etl.settings.values import database_address
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -53,6 +56,9 @@ class Runtime:
         self.terse = False
         """Log warnings and errors only, and show no progress: what is printed says enough."""
         self.result_printed = False
+        self.partner_id: int | None = None
+        self.warehouse: dict[str, object] | None = None
+        """``host``, ``port``, ``database`` and ``schema``; None as long as they are not known."""
         self.stop = Stop()
         self._handler: StandardErrorHandler | None = None
         self._json_log = False
@@ -61,6 +67,9 @@ class Runtime:
         """Load the settings as far as they are valid, and configure logging."""
         loaded = load_settings(self.flags)
         settings = loaded.settings
+        self.partner_id = settings.partner_id
+        if settings.database_url is not None:
+            self.opens(settings.database_url, settings.schema)
         level = settings.log_level
         if self.verbose and self.quiet:
             raise UsageError("--verbose and --quiet contradict each other; give one.")
@@ -75,6 +84,10 @@ class Runtime:
         )
         self._json_log = wants_json(settings.log_format)
         return loaded
+
+    def opens(self, database_url: str, schema: str) -> None:
+        """Remember which warehouse this call is about, for its result."""
+        self.warehouse = {**database_address(database_url, os.environ), "schema": schema}
 
     def start(self) -> Settings:
         """The settings; raises the first problem."""
@@ -92,7 +105,6 @@ class Runtime:
     def run(self, settings: Settings, run: Run) -> None:
         """Open the warehouse, run, print the report and write the metrics file."""
         from etl.cli.database import migrate_embedded, open_warehouse
-        from etl.cli.exit_codes import exit_code_of
 
         result: dict[str, Any] | None = None
         code = 0
@@ -118,11 +130,19 @@ class Runtime:
 
         self.print_result(result, *report_tables(result))
 
-    def print_result(self, result: Mapping[str, object], *tables: RenderableType) -> None:
-        """Print one JSON object, or the tables, on standard output; with --quiet no tables."""
+    def print_result(
+        self,
+        result: Mapping[str, object],
+        *tables: RenderableType,
+        failure: EtlError | None = None,
+    ) -> None:
+        """Print one JSON object, or the tables, on standard output; with --quiet no tables.
+
+        ``failure``: what the command will raise, although it has a result.
+        """
         self.result_printed = True
         if self.json:
-            write_output(json_text(result, length_limit=None) + "\n")
+            self.print_json(result, {} if failure is None else failure_fields(failure))
             return
         if self.quiet:
             return
@@ -131,6 +151,34 @@ class Runtime:
         on_terminal = is_terminal(sys.stdout)
         width = None if on_terminal else PIPE_WIDTH
         write_output(text_of(tables, width=width, terminal=on_terminal))
+
+    def print_json(self, result: Mapping[str, object], failure: Mapping[str, object]) -> None:
+        """One object, which begins with the keys that every command has."""
+        common = {
+            "status": "failed" if failure else "succeeded",
+            "exit_code": 0,
+            "partner_id": self.partner_id,
+            "run_id": None,
+            "warehouse": self.warehouse,
+        }
+        write_output(json_text({**common, **result, **failure}, length_limit=None) + "\n")
+
+
+def failure_fields(
+    error: BaseException, *, kind: str | None = None, message: str | None = None
+) -> dict[str, object]:
+    """The keys of a failure: what ended the command, and whether it may be tried again."""
+    fields = error.fields if isinstance(error, EtlError) else {}
+    code = exit_code_of(error)
+    found: dict[str, object] = {
+        "status": "failed",
+        "exit_code": code,
+        "error_kind": kind or getattr(error, "kind", EtlError.kind),
+        "error_message": message or str(error),
+        "reason": fields.get("reason") or fields.get("code"),
+        "retryable": code in WORTH_RETRYING,
+    }
+    return found | {"run_id": fields["run_id"]} if fields.get("run_id") else found
 
 
 def write_output(text: str) -> None:

@@ -74,20 +74,23 @@ def verify(runtime: Runtime, sample: int | None, seed: int | None) -> None:
     if compared is not None:
         results.append(compared.check())
     failed = [each for each in results if not each.ok]
-    runtime.print_result(
-        {
-            "status": "failed" if failed else "succeeded",
-            "checks": [dataclasses.asdict(each) for each in results],
-            "source": None if compared is None else compared.facts(),
-        },
-        *_tables(results, None if compared is None else compared.facts()),
-    )
+    failure = None
     if failed:
-        raise DataRefused(
+        failure = DataRefused(
             f"{len(failed)} of {len(results)} checks failed: "
             f"{', '.join(each.name for each in failed)}; the result has the rows.",
             reason="verify",
         )
+    runtime.print_result(
+        {
+            "checks": [dataclasses.asdict(each) for each in results],
+            "source": None if compared is None else compared.facts(),
+        },
+        *_tables(results, None if compared is None else compared.facts()),
+        failure=failure,
+    )
+    if failure is not None:
+        raise failure
 
 
 def _tables(

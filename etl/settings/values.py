@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -20,6 +20,7 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _LONG_SECRET_LENGTH = 32
 _POSTGRES_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
+_HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::(\d{0,5}))?", re.ASCII)
 _SECRET_QUERY_KEYS = frozenset({"password", "sslpassword"})
 
 
@@ -198,8 +199,8 @@ def _host_part(parts: SplitResult) -> str:
 
 
 def _is_host_and_port(text: str) -> bool:
-    match = re.fullmatch(r"(?:\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::(\d{0,5}))?", text, re.ASCII)
-    return match is not None and int(match[1] or 1) in range(1, 65536)
+    match = _HOST_AND_PORT.fullmatch(text)
+    return match is not None and int(match[2] or 1) in range(1, 65536)
 
 
 def masked_database_url(url: str) -> str:
@@ -241,6 +242,33 @@ def without_passwords(url: str) -> tuple[str, str | None, str | None]:
     return address, values["password"] or None, values.get("options")
 
 
+def database_address(url: str, environment: Mapping[str, str]) -> dict[str, object]:
+    """``host``, ``port`` and ``database`` of a checked URL, as libpq finds them; nothing secret.
+
+    None is what libpq chooses by itself: a local socket, or ports that differ between hosts.
+    """
+    parts = urlsplit(url)
+    query = _query(parts)
+    places = [_HOST_AND_PORT.fullmatch(place) for place in _host_part(parts).split(",")]
+    hosts = [place[1].strip("[]") for place in places if place is not None]
+    ports = {place[2] or "" for place in places if place is not None}
+    host = query.get("host") or unquote(",".join(hosts)) or environment.get("PGHOST")
+    port = query.get("port") or (ports.pop() if len(ports) == 1 else "several")
+    port = port or environment.get("PGPORT", "5432")
+    user = query.get("user") or unquote(parts.netloc.rpartition("@")[0].partition(":")[0])
+    database = query.get("dbname") or unquote(parts.path[1:]) or environment.get("PGDATABASE")
+    return {
+        "host": host or None,
+        "port": int(port) if port.isdecimal() else None,
+        "database": database or user or environment.get("PGUSER") or None,
+    }
+
+
+def _query(parts: SplitResult) -> dict[str, str]:
+    pairs = (pair.partition("=") for pair in parts.query.split("&"))
+    return {unquote(key): unquote(value) for key, _, value in pairs}
+
+
 def database_passwords(url: str) -> tuple[str, ...]:
     """Every password in the URL, as written and decoded, for the log's scrubber."""
     try:
@@ -258,10 +286,7 @@ def database_passwords(url: str) -> tuple[str, ...]:
 def database_url_warning(url: str) -> str | None:
     """A warning if the connection leaves this machine without verifying the server."""
     parts = urlsplit(url)
-    query = {
-        unquote(key): unquote(value)
-        for key, _, value in (pair.partition("=") for pair in parts.query.split("&"))
-    }
+    query = _query(parts)
     hosts = [query["host"]] if query.get("host") else _host_part(parts).split(",")
     for host in hosts:
         name = host.rpartition(":")[0] if re.search(r"[^:]:\d*$", host) else host

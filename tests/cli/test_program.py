@@ -184,11 +184,26 @@ def test_a_failure_with_json_is_one_object_on_standard_output(run: Run) -> None:
     assert done.returncode == 78
     assert json.loads(done.stdout) == {
         "status": "failed",
+        "exit_code": 78,
+        "partner_id": 102,
+        "run_id": None,
+        "warehouse": None,
         "error_kind": "configuration",
         "error_message": last_event(done.stderr)["event"],
-        "exit_code": 78,
-        "run_id": None,
+        "reason": None,
+        "retryable": False,
     }
+
+
+def test_a_failure_with_json_names_the_warehouse_and_no_secret(run: Run) -> None:
+    url = "postgresql://etl:canary@127.0.0.1:1/warehouse"
+    done = run("status", "--json", "--schema", "own_one", DATABASE_URL=url)
+
+    failure = json.loads(done.stdout)
+    address = {"host": "127.0.0.1", "port": 1, "database": "warehouse", "schema": "own_one"}
+    assert (failure["exit_code"], failure["retryable"]) == (74, True)
+    assert failure["warehouse"] == address
+    assert "canary" not in done.stdout
 
 
 BUG = """

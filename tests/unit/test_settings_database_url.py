@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from etl.settings.values import (
+    database_address,
     database_passwords,
     database_url,
     database_url_warning,
@@ -110,3 +111,34 @@ def test_a_distant_server_that_is_not_proved_gives_a_warning(query: str) -> None
     assert warning is not None
     assert "verify-full" in warning
     assert "canary" not in warning
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "port", "database"),
+    [
+        ("postgresql://u:p@h/d", "h", 5432, "d"),
+        ("postgresql://u:p@h:6000", "h", 6000, "u"),
+        ("postgresql://u@[::1]:6000/d", "::1", 6000, "d"),
+        ("postgresql://u@[::1]/d", "::1", 5432, "d"),
+        ("postgresql:///d?host=%2Frun%2Fpg&port=7", "/run/pg", 7, "d"),
+        ("postgresql://%2Frun%2Fpg/d", "/run/pg", 5432, "d"),
+        ("postgresql://a:1,b:2/d", "a,b", None, "d"),
+        ("postgresql://a:1,b:1/d", "a,b", 1, "d"),
+        ("postgresql://h/d?dbname=e&user=v", "h", 5432, "e"),
+        ("postgresql://", None, 5432, None),
+    ],
+)
+def test_the_address_without_secrets(
+    url: str, host: str | None, port: int | None, database: str | None
+) -> None:
+    expected = {"host": host, "port": port, "database": database}
+    assert database_address(database_url(url), {}) == expected
+
+
+def test_what_the_address_leaves_out_is_what_libpq_would_take() -> None:
+    environment = {"PGHOST": "/run/pg", "PGPORT": "7", "PGDATABASE": "d"}
+    assert database_address("postgresql://u@", environment) == {
+        "host": "/run/pg",
+        "port": 7,
+        "database": "d",
+    }
