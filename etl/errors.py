@@ -10,6 +10,7 @@
     ├── LeaseHeld               exit 75   another run holds the lease, or took it over
     ├── CredentialsRefused      exit 77   session, secret or privilege refused
     ├── ConfigurationError      exit 78   a setting or the schema version is wrong
+    ├── Stale                   exit 79   the data are older than was asked for: see why
     └── Interrupted             exit 130/143   SIGINT or SIGTERM
 
 Errors are translated once, at the boundary where they arise, with ``raise … from exc``.  The
@@ -107,6 +108,13 @@ class ConfigurationError(EtlError):
 
     exit_code = 78
     kind = "configuration"
+
+
+class Stale(EtlError):
+    """The data are older than allowed, or were never complete."""
+
+    exit_code = 79
+    kind = "stale"
 
 
 class Interrupted(EtlError):

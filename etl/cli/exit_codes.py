@@ -25,6 +25,7 @@ EXIT_CODES: dict[int, str] = {
     75: "another run holds the lease",
     77: "credentials or privileges refused",
     78: "a setting or the schema version is wrong",
+    79: "older than --max-age, or never complete",
     129: "interrupted by SIGHUP",
     130: "interrupted by SIGINT",
     143: "interrupted by SIGTERM",

@@ -2,29 +2,43 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from etl.cli.options import json_option, log_options, pass_runtime, setting_options
+from etl.cli.options import duration_type, json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
+from etl.errors import Stale
+from etl.settings.table import Settings
+from etl.settings.values import duration_text
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
+ACCOUNTS_NAMED = 5
 RARE_COUNTS = ("relisted", "rejected", "unreadable")
 """Shown if one of the runs has any; ``--json`` has all of them, and more."""
 
 
 @click.command()
+@click.option(
+    "--max-age",
+    type=duration_type,
+    metavar="DURATION",
+    help="Exit with 79 if an account has no complete run that was published within this time, such "
+    "as 30h.",
+)
 @setting_options("partner_id", "schema")
 @json_option
 @log_options
 @pass_runtime
-def status(runtime: Runtime) -> None:
+def status(runtime: Runtime, max_age: timedelta | None) -> None:
     """Show recent runs, the freshness of the data, and counts by status.
 
-    For one account if KALTURA_PARTNER_ID is set, else for the whole warehouse.
+    For one account if KALTURA_PARTNER_ID is set, else for the whole warehouse.  With --max-age
+    that account, or each in the warehouse, must have a complete run that is recent enough; a
+    warehouse without any account fails.
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse
@@ -33,7 +47,39 @@ def status(runtime: Runtime) -> None:
         from etl.warehouse.read.status import status_summary
 
         summary = status_summary(str(opened.database_url), opened.schema, opened.partner_id)
-    runtime.print_result(summary, *status_tables(summary))
+    failure = None if max_age is None else _staleness(summary["accounts"], settings, max_age)
+    runtime.print_result(summary, *status_tables(summary), failure=failure)
+    if failure is not None:
+        raise failure
+
+
+def _staleness(
+    accounts: list[dict[str, Any]], settings: Settings, max_age: timedelta
+) -> Stale | None:
+    """What is too old, or None; an account that ought to exist and does not is too old."""
+    ages = {row["partner_id"]: row["complete_age_hours"] for row in accounts}
+    if settings.partner_id is not None:
+        ages.setdefault(settings.partner_id, None)
+    limit = max_age.total_seconds() / 3600
+    stale = {account: age for account, age in ages.items() if age is None or age > limit}
+    if ages and not stale:
+        return None
+    if not ages:
+        return Stale("The warehouse has no account: no run has ever begun.", reason="no_account")
+    named = [
+        f"account {account} has never had a complete run"
+        if age is None
+        else f"the last complete run of account {account} was published {age:,.1f} hours ago"
+        for account, age in list(stale.items())[:ACCOUNTS_NAMED]
+    ]
+    if len(stale) > ACCOUNTS_NAMED:
+        named.append(f"and {len(stale) - ACCOUNTS_NAMED:,} more")
+    message = "; ".join(named)
+    return Stale(
+        f"{message[0].upper()}{message[1:]}; --max-age is {duration_text(max_age)}.",
+        reason="never_complete" if None in stale.values() else "too_old",
+        accounts=sorted(stale),
+    )
 
 
 def status_tables(summary: dict[str, Any]) -> list[RenderableType]:

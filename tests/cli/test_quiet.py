@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import click
 from etl.cli import main
 from etl.cli.group import COMMANDS
 from etl.simulator import SimulatorServer, generate_account
+from tests.support.calls import call_each
 from tests.support.job import Job
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -23,34 +22,6 @@ FAILING = {
     "erase": ["erase", "--user-id", "x"],
     "replay": ["replay", "/nowhere"],
 }
-
-
-CALLS = """
-import contextlib, io, json, sys
-from etl.cli import main
-ended = []
-for arguments in json.loads(sys.argv[1]):
-    with contextlib.redirect_stdout(io.StringIO()) as out:
-        with contextlib.redirect_stderr(io.StringIO()) as err:
-            try:
-                main(arguments)
-            except SystemExit as end:
-                ended.append([end.code, out.getvalue(), err.getvalue()])
-print(json.dumps(ended))
-"""
-
-
-def _calls(environment: dict[str, str], calls: list[list[str]]) -> list[tuple[int, str, str]]:
-    """Exit code, standard output and standard error of each; one process, to be fast."""
-    done = subprocess.run(
-        [sys.executable, "-c", CALLS, json.dumps([[*call, "--quiet"] for call in calls])],
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    return [(code, out, err) for code, out, err in json.loads(done.stdout)]
 
 
 def test_a_success_is_silent(
@@ -71,10 +42,10 @@ def test_a_success_is_silent(
     ]
     with SimulatorServer(generate_account(300, seed=5)) as server:
         account = Job.of(server, database_url).environment()
-        ended = _calls(clean_environment | account, calls)
+        ended = call_each(clean_environment | account, [[*call, "--quiet"] for call in calls])
 
-    for call, outcome in zip(calls, ended, strict=True):
-        assert outcome == (0, "", ""), call
+    for call, each in zip(calls, ended, strict=True):
+        assert (each.code, each.out, each.err) == (0, "", ""), call
 
 
 def test_what_was_asked_for_on_standard_output_is_there(database_url: str) -> None:
@@ -95,12 +66,12 @@ def test_every_command_has_the_option() -> None:
 
 def test_a_failure_is_one_line(clean_environment: dict[str, str]) -> None:
     names = [name for name in COMMANDS if name not in WITHOUT]
-    calls = [FAILING.get(name, [name]) for name in names]
+    calls = [[*FAILING.get(name, [name]), "--quiet"] for name in names]
     wrong = {"ETL_SCHEMA": "pg_wrong", "ETL_LOG_FORMAT": "text"}
 
-    for code, out, err in _calls(clean_environment | wrong, calls):
-        assert (code in (2, 78), out) == (True, ""), err
-        assert [" error " in line for line in err.splitlines()] == [True], err
+    for each in call_each(clean_environment | wrong, calls):
+        assert (each.code, each.out) == (78, "")
+        assert [" error " in line for line in each.err.splitlines()] == [True], each.err
 
 
 def test_a_failure_of_a_check_is_one_line_that_names_it(run: Run, empty_database_url: str) -> None:

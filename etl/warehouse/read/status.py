@@ -14,7 +14,9 @@ from etl.warehouse.schema.tables import Tables, build_tables
 RUNS_SHOWN: Final = 10
 
 
-def status_summary(url: str, schema: str, partner_id: int | None) -> dict[str, object]:
+def status_summary(
+    url: str, schema: str, partner_id: int | None
+) -> dict[str, list[dict[str, Any]]]:
     """``accounts``, ``last_runs`` (newest first) and ``tokens_by_status``: lists of rows.
 
     For one account, or for all with None.  Raises ConfigurationError where the schema is not of

@@ -1,0 +1,40 @@
+"""Many calls of the program in one process, which is fast; what each printed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+
+from tests.support.job import Ended
+
+PROGRAM = """
+import contextlib, io, json, sys
+from etl.cli import main
+for arguments in json.load(sys.stdin):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        with contextlib.redirect_stderr(io.StringIO()) as err:
+            try:
+                main(arguments)
+            except SystemExit as end:
+                code = end.code
+    print(json.dumps([code, out.getvalue(), err.getvalue()]), flush=True)
+"""
+
+
+def call_each(environment: Mapping[str, str], calls: Sequence[Sequence[str]]) -> list[Ended]:
+    """Each call's exit code, standard output and standard error.
+
+    Neither is a terminal.  A wrong option is best called first or alone: it is reported by the
+    logging that an earlier call has set up.
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env=dict(environment),
+        input=json.dumps(calls),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return [Ended(*json.loads(line)) for line in done.stdout.splitlines()]
