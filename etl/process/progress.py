@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,63 +24,142 @@ LOG_INTERVAL_SECONDS = 30.0
 class Progress(Protocol):
     """Receives the progress of a run.  Called from one thread, at any rate."""
 
+    def stage(self, name: str, *, changes: int | None = None) -> None:
+        """What the run does from now on, such as ``publishing`` of so many ``changes``."""
+
     def update(self, tokens: int, total: int | None, pages: int) -> None:
         """Tokens and pages read so far, of about ``total`` tokens (a hint, or None)."""
 
 
 class NoProgress:
+    def stage(self, name: str, *, changes: int | None = None) -> None:
+        """Shows nothing."""
+
     def update(self, tokens: int, total: int | None, pages: int) -> None:
         """Shows nothing."""
 
 
-class LogProgress:
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+class _Stage:
+    """What is known of the present stage.  Read by another thread, so it is replaced as a whole."""
+
+    def __init__(self, name: str, changes: int | None, monotonic: Callable[[], float]) -> None:
+        self.name = name
+        self.changes = changes
+        self.figures: tuple[int, int | None, int] | None = None
+        self._began_at = monotonic()
         self._monotonic = monotonic
-        self._started = self._last = monotonic()
+        self._first_tokens = 0
 
     def update(self, tokens: int, total: int | None, pages: int) -> None:
-        now = self._monotonic()
-        if now - self._last < LOG_INTERVAL_SECONDS:
+        if self.figures is None:
+            # A resumed walk begins with what an earlier run has read; that says nothing of speed.
+            self._first_tokens = tokens
+        # The total was counted before the rows: it may be too small in the end.
+        self.figures = tokens, None if total is None else max(total, tokens), pages
+
+    @property
+    def seconds(self) -> float:
+        return self._monotonic() - self._began_at
+
+    @property
+    def tokens_per_second(self) -> float | None:
+        """None until there is something to tell."""
+        tokens = 0 if self.figures is None else self.figures[0] - self._first_tokens
+        return tokens / self.seconds if tokens > 0 and self.seconds > 1 else None
+
+
+class LogProgress:
+    """A log line every so often; ``line`` logs what is known now, whether it has changed or not."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._stage: _Stage | None = None
+
+    def stage(self, name: str, *, changes: int | None = None) -> None:
+        self._stage = _Stage(name, changes, self._monotonic)
+
+    def update(self, tokens: int, total: int | None, pages: int) -> None:
+        if self._stage is None:
+            self.stage("reading")
+        assert self._stage is not None  # noqa: S101
+        self._stage.update(tokens, total, pages)
+
+    def line(self) -> None:
+        stage = self._stage
+        if stage is None:
             return
-        self._last = now
-        rate = tokens / (now - self._started)
-        left = (total - tokens) / rate if total is not None and rate > 0 else None
-        log.info(
-            "reading",
-            extra={
-                "tokens": tokens,
-                "total": total,
-                "pages": pages,
-                "tokens_per_second": round(rate, 1),
-                "seconds_left": None if left is None else max(0, round(left)),
-            },
-        )
+        fields: dict[str, object] = {"seconds": round(stage.seconds)}
+        if stage.changes is not None:
+            fields["changes"] = stage.changes
+        if stage.figures is not None:
+            fields["tokens"], fields["total"], fields["pages"] = tokens, total, _ = stage.figures
+            rate = stage.tokens_per_second
+            fields["tokens_per_second"] = None if rate is None else round(rate, 1)
+            fields["seconds_left"] = (
+                None if rate is None or total is None else round((total - tokens) / rate)
+            )
+        log.info(stage.name, extra=fields)
 
 
 class BarProgress:
+    """A bar that fills where there is a total, and moves back and forth where there is none."""
+
     def __init__(self, bar: rich.progress.Progress) -> None:
         self._bar = bar
-        self._task = bar.add_task("reading", total=None, pages=0, rate="")
-        self._started = time.monotonic()
+        self._stage = _Stage("reading", None, time.monotonic)
+        self._task = bar.add_task(self._stage.name, total=None, figures="")
+
+    def stage(self, name: str, *, changes: int | None = None) -> None:
+        self._stage = _Stage(name, changes, time.monotonic)
+        figures = "" if changes is None else f"{changes:,} changes"
+        # A new one: rich does not take a total away again.
+        self._bar.remove_task(self._task)
+        self._task = self._bar.add_task(name, total=None, figures=figures)
 
     def update(self, tokens: int, total: int | None, pages: int) -> None:
-        seconds = time.monotonic() - self._started
-        rate = f"{tokens / seconds:,.0f}/s" if seconds > 1 else ""
-        # The total was counted before the rows: it may be too small in the end.
+        self._stage.update(tokens, total, pages)
+        rate = self._stage.tokens_per_second
+        figures = f"{tokens:,} tokens in {pages:,} pages"
+        if rate is not None:
+            figures += f"  {rate:,.0f}/s"
         total = None if total is None else max(total, tokens)
-        self._bar.update(self._task, completed=tokens, total=total, pages=pages, rate=rate)
+        self._bar.update(self._task, completed=tokens, total=total, figures=figures)
+
+
+@contextmanager
+def _lines(progress: LogProgress, interval_seconds: float) -> Iterator[None]:
+    """Log a line in this interval by a thread: in publishing, one statement may take minutes."""
+    ended = threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(interval_seconds):
+            progress.line()
+
+    teller = threading.Thread(target=tell, name="progress", daemon=True)
+    teller.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        teller.join()
 
 
 @contextmanager
 def open_progress(
-    handler: StandardErrorHandler | None, *, bar: bool, quiet: bool
+    handler: StandardErrorHandler | None,
+    *,
+    bar: bool,
+    quiet: bool,
+    interval_seconds: float = LOG_INTERVAL_SECONDS,
 ) -> Iterator[Progress]:
     """A ``Progress`` for one run.  While a bar is shown, log lines are written above it."""
     if quiet or handler is None:
         yield NoProgress()
         return
     if not bar:
-        yield LogProgress()
+        progress = LogProgress()
+        with _lines(progress, interval_seconds):
+            yield progress
         return
     from rich.console import Console  # noqa: PLC0415 - 0.1 s that only a terminal pays
     from rich.file_proxy import FileProxy  # noqa: PLC0415
@@ -87,6 +167,7 @@ def open_progress(
         BarColumn,
         Progress,
         TextColumn,
+        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
@@ -94,9 +175,8 @@ def open_progress(
     display = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
-        TextColumn(
-            "{task.completed:,} tokens in {task.fields[pages]:,} pages  {task.fields[rate]}"
-        ),
+        TextColumn("{task.fields[figures]}"),
+        TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,

@@ -69,6 +69,7 @@ def check_archives(
                 replay_into(
                     replayed, plan, replace(settings, schema=aside), stop=stop, progress=progress
                 )
+                progress.stage("comparing")
                 found.tables = compare_schemas(
                     database,
                     aside,

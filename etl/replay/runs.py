@@ -201,6 +201,7 @@ class _Replayer:
 
     def _publish_again(self, archived: ArchivedRun, run: OpenRun) -> ReplayedRun:
         manifest, row = archived.manifest, archived.manifest.row
+        self._progress.stage("replaying")
         suppression = self._suppression(run)
         for segment in manifest.segments:
             self._stop.check()
@@ -232,6 +233,7 @@ class _Replayer:
         differs = _differences(row, run, counts)
         if differs:
             self._judge(manifest.program_version, manifest.run_id, differs, suppression)
+        self._progress.stage("publishing", changes=counts.versions)
         published_at = publish(
             self._database,
             run,

@@ -243,6 +243,7 @@ class _Engine:
             finish_dry_run(self._database, run, **self._tokens.counters.columns())
             return self._report(counts, None, changes, not_found)
         not_found = self._not_found()
+        self._progress.stage("publishing", changes=counts.versions)
         published_at = publish(
             self._database,
             run,
@@ -256,6 +257,7 @@ class _Engine:
         )
         if self._recorder is not None:
             self._recorder.finish(run)
+        self._progress.stage("tidying up")
         self._maintain()
         return self._report(counts, published_at, [], not_found)
 
@@ -288,13 +290,16 @@ class _Engine:
             walks += 1
 
     def _read_and_confirm(self, context: RunContext) -> AuditCounts:
+        self._progress.stage("reading")
         self._readers = []
         self._unreadable_ids.clear()
         for leg in self._plan.legs:
             self._readers.append(LegReader(context, leg, self._holes()))
             self._readers[-1].read()
         self._ask_for_ids(context)
+        self._progress.stage("confirming")
         self._confirm_missing(context)
+        self._progress.stage("auditing")
         return audit_counts(self._database, self._run)
 
     def _ask_for_ids(self, context: RunContext) -> None:
@@ -312,6 +317,7 @@ class _Engine:
         the newest nor among the open ones.
         """
         after: str | None = None
+        confirmed = 0
         while True:
             self._stop.check()
             missing = missing_tokens(
@@ -323,7 +329,10 @@ class _Engine:
             # A comma would split the id in the request; such a token keeps its known version.
             asked = [token_id for token_id, _ in missing if "," not in token_id]
             for begin in range(0, len(asked), LOOKUP_IDS_AT_MOST):
-                context.look_up(asked[begin : begin + LOOKUP_IDS_AT_MOST])
+                some = asked[begin : begin + LOOKUP_IDS_AT_MOST]
+                context.look_up(some)
+                confirmed += len(some)
+                self._progress.update(confirmed, None, self._run.walk.counts.pages)
 
     # --- the end -----------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -331,12 +332,17 @@ from etl.process.log import setup_logging
 from etl.process.progress import open_progress, wants_bar
 handler = setup_logging()
 with open_progress(handler, bar=wants_bar(json_log=False), quiet=False) as progress:
-    for step in range(1, 6):
+    progress.stage("reading")
+    for step in range(1, 5):
         progress.update(step * 500, 2_000, step)
         if step == 3:
             logging.getLogger("etl.test").info("a line [red] above the bar")
         time.sleep(0.25)
-    progress.update(3_000, None, 6)
+    progress.stage("confirming")
+    progress.update(1_000, None, 6)
+    time.sleep(0.25)
+    progress.stage("publishing", changes=3_000)
+    time.sleep(1.25)
 logging.getLogger("etl.test").info("after")
 """
 
@@ -360,6 +366,13 @@ def test_a_terminal_gets_a_bar_and_text_above_it(clean_environment: dict[str, st
     assert process.returncode == 0
     text = shown.decode()
     assert "1,500 tokens in 3 pages" in text
+    assert "confirming" in text
+    publishing = text[text.index("publishing") :]
+    assert "3,000 changes" in publishing
+    assert "100%" not in publishing
+    # It moves: the time of the stage is counted, and the bar goes to and fro.
+    assert "0:00:00" in publishing
+    assert "0:00:01" in publishing
     assert "info    a line [red] above the bar" in text
     assert text.rstrip().endswith("info    after")
 
@@ -377,15 +390,73 @@ def test_a_pipe_gets_no_bar(clean_environment: dict[str, str]) -> None:
     assert events == ["a line [red] above the bar", "after"]
 
 
-def test_progress_is_logged_every_30_seconds(caplog: pytest.LogCaptureFixture) -> None:
+STAGES = """
+import sys
+from etl.process.log import setup_logging
+from etl.process.progress import open_progress, wants_bar
+from etl.process import progress as module
+assert module.LOG_INTERVAL_SECONDS == 30
+handler = setup_logging()
+bar = wants_bar(json_log=False)
+with open_progress(handler, bar=bar, quiet=False, interval_seconds=0.05) as progress:
+    for name in ("reading", "confirming", "publishing", "tidying up"):
+        progress.stage(name, changes=7 if name == "publishing" else None)
+        if name == "reading":
+            progress.update(500, 2_000, 1)
+        sys.stdin.readline()
+"""
+
+
+def _next_line(stream: IO[str], containing: str) -> str:
+    while containing not in (line := stream.readline()):
+        assert line, f"it ended before it said {containing}"
+    return line
+
+
+@pytest.mark.parametrize("terminal", ["no", "dumb"])
+def test_every_stage_logs_its_name_again_and_again(
+    terminal: str, clean_environment: dict[str, str]
+) -> None:
+    """Nothing moves the stages on but this test, so the lines come from the clock alone."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", STAGES],
+        env=clean_environment | {"TERM": "dumb"},
+        stdin=subprocess.PIPE,
+        stderr=theirs if terminal == "dumb" else subprocess.PIPE,
+        text=True,
+    ) as process:
+        os.close(theirs)
+        assert process.stdin is not None
+        lines = os.fdopen(ours) if terminal == "dumb" else process.stderr
+        assert lines is not None
+        for name in ("reading", "confirming", "publishing", "tidying up"):
+            first, second = _next_line(lines, name), _next_line(lines, name)
+            assert ("tokens" in first, "tokens" in second) == (name == "reading",) * 2
+            assert ("changes" in first) == (name == "publishing")
+            process.stdin.write("\n")
+            process.stdin.flush()
+
+    assert process.returncode == 0
+    if terminal == "dumb":
+        lines.close()
+    else:
+        os.close(ours)
+
+
+def test_rate_and_time_left_are_those_of_this_walk(caplog: pytest.LogCaptureFixture) -> None:
+    """A resumed walk begins with the tokens of an earlier run."""
     from etl.process.progress import LogProgress
 
     caplog.set_level("INFO", logger="etl.process.progress")
     now = 0.0
     progress = LogProgress(monotonic=lambda: now)
-    for second in range(0, 95, 5):
-        now = float(second)
-        progress.update(second * 100, 10_000, second)
+    progress.line()
+    progress.stage("reading")
+    progress.update(50_000, 100_000, 100)
+    now = 20.0
+    progress.update(60_000, 100_000, 120)
+    progress.line()
 
-    assert [vars(each)["tokens"] for each in caplog.records] == [3_000, 6_000, 9_000]
-    assert vars(caplog.records[-1])["seconds_left"] == 10
+    (record,) = (vars(each) for each in caplog.records)
+    assert (record["tokens_per_second"], record["seconds_left"]) == (500.0, 80)

@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from etl.process.stop import Stop
 from etl.run.plan import SyncOptions
+from etl.run.sync import sync
+from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed
 
@@ -47,6 +50,39 @@ def test_a_dry_run_says_what_would_change_and_changes_nothing(
     after = job.run()
     assert (after.inserted, after.changed, after.absent) == (1, 1, 1)
     assert after.resumed_from is None
+
+
+class Stages:
+    """The stages that a run names, each with the figures that it gave."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, int | None]] = []
+        self.updates: dict[str, int] = {}
+
+    def stage(self, name: str, *, changes: int | None = None) -> None:
+        self.seen.append((name, changes))
+
+    def update(self, tokens: int, total: int | None, pages: int) -> None:
+        del tokens, total, pages
+        self.updates[self.seen[-1][0]] = self.updates.get(self.seen[-1][0], 0) + 1
+
+
+def test_a_run_names_each_of_its_stages(server: SimulatorServer, database_url: str) -> None:
+    job = Job.of(server, database_url, ETL_ABSENCE_GRACE="0s")
+    job.run()
+    server.account.delete(listed(server)[5]["id"])
+    stages = Stages()
+    settings = load_settings(environment=job.environment()).checked()
+    sync(settings, SyncOptions(), stop=Stop(), progress=stages)
+
+    assert stages.seen == [
+        ("reading", None),
+        ("confirming", None),
+        ("auditing", None),
+        ("publishing", 1),
+        ("tidying up", None),
+    ]
+    assert stages.updates.keys() == {"reading", "confirming"}
 
 
 def test_the_json_is_one_object_and_logs_go_elsewhere(
