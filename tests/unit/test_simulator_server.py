@@ -231,7 +231,14 @@ def test_a_reply_without_format_is_empty(client: SimulatorClient, ks: str) -> No
         ({"statusIn": ""}, "all"),
         ({"idIn": None, "createdAtGreaterThanOrEqual": 1}, "all"),
         ({"statusIn": "5"}, "none"),
-        ({"statusEqual": 3}, "NOT_SIMULATED"),
+        ({"statusEqual": 3}, "closed"),
+        ({"statusEqual": "3", "statusIn": "1,3"}, "closed"),
+        ({"statusEqual": 3, "statusIn": "1,2"}, "none"),
+        ({"statusEqual": None}, "pending"),
+        ({"statusEqual": 5}, "none"),
+        ({"statusEqual": ""}, "INVALID_ENUM_VALUE"),
+        ({"statusEqual": 6}, "INVALID_ENUM_VALUE"),
+        ({"statusEqual": "PENDING"}, "INVALID_ENUM_VALUE"),
         ({"userIdEqual": "user1@example.com"}, "NOT_SIMULATED"),
     ],
 )
@@ -243,7 +250,9 @@ def test_filters(
     count: str,
 ) -> None:
     closed = sum(one.status == 3 for one in server.account.line)
-    wanted = {"closed": closed, "all": 2_000, "none": 0}
+    pending = sum(one.status == 0 for one in server.account.line)
+    assert closed > 0 < pending
+    wanted = {"closed": closed, "pending": pending, "all": 2_000, "none": 0}
     reply = client.list_tokens(ks, 1, 5, **chosen)
     if count in wanted:
         assert reply["totalCount"] == wanted[count]
@@ -252,6 +261,31 @@ def test_filters(
         )
     else:
         assert reply["code"] == count
+
+
+def test_ids_are_taken_as_they_stand_and_come_in_their_own_order(
+    client: SimulatorClient, server: SimulatorServer, ks: str
+) -> None:
+    ids = [token.id for token in list(server.account.line)[:40]]
+    spaced = client.list_tokens(ks, idIn=f"{ids[0]}, {ids[1]},{ids[2]} ")
+    assert [row["id"] for row in spaced["objects"]] == ids[:1]
+
+    unordered = client.list_tokens(ks, order_by="", idIn=",".join(ids))
+    assert [row["id"] for row in unordered["objects"]] == sorted(ids) != ids
+
+
+@pytest.mark.parametrize("given", [[], [1, 2], {}, None])
+def test_a_list_where_an_object_belongs_is_one_without_properties(
+    client: SimulatorClient, ks: str, given: Any
+) -> None:
+    reply = client.call("uploadtoken", "list", ks=ks, filter=given, pager=given)
+    assert (reply["totalCount"], len(reply["objects"])) == (2_000, 30)
+
+
+def test_a_content_type_counts_in_any_case(client: SimulatorClient, ks: str) -> None:
+    body = json.dumps({"ks": ks}).encode()
+    reply = client.post(f"{LIST}?format=1", body, content_type="Application/JSON")
+    assert json.loads(reply[2])["totalCount"] == 2_000
 
 
 @pytest.mark.parametrize(
@@ -307,7 +341,7 @@ def test_local_sessions_of_both_versions_are_taken(client: SimulatorClient) -> N
         ("setrole:etl_reader", None),
         ("setrole:unknown", "INVALID_OBJECT_ID"),
         ("actionslimit:1", None),
-        ("actionslimit:0", "EXCEEDED_ACTIONS_LIMIT"),
+        ("actionslimit:0", "INVALID_ACTIONS_LIMIT"),
     ],
 )
 def test_privileges_restrict(client: SimulatorClient, privileges: str, reason: str | None) -> None:
@@ -329,6 +363,24 @@ def test_a_user_session_sees_its_own_tokens_only(client: SimulatorClient, ks: st
     assert client.list_tokens(anonymous)["totalCount"] == 0
 
 
+@pytest.mark.parametrize("user", [{}, {"sessionUserId": ""}, {"sessionUserId": None}])
+def test_an_app_token_needs_a_user(client: SimulatorClient, ks: str, user: dict[str, Any]) -> None:
+    reply = client.call("appToken", "add", ks=ks, appToken={"sessionType": 2, **user})
+    assert (reply["code"], reply["args"]) == (
+        "INVALID_FIELD_VALUE",
+        {"FIELD_NAME": "sessionUserId"},
+    )
+    assert reply["message"] == "value in field [sessionUserId] is not valid"
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_an_actions_limit_that_is_no_positive_number_is_refused(
+    client: SimulatorClient, limit: str
+) -> None:
+    ks = client.start_session(DEFAULT_ADMIN_SECRET, privileges=f"actionslimit:{limit}")
+    assert refused(client, ks) == "INVALID_ACTIONS_LIMIT"
+
+
 def test_an_app_token_gives_a_least_privilege_session_that_can_be_revoked(
     client: SimulatorClient, ks: str
 ) -> None:
@@ -339,6 +391,7 @@ def test_an_app_token_gives_a_least_privilege_session_that_can_be_revoked(
         appToken={
             "hashType": "SHA256",
             "sessionType": 2,
+            "sessionUserId": "kaltura-etl",
             "sessionPrivileges": "setrole:5001,urirestrict:/api_v3/service/uploadtoken/action/*",
         },
     )

@@ -76,13 +76,18 @@ def _uri_fits(uri: str, pattern: str) -> bool:
 
 
 def count_action(caller: Caller) -> None:
-    """Use up one call of a session with ``actionslimit``; raises when there is none left."""
+    """Use up one call of a session with ``actionslimit``; raises when there is none left.
+
+    A limit that is no positive number is refused at every call.
+    """
     session, partner = caller.session, caller.partner
     if session is None or partner is None:
         return
     limit = session.privilege("actionslimit")
     if limit is None:
         return
+    if to_int(limit) <= 0:
+        raise errors.invalid_actions_limit()
     used = partner.actions_counted.get(session.ks, 0)
     if used >= to_int(limit):
         raise errors.invalid_ks("EXCEEDED_ACTIONS_LIMIT")

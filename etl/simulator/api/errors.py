@@ -118,6 +118,16 @@ def not_simulated(filter_name: str) -> ApiError:
     return ApiError("NOT_SIMULATED", f'The simulator does not know the filter "{filter_name}"')
 
 
+def invalid_field(name: str) -> ApiError:
+    return ApiError(
+        "INVALID_FIELD_VALUE", f"value in field [{name}] is not valid", {"FIELD_NAME": name}
+    )
+
+
+def invalid_actions_limit() -> ApiError:
+    return ApiError("INVALID_ACTIONS_LIMIT", "Invalid actions limit")
+
+
 def invalid_object_id(value: str) -> ApiError:
     return ApiError("INVALID_OBJECT_ID", f"Invalid object id [{value}]", {"ID": value})
 

@@ -12,11 +12,13 @@ from typing import Any
 from etl.simulator.account.account import DELETED, Account
 from etl.simulator.account.token_line import Token, TokenLine, token_key
 from etl.simulator.api import errors
+from etl.simulator.api.params import object_param
 from etl.simulator.api.php import INT64_MAX, to_int, to_text
 
 MAX_IN_VALUES = 500
 DEFAULT_PAGE_SIZE = 30
-_NOT_SIMULATED = ("statusEqual", "userIdEqual", "fileNameEqual", "fileSizeEqual")
+_NOT_SIMULATED = ("userIdEqual", "fileNameEqual", "fileSizeEqual")
+_STATUSES = frozenset(map(str, range(6)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +37,7 @@ class Pager:
 
 def read_pager(params: Mapping[str, Any], page_cap: int) -> Pager:
     """The pager as the service takes it: capped, and without limit for 0, negatives and words."""
-    pager = params.get("pager")
-    if pager is None:
-        return Pager(1, min(DEFAULT_PAGE_SIZE, page_cap))
-    if not isinstance(pager, Mapping):
-        raise errors.wrong_format("pager", "array")
+    pager = object_param(params, "pager")
     size = min(to_int(pager.get("pageSize", DEFAULT_PAGE_SIZE)), page_cap)
     return Pager(max(to_int(pager.get("pageIndex", 1)), 1), size if size > 0 else None)
 
@@ -58,28 +56,31 @@ def read_filter(params: Mapping[str, Any]) -> Filter:
 
     Filters of the service that are not simulated are refused.
     """
-    given = params.get("filter")
-    if given is None:
-        given = {}
-    if not isinstance(given, Mapping):
-        raise errors.wrong_format("filter", "array")
+    given = object_param(params, "filter")
     for name in _NOT_SIMULATED:
         if given.get(name) not in (None, ""):
             raise errors.not_simulated(name)
-    statuses = to_text(given.get("statusIn"))
-    return Filter(
-        _order(to_text(given.get("orderBy"))),
-        _ids(given),
-        frozenset(map(to_int, statuses.split(",")[:MAX_IN_VALUES])) - {DELETED}
-        if statuses
-        else None,
-    )
+    return Filter(_order(to_text(given.get("orderBy"))), _ids(given), _statuses(given))
+
+
+def _statuses(given: Mapping[str, Any]) -> frozenset[int] | None:
+    """``statusIn`` takes any text; ``statusEqual`` is an enumeration, of which null is 0."""
+    many, chosen = to_text(given.get("statusIn")), None
+    if many:
+        chosen = frozenset(map(to_int, many.split(",")[:MAX_IN_VALUES]))
+    if "statusEqual" in given:
+        one = given["statusEqual"]
+        if one is not None and to_text(one) not in _STATUSES:
+            raise errors.invalid_enum(to_text(one), "statusEqual", "KalturaUploadTokenStatus")
+        equal = frozenset({to_int(one)})
+        chosen = equal if chosen is None else chosen & equal
+    return None if chosen is None else chosen - {DELETED}
 
 
 def _ids(given: Mapping[str, Any]) -> frozenset[str] | None:
     many, one = to_text(given.get("idIn")), to_text(given.get("idEqual"))
     if many:
-        return frozenset(part.strip() for part in many.split(",")[:MAX_IN_VALUES])
+        return frozenset(many.split(",")[:MAX_IN_VALUES])  # blanks are part of an id
     return frozenset({one}) if one else None
 
 
@@ -139,9 +140,12 @@ class Lister:
         if only_user is not None:
             rows = [token for token in rows if only_user and token.user_id == only_user]
         # Without ORDER BY the server reads its (partner, status) index, whose entries end in the
-        # primary key (id, created_at).  Ordered lists take ties as they came.
+        # primary key (id, created_at), or for ids the primary key.  Ordered lists take ties as they
+        # came.
         if chosen.order:
             selected = sorted(rows, key=token_key)
+        elif chosen.ids is not None:
+            selected = sorted(rows, key=lambda token: (token.id, token.key))
         else:
             selected = sorted(rows, key=lambda token: (token.status, token.id, token.key))
         self._remembered = (key, self.account.mark, selected)

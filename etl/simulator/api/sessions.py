@@ -14,6 +14,7 @@ from etl.simulator.api.call import Call
 from etl.simulator.api.directory import SERVED_PARTNER_STATUSES, Directory, Partner
 from etl.simulator.api.errors import ApiError
 from etl.simulator.api.ks import ADMIN, USER, mint_v2, parse_privileges, read_ks
+from etl.simulator.api.params import object_param
 from etl.simulator.api.php import to_int, to_text
 
 DEFAULT_SESSION_SECONDS = 86_400
@@ -102,8 +103,7 @@ class SessionService:
 
     def add_app_token(self, call: Call) -> Mapping[str, Any]:
         partner = self._admin(call, "add")
-        given = call.params.get("appToken")
-        given = given if isinstance(given, Mapping) else {}
+        given = object_param(call.params, "appToken")
         now = int(call.now)
         letters = "0123456789abcdefghijklmnopqrstuvwxyz"
         token: dict[str, Any] = {
@@ -117,8 +117,10 @@ class SessionService:
         if given.get("expiry") is not None:
             token["expiry"] = to_int(given["expiry"])
         token["sessionType"] = self._type(given, "sessionType", USER)
-        if given.get("sessionUserId") is not None:
-            token["sessionUserId"] = to_text(given["sessionUserId"])
+        token["sessionUserId"] = to_text(given.get("sessionUserId"))
+        if not token["sessionUserId"]:
+            # A token belongs to a user, and no account has one without an id.
+            raise errors.invalid_field("sessionUserId")
         token["sessionDuration"] = to_int(given.get("sessionDuration", DEFAULT_SESSION_SECONDS))
         if given.get("sessionPrivileges") is not None:
             token["sessionPrivileges"] = to_text(given["sessionPrivileges"])
@@ -149,7 +151,7 @@ class SessionService:
         if token.get("expiry") and token["expiry"] <= call.now:
             raise ApiError(
                 "APP_TOKEN_EXPIRED",
-                f'Application token "{token["id"]}" expired',
+                f'Application token id "{token["id"]}" expired',
                 {"ID": token["id"]},
             )
         wanted = _HASHES[token["hashType"]]((session.ks + token["token"]).encode()).hexdigest()

@@ -12,6 +12,7 @@ from etl.simulator.api import errors
 from etl.simulator.api.auth import require_service
 from etl.simulator.api.call import Call
 from etl.simulator.api.listing import Lister, read_filter, read_pager
+from etl.simulator.api.params import object_param
 from etl.simulator.api.php import to_int, to_text
 from etl.simulator.api.reply import ListReply, read_profile, shape_row
 from etl.simulator.api.reply_faults import apply_page_fault, rows_beyond
@@ -65,11 +66,7 @@ class UploadTokenService:
 
     def add(self, call: Call) -> Mapping[str, Any]:
         require_service(call.caller, "uploadToken", "add", call.params)
-        given = call.params.get("uploadToken")
-        if given is None:
-            given = {}
-        if not isinstance(given, Mapping):
-            raise errors.wrong_format("uploadToken", "array")
+        given = object_param(call.params, "uploadToken")
         fields: dict[str, Any] = {"id": f"0_{self._rng.getrandbits(128):032x}"}
         session = call.caller.session
         if session is not None and session.user_id not in ("", "0"):
