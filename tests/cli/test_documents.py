@@ -1,0 +1,219 @@
+"""Every command that a document shows is run, as a reader would paste it.
+
+The service is the simulator, which refuses what the service refuses; the warehouse is a database of
+the test's own.  A command that fails, or a line for cron that prints anything, fails the test.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from etl.simulator import SimulatorServer, generate_account
+from etl.simulator.client import SimulatorClient
+from tests.support.documents import ROOT, Block, Reader, blocks_of
+from tests.support.forked import forking, shim
+from tests.support.roles import as_role
+
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOT_RUN = {
+    "s3://backup": "needs an object store; tests/integration/archive has one",
+    "set day 2026": "a session in psql; tests/questions runs every query",
+}
+OWNER_URL = "postgresql://etl:...@db.example.com/warehouse?sslmode=verify-full&sslrootcert=system"
+IN_EMPTY_WAREHOUSE = "replay /var/lib/kaltura-archive\n"
+"""A replay needs a warehouse with nothing in it."""
+
+
+def runnable(page: Path) -> list[Block]:
+    """The blocks of a page that are run; ask.md's queries are run by tests/questions."""
+    return [
+        block
+        for block in blocks_of(page)
+        if not any(part in block.text for part in NOT_RUN)
+        and not (page.name == "ask.md" and block.kind == "sql")
+    ]
+
+
+pages = pytest.mark.parametrize(
+    "page", [page for page in PAGES if runnable(page)], ids=lambda page: page.name
+)
+
+
+@pytest.fixture
+def server() -> Iterator[SimulatorServer]:
+    with SimulatorServer(generate_account(60, seed=8)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """``kaltura-etl`` as a process that forks: the pages call it some sixty times."""
+    address = tmp_path_factory.mktemp("program") / "socket"
+    with forking(address):
+        yield shim(address)
+
+
+@pytest.fixture
+def reader(
+    program: str,
+    server: SimulatorServer,
+    database_url: str,
+    clean_environment: dict[str, str],
+    tmp_path: Path,
+) -> Iterator[Reader]:
+    """A reader with an account and a warehouse, whose roles go with the test."""
+    names = {kind: f"{kind}_{secrets.token_hex(6)}" for kind in ("loader", "analyst", "anna")}
+    known = server.settings()
+    with SimulatorClient(server.url) as client:
+        app_token = client.call(
+            "appToken",
+            "add",
+            ks=client.start_session(known["admin_secret"]),
+            appToken={"hashType": "SHA256", "sessionType": 2, "sessionUserId": "kaltura-etl"},
+        )
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        replaced = {
+            "https://www.kaltura.com": server.url,
+            "partner=1234567 role=ROLE": "partner=102 role=5001",
+            "=1234567": "=102",
+            "KALTURA_APP_TOKEN_ID=0_abcdefgh": f"KALTURA_APP_TOKEN_ID={app_token['id']}",
+            "KALTURA_APP_TOKEN=...": f"KALTURA_APP_TOKEN={app_token['token']}",
+            OWNER_URL: database_url,
+            "postgresql://kaltura_loader:...@host/warehouse": as_role(
+                database_url, names["loader"]
+            ),
+            "kaltura_loader": names["loader"],
+            "kaltura_analyst": names["analyst"],
+            "role anna": f"role {names['anna']}",
+            "on database warehouse": f"on database {owner.info.dbname}",
+            "kaltura_demo": "kaltura",
+            "/var/lib/kaltura-archive": str(tmp_path / "archive"),
+            "/srv/reports": str(tmp_path),
+            "300 1800 0": "0 0 0",
+        }
+        environment = clean_environment | {
+            "DATABASE_URL": database_url,
+            "KALTURA_SERVICE_URL": server.url,
+        }
+        made = Reader(tmp_path / "home", program, environment, replaced)
+        yield made
+        for name in (names["anna"], names["loader"], names["analyst"]):
+            if owner.execute("select 1 from pg_roles where rolname = %s", [name]).fetchone():
+                owner.execute(f"drop owned by {name}; drop role {name}")
+
+
+@pages
+def test_the_commands_of_a_page_work(
+    page: Path, reader: Reader, server: SimulatorServer, empty_database_url: str
+) -> None:
+    _prepare(page, reader, server)
+    with _simulator_of(page, reader):
+        for block in runnable(page):
+            if "simulate --port" in block.text:
+                continue  # runs already
+            _before(block, reader)
+            in_empty = IN_EMPTY_WAREHOUSE in block.text
+            printed = reader.run(
+                block,
+                typed=f"{server.settings()['admin_secret']}\n",
+                **({"DATABASE_URL": empty_database_url} if in_empty else {}),
+            )
+            if "appToken/action/add" in block.text:
+                reader.remember_app_token(printed)
+            # What a block exports is there in those after it: it is one shell for the reader.
+            for name, value in re.findall(r"(\w+)=(\S+)", _exports(reader.fitted(block.text))):
+                reader.environment[name] = value.replace("~", str(reader.home))
+
+
+def _prepare(page: Path, reader: Reader, server: SimulatorServer) -> None:
+    """What the page takes for granted: its files, and an account that has been set up."""
+    known = server.settings()
+    ids = [token.id for token in list(server.account.line)[:3]]
+    (reader.checkout / "suspicious.txt").write_text("\n".join(ids))
+    (reader.checkout / "report.tsv").write_text("".join(f"{each}\tname\n" for each in ids))
+    (reader.home / ".local" / "share" / "kaltura-etl").mkdir(parents=True)
+    if page.name in ("README.md", "first-sync.md", "quickstart.md"):
+        return  # they set it up themselves
+    own = (
+        f"KALTURA_PARTNER_ID={known['partner_id']}\nKALTURA_ADMIN_SECRET={known['admin_secret']}\n"
+    )
+    file = reader.home / "account.env"
+    file.write_text(own)
+    file.chmod(0o600)
+    reader.environment["VARIABLE_FILE"] = str(file)
+    if page.name != "archive.md":  # an archive begins with the first run
+        reader.run(Block("sh", "kaltura-etl sync --quiet", ""))
+
+
+def _before(block: Block, reader: Reader) -> None:
+    """What happens between two blocks of a page."""
+    if "from erasure_key.csv" in block.text:
+        # The backup that was restored is older than the erasure.
+        emptied = "delete from erasure; delete from erasure_key"
+        reader.run(Block("sh", f"kaltura-etl psql -q -c '{emptied}'", ""))
+    if "erase --user-id" in block.text:
+        users = "update upload_token set user_id = 'anna@example.edu', digest = null"
+        reader.run(Block("sh", f'kaltura-etl psql -q -c "{users}"', ""))
+
+
+def _exports(text: str) -> str:
+    return " ".join(re.findall(r"^export (.*)$", text, re.MULTILINE))
+
+
+@contextmanager
+def _simulator_of(page: Path, reader: Reader) -> Iterator[None]:
+    """The simulator that a page tells its reader to start in another terminal, if it does."""
+    commands = [block.text for block in runnable(page) if "simulate --port 8080" in block.text]
+    if not commands:
+        yield
+        return
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    reader.replaced |= {"8080": port, "--tokens 20000": "--tokens 200"}
+    arguments = shlex.split(reader.fitted(commands[0]))
+    assert arguments[:2] == ["./dev", "run"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "etl", *arguments[2:]],
+        env=reader.environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == f"listening on http://127.0.0.1:{port}\n"
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
+    assert process.returncode == 0
+
+
+def test_what_is_not_run_is_there_and_has_a_reason() -> None:
+    everything = "".join(block.text for page in PAGES for block in blocks_of(page))
+    texts = everything + "".join(page.read_text(encoding="utf-8") for page in PAGES)
+
+    assert [part for part in NOT_RUN if part not in texts] == []
+    assert IN_EMPTY_WAREHOUSE in texts
+
+
+def test_the_service_refuses_the_app_token_of_the_page_without_its_user(
+    reader: Reader, server: SimulatorServer
+) -> None:
+    """So the test of the page would notice."""
+    page = ROOT / "docs" / "howto" / "first-sync.md"
+    (block,) = (each for each in blocks_of(page) if "appToken/action/add" in each.text)
+    reader.replaced['"sessionUserId":"kaltura-etl",'] = ""
+    printed = reader.run(block, typed=f"{server.settings()['admin_secret']}\n")
+
+    assert '"code":"INVALID_FIELD_VALUE"' in printed
