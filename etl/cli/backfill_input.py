@@ -18,6 +18,8 @@ from etl.settings.values import shown
 EARLIEST: Final = datetime(1990, 1, 1, tzinfo=UTC)
 ID_BYTES_MAX: Final = 255
 LINES_NAMED: Final = 10
+COLUMN_NAMES: Final = frozenset(("id", "ids", "token_id", "upload_token_id", "uploadtokenid"))
+QUOTES: Final = "\"'"
 _DAY: Final = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _TIME: Final = re.compile(
     r"(?P<wall>\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d)?)(?P<fraction>[.,]\d+)?\s*(?P<zone>.*)",
@@ -111,7 +113,8 @@ def _zone(option: str, name: str, text: str) -> timedelta | ZoneInfo:
 def read_ids(lines: Iterable[bytes], source: str) -> list[str]:
     """The ids of a file, one per line; empty lines and lines that start with # are ignored.
 
-    Raises a UsageError that names the invalid lines.
+    So is a first line that is a column's name, and quotes around a whole line are taken off: that
+    is what exports of one column look like.  Raises a UsageError that names the invalid lines.
     """
     ids: list[str] = []
     wrong: list[tuple[int, str]] = []
@@ -119,6 +122,10 @@ def read_ids(lines: Iterable[bytes], source: str) -> list[str]:
         data = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
         text = data.decode("utf-8", "replace").strip()
         if not text or text.startswith("#"):
+            continue
+        if len(text) > 1 and text[0] == text[-1] and text[0] in QUOTES:
+            text = text[1:-1]
+        if not (ids or wrong) and text.lower() in COLUMN_NAMES:
             continue
         if _is_id(text):
             ids.append(text)
@@ -144,7 +151,9 @@ def ids_of_file(name: str) -> list[str]:
 
 def _is_id(text: str) -> bool:
     """Whether the service can look it up: a comma separates ids there."""
-    unfit = any(char in ",\ufffd" or char.isspace() or not char.isprintable() for char in text)
+    unfit = any(
+        char in ",\ufffd" + QUOTES or char.isspace() or not char.isprintable() for char in text
+    )
     return not unfit and len(text.encode()) <= ID_BYTES_MAX
 
 

@@ -146,7 +146,7 @@ class Settings:
     request_timeout_seconds: float = _setting(
         60.0,
         "ETL_REQUEST_TIMEOUT_SECONDS",
-        values.seconds(1, 3600),
+        values.plain_seconds(1, 3600),
         "Deadline of one request, from connecting to the last byte.",
     )
     retry_attempts: int = _setting(
@@ -155,7 +155,7 @@ class Settings:
     retry_total_seconds: float = _setting(
         300.0,
         "ETL_RETRY_TOTAL_SECONDS",
-        values.seconds(0, 86400),
+        values.plain_seconds(0, 86400),
         "Time limit of all attempts at one request together.",
     )
     use_environment_proxies: bool = _setting(
@@ -173,7 +173,7 @@ class Settings:
     lease_seconds: float = _setting(
         900.0,
         "ETL_LEASE_SECONDS",
-        values.seconds(5, 86400),
+        values.plain_seconds(5, 86400),
         "A run without a heartbeat for this long may be taken over.",
     )
     resume_window: timedelta = _setting(

@@ -14,7 +14,7 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
-_DURATION_UNITS = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)", re.ASCII)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
@@ -40,16 +40,21 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
 
 
 def duration(least_seconds: float, most_seconds: float) -> Callable[[str], timedelta]:
-    """``90s``, ``15m``, ``6h``, ``7d``, ``1.5h``; a plain number is seconds."""
+    """``90s``, ``15m``, ``6h``, ``7d``, ``1.5h``, and ``0``.
+
+    A number without a unit is refused: who writes ``--full-every 7`` means days, not seconds.
+    """
 
     def parse(text: str) -> timedelta:
         match = _DURATION.fullmatch(text)
         if match is None:
+            raise ValueError(f"must be a duration such as 90s, 15m, 6h or 7d, not {shown(text)}")
+        number, unit = match[1], match[2] or ("s" if float(match[1]) == 0 else "")
+        if not unit:
             raise ValueError(
-                f"must be a duration such as 90s, 15m, 6h or 7d (a plain number is seconds), "
-                f"not {shown(text)}"
+                f"must have a unit: {number}s, {number}m, {number}h or {number}d, not {shown(text)}"
             )
-        seconds = float(match[1]) * _DURATION_UNITS[match[2]]
+        seconds = float(number) * _DURATION_UNITS[unit]
         if not least_seconds <= seconds <= most_seconds:
             raise ValueError(
                 f"must be from {duration_text(least_seconds)} to {duration_text(most_seconds)}, "
@@ -66,6 +71,16 @@ def seconds(least_seconds: float, most_seconds: float) -> Callable[[str], float]
 
     def parse(text: str) -> float:
         return parse_duration(text).total_seconds()
+
+    return parse
+
+
+def plain_seconds(least_seconds: float, most_seconds: float) -> Callable[[str], float]:
+    """As ``seconds``, for a setting whose name says the unit of a number that has none."""
+    parse_seconds = seconds(least_seconds, most_seconds)
+
+    def parse(text: str) -> float:
+        return parse_seconds(f"{text}s" if re.fullmatch(r"[\d.]+", text, re.ASCII) else text)
 
     return parse
 
@@ -147,7 +162,8 @@ def service_url(text: str) -> str:
         raise ValueError("must not contain a '?' or '#': give the base address only")
     if parts.scheme == "http" and not _is_loopback(host):
         raise ValueError("must begin with https:// (http:// is allowed only to this machine)")
-    path = parts.path.rstrip("/").removesuffix("/api_v3")
+    # What people copy from a client's configuration, or from the address of a call.
+    path = parts.path.rstrip("/").removesuffix("/index.php").removesuffix("/api_v3")
     return f"{parts.scheme}://{parts.netloc}{path}"
 
 

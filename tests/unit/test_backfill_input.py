@@ -78,8 +78,27 @@ def test_ids_are_read_one_a_line() -> None:
     assert read_ids(lines, "ids.txt") == ["0_one", "0_two", "0_one"]
 
 
+@pytest.mark.parametrize("header", [b"id", b'"token_id"', b"UploadTokenId", b"Upload_Token_ID\r"])
+def test_an_export_of_one_column_is_read(header: bytes) -> None:
+    lines = [b"\xef\xbb\xbf" + header + b"\n", b'"0_one"\r\n', b"'0_two'\n", b"0_three\n", b"id\n"]
+    assert read_ids(lines, "ids.csv") == ["0_one", "0_two", "0_three", "id"]
+
+
 @pytest.mark.parametrize(
-    "line", [b"a,b", b"a b", b"a\tb", b"\xff\xfe", b"x" * 256, "a\u200bb".encode(), b"a\0b"]
+    "line",
+    [
+        b'"0_a',
+        b"0_a'",
+        b'"',
+        b'""0_a""',
+        b"a,b",
+        b"a b",
+        b"a\tb",
+        b"\xff\xfe",
+        b"x" * 256,
+        "a\u200bb".encode(),
+        b"a\0b",
+    ],
 )
 def test_a_line_that_holds_no_id_is_named(line: bytes) -> None:
     with pytest.raises(UsageError) as refused:

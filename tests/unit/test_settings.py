@@ -75,6 +75,13 @@ def test_empty_text_counts_as_not_set(variable_file: Path) -> None:
         ("KALTURA_SERVICE_URL", "http://127.0.0.1:80/", "service_url", "http://127.0.0.1:80"),
         ("KALTURA_SERVICE_URL", "http://[::1]:80", "service_url", "http://[::1]:80"),
         ("KALTURA_SERVICE_URL", "https://k.example/api_v3/", "service_url", "https://k.example"),
+        ("KALTURA_SERVICE_URL", "https://k.example/index.php", "service_url", "https://k.example"),
+        (
+            "KALTURA_SERVICE_URL",
+            "https://k.example/video/api_v3/index.php/",
+            "service_url",
+            "https://k.example/video",
+        ),
         ("ETL_METRICS_FILE", "/var/m.prom", "metrics_file", Path("/var/m.prom")),
     ],
 )
@@ -111,6 +118,7 @@ def test_reads(name: str, text: str, field: str, value: object) -> None:
         ("ETL_PAGE_SIZE", "5e2"),
         ("ETL_RESUME_WINDOW", "six hours"),
         ("ETL_RESUME_WINDOW", "-1"),
+        ("ETL_RESUME_WINDOW", "3600"),
         ("ETL_RESUME_WINDOW", "8d"),
         ("ETL_PUBLISH_AGE_MAX", "0"),
         ("ETL_PUBLISH_AGE_MAX", "8d"),
@@ -251,3 +259,9 @@ def test_no_secret_has_a_flag_in_any_command() -> None:
         assert command is not None
         options = {opt for parameter in command.params for opt in parameter.opts}
         assert not options & secret_flags
+
+
+@pytest.mark.parametrize("flag", ["resume_window", "absence_grace"])
+def test_a_duration_needs_its_unit_and_the_message_shows_how(flag: str) -> None:
+    with pytest.raises(UsageError, match=r" must have a unit: 7s, 7m, 7h or 7d, not '7'\.$"):
+        load_settings({flag: "7"}, {}).checked()
