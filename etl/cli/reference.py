@@ -13,6 +13,7 @@ import click
 
 from etl.cli.exit_codes import EXIT_CODES, WORTH_RETRYING
 from etl.cli.group import COMMANDS, main
+from etl.errors import EtlError, Interrupted
 from etl.settings.table import SETTINGS
 
 HELP_WIDTH = 78
@@ -43,6 +44,21 @@ def exit_codes_table() -> str:
     return "\n".join(lines)
 
 
+def error_kinds() -> str:
+    """Every kind that ``error_kind`` can be, with its exit code."""
+    kinds: dict[str, str] = {}
+
+    def visit(error: type[EtlError]) -> None:
+        code = "129, 130, 143" if error is Interrupted else str(error.exit_code)
+        kinds.setdefault(error.kind, code)
+        for child in error.__subclasses__():
+            visit(child)
+
+    visit(EtlError)
+    lines = ["| `error_kind` | Exit code |", "|---|---|"]
+    return "\n".join([*lines, *(f"| `{kind}` | {code} |" for kind, code in kinds.items())])
+
+
 def settings_table() -> str:
     lines = ["| Setting | Default | What it is |", "|---|---|---|"]
     for setting in SETTINGS.values():
@@ -54,7 +70,11 @@ def settings_table() -> str:
 
 
 PARTS = {
-    "cli.md": {"exit codes": exit_codes_table, "help": help_texts},
+    "cli.md": {
+        "exit codes": exit_codes_table,
+        "error kinds": error_kinds,
+        "help": help_texts,
+    },
     "settings.md": {"settings": settings_table},
 }
 

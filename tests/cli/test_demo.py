@@ -17,6 +17,7 @@ import pytest
 from etl.demo import OPEN_SHARE, SYNC_HOUR, Night, first_load_at, night_to_ask_for, with_variables
 from etl.embedded.server import embedded_server
 from etl.simulator import Life, generate_account
+from tests.support.json_reference import contradictions, documented, fields_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 NIGHTS = 3
@@ -54,6 +55,9 @@ def test_the_figures_of_the_nights_are_the_truth_of_the_account(run: Run) -> Non
     assert done.returncode == 0, done.stderr
     shown = json.loads(done.stdout)
     assert shown["schema"] == "kaltura_demo"
+    seen: set[str] = set()
+    assert contradictions(shown, fields_of("demo", failed=False), seen) == []
+    assert documented()["demo"].keys() <= seen
     begin = int(datetime.fromisoformat(shown["nights"][0]["at"]).timestamp())
     lists = _lists_of_nights(begin)
     assert len(shown["nights"]) == len(lists)

@@ -1,0 +1,91 @@
+"""The fields of ``--json``, a public interface: what is documented, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from etl.cli.group import COMMANDS
+from etl.simulator import SimulatorServer, generate_account
+from tests.support.calls import call_each
+from tests.support.job import Job
+from tests.support.json_reference import contradictions, documented, fields_of
+
+WITHOUT = {"psql", "simulate"}
+ELSEWHERE = {"demo"}
+"""Checked where its result is tested already: it takes seconds."""
+
+
+@pytest.fixture
+def role(database_url: str) -> Iterator[str]:
+    name = f"loader_{secrets.token_hex(6)}"
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute(f"create role {name}")
+        yield name
+        owner.execute(f"drop owned by {name}; drop role {name}")
+
+
+def test_what_the_commands_print_is_what_is_documented(
+    database_url: str, clean_environment: dict[str, str], role: str, tmp_path: Path
+) -> None:
+    archive = str(tmp_path / "archive")
+    with SimulatorServer(generate_account(60, seed=5)) as server:
+        ids = tmp_path / "ids.txt"
+        ids.write_text(f"{next(iter(server.account.line)).id}\n0_unknown\n")
+        poisoned = list(server.account.line)[30].id
+        server.configure(poison=[poisoned])
+        calls = [
+            ["migrate"],
+            ["check"],
+            ["sync", "--dry-run"],
+            ["sync", "--archive", archive],
+            ["sync", "--mode", "incremental", "--archive", archive],
+            ["backfill", "--ids", str(ids), "--archive", archive],
+            ["backfill", "--from", "2025-01-01", "--to", "2025-12-31", "--archive", archive],
+            ["status", "--max-age", "1h"],
+            ["verify", "--source", "5"],
+            ["report", "--output", str(tmp_path / "report.html")],
+            ["grant", "--loader", role],
+            ["erase", "--user-id", "somebody"],
+            ["prune", "--pages-days", "0", "--rejected-days", "0", "--versions-days", "0"],
+            ["replay", "--check", archive],
+            ["replay", archive, "--into-schema", "recovered"],
+            # Failures, with a result and without.
+            ["replay", "--check", str(tmp_path / "nothing")],
+            ["check", "--schema", "nothing_here"],
+            ["status", "--partner-id", "7", "--max-age", "1h"],
+            ["backfill"],
+        ]
+        job = Job.of(server, database_url)
+        ended = call_each(
+            clean_environment | job.environment(), [[*call, "--json"] for call in calls]
+        )
+    seen: dict[str, set[str]] = {}
+    wrong = []
+    for call, each in zip(calls, ended, strict=True):
+        result = json.loads(each.out)
+        assert each.out.count("\n") == 1
+        assert result["exit_code"] == each.code, each.err
+        name = "replay --check" if "--check" in call else call[0]
+        fields = fields_of(name, failed=each.code != 0)
+        if each.code and "parts" not in result and "accounts" not in result:
+            fields = fields_of("", failed=True)  # it ended before it had a result
+        problems = contradictions(result, fields, seen.setdefault(name, set()))
+        wrong += [f"{' '.join(call)}: {problem}" for problem in problems]
+
+    assert wrong == []
+    seen["sync"] |= seen.pop("backfill")
+    never = {name: documented()[name].keys() - paths for name, paths in seen.items()}
+    assert {name: fields for name, fields in never.items() if fields} == {}, "never printed"
+
+
+def test_every_command_is_documented() -> None:
+    headings = documented().keys()
+
+    assert {name for name in COMMANDS if name not in WITHOUT} <= headings
+    assert headings - set(COMMANDS) == {"Every command", "A command that failed", "replay --check"}
