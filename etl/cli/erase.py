@@ -101,7 +101,7 @@ def _erase_account(runtime: Runtime, settings: Settings, partner_id: int, *, app
     from etl.archive.account import erase_account
     from etl.archive.stores import open_store
     from etl.cli.database import open_warehouse
-    from etl.cli.tables import rows_table
+    from etl.cli.tables import paragraph, rows_table
     from etl.warehouse.schema.database import open_database, require_current_schema
 
     store = None if settings.archive is None else open_store(settings.archive)
@@ -128,22 +128,20 @@ def _erase_account(runtime: Runtime, settings: Settings, partner_id: int, *, app
         **dataclasses.asdict(erased),
         "still_there": still_there,
     }
-    from rich.text import Text
-
     title = (
         f"Account {partner_id}: deleted"
         if apply
         else "Nothing was deleted (dry run; --apply does it). This would be deleted:"
     )
     rows: list[dict[str, Any]] = [
-        {"where": f"table {name}", "deleted": f"{count} rows"}
+        {"where": f"table {name}", "deleted": f"{count:,} rows"}
         for name, count in erased.tables.items()
     ]
     if erased.archive is not None:
         rows.append(
             {"where": f"archive {erased.archive}", "deleted": f"{erased.archived_runs} runs"}
         )
-    tables = [rows_table(title, rows, shown=len(rows)), Text(""), Text(still_there)]
+    tables = [rows_table(title, rows, shown=len(rows)), paragraph(""), paragraph(still_there)]
     runtime.print_result(result, *tables)
 
 
@@ -203,9 +201,7 @@ def _erase_people(
 
 
 def _tables(result: dict[str, Any]) -> list[Any]:
-    from rich.text import Text
-
-    from etl.cli.tables import rows_table
+    from etl.cli.tables import paragraph, rows_table
 
     title = (
         f"Account {result['partner_id']}: erased"
@@ -223,12 +219,14 @@ def _tables(result: dict[str, Any]) -> list[Any]:
         for number, subject in enumerate(result["subjects"], 1)
         for name, replaced in subject["tables"].items()
     ]
-    lines = [Text(""), Text(result["still_there"])]
+    lines = [paragraph(""), paragraph(result["still_there"])]
     archive = result["archive"]
     if archive is not None:
         done = f"{archive['rewritten']} rewritten" if result["applied"] else "to be searched"
-        lines.insert(0, Text(f"Archive {archive['address']}: {archive['files']} files, {done}"))
+        lines.insert(
+            0, paragraph(f"Archive {archive['address']}: {archive['files']} files, {done}")
+        )
         lines[1:1] = [
-            Text(f"Not erased: {each['file']}: {each['reason']}") for each in archive["left"]
+            paragraph(f"Not erased: {each['file']}: {each['reason']}") for each in archive["left"]
         ]
     return [rows_table(title, rows, shown=len(rows)), *lines]

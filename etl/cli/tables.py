@@ -307,7 +307,7 @@ class _Paragraph:
         del console
         for line in self.text.split("\n"):
             lines = [line] if line.startswith(" ") else _wrap(line, options.max_width)
-            yield from (_line(each, style=self.style) for each in lines)
+            yield from (_line(printable(each), style=self.style) for each in lines)
 
 
 def _widths(columns: Sequence[_Column], width: int) -> list[int]:

@@ -51,7 +51,8 @@ def test_what_the_commands_print_is_what_is_documented(
             ["verify", "--source", "5"],
             ["report", "--output", str(tmp_path / "report.html")],
             ["grant", "--loader", role],
-            ["erase", "--user-id", "somebody"],
+            ["erase", "--user-id", "somebody", "--archive", archive],
+            ["erase", "--account", "--archive", archive],
             ["prune", "--pages-days", "0", "--rejected-days", "0", "--versions-days", "0"],
             ["replay", "--check", archive],
             ["replay", archive, "--into-schema", "recovered"],
@@ -71,7 +72,8 @@ def test_what_the_commands_print_is_what_is_documented(
         result = json.loads(each.out)
         assert each.out.count("\n") == 1
         assert result["exit_code"] == each.code, each.err
-        name = "replay --check" if "--check" in call else call[0]
+        variant = " ".join((call[0], *(each for each in call if each in ("--check", "--account"))))
+        name = variant if variant in documented() else call[0]
         fields = fields_of(name, failed=each.code != 0)
         if each.code and "parts" not in result and "accounts" not in result:
             fields = fields_of("", failed=True)  # it ended before it had a result
@@ -88,4 +90,9 @@ def test_every_command_is_documented() -> None:
     headings = documented().keys()
 
     assert {name for name in COMMANDS if name not in WITHOUT} <= headings
-    assert headings - set(COMMANDS) == {"Every command", "A command that failed", "replay --check"}
+    assert headings - set(COMMANDS) == {
+        "Every command",
+        "A command that failed",
+        "erase --account",
+        "replay --check",
+    }
