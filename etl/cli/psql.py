@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from types import FrameType
 
 import click
@@ -16,6 +17,8 @@ from etl.cli.runtime import Runtime
 from etl.errors import ConfigurationError
 from etl.settings.table import Settings
 from etl.settings.values import without_passwords
+
+log = logging.getLogger("etl.cli")
 
 PROGRAM = "psql"
 
@@ -37,8 +40,14 @@ def psql(runtime: Runtime, arguments: tuple[str, ...]) -> None:
 
     program = _program()
     with open_warehouse(settings, create=False) as opened:
-        command, environment = _call(program, opened, arguments, os.environ)
-        code = _run(command, environment)
+        command, environment = _call(program, opened, os.environ)
+        if settings.database_url is not None and _refuses_options(command, environment):
+            log.warning(
+                "a pooler is in between, which takes no search_path: write %s.upload_token",
+                opened.schema,
+            )
+            del environment["PGOPTIONS"]
+        code = _run([*command, *arguments], environment)
     raise click.exceptions.Exit(code)
 
 
@@ -62,7 +71,7 @@ def _program() -> str:
 
 
 def _call(
-    program: str, settings: Settings, arguments: Sequence[str], environment: Mapping[str, str]
+    program: str, settings: Settings, environment: Mapping[str, str]
 ) -> tuple[list[str], dict[str, str]]:
     """The command, and its environment: other users see a command line, but no environment."""
     options = f"-c search_path={settings.schema},public"
@@ -71,7 +80,28 @@ def _call(
     own = dict(environment) | {"PGOPTIONS": f"{given} {options}".strip()}
     if password is not None:
         own["PGPASSWORD"] = password
-    return [program, "--dbname", address, *arguments], own
+    return [program, "--dbname", address], own
+
+
+def _refuses_options(command: list[str], environment: dict[str, str]) -> bool:
+    """Whether a connection without ``PGOPTIONS`` is the only one to be had: PgBouncer takes none.
+
+    A SET instead would stay with the pooler's connection, and be there for its next user.
+    """
+    limited = {"PGCONNECT_TIMEOUT": "5"} | environment
+    try:
+        tried = subprocess.run(  # noqa: S603 - no words of the user but the address
+            [*command, "-X", "--no-password", "-c", ""],
+            env=limited,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=15,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False  # the shell itself says what is wrong
+    return "unsupported startup parameter" in tried.stderr
 
 
 def _run(command: list[str], environment: dict[str, str]) -> int:

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from etl.settings.values import without_passwords
+from tests.support.pgbouncer import pgbouncer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 WHERE = ("-XAt", "-c", "select current_database(), current_setting('search_path')")
@@ -110,6 +111,18 @@ def test_options_of_the_address_or_of_the_environment_are_kept(
     done = run("psql", *show, DATABASE_URL=url, PGOPTIONS=options)
 
     assert done.stdout == ("5MB" if options else "6MB") + "|kaltura,public\n"
+
+
+@pytest.mark.pgbouncer
+def test_a_pooler_that_takes_no_search_path_is_used_without(
+    run: Run, database_url: str, pgbouncer_program: str, private_folder: Path
+) -> None:
+    with pgbouncer(pgbouncer_program, private_folder, database_url) as through:
+        show = ("-XAt", "-c", "select current_database(), count(*) from kaltura.sync_run")
+        done = run("psql", *show, DATABASE_URL=through)
+
+    assert (done.returncode, done.stdout) == (0, f"{_database(database_url)}|0\n")
+    assert "write kaltura.upload_token" in done.stderr
 
 
 def test_it_reads_standard_input_and_ends_as_psql_ends(
