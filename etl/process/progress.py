@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG_INTERVAL_SECONDS = 30.0
+TEXT_WIDTH = 84
+"""Columns of everything but the bar, with figures of nine digits; on less, pages are left out."""
 
 
 class Progress(Protocol):
@@ -104,8 +106,9 @@ class LogProgress:
 class BarProgress:
     """A bar that fills where there is a total, and moves back and forth where there is none."""
 
-    def __init__(self, bar: rich.progress.Progress) -> None:
+    def __init__(self, bar: rich.progress.Progress, *, with_pages: bool) -> None:
         self._bar = bar
+        self._with_pages = with_pages
         self._stage = _Stage("reading", None, time.monotonic)
         self._task = bar.add_task(self._stage.name, total=None, figures="")
 
@@ -119,7 +122,9 @@ class BarProgress:
     def update(self, tokens: int, total: int | None, pages: int) -> None:
         self._stage.update(tokens, total, pages)
         rate = self._stage.tokens_per_second
-        figures = f"{tokens:,} tokens in {pages:,} pages"
+        figures = f"{tokens:,} tokens"
+        if self._with_pages:
+            figures += f" in {pages:,} pages"
         if rate is not None:
             figures += f"  {rate:,.0f}/s"
         total = None if total is None else max(total, tokens)
@@ -174,7 +179,7 @@ def open_progress(
     console = Console(file=sys.stderr)
     display = Progress(
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=max(4, min(40, console.width - TEXT_WIDTH))),
         TextColumn("{task.fields[figures]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(compact=True),
@@ -187,7 +192,7 @@ def open_progress(
     with display:
         handler.setStream(cast("TextIO", FileProxy(console, sys.stderr)))
         try:
-            yield BarProgress(display)
+            yield BarProgress(display, with_pages=console.width > TEXT_WIDTH)
         finally:
             handler.setStream(sys.stderr)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -378,6 +379,47 @@ def test_a_terminal_gets_a_bar_and_text_above_it(clean_environment: dict[str, st
     assert "0:00:01" in publishing
     assert "info    a line [red] above the bar" in text
     assert text.rstrip().endswith("info    after")
+
+
+BIG = """
+import time
+from etl.process.log import setup_logging
+from etl.process.progress import open_progress
+with open_progress(setup_logging(), bar=True, quiet=False) as progress:
+    progress.stage("reading")
+    progress.update(0, 987_654_321, 0)
+    time.sleep(1.1)
+    progress.update(987_654_000, 987_654_321, 1_975_308)
+    time.sleep(0.2)
+    progress.stage("publishing", changes=987_654_321)
+    time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120, 200])
+def test_a_bar_shows_whole_figures(columns: int, clean_environment: dict[str, str]) -> None:
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-c", BIG],
+        env=clean_environment | {"TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "1"},
+        stderr=theirs,
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                shown += chunk
+        except OSError:  # Linux: the other end is closed
+            pass
+        os.close(ours)
+
+    assert process.returncode == 0
+    text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())
+    assert "987,654,000 tokens" in text
+    assert "987,654,321 changes" in text
+    assert re.search(r"\d/s ", text)
+    assert "…" not in text
+    assert max(map(len, re.split(r"[\r\n]+", text))) <= columns
 
 
 def test_a_pipe_gets_no_bar(clean_environment: dict[str, str]) -> None:
