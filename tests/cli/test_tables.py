@@ -168,6 +168,7 @@ def _report(**more: object) -> dict[str, Any]:
         "expected_requests": FIGURE,
         "asked": FIGURE,
         "not_found": [f"{number}_{'x' * 30}" for number in range(20_000)],
+        "unreadable_ids": [],
         "dry_run": False,
         "partner_id": FIGURE,
         "run_id": FIGURE,
