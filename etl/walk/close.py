@@ -5,20 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
-from etl.walk.knowledge import Knowledge, PlacedPage, Task, WalkStuck
+from etl.walk.knowledge import TIE_GROUP, Knowledge, PlacedPage, Task, WalkStuck
 from etl.walk.planner import (
     PageRequest,
-    is_clear,
     page_beginning_soonest,
     page_holding,
     page_reaching_furthest,
 )
 from etl.walk.search import Search
-from etl.walk.tie import cross_tie
-from etl.walk.unreadable import isolate, prove_end_with_less, step_around
+from etl.walk.tie import Certified, Verdict, certify_second
+from etl.walk.unreadable import pass_unreadable
 
 STEPS_WITHOUT_PROGRESS: Final = 60
 """Maximum of requests for one hole that do not close any part of it."""
+
+FAILURES_TOLERATED: Final = 3
+"""Pages for one hole that fail, although what made the ones before fail has been passed."""
 
 STEPS_REACHING_FAR: Final = 3
 """Attempts with the page that reaches furthest; then the page with most room on both sides."""
@@ -32,7 +34,7 @@ def close_hole(known: Knowledge, lower: int, position: int | None = None, *, tie
     """
     only_this = position is not None
     hole = known.first_hole(lower)
-    if hole is None:
+    if hole is None or (only_this and hole.lower > lower):
         return
     search = Search(hole, known.position_after(hole.lower) if position is None else position)
     if ties and position is not None:
@@ -59,32 +61,29 @@ def _try_once(known: Knowledge, hole: Span, search: Search) -> Task:
         search.newest_next, search.newest_tried = False, True
         request = PageRequest(1, known.page_size, descending=True)
     elif hole.lower == NEGATIVE_INFINITY:
-        size = min([known.page_size, *known.barriers])
-        if not size:
-            yield from step_around(known, hole, 0)
-            return
-        request = PageRequest(1, size)
+        request = PageRequest(1, known.page_size)
     elif search.found is not None:
         held = None if search.ends_list else _page_holding_tie(known, search)
         if held is None:
-            yield from _no_page_holds(known, hole, search)
+            yield from _cross_tie(known, search)
             return
         request = held
     else:
-        sought = _page_seeking(known, search)
-        # Between two unreadable rows only tiny pages fit: the same one again tells nothing new.
-        if sought is None or (sought == search.sought and known.barriers):
-            yield from step_around(known, hole, search.likely_position())
-            return
-        request = search.sought = sought
+        request = _page_seeking(known, search)
     page = yield request
     if isinstance(page, PlacedPage):
         if not known.settled.contains(hole.lower):
             _learn(known, hole, search, request, page)
-    elif request.descending and request.index == 1:
-        search.newest_blocked = not (yield from prove_end_with_less(request))
-    else:
-        yield from isolate(known, request)
+        return
+    yield from pass_unreadable(known, request, since=search.likely_position())
+    search.failures += 1
+    if known.settled.contains(hole.lower):
+        return
+    if request.descending and request.index == 1:
+        search.newest_blocked = True
+    if search.failures >= FAILURES_TOLERATED and hole.lower != NEGATIVE_INFINITY:
+        # The list moves, and an unreadable row with it.
+        known.presume_unreadable(hole.lower, counted=known.is_given_up(hole.lower - 1))
 
 
 def _is_newest_next(known: Knowledge, hole: Span, search: Search) -> bool:
@@ -103,49 +102,53 @@ def _page_holding_tie(known: Knowledge, search: Search) -> PageRequest | None:
         max(begin - 1, 0),
         begin + ties,
         known.page_size,
-        barriers=known.barriers,
         total_count=known.total_count,
         centred=search.steps > STEPS_REACHING_FAR,
     )
 
 
-def _page_seeking(known: Knowledge, search: Search) -> PageRequest | None:
-    """A page that helps to locate the hole, or None if the hole begins with an unreadable row."""
+def _page_seeking(known: Knowledge, search: Search) -> PageRequest:
+    """A page that helps to locate the hole."""
     first, last = search.wanted(known.overlap, known.page_size)
-    page = page_reaching_furthest(first, known.page_size, barriers=known.barriers, beyond=last)
+    page = page_reaching_furthest(first, known.page_size, beyond=last)
     if page is not None:
         return page
-    # Only small page sizes, or unreadable rows, get this far.
+    # Only small page sizes get this far.
     if search.fresh:
         first = max(last - 1, 0)
-    page = page_holding(
-        first,
-        min(first + 1, last),
-        known.page_size,
-        barriers=known.barriers,
-        total_count=known.total_count,
-    )
-    if page is not None:
-        return page
-    blocked = not is_clear(first, last + 1, known.barriers)
-    if blocked and (search.fresh or search.bracketed):
-        return None
-    return page_beginning_soonest(last, known.page_size, known.barriers)
+    page = page_holding(first, min(first + 1, last), known.page_size, total_count=known.total_count)
+    return page or page_beginning_soonest(last, known.page_size)
 
 
-def _no_page_holds(known: Knowledge, hole: Span, search: Search) -> Task:
+def _cross_tie(known: Knowledge, search: Search) -> Task:
     """The second is known, but no page begins before it and ends after it."""
-    begin, ties = search.found or (0, 0)
-    if not is_clear(begin - 1, begin + ties + 1, known.barriers):
-        yield from step_around(known, hole, begin)
-        return
-    near = known.page_size
-    if ties < near // 2 and not is_clear(begin - near, begin + near, known.barriers):
-        # With an unreadable row nearby no page size fits; the rows themselves were read.
-        known.give_up(Span(hole.lower, search.lower + 1), "unreadable", 0)
-        return
-    yield from cross_tie(known, search.lower, begin)
+    begin, _ = search.found or (0, 0)
+    second = search.lower
+    crossed = yield from certify_second(known, second, begin)
+    if isinstance(crossed, Certified):
+        yield from _cross_gap(known, second, crossed)
+    elif crossed is Verdict.UNREADABLE:
+        around = PageRequest(begin // known.page_size + 1, known.page_size)
+        yield from pass_unreadable(known, around, since=begin)
+        if not known.settled.contains(second):
+            known.presume_unreadable(second, counted=known.is_given_up(second - 1))
+    elif not known.settled.contains(second):
+        known.give_up(Span(second, second + 1), TIE_GROUP, 1)
     search.found, search.ends_list = None, False
+
+
+def _cross_gap(known: Knowledge, second: int, crossed: Certified) -> Task:
+    """Prove the seconds up to the next row with a page that holds both rows.  Where pages of all
+    sizes begin there is none, if they are tiny: no token was created in these seconds, and they
+    are given up."""
+    last, hole = crossed.end - 1, known.first_hole(second)
+    if hole is None or crossed.newer is None or crossed.newer <= hole.lower:
+        return
+    page = page_holding(last, last + 1, known.page_size, total_count=known.total_count)
+    if page is not None:
+        yield page
+    else:
+        known.give_up(Span(hole.lower, crossed.newer), TIE_GROUP, 0)
 
 
 def _learn(

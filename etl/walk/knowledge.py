@@ -32,8 +32,19 @@ TIES_REMEMBERED: Final = 0.95
 """How much of what is known about ties is kept from one page to the next: about 20 pages."""
 
 
+UNREADABLE: Final = "unreadable"
+"""Reason of a hole around rows that the service cannot return."""
+
+TIE_GROUP: Final = "tie_group"
+"""Reason of a hole of one second that changes faster than it can be certified."""
+
+TOLERATED: Final = frozenset({UNREADABLE, TIE_GROUP})
+"""Reasons of holes with which a run may publish, as many as ``max_unreadable`` allows."""
+
+
 class WalkStuck(Exception):
-    """The walk cannot continue; ``reason`` is one of ``unstable``, ``outage``, ``unreadable``."""
+    """The walk cannot continue; ``reason`` is one of ``unstable``, ``outage``, ``unreadable``,
+    ``no_progress``."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -104,6 +115,12 @@ class Knowledge:
         """The largest length of the list that was reported or seen so far."""
         self.barriers: set[int] = set()
         """Positions of rows that cannot be read."""
+        self._presumed: set[int] = set()
+        """Seconds that were given up for one unreadable row each that is not located."""
+        self.undelivered: list[PageRequest] = []
+        """Pages of the sweeps that the service could not deliver, until a task passes them."""
+        self.passed = Coverage()
+        """The positions that passages along unreadable rows have read."""
         self.extension: Span | None = None
         """A second that has just been certified by more than one page."""
         self._ends = sorted(positions)  # (last second of a page, the position behind it)
@@ -148,6 +165,30 @@ class Knowledge:
         """The first part of the target at or after ``lower`` that still has to be read."""
         return self.settled.first_hole(Span(max(lower, self.target.lower), self.target.upper))
 
+    def is_given_up(self, second: int) -> bool:
+        """Whether the second lies in a recorded hole."""
+        return self.has_given_up(Span(second, second + 1))
+
+    def has_given_up(self, seconds: Span) -> bool:
+        """Whether a recorded hole has some of these seconds."""
+        return any(
+            hole.span.lower < seconds.upper and seconds.lower < hole.span.upper
+            for hole in self.holes
+        )
+
+    def presume_unreadable(self, second: int, *, counted: bool) -> None:
+        """Give up a second because a page with it cannot be read, although none of its rows is
+        known to be unreadable; ``counted`` if such a row in the neighbourhood explains it."""
+        if not counted:
+            self._presumed.add(second)
+        self.give_up(Span(second, second + 1), UNREADABLE, 0 if counted else 1)
+
+    def give_up_rows(self, span: Span, rows: int) -> None:
+        """Give up the seconds around so many unreadable rows."""
+        presumed = {second for second in self._presumed if span.lower <= second < span.upper}
+        self._presumed -= presumed
+        self.give_up(span, UNREADABLE, max(rows - len(presumed), 0))
+
     def cover(self, span: Span) -> None:
         self.coverage = self.coverage.add(span)
         self.settled = self.settled.add(span)
@@ -172,6 +213,12 @@ class Knowledge:
                 f"{self.unreadable} tokens cannot be read, more than the "
                 f"{self.max_unreadable} allowed",
             )
+
+    def take_undelivered(self) -> PageRequest:
+        """The undelivered page that is first in the list."""
+        first = min(self.undelivered, key=lambda each: each.ascending(self.total_count))
+        self.undelivered.remove(first)
+        return first
 
     def start_of(self, request: PageRequest, rows: int) -> int:
         """Where a page probably lay in the ascending list."""

@@ -35,6 +35,13 @@ class PageRequest:
     def end(self) -> int:
         return self.index * self.size
 
+    def ascending(self, total_count: int | None) -> tuple[int, int]:
+        """``start`` and ``end`` counted from the oldest token, in a list of this length."""
+        if not self.descending:
+            return self.start, self.end
+        total = max(total_count or 0, 0)
+        return max(total - self.end, 0), max(total - self.start, 0)
+
 
 @dataclass(frozen=True, slots=True)
 class Lookup:
@@ -130,17 +137,36 @@ def page_beginning_soonest(
     return PageRequest(last + 1, 1)
 
 
-def aligned_blocks(start: int, end: int, largest: int) -> list[PageRequest]:
-    """Divide ``[start, end)`` into pages of power-of-two sizes, each wholly inside it."""
-    blocks = []
-    position = start
-    while position < end:
-        size = 1
-        while position % (size * 2) == 0 and position + size * 2 <= end and size * 2 <= largest:
-            size *= 2
-        blocks.append(PageRequest(position // size + 1, size, probe=True))
-        position += size
-    return blocks
+def page_ending_near(
+    first: int,
+    last: int,
+    target: int,
+    largest: int,
+    *,
+    floor: int,
+    ceiling: float,
+    total_count: int | None,
+) -> PageRequest | None:
+    """The page with the positions ``first`` to ``last`` that ends as near ``target`` as possible,
+    the smallest of those, or None if there is none.
+
+    It begins at ``floor`` or later, and ends at ``ceiling`` or before.  Where ``total_count`` is
+    known, pages in descending order are tried too.
+    """
+    best: tuple[tuple[int, int], PageRequest] | None = None
+    for size in range(last - first + 1, largest + 1):
+        starts = [(first - first % size, False)]
+        if total_count is not None and total_count > last:
+            starts.append((total_count - (total_count - first + size - 1) // size * size, True))
+        for start, descending in starts:
+            end = start + size
+            if start < floor or not last < end <= ceiling:
+                continue
+            rank = abs(end - target), size
+            if best is None or rank < best[0]:
+                index = ((total_count or 0) - start if descending else end) // size
+                best = rank, PageRequest(index, size, descending, probe=True)
+    return best[1] if best else None
 
 
 def is_clear(start: int, end: int, barriers: Collection[int]) -> bool:

@@ -6,7 +6,6 @@ from bisect import bisect_left, bisect_right
 
 from etl.coverage import Span
 from etl.walk.knowledge import PlacedPage
-from etl.walk.planner import PageRequest
 
 
 class Search:
@@ -30,11 +29,11 @@ class Search:
         self.ends_list = False
         """The list ends with the second ``lower``, and the newest page begins with it too."""
         self.newest_blocked = False
-        """The newest row cannot be read."""
+        """The newest page cannot be read."""
         self.found: tuple[int, int] | None = None
         """Where the rows of the second ``lower`` begin, and the least number of them."""
-        self.sought: PageRequest | None = None
-        """The last page that was requested to locate the position."""
+        self.failures = 0
+        """Pages that could not be delivered."""
         self._low: int | None = None
         self._high: int | None = None
         self._stride = 0
@@ -88,6 +87,8 @@ class Search:
             self._low = self._high = None
         else:
             self._older(behind)  # rows without a createdAt come before all others
+        if self._low is not None and self._low == self._high:
+            self.found = self._low, 1  # a page ends there, and one begins
 
     def _older(self, behind: int) -> None:
         """The page ended before the position."""

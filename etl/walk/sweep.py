@@ -84,7 +84,6 @@ class Sweep:
         self._tie = 0
         self._steady = True
         """Whether the last page was as long as requested, so that the plan can be relied on."""
-        self._skip = False
         self._other_end_asked = other_end_read
         self._closing: PageRequest | None = None
         """The page at the other end of the list, if it closes the sweep."""
@@ -125,19 +124,17 @@ class Sweep:
         self._tie = page.seconds.count(page.last)
         if page.last >= self._upper or known.settled.contains(page.last):
             self.done = True  # from here on, this walk or an earlier one has read
-        return self._before if previous is None else _seam_between(previous, page)
+        before, self._before = self._before, None
+        return before if previous is None else _seam_between(previous, page)
 
     def note_failure(self, request: PageRequest) -> None:
-        """Go on after a page that could not be read; a task looks for the unreadable rows.
-
-        A descending sweep ends: from the other end, rows can be stepped around.
-        """
+        """Go on behind a page that could not be read; a task passes its unreadable rows."""
         self._asked.popleft()
         if self.is_at_other_end(request):
-            return
-        self._skip = self._planned == request.end
-        self._read = max(self._read, request.end)
-        self.done |= self._descending
+            self.done |= request is self._closing
+        else:
+            self._read = max(self._read, request.end)
+            self._previous = self._before = None  # the task closes these seams
 
     def divide(self, known: Knowledge) -> list[Sweep]:
         """Divide what is left between this sweep and new ones, which are returned, if that costs
@@ -196,19 +193,9 @@ class Sweep:
         overlap = known.overlap_ahead
         if not self._asked and self._tie + ROWS_BEFORE_A_TIE <= known.page_size // 2:
             overlap = max(known.overlap, self._tie + ROWS_BEFORE_A_TIE)
-        barriers = set() if self._descending else known.barriers
-        page = None
-        if not self._skip:
-            page = page_reaching_furthest(
-                self._planned - overlap, known.page_size, barriers=barriers, beyond=self._planned
-            )
-        if page is None:
-            # An unreadable row is in the way; the seam before this page will stay open.
-            ahead = [barrier for barrier in barriers if barrier >= self._planned - overlap]
-            page = page_beginning_soonest(
-                max(self._planned, min(ahead, default=0) + 1), known.page_size, barriers
-            )
-        self._skip = False
+        page = page_reaching_furthest(
+            self._planned - overlap, known.page_size, beyond=self._planned
+        ) or page_beginning_soonest(self._planned, known.page_size)
         self._planned = page.end
         return PageRequest(page.index, page.size, self._descending)
 

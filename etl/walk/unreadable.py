@@ -1,123 +1,417 @@
-"""Rows that make every page with them fail: find them, and step around them."""
+"""Rows that make every page with them fail: pass them, and prove everything around them.
+
+A *passage* reads the stretch of a page that could not be delivered, from its beginning to its end,
+one request at a time.  All positions before ``_at`` have been passed: they have been read, or have
+been found unreadable.  ``_fails_before`` is the end of the shortest page from ``_at`` on that
+failed, if one did: an unreadable row is before it.  The next page holds the position ``_at``, and
+
+* without a failed page, reaches as far as possible;
+* with one, ends about half way to its end, and always before it;
+* if that leaves the one position ``_at``, is that row alone.
+
+**It ends**, because the pair (positions left, positions under suspicion) falls with every request,
+compared like words in a dictionary: a page that is read passes ``_at`` at least, and leaves fewer
+positions; one that fails leaves fewer under suspicion; and a single row that fails is passed as
+unreadable.  Positions only grow, whatever the list does meanwhile: what has moved, a seam of the
+coverage shows, and it is read again like any other.
+
+**It is cheap**: of a page of n rows, about log₂ n requests find an unreadable row, two confirm it
+(it is asked for again), and as the pages overlap, they have proved what is before it.  Few pages
+begin just behind it, where a multiple of their size must lie; after some of growing size the
+passage is back at full pages.  Where no page with a seam between two others exists, its second is
+certified by several (``etl.walk.tie``).  ``tests/property/test_walk_unreadable.py`` has the bound:
+2·⌈log₂ n⌉ + 20 requests for each unreadable row of a quiet list.
+
+**The hole** of an unreadable row reaches from the second of the row before it to that of the row
+after it, both included: it may have been created in either, since no page shows it.  It cannot be
+narrower, or a token that nobody has read would lie in the coverage.
+
+A service may order the tokens of one second differently each time.  Then an unreadable row among
+them is now here and now there, all of its positions can be passed, and what remains is that no page
+with the whole second can be read: that is its hole.
+"""
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections.abc import Generator
 from typing import Final
 
-from etl.coverage import POSITIVE_INFINITY, Span
-from etl.walk.knowledge import Knowledge, PlacedPage, Task, TaskReply, WalkStuck
-from etl.walk.planner import PageRequest, Request, aligned_blocks, page_beginning_soonest
+from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
+from etl.walk.knowledge import UNREADABLE, Knowledge, PlacedPage, Task, TaskReply, WalkStuck
+from etl.walk.planner import PageRequest, Request, page_ending_near
+from etl.walk.tie import Certified, Verdict, certify_second
 
 FAILURES_THAT_MEAN_OUTAGE: Final = 6
+"""Single rows that fail one after the other while nothing at all can be read."""
+
+ASKED_WHETHER_IT_IS_ANOTHER: Final = 5
+"""How often a row is asked for again before a second one of the same second counts as another: it
+may be the same, in another place."""
 
 
-def isolate(known: Knowledge, request: PageRequest) -> Task:
-    """Find the rows that make a page fail, by halving it down to single positions."""
-    start, end = request.start, request.end
-    if request.descending:
-        total = known.total_count or 0
-        start, end = max(total - request.end, 0), max(total - request.start, 0)
-    stack = aligned_blocks(start, end, known.page_size)[::-1]
-    readable = False
-    found: list[int] = []
-    while stack:
-        block = stack.pop()
-        page = yield block
-        if isinstance(page, PlacedPage):
-            readable = True
-        elif block.size == 1:
-            found.append(block.start)
-            if not readable and len(found) >= FAILURES_THAT_MEAN_OUTAGE:
-                raise _outage()
-            if len(found) > known.max_unreadable:
-                raise WalkStuck(
-                    "unreadable",
-                    f"more than the {known.max_unreadable} unreadable tokens allowed, "
-                    f"from position {found[0]} on",
-                )
-        else:
-            half = block.size // 2
-            stack.append(PageRequest(block.index * 2, half, probe=True))
-            stack.append(PageRequest(block.index * 2 - 1, half, probe=True))
-    if found and not readable:
-        neighbour = yield PageRequest(max(found[0], 1), 1, probe=True)
-        beyond_them = yield PageRequest(found[-1] + 2, 1, probe=True)
-        if not isinstance(neighbour, PlacedPage) and not isinstance(beyond_them, PlacedPage):
-            raise _outage()
-    known.barriers = {b for b in known.barriers if not start <= b < end} | set(found)
+def pass_unreadable(known: Knowledge, request: PageRequest, since: int | None = None) -> Task:
+    """Read the stretch of a page that could not be delivered, and of those that follow it.
 
-
-def step_around(known: Knowledge, hole: Span, end: int) -> Task:
-    """No page without an unreadable row continues from about position ``end``: continue after that
-    row, and record what lies between as a hole.
-
-    ``end`` is a guess, so an earlier row may be found first: then the page after it ends before the
-    hole begins, and the next one is tried.
+    What other passages have read is left out, unless it has to be read again ``since`` a position.
     """
-    ahead = sorted(b for b in known.barriers if b >= end - known.overlap)
-    if not ahead:
-        raise WalkStuck("unstable", f"no page continues from createdAt {hole.lower}")
-    for behind in ahead:
-        if behind - 1 in known.barriers and behind != ahead[0]:
-            continue  # one of several adjacent ones
-        again = yield PageRequest(behind + 1, 1, probe=True)
-        if isinstance(again, PlacedPage):
-            known.barriers.discard(behind)  # the list has moved, and with it the row
-            return
-        run = 1
-        while behind + run in known.barriers:
-            run += 1
-        request = page_beginning_soonest(behind + run, known.page_size, known.barriers)
-        page = yield request
-        if not isinstance(page, PlacedPage):
-            yield from isolate(known, request)
-            return
-        # No page that proves anything begins earlier.  The rows between are read nevertheless.
-        for block in _blocks_between(known, behind + run, request.start):
-            between = yield block
-            if not isinstance(between, PlacedPage):
-                yield from isolate(known, block)  # one more: search again
-                return
-        if known.settled.contains(hole.lower):
-            return
-        unreadable = sum(1 for barrier in known.barriers if behind <= barrier < request.start)
-        if page.seconds and page.last > hole.lower:
-            upper = max(page.first, hole.lower) + 1
-            known.give_up(Span(hole.lower, upper), "unreadable", unreadable)
-            return
-        if not page.rows:
-            yield from _give_up_newest(known, hole, unreadable)
-            return
+    stretch = Span(*request.ascending(known.total_count))
+    if since is None:
+        left = known.passed.holes(stretch)
+    else:
+        left = [Span(max(since - known.overlap, 0), stretch.upper)]
+    for start, end in left:
+        begin = start if start <= stretch.lower else max(start - known.overlap, 0)
+        behind = end if end == stretch.upper else end + known.overlap
+        if begin < end:
+            yield from _Passage(known, begin, behind, closes_end=since is not None).run()
 
 
-def _blocks_between(known: Knowledge, start: int, end: int) -> list[PageRequest]:
-    """Pages of the readable positions in ``[start, end)``: the others are known to fail."""
-    blocks: list[PageRequest] = []
-    for stop in (*sorted(b for b in known.barriers if start <= b < end), end):
-        blocks += aligned_blocks(start, stop, known.page_size)
-        start = stop + 1
-    return blocks
+class _Passage:
+    def __init__(self, known: Knowledge, start: int, end: int, *, closes_end: bool) -> None:
+        self._known = known
+        self._start = self._at = start
+        self._end = end
+        self._closes_end = closes_end
+        """Whether the second of the last row of the stretch has to be settled too."""
+        self._last_of_stretch: int | None = None
+        self._fails_before: int | None = None
+        self._floor = max(
+            [0, start - known.overlap, *(row + 1 for row in known.barriers if row < start)]
+        )
+        """No page begins earlier: behind the last unreadable row, or where other pages read."""
+        self._reach = known.page_size
+        """How many positions the next page should pass."""
+        self._roams = False
+        """Whether a failed page turned out to have no unreadable row: it is now here, now there."""
+        self._counts_from_end = True
+        """Whether pages in descending order can be placed: totalCount may be wrong."""
+        self._has_read = False
+        self._last: int | None = None
+        """The second of the last row before ``_at``, unreadable ones left out."""
+        self._unreadable: list[int] = []
+        """Rows just before ``_at`` that failed; the row after them is still to be read."""
+        self._frontier: int | None = None
+        """The first second that is not settled, from where the pages read so far are on."""
+        self._before_frontier = start
+        """The position of the last row that is older than it."""
+        self._firsts: list[tuple[int, int]] = []
+        """Where the pages read so far begin, and with which second."""
+        self._failed_from = start
+        """Where the last page begins that should have proved a second and failed."""
+        self._follows: int | None = None
+        """The second of the row after those that were last certified."""
 
+    def run(self) -> Task:
+        """Read to the end of the stretch."""
+        while not self._is_done():
+            if self._length is not None and self._at >= self._length:
+                yield from self._prove_end()
+                break
+            request = self._next_page()
+            page = yield request
+            if isinstance(page, PlacedPage):
+                if not page.rows:
+                    yield from self._prove_end()
+                    break
+                if request.descending and not self._is_in_place(page):
+                    self._counts_from_end = False
+                else:
+                    yield from self._note_page(page)
+            elif request.size == 1 and not request.descending:
+                yield from self._note_unreadable()
+            else:
+                self._fails_before = self._end_of(request)
+        self._known.passed = self._known.passed.add(Span(self._start, self._at))
 
-def _give_up_newest(known: Knowledge, hole: Span, unreadable: int) -> Task:
-    """No row comes after the unreadable one, unless the list has grown meanwhile."""
-    newest = yield PageRequest(1, 1, descending=True, probe=True)
-    readable = isinstance(newest, PlacedPage) and bool(newest.seconds)
-    upper = newest.first + 1 if isinstance(newest, PlacedPage) and readable else POSITIVE_INFINITY
-    known.give_up(Span(hole.lower, max(upper, hole.lower + 1)), "unreadable", unreadable)
-
-
-def prove_end_with_less(request: PageRequest) -> Generator[Request, TaskReply, bool]:
-    """The newest page holds an unreadable row: prove the end of the list with fewer rows.  False
-    if the newest row itself cannot be read, because then nothing can prove what comes after."""
-    size = request.size // 2
-    while size:
-        page = yield PageRequest(1, size, descending=True, probe=True)
-        if isinstance(page, PlacedPage):
+    def _is_done(self) -> bool:
+        is_in_hole = self._last is not None and self._known.is_given_up(self._last)
+        if is_in_hole and (self._length is None or self._at < self._length):
+            return False  # what can be read in it is read
+        if self._known.first_hole(self._frontier or NEGATIVE_INFINITY) is None:
             return True
-        size //= 2
-    return False
+        for request in tuple(self._known.undelivered):
+            start, end = request.ascending(self._length)
+            if self._start <= start <= self._at:
+                self._known.undelivered.remove(request)
+                self._end = max(self._end, end)
+        if self._unreadable or self._at < self._end:
+            return False
+        if self._closes_end:
+            if self._last_of_stretch is None:
+                self._last_of_stretch = self._last
+            if self._frontier is not None and self._frontier == self._last_of_stretch:
+                return False
+        return self._length is None or self._at < self._length
+
+    @property
+    def _length(self) -> int | None:
+        total = self._known.total_count
+        return total if total is not None and total > 0 else None
+
+    def _end_of(self, request: PageRequest) -> int:
+        return (self._length or 0) - request.start if request.descending else request.end
+
+    def _is_in_place(self, page: PlacedPage) -> bool:
+        """Whether a page whose position follows from totalCount lies where it should."""
+        return bool(page.seconds) and self._last is not None and page.first <= self._last
+
+    # --- which page next ---------------------------------------------------------------------
+
+    def _next_page(self) -> PageRequest:
+        at = self._at
+        single = PageRequest(at + 1, 1, probe=True)
+        suspect = min((row for row in self._known.barriers if row >= at), default=None)
+        if self._fails_before is None:
+            wanted, ceiling, tolerance = at + self._reach, math.inf, math.inf
+        else:
+            left = self._fails_before - at
+            if left <= 1:
+                return single
+            wanted, ceiling, tolerance = at + left // 2, self._fails_before - 1, left / 4
+        if suspect is not None and suspect <= min(ceiling, at + self._known.page_size):
+            if suspect == at:
+                return single
+            wanted = ceiling = suspect
+        if self._roams or self._unreadable:
+            return self._page_from(at, wanted, ceiling, floor=at) or single
+        # With rows to spare for what is deleted meanwhile; ...
+        closing = min(self._before_frontier, at)
+        page = self._page_from(min(at - self._known.overlap, closing), wanted, ceiling)
+        if page is not None and abs(self._end_of(page) - wanted) <= tolerance:
+            return page
+        # ... or just so that the seam closes; or so that only one second there is not proved.
+        for first in (closing, at - 1):
+            page = self._page_from(first, wanted, ceiling)
+            if page is not None:
+                return page
+        return self._page_from(at, wanted, ceiling, floor=at) or single
+
+    def _page_from(
+        self, first: int, wanted: int, ceiling: float, *, floor: int | None = None
+    ) -> PageRequest | None:
+        """The page from ``first`` or before it, or from ``floor`` on, that ends near ``wanted``."""
+        may_count = self._counts_from_end and self._last is not None and floor is None
+        floor = self._floor if floor is None else floor
+        return page_ending_near(
+            max(first, floor),
+            self._at,
+            wanted,
+            self._known.page_size,
+            floor=floor,
+            ceiling=ceiling,
+            total_count=self._length if may_count else None,
+        )
+
+    # --- what a page shows -------------------------------------------------------------------
+
+    def _note_page(self, page: PlacedPage) -> Task:
+        known = self._known
+        self._has_read = True
+        self._at = max(self._at + 1, page.start + page.rows)
+        known.barriers.difference_update(range(page.start, page.start + page.rows))
+        if self._fails_before is None:
+            self._reach = min(2 * self._reach, known.page_size)
+        elif self._at >= self._fails_before:
+            self._fails_before, self._reach, self._roams = None, 1, True
+        if not page.seconds:
+            return  # rows without a place on the line
+        if self._unreadable:
+            yield from self._give_up_rows(page.first + 1)
+        yield from self._advance_frontier(page)
+        self._last = page.last
+        self._firsts.append((page.start, page.first))
+
+    def _advance_frontier(self, page: PlacedPage) -> Task:
+        known, frontier = self._known, self._frontier
+        begin = page.start + page.rows - len(page.seconds)
+        if frontier is None or page.last > frontier or known.settled.contains(frontier):
+            if frontier is None and not known.settled.contains(page.first):
+                # The stretch begins among tokens of one second.
+                yield from certify_second(known, page.first, begin, {self._at})
+            elif frontier is not None and not known.settled.contains(frontier):
+                yield from self._close_seam(frontier, page)
+            hole = known.first_hole(page.last)
+            self._frontier = page.last if hole is None else hole.lower
+            self._before_frontier = max(begin + bisect_left(page.seconds, self._frontier) - 1, 0)
+            if self._roams:
+                self._roams, self._reach = False, known.page_size
+                # The unreadable row is before that, wherever: no page should hold many of its ties.
+                self._floor = max(self._floor, self._before_frontier)
+        elif older := bisect_left(page.seconds, frontier):
+            self._before_frontier = begin + older - 1
+
+    # --- seams between two pages -------------------------------------------------------------
+
+    def _close_seam(self, frontier: int, page: PlacedPage) -> Task:
+        """The page begins too late to prove the second ``frontier``: prove it otherwise."""
+        known = self._known
+        begin = page.start + page.rows - len(page.seconds)
+        older = min(self._before_frontier, begin)
+        if page.last == page.first:
+            upper, behind = page.first, begin
+        else:
+            upper, behind = page.first + 1, begin + page.seconds.count(page.first)
+        proved, self._follows = None, None
+        if not self._roams:
+            proved = yield from self._proved_by_one(frontier, older, behind)
+            if proved:
+                return
+        if frontier == self._last and frontier < page.first:
+            proved = yield from self._prove(frontier, older, begin)
+        adjacent = self._follows == page.first or known.is_given_up(frontier - 1)
+        if proved is not False and page.first < upper:
+            older = older if page.first == frontier else max(begin - 1, 0)
+            proved = yield from self._prove(page.first, older, behind)
+        for between in known.settled.holes(Span(frontier, upper)):
+            if proved is not False and adjacent:
+                # No row lies between the two seconds, but no page that can be read holds both.
+                known.give_up(between, UNREADABLE, 0)
+
+    def _prove(self, second: int, older: int, newer: int) -> Generator[Request, TaskReply, bool]:
+        """Prove a second whose rows lie between two positions, or record it as a hole; False if
+        the list moves."""
+        known = self._known
+        if known.settled.contains(second):
+            return True
+        proved = yield from self._proved_by_one(second, older, newer)
+        if proved:
+            return True
+        verdict: Certified | Verdict = Verdict.UNREADABLE
+        if proved is None:
+            self._failed_from = self._floor
+            verdict = yield from certify_second(known, second, older + 1, self._barriers)
+        if isinstance(verdict, Certified):
+            self._follows = verdict.newer
+        elif verdict is Verdict.UNREADABLE:
+            # A row that is now here and now there is counted once.
+            since = max(
+                (first for start, first in self._firsts if start <= self._failed_from),
+                default=NEGATIVE_INFINITY,
+            )
+            counted = known.has_given_up(Span(since, second + 1))
+            known.presume_unreadable(second, counted=counted)
+        return verdict is not Verdict.CHANGING
+
+    def _proved_by_one(
+        self, second: int, older: int, newer: int
+    ) -> Generator[Request, TaskReply, bool | None]:
+        """Whether one page proves the second; False if it is unreadable, None if there is none."""
+        known = self._known
+        # Of the pages that hold these rows, one with few others.
+        page = page_ending_near(
+            older,
+            newer,
+            newer + 1,
+            known.page_size,
+            floor=self._floor,
+            ceiling=self._at,
+            total_count=self._length if self._counts_from_end else None,
+        )
+        if page is not None and not isinstance((yield page), PlacedPage):
+            self._failed_from, _ = page.ascending(self._length)
+            return False
+        return known.settled.contains(second) or None
+
+    @property
+    def _barriers(self) -> set[int]:
+        """Positions that no page may hold if it is to be read: what is around the pages so far."""
+        return self._known.barriers | {self._floor - 1, self._at, *self._unreadable}
+
+    # --- unreadable rows ---------------------------------------------------------------------
+
+    def _note_unreadable(self) -> Task:
+        """The row at ``_at`` failed: pass it."""
+        known = self._known
+        self._unreadable.append(self._at)
+        self._at += 1
+        self._floor, self._fails_before, self._reach = self._at, None, known.page_size
+        failed, too_many = len(self._unreadable), len(self._unreadable) > known.max_unreadable
+        if self._has_read and not too_many:
+            return
+        if failed == 1 or too_many:
+            before = yield PageRequest(max(self._unreadable[0], 1), 1, probe=True)
+            newest = yield PageRequest(1, 1, descending=True, probe=True)
+            self._has_read = isinstance(before, PlacedPage) or isinstance(newest, PlacedPage)
+            if self._has_read and too_many:
+                raise WalkStuck(
+                    UNREADABLE,
+                    f"more than the {known.max_unreadable} unreadable tokens allowed, "
+                    f"from position {self._unreadable[0]} on",
+                )
+        if not self._has_read:
+            if too_many or failed >= FAILURES_THAT_MEAN_OUTAGE:
+                raise _outage()
+            self._reach = 1
+
+    def _give_up_rows(self, upper: int) -> Task:
+        """Record the hole of the rows before ``_at`` that failed, and fail again; it ends before
+        the second ``upper``."""
+        known = self._known
+        failed, self._unreadable = self._unreadable, []
+        rows = []
+        for row in failed:
+            if not isinstance((yield PageRequest(row + 1, 1, probe=True)), PlacedPage):
+                rows.append(row)
+        tokens = len(set(rows) - known.barriers)
+        known.barriers.update(rows)
+        if not rows:
+            return  # the list has moved
+        lower = self._last
+        while lower is None and rows[0] > 0 and len(rows) <= known.max_unreadable:
+            before = yield PageRequest(rows[0], 1, probe=True)
+            if isinstance(before, PlacedPage):
+                lower = before.last if before.seconds else NEGATIVE_INFINITY
+            else:
+                rows.insert(0, rows[0] - 1)
+        lower = NEGATIVE_INFINITY if lower is None else lower
+        span = Span(lower, max(upper, lower + 1)).clipped(known.target)
+        if span.lower >= span.upper or known.coverage.contains_span(span):
+            return
+        if tokens and known.is_given_up(lower) and not (yield from self._is_another(rows[0])):
+            tokens = 0
+        known.give_up_rows(span, tokens)
+
+    def _is_another(self, row: int) -> Generator[Request, TaskReply, bool]:
+        """Whether this row is another one than the one of the same second that is known."""
+        for _ in range(ASKED_WHETHER_IT_IS_ANOTHER):
+            if isinstance((yield PageRequest(row + 1, 1, probe=True)), PlacedPage):
+                return False
+        return True
+
+    # --- the end of the list -----------------------------------------------------------------
+
+    def _prove_end(self) -> Task:
+        """All rows are passed: prove with the newest page that none comes after them."""
+        known = self._known
+        if self._frontier is None and not self._unreadable:
+            return
+        first = max(min(self._before_frontier, self._at), self._floor)
+        size = min(self._at - first, known.page_size)
+        shown: PlacedPage | None = None
+        failed = False
+        while size > 0 and shown is None:
+            page = yield PageRequest(1, size, descending=True, probe=True)
+            if isinstance(page, PlacedPage) and page.seconds:
+                shown = page
+            else:
+                failed, size = True, size // 2
+        if self._unreadable:
+            yield from self._give_up_rows(POSITIVE_INFINITY if shown is None else shown.first + 1)
+        lower = self._frontier if self._frontier is not None else self._last
+        hole = None if lower is None else known.first_hole(lower)
+        if hole is None:
+            return
+        if shown is None:
+            if hole.upper == POSITIVE_INFINITY:
+                known.give_up(hole, UNREADABLE, 1)
+        elif hole.lower <= shown.first:
+            if failed:
+                tokens = 0 if known.is_given_up(hole.lower) else 1
+                known.give_up(Span(hole.lower, shown.first + 1), UNREADABLE, tokens)
+            else:
+                yield from self._close_seam(hole.lower, shown)
 
 
 def _outage() -> WalkStuck:

@@ -32,12 +32,16 @@ from etl.walk.close import close_hole
 from etl.walk.knowledge import Hole, Knowledge, PlacedPage, Task, TaskReply, WalkStuck
 from etl.walk.locate import Locator
 from etl.walk.planner import Lookup, PageRequest, PageRows, Request
+from etl.walk.progress import NO_PROGRESS, POSITIONS_AT_MOST, Progress
 from etl.walk.sweep import Seam, Sweep
-from etl.walk.unreadable import isolate
+from etl.walk.unreadable import pass_unreadable
 
 REQUESTS_AT_MOST: Final = 500
 REQUESTS_PER_PAGE_AT_MOST: Final = 4
 """A walk that needs more is reading a list that changes faster than it can be read."""
+
+TINY_PAGE: Final = 100
+"""Pages of so few rows need more requests each: few of their boundaries fall right."""
 
 ROUNDS_OF_A_SHORT_LIST: Final = 4
 """Without the length of the list, the first round of requests is not full.  That is worth saving
@@ -73,6 +77,7 @@ class Walk:
         positions: Collection[tuple[int, int]] = (),
         total_count: int | None = None,
     ) -> None:
+        positions = [(second, at) for second, at in positions if 0 <= at < POSITIONS_AT_MOST]
         if (total_count or 0) > in_flight * page_size * ROUNDS_OF_A_SHORT_LIST:
             total_count = None
         self._known = Knowledge(
@@ -83,6 +88,7 @@ class Walk:
         self._in_flight_each = in_flight
         """Requests that should be in flight of each of several stretches."""
         self._asked = 0
+        self._progress = Progress()
         self._outstanding: deque[Request] = deque()
         self._tasks: deque[Task] = deque()
         self._task_wants: Request | None = None
@@ -141,10 +147,13 @@ class Walk:
         """
         request = self._next()
         if request is not None:
+            if isinstance(request, PageRequest) and request.end > POSITIONS_AT_MOST:
+                raise WalkStuck(NO_PROGRESS, "the list seems to have no end")
             self._outstanding.append(request)
             self._asked += 1
-            pages = self._known.longest // self._known.page_size
-            if self._asked > REQUESTS_AT_MOST + REQUESTS_PER_PAGE_AT_MOST * pages:
+            size = self._known.page_size
+            per_page = REQUESTS_PER_PAGE_AT_MOST + TINY_PAGE // size
+            if self._asked > REQUESTS_AT_MOST + per_page * (self._known.longest // size):
                 raise WalkStuck("unstable", f"not covered after {self._asked} requests")
         return request
 
@@ -176,7 +185,8 @@ class Walk:
             to_end=is_empty_list or (request.index == 1 and request.descending),
         )
         self._outstanding.remove(request)
-        if rows.total_count is not None:
+        self._progress.note(request, [token_id for _, token_id in placed[::step]])
+        if rows.total_count is not None and rows.total_count < POSITIONS_AT_MOST:
             known.total_count = rows.total_count
         page = PlacedPage(
             known.start_of(request, count),
@@ -184,7 +194,7 @@ class Walk:
             [math.floor(position) for position, _ in placed],
             [token_id for _, token_id in placed],
         )
-        known.note_page(request, page, rows.total_count)
+        known.note_page(request, page, known.total_count)
         if span is not None:
             known.cover(span)
         if request is self._task_asked:
@@ -212,6 +222,8 @@ class Walk:
     # --- scheduling --------------------------------------------------------------------------
 
     def _next(self) -> Request | None:
+        if self._known.undelivered and not self._tasks:
+            self._tasks.append(pass_unreadable(self._known, self._known.take_undelivered()))
         if self._task_asked is None and self._tasks:
             if self._task_wants is None:
                 self._advance(None)
@@ -350,9 +362,7 @@ class Walk:
         sweep = next((sweep for sweep in self._sweeps if sweep.holds(request)), None)
         if sweep is not None:
             sweep.note_failure(request)
-            if sweep.is_at_other_end(request):
-                return  # the task that closes the last hole proves that end with fewer rows
-        self._tasks.append(isolate(self._known, request))
+        self._known.undelivered.append(request)
 
     def _note_row(self, locator: Locator, request: PageRequest, page: PlacedPage | None) -> None:
         locator.note(request, page)

@@ -8,6 +8,7 @@ from typing import Final
 from tests.campaigns.campaign import Campaign, Ending, Ground
 from tests.property.test_walk import campaign
 from tests.property.test_walk_ranges import range_campaign
+from tests.property.test_walk_unreadable import unreadable_campaign
 
 LISTS: Final = 50
 FIRST: Final = 10_000
@@ -24,6 +25,7 @@ def run_case(ground: Ground, seed: int) -> Ending:
         ("with large ties", campaign(seeds[::5], big_tie=True)),
         ("with unreadable rows", campaign(seeds[::5], poison=True)),
         ("ranges", range_campaign(seeds)),
+        ("quiet lists with unreadable rows", unreadable_campaign(seeds[::5])),
     ):
         ends += Counter({f"{kind}: {name}": count for name, count in found.items()})
     return Ending(f"lists {begin} to {begin + LISTS - 1}", "held", ends)

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 
 from etl.walk.planner import (
     PageRequest,
-    aligned_blocks,
     is_clear,
     page_beginning_soonest,
+    page_ending_near,
     page_holding,
     page_reaching_furthest,
 )
@@ -71,14 +71,21 @@ def test_a_page_behind_a_barrier_is_free_of_barriers(
     assert is_clear(page.start, page.end, barriers)
 
 
-@given(positions, st.integers(0, 1_000), st.integers(1, 500))
-def test_blocks_cut_a_stretch_without_gaps(start: int, length: int, largest: int) -> None:
-    covered = [
-        position
-        for block in aligned_blocks(start, start + length, largest)
-        for position in range(block.start, block.end)
-    ]
-    assert covered == list(range(start, start + length))
+@given(positions, st.integers(0, 60), st.integers(1, 120), st.integers(0, 200), st.integers(0, 200))
+def test_a_page_ends_as_near_as_the_limits_allow(
+    first: int, more: int, largest: int, before: int, behind: int
+) -> None:
+    total, last = 6_000, first + more
+    floor, ceiling, target = first - before, last + 1 + behind, last + 1 + behind // 2
+    page = page_ending_near(
+        first, last, target, largest, floor=floor, ceiling=ceiling, total_count=total
+    )
+    if page is None:
+        assert more or largest < 1
+        return
+    start, end = page.ascending(total)
+    assert max(floor, 0) <= start <= first <= last < end <= ceiling
+    assert page.size <= largest
 
 
 def test_positions_of_a_page() -> None:
