@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from etl.coverage import Coverage, Span
 from etl.errors import DataRefused
-from etl.walk import Hole
+from etl.walk import TOLERATED, Hole
 
 if TYPE_CHECKING:
     from etl.run.plan import SyncOptions
@@ -30,7 +30,7 @@ def audit_coverage(
     *, target: Span, coverage: Coverage, holes: Sequence[Hole], max_unreadable: int
 ) -> None:
     """Refuse a list that was not covered as far as required."""
-    unreadable = [hole for hole in holes if hole.reason == "unreadable"]
+    unreadable = [hole for hole in holes if hole.reason in TOLERATED]
     open_seconds = coverage.union(hole.span for hole in unreadable).holes(target)
     if open_seconds:
         raise DataRefused(

@@ -19,11 +19,12 @@ from etl.errors import (
     ServiceUnavailable,
 )
 from etl.run.audit import NOTHING_PUBLISHED
-from etl.run.fetch import Answer, Fetched, Fetcher, Undeliverable
+from etl.run.fetch import LOOKUP_IDS_AT_MOST, Answer, Fetched, Fetcher, Undeliverable
 from etl.run.plan import Leg
 from etl.tokens.page import Page
 from etl.tokens.token import OPEN_STATUSES
-from etl.walk import Hole, Lookup, PageRequest, PageRows, Request, Walk, WalkStuck
+from etl.walk import TIE_GROUP, Hole, Lookup, PageRequest, PageRows, Request, Walk, WalkStuck
+from etl.warehouse.ledger.certificates import listed_ids
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.publish import require_fresh_pages
 from etl.warehouse.load.staging import stage_batch, stage_lookup
@@ -48,6 +49,8 @@ PAGES_AHEAD_PER_THREAD: Final = 2
 PAGES_AHEAD: Final = 16
 """At least so many for the whole list, to be fetched and decoded while a batch is saved."""
 STOP_POLL_SECONDS: Final = 0.5
+ROWS_READ_TWICE: Final = 1.1
+"""Pages overlap: a quiet walk reads at most so many times the rows of the list."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,6 +161,24 @@ class LegReader:
             for _, future in in_flight:
                 future.cancel()
         self._save_batch()
+        self._look_up_busy_seconds()
+
+    def _look_up_busy_seconds(self) -> None:
+        """Look up the known tokens of the seconds that changed too fast to be certified."""
+        context = self._context
+        for hole in self.walk.holes:
+            if hole.reason != TIE_GROUP or not hole.tokens:
+                continue
+            ids = listed_ids(
+                context.database,
+                context.run.partner_id,
+                hole.span,
+                open_only=self._leg.open_only,
+            )
+            # A comma would split the id in the request.
+            ids = [token_id for token_id in ids if "," not in token_id]
+            for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
+                context.look_up(ids[begin : begin + LOOKUP_IDS_AT_MOST])
 
     def _request_ahead(self, in_flight: deque[tuple[Request, Future[Fetched]]]) -> None:
         """Submit what the walk wants next; as many as are fetched at a time wait for their turn."""
@@ -204,6 +225,8 @@ class LegReader:
             total = self._context.expected_tokens
         rows = counts.rows_read + sum(page.facts.rows for page in self._batch)
         pages = counts.pages + len(self._batch)
+        if total is not None and rows > total * ROWS_READ_TWICE:
+            total = None  # what has to be read again allows no estimate of the time that is left
         self._context.progress.update(rows if total is None else min(rows, total), total, pages)
 
     def _save_batch_if_due(self) -> None:
@@ -250,7 +273,7 @@ def _refusal(stuck: WalkStuck) -> EtlError:
             "Nothing was published; try again later.",
             code="INTERNAL_SERVERL_ERROR",
         )
-    reason = "unreadable" if stuck.reason == "unreadable" else "incomplete"
+    reason = stuck.reason if stuck.reason in {"unreadable", "no_progress"} else "incomplete"
     return DataRefused(f"The walk was given up: {stuck}. {NOTHING_PUBLISHED}", reason=reason)
 
 

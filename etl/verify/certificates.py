@@ -12,8 +12,8 @@ from typing import Any, Final
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.warehouse.read.published import PublishedPage, PublishedRun
 
-UNREADABLE: Final = "unreadable"
-"""Reason of the only holes with which a run may publish."""
+TOLERATED: Final = frozenset({"unreadable", "tie_group"})
+"""Reasons of the holes with which a run may publish."""
 OPEN_STATUSES: Final = "0,1,2"
 
 
@@ -70,5 +70,5 @@ def _coverage_breaches(run: PublishedRun) -> Iterable[dict[str, object]]:
 def _stated(holes: Iterable[dict[str, Any]], *, open_only: bool) -> Iterable[Span]:
     """The seconds that a run states it could not read."""
     for hole in holes:
-        if hole.get("reason") == UNREADABLE and bool(hole.get("open_only")) == open_only:
+        if hole.get("reason") in TOLERATED and bool(hole.get("open_only")) == open_only:
             yield from Coverage.from_sql(str(hole.get("span")))

@@ -18,7 +18,7 @@ with settled as (
             range_agg(cast(hole ->> 'span' as int8range))
             filter (where hole @> '{"open_only": true}') as open_seconds
         from jsonb_array_elements(run.holes) as hole
-        where hole ->> 'reason' = 'unreadable'
+        where hole ->> 'reason' in ('unreadable', 'tie_group')
     ) as hole
     where run.status = 'succeeded'
 )

@@ -337,7 +337,7 @@ MORE_CORRUPTIONS: Final = [
     ("coverage_complete", "update sync_run set coverage = '{(,5)}' where run_id = 5"),
     (
         "coverage_complete",
-        "update sync_run set holes = jsonb_set(holes, '{0,reason}', '\"tie_group\"')"
+        "update sync_run set holes = jsonb_set(holes, '{0,reason}', '\"unstable\"')"
         " where run_id = 4",
     ),
     (

@@ -77,8 +77,14 @@ def test_a_hole_smaller_than_what_is_missing_does_not_excuse_it() -> None:
     )
 
 
-def test_a_tie_that_would_not_keep_still_is_no_excuse() -> None:
-    assert refused(coverage=WITH_HOLE, holes=[Hole(Span(100, 105), "tie_group", 1)]) == "incomplete"
+def test_a_second_that_would_not_keep_still_counts_like_an_unreadable_row() -> None:
+    hole = Hole(Span(100, 105), "tie_group", 10)
+    assert refused(coverage=WITH_HOLE, holes=[hole]) is None
+    assert refused(coverage=WITH_HOLE, holes=[hole], max_unreadable=9) == "unreadable"
+
+
+def test_a_hole_of_another_kind_is_no_excuse() -> None:
+    assert refused(coverage=WITH_HOLE, holes=[Hole(Span(100, 105), "unstable", 1)]) == "incomplete"
 
 
 @pytest.mark.parametrize(("absent", "outcome"), [(200, None), (201, "absence_brake")])

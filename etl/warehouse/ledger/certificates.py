@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 
+from etl.coverage import Span
 from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.schema.database import Database
 
-UNREADABLE: Final = "unreadable"
-"""Reason of the only kind of hole with which a run may publish."""
+TOLERATED: Final = ("unreadable", "tie_group")
+"""Reasons of the holes with which a run may publish."""
 LOOKBACK: Final = timedelta(hours=2)
 """createdAt is a wall clock: when it is set back in autumn, new tokens appear an hour old."""
 
@@ -36,7 +37,7 @@ class Complete(NamedTuple):
 
 
 def is_complete(run: Any) -> sa.ColumnElement[bool]:
-    """Whether a row of ``sync_run`` covers everything except its holes of unreadable tokens.
+    """Whether a row of ``sync_run`` covers everything except its tolerated holes.
 
     ``run`` is the table or an alias.  Holes of the list of open tokens do not count.
     """
@@ -46,7 +47,7 @@ def is_complete(run: Any) -> sa.ColumnElement[bool]:
         sa.select(sa.func.range_agg(sa.cast(hole.op("->>")("span"), INT8RANGE)))
         .select_from(holes)
         .where(
-            hole.op("->>")("reason") == UNREADABLE,
+            hole.op("->>")("reason").in_(TOLERATED),
             hole.op("->")("open_only").is_(None),
         )
         .correlate(run)
@@ -161,6 +162,27 @@ def known_tokens(
             sa.select(sa.func.count()).select_from(token).where(*conditions)
         )
     return int(counted or 0)
+
+
+def listed_ids(
+    database: Database, partner_id: int, seconds: Span, *, open_only: bool = False
+) -> list[str]:
+    """The ids of the tokens that are known as listed, and as open with ``open_only``, and were
+    created in these seconds; sorted."""
+    token = database.tables.upload_token
+    conditions = [
+        token.c.partner_id == partner_id,
+        token.c.is_listed,
+        token.c.created_at >= datetime.fromtimestamp(seconds.lower, UTC),
+        token.c.created_at < datetime.fromtimestamp(seconds.upper, UTC),
+    ]
+    if open_only:
+        conditions.append(token.c.status.in_(OPEN_STATUSES))
+    with transaction(database.engine) as connection:
+        found = connection.scalars(
+            sa.select(token.c.token_id).where(*conditions).order_by(token.c.token_id)
+        )
+        return list(found)
 
 
 def unknown_ids(database: Database, partner_id: int, token_ids: Sequence[str]) -> list[str]:
