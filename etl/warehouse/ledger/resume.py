@@ -150,7 +150,7 @@ def _positions(connection: sa.Connection, page: sa.Table, run_id: int) -> list[t
         sa.cast(sa.func.floor(sa.extract("epoch", column)), sa.BigInteger)
         for column in (page.c.first_created_at, page.c.last_created_at)
     )
-    start = (page.c.page_index - 1) * page.c.page_size
+    start = (sa.cast(page.c.page_index, sa.BigInteger) - 1) * page.c.page_size
     rows = connection.execute(
         sa.select(first, start, last, start + page.c.rows).where(
             page.c.run_id == run_id,
