@@ -20,7 +20,7 @@ coverage shows, and it is read again like any other.
 begin just behind it, where a multiple of their size must lie; after some of growing size the
 passage is back at full pages.  Where no page with a seam between two others exists, its second is
 certified by several (``etl.walk.tie``).  ``tests/property/test_walk_unreadable.py`` has the bound:
-2·⌈log₂ n⌉ + 20 requests for each unreadable row of a quiet list.
+2·⌈log₂ n⌉ + 20 requests for each unreadable row of a quiet list whose ties keep their order.
 
 **The hole** of an unreadable row reaches from the second of the row before it to that of the row
 after it, both included: it may have been created in either, since no page shows it.  It cannot be
