@@ -56,6 +56,7 @@ def backfill(
     accept_rejected: int | None,
     accept_vanished_fields: tuple[str, ...],
     wait_seconds: float,
+    run_label: str | None,
 ) -> None:
     """Read a range of createdAt, or given ids, and publish what changed.
 
@@ -74,6 +75,7 @@ def backfill(
         accept_vanished_fields=accept_vanished_fields,
         compare=compare,
         wait_seconds=wait_seconds,
+        label=run_label,
     )
     run = _run(options, begin, end, ids_file)
     settings.credential()

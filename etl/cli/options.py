@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
@@ -15,6 +15,7 @@ from etl.tokens.keys import VALUE_KEYS
 Command = Callable[..., Any]
 T = TypeVar("T")
 
+LABEL_CHARACTERS_MAX: Final = 200
 _YEAR_SECONDS = 366 * 86_400
 
 _METAVARS = {
@@ -79,6 +80,19 @@ def _type_of(parse: Callable[[str], T]) -> Callable[[str], T]:
 duration_type = _type_of(duration(0, _YEAR_SECONDS))
 
 
+class _Label(click.ParamType[str | None]):
+    """A printable text of at most ``LABEL_CHARACTERS_MAX`` characters; empty is none."""
+
+    name = "text"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> str | None:
+        if len(value) > LABEL_CHARACTERS_MAX or not value.isprintable():
+            self.fail(f"at most {LABEL_CHARACTERS_MAX} characters, all printable.", param, ctx)
+        return value or None
+
+
 def run_options(command: Command) -> Command:
     """The options that ``sync`` and ``backfill`` share."""
     for decorate in (
@@ -128,6 +142,13 @@ def run_options(command: Command) -> Command:
             default="fingerprint",
             help="How rows are compared with the known ones; fingerprint: by a digest of each, and "
             "by columns where it differs; full: all by columns. [default fingerprint]",
+        ),
+        click.option(
+            "--run-label",
+            type=_Label(),
+            metavar="TEXT",
+            help="A name for this run in the ledger (sync_run.label), such as the orchestrator's "
+            "id of it.",
         ),
         click.option(
             "--no-resume",

@@ -42,6 +42,7 @@ def sync(
     accept_rejected: int | None,
     accept_vanished_fields: tuple[str, ...],
     wait_seconds: float,
+    run_label: str | None,
 ) -> None:
     """Read the account's upload tokens and publish what changed.
 
@@ -71,5 +72,6 @@ def sync(
         full_every=full_every,
         compare=compare,
         wait_seconds=wait_seconds,
+        label=run_label,
     )
     runtime.run(settings, partial(run_sync, options=options))

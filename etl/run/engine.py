@@ -28,6 +28,12 @@ from etl.run.leg import LegReader, RunContext
 from etl.run.plan import Planner, RunPlan
 from etl.run.report import RunReport
 from etl.run.service import open_upload_tokens
+from etl.warehouse.ledger.attempts import (
+    Attempt,
+    begin_attempt,
+    recorded_attempt,
+    still_starting,
+)
 from etl.warehouse.ledger.certificates import unknown_ids
 from etl.warehouse.ledger.ending import failed_on_error, finish_dry_run
 from etl.warehouse.ledger.lease import open_run, restart_walk
@@ -77,10 +83,20 @@ def run_plan(
         open_database(str(settings.database_url), settings.schema) as database,
     ):
         require_ready(database)
-        recorder = _recorder(settings, options, database)
+        attempt = begin_attempt(
+            database,
+            partner_id=settings.require_partner_id(),
+            mode=options.mode,
+            label=options.label,
+            dry_run=options.dry_run,
+        )
         clock = _Clock()
-        with open_upload_tokens(settings, stop, clock=clock) as tokens:
-            run, plan = _take_lease(settings, options, plan_for, database, stop)
+        with (
+            recorded_attempt(database, attempt),
+            open_upload_tokens(settings, stop, clock=clock) as tokens,
+        ):
+            recorder = _recorder(settings, options, database)
+            run, plan = _take_lease(settings, options, plan_for, database, attempt, stop)
             clock.read, run.wait = run.clock, stop.wait
             engine = _Engine(
                 settings, options, plan, database, run, tokens, stop, progress, recorder
@@ -119,6 +135,7 @@ def _take_lease(
     options: SyncOptions,
     plan_for: Planner,
     database: Database,
+    attempt: Attempt,
     stop: Stop,
 ) -> tuple[OpenRun, RunPlan]:
     """Open the run; wait for a running one to end for as long as ``options`` allow."""
@@ -141,6 +158,8 @@ def _take_lease(
                 ),
                 page_age_max=settings.publish_age_max,
                 dry_run=options.dry_run,
+                label=options.label,
+                attempt=attempt,
             )
         except LeaseHeld as held:
             left = deadline - time.monotonic()
@@ -148,6 +167,7 @@ def _take_lease(
                 raise
             if time.monotonic() - said > WAITING_SAID_SECONDS:
                 said = time.monotonic()
+                still_starting(database, attempt)
                 log.info("waiting: %s", held.message, extra={"wait_seconds_left": round(left)})
             stop.wait(min(left, LEASE_POLL_SECONDS))
         else:

@@ -40,6 +40,8 @@ class SyncOptions:
     """An incremental run becomes a full one if the last complete certificate is older than this."""
     compare: str = FINGERPRINT
     """How pages are compared with what is known: ``fingerprint`` or ``full``."""
+    label: str | None = None
+    """What the ledger calls the run besides its number, such as the orchestrator's id of it."""
     wait_seconds: float = 0
     """How long to wait for a running run of the account to end."""
 

@@ -1,14 +1,15 @@
 -- How fresh and how complete the warehouse is, one row per account.
 --
--- Complete is a published run that covered all of createdAt, except positions that the service
--- could not return (unreadable, recorded as holes).  Dry runs do not count as runs.
+-- Complete is a published run that covered all of createdAt, except what the service
+-- could not return or keep still (positions and busy seconds, recorded as holes).  Dry runs do not count as runs.
 -- partner_id: Kaltura account (partner).
 -- last_published_at: Publication timestamp of the last published run of any mode.
 -- last_complete_at: Publication timestamp of the last complete one.
 -- age: Now minus last_published_at.
 -- complete_age: Now minus last_complete_at.
 -- last_run_status: running, succeeded, refused, failed or abandoned: of the newest run.
--- running: Whether a run holds the lease; one that died holds it until its lease has run out.
+-- running: Whether a run is at work or starting: one whose last heartbeat is less than 15 minutes
+--   old (the default of ETL_LEASE_SECONDS).
 -- tokens_listed: Tokens that the service lists, as far as is known.
 -- tokens_known: Tokens ever seen.
 -- unreadable: Positions that the last complete run could not read.
@@ -26,7 +27,10 @@ select
     newest.status as last_run_status,
     exists (
         select 1 from sync_run as run
-        where run.partner_id = account.partner_id and run.status = 'running'
+        where
+            run.partner_id = account.partner_id
+            and run.status = 'running'
+            and run.heartbeat_at > clock_timestamp() - interval '15 minutes'
     ) as running,
     (
         select count(*) from upload_token as token
@@ -71,7 +75,7 @@ left join lateral (
                     (
                         select range_agg(cast(hole ->> 'span' as int8range))
                         from jsonb_array_elements(run.holes) as hole
-                        where hole ->> 'reason' = 'unreadable'
+                        where hole ->> 'reason' in ('unreadable', 'tie_group')
                     ),
                     '{}'
                 ) = '{(,)}'
@@ -95,7 +99,7 @@ left join lateral (
                     (
                         select range_agg(cast(hole ->> 'span' as int8range))
                         from jsonb_array_elements(run.holes) as hole
-                        where hole ->> 'reason' = 'unreadable'
+                        where hole ->> 'reason' in ('unreadable', 'tie_group')
                     ),
                     '{}'
                 ) = '{(,)}'

@@ -12,13 +12,13 @@ import sqlalchemy as sa
 
 from etl.errors import DataRefused, EtlError, WarehouseUnavailable
 from etl.warehouse.engine import transaction
+from etl.warehouse.ledger.attempts import end_row, ended_by
 from etl.warehouse.ledger.lease import status_of
 from etl.warehouse.ledger.resume import DRY_RUN, RESUMABLE_STATUSES
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
-_MESSAGE_LIMIT = 2_000
 AWAY_SECONDS_MAX: Final = 60.0
 """How long a run whose database is away tries to record its end."""
 FIRST_PAUSE_SECONDS: Final = 0.5
@@ -35,8 +35,8 @@ def failed_on_error(
     try:
         yield
     except EtlError as error:
-        error.fields.setdefault("run_id", run.run_id)
         fail_run(database, run, error, **sent())
+        error.fields.setdefault("run_id", run.run_id)
         raise
     except BaseException as error:
         fail_run(database, run, EtlError(f"This is a bug: {type(error).__name__}"), **sent())
@@ -50,21 +50,17 @@ def fail_run(database: Database, run: OpenRun, error: EtlError, **sent: int) -> 
     that the audit refused becomes ``refused`` (a dry run ``dry_run``) and leaves nothing to
     resume; any other becomes ``failed``, and its walk is kept.
     """
-    message = "".join(character if character.isprintable() else " " for character in error.message)
-    values: dict[str, Any] = {"error_kind": error.kind, "error_message": message[:_MESSAGE_LIMIT]}
-    values |= sent
-    if not isinstance(error, DataRefused):
-        status = "failed"
-    else:
-        status = DRY_RUN if run.dry_run else "refused"
+    refused_dry_run = run.dry_run and isinstance(error, DataRefused)
+    values = ended_by(error, status=DRY_RUN if refused_dry_run else None) | sent
     try:
-        _when_reachable(
+        told_in = _when_reachable(
             database,
             run,
-            lambda: _finish(database, run, status, **values),
+            lambda: _finish(database, run, **values),
             # It has waited once already.
             seconds_max=0 if error.fields.get("reason") == COMMIT_UNKNOWN else AWAY_SECONDS_MAX,
         )
+        error.fields.setdefault("run_id", run.run_id if told_in is None else told_in)
     except Exception as second:
         # The next run marks it abandoned once its heartbeat is old.
         LOG.warning(
@@ -76,7 +72,7 @@ def fail_run(database: Database, run: OpenRun, error: EtlError, **sent: int) -> 
 def finish_dry_run(database: Database, run: OpenRun, **sent: int) -> None:
     """End a dry run: set its status and delete its staging; ``sent`` are columns to save."""
     values = {"error_kind": DRY_RUN, "error_message": "A dry run does not publish."}
-    _finish(database, run, DRY_RUN, **values, **sent)
+    _finish(database, run, status=DRY_RUN, **values, **sent)
 
 
 def settle_commit(database: Database, run: OpenRun) -> bool:
@@ -143,20 +139,19 @@ def _when_reachable(
             pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
 
 
-def _finish(database: Database, run: OpenRun, status: str, **values: Any) -> None:
-    """End the run.  Only a walk that may be resumed keeps its staging."""
+def _finish(database: Database, run: OpenRun, *, status: str, **values: Any) -> int | None:
+    """End the run; returns the row that tells it, None if it did not hold the lease any more.
+
+    Only a walk that may be resumed keeps its staging.
+    """
     sync_run, staging = database.tables.sync_run, database.tables.upload_token_staging
     with transaction(database.engine) as connection:
-        ended = connection.execute(
-            sa.update(sync_run)
-            .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
-            .values(status=status, finished_at=sa.func.clock_timestamp(), **values)
-            .returning(sync_run.c.run_id)
-        ).one_or_none()
-        if ended is not None and status not in RESUMABLE_STATUSES:
+        told_in = end_row(connection, sync_run, run.run_id, status=status, **values)
+        if told_in is not None and status not in RESUMABLE_STATUSES:
             connection.execute(
                 sa.delete(staging).where(
                     staging.c.partner_id == run.partner_id,
                     staging.c.walk_id == run.walk.walk_id,
                 )
             )
+    return told_in

@@ -1,16 +1,14 @@
 """The ledger: the lease of a run, its heartbeat and fence.
 
-The row of ``sync_run`` with status ``running`` is the lease; a partial unique index allows one per
-partner.  Every transaction of a run updates that row (``fence``) before it writes anything else:
-if another run has taken over the lease, no row matches and nothing is written.
+The row of ``sync_run`` with status ``running`` and a walk is the lease; a partial unique index
+allows one per partner.  Every transaction of a run updates that row (``fence``) before it writes
+anything else: if another run has taken over the lease, no row matches and nothing is written.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import os
-import socket
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -20,8 +18,7 @@ import sqlalchemy as sa
 
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
 from etl.errors import EtlError, LeaseHeld
-from etl.process.identity import has_certainly_ended, process_identity
-from etl.resources import program_version
+from etl.process.identity import has_certainly_ended
 from etl.warehouse.engine import (
     APPLICATION,
     LOCK_NOT_AVAILABLE,
@@ -30,8 +27,8 @@ from etl.warehouse.engine import (
     require_row_count,
     transaction,
 )
+from etl.warehouse.ledger.attempts import Attempt, insert_attempt, is_starting
 from etl.warehouse.ledger.resume import (
-    DRY_RUN,
     inherited,
     resume_walk,
 )
@@ -54,36 +51,35 @@ def open_run(
     resume_window: timedelta | None,
     page_age_max: timedelta | None = None,
     dry_run: bool = False,
+    label: str | None = None,
+    attempt: Attempt | None = None,
 ) -> OpenRun:
     """Take the partner's lease, and resume the walk of a run that ended without publishing.
 
-    A run whose heartbeat is older than ``lease_seconds`` (by the database's clock), or whose
-    process was one of this machine and is dead, is marked abandoned.  ``resume_walk`` says what is
-    resumed; ``resume_window`` None: nothing, ``page_age_max`` None: pages of any age.  Raises
-    LeaseHeld, naming the holder.  The schema must be current.
+    ``attempt`` is the row that becomes the run's, None: a new one is written.  A run whose
+    heartbeat is older than ``lease_seconds`` (by the database's clock), or whose process was one
+    of this machine and is dead, is marked abandoned.  ``resume_walk`` says what is resumed;
+    ``resume_window`` None: nothing, ``page_age_max`` None: pages of any age.  Raises LeaseHeld,
+    naming the holder.  The schema must be current.
     """
     sync_run = database.tables.sync_run
     try:
         with transaction(database.engine, **SETTINGS) as connection:
             abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
-            opened = connection.execute(
-                sa.insert(sync_run)
-                .values(
+            if attempt is None or not is_starting(connection, sync_run, attempt.run_id):
+                run_id = insert_attempt(
+                    connection,
+                    sync_run,
                     partner_id=partner_id,
                     mode=mode,
-                    range_from=range_from,
-                    range_to=range_to,
-                    status="running",
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                    process=process_identity(),
-                    program_version=program_version(),
-                    overrides={DRY_RUN: True} if dry_run else {},
+                    label=label,
+                    dry_run=dry_run,
                 )
-                .returning(sync_run.c.run_id, sync_run.c.started_at)
-            ).all()
-            require_row_count(sync_run.name, changed=len(opened), meant=1)
-            ((run_id, started_at),) = opened
+            else:
+                run_id = attempt.run_id
+            started_at = take_lease(
+                connection, sync_run, run_id, mode=mode, range_from=range_from, range_to=range_to
+            )
             run = OpenRun(
                 run_id=run_id,
                 partner_id=partner_id,
@@ -122,7 +118,7 @@ def open_run(
 
 
 def is_another_run(error: EtlError) -> bool:
-    """Whether a run was in the way when the row that is the lease could not be inserted.
+    """Whether a run was in the way when the lease could not be taken.
 
     Its own row, or a transaction of its that touches that row; not a table lock, and not a session
     of another program.
@@ -134,6 +130,25 @@ def is_another_run(error: EtlError) -> bool:
         and not error.fields.get("whole_table")
         and error.fields.get("holder_application", APPLICATION) == APPLICATION
     )
+
+
+def take_lease(
+    connection: sa.Connection, sync_run: sa.Table, run_id: int, **values: Any
+) -> datetime:
+    """Let the row of an attempt hold the lease; returns its new ``started_at``.
+
+    Violates the unique index while another run of the account holds it.
+    """
+    now = sa.func.clock_timestamp()
+    taken = connection.scalars(
+        sa.update(sync_run)
+        .where(sync_run.c.run_id == run_id)
+        .values(walk_id=run_id, started_at=now, heartbeat_at=now, **values)
+        .returning(sync_run.c.started_at)
+    ).all()
+    require_row_count(sync_run.name, changed=len(taken), meant=1)
+    started_at: datetime = taken[0]
+    return started_at
 
 
 def fence(connection: sa.Connection, database: Database, run: OpenRun, **values: Any) -> None:
@@ -279,7 +294,11 @@ def lease_held(database: Database, partner_id: int) -> LeaseHeld:
                     "silent_seconds"
                 ),
                 sync_run.c.overrides[ERASING].astext.label("erasing"),
-            ).where(sync_run.c.partner_id == partner_id, sync_run.c.status == "running")
+            ).where(
+                sync_run.c.partner_id == partner_id,
+                sync_run.c.status == "running",
+                sync_run.c.walk_id.is_not(None),
+            )
         ).one_or_none()
     if holder is None:
         return LeaseHeld(f"Another run of partner {partner_id} was running just now: try again")

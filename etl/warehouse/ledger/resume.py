@@ -53,7 +53,8 @@ def resume_walk(
     """Resume the walk of the account's newest run, if that ended without publishing.
 
     Older walks have no staging any more: each run that opens deletes the rows of other walks.  And
-    what the audit refused is read again.  So the newest run must have failed or been abandoned,
+    what the audit refused is read again.  So the newest run that has read anything must have failed
+    or been abandoned,
     have the same mode and range, and be usable: its walk not older than ``window``, its oldest page
     not older than ``page_age_max``, and its staging unchanged.
     """
@@ -79,7 +80,8 @@ def resume_walk(
         .where(
             sync_run.c.partner_id == run.partner_id,
             sync_run.c.run_id != run.run_id,
-            sync_run.c.status != "skipped",
+            # An attempt that read nothing hides no walk.
+            sa.or_(sync_run.c.pages > 0, sync_run.c.published_at.is_not(None)),
         )
         .order_by(sync_run.c.run_id.desc())
         .limit(1)
@@ -91,7 +93,6 @@ def resume_walk(
         or found.error_kind == DataRefused.kind
         or (found.mode, found.range_from, found.range_to) != (run.mode, range_from, range_to)
         or not found.is_young
-        or found.pages == 0
     ):
         return
     staged_now, lookups_until, in_the_future = connection.execute(
@@ -106,7 +107,7 @@ def resume_walk(
             "the walk starts over: %s",
             "the server's clock was set back"
             if in_the_future
-            else "a crash of the server emptied the staging table",
+            else "what it had staged is gone (another run came between, or the server crashed)",
             extra={"run_id": found.run_id, "staged": found.staged, "found": staged_now},
         )
         return

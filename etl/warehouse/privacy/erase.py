@@ -17,9 +17,7 @@ one, in its transaction, and the warehouse keeps it (table ``erasure_key``).
 from __future__ import annotations
 
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -28,15 +26,14 @@ import sqlalchemy as sa
 from psycopg import sql
 
 from etl.errors import ConfigurationError, EtlError, UsageError
-from etl.process.identity import process_identity
-from etl.resources import program_version
 from etl.tokens.pseudonyms import ERASED_PAYLOAD_BYTES, Pseudonyms, Suppression
 from etl.warehouse.engine import (
     driver_connection,
     require_row_count,
     transaction,
 )
-from etl.warehouse.ledger.lease import abandon_dead_runs, is_another_run, lease_held
+from etl.warehouse.ledger.attempts import insert_attempt
+from etl.warehouse.ledger.lease import abandon_dead_runs, is_another_run, lease_held, take_lease
 from etl.warehouse.privacy.hold import ADVICE, Hold
 from etl.warehouse.privacy.rights import require_rights
 from etl.warehouse.privacy.subject import VERSION_TABLES, Erased, Eraser, Subject, listed_subjects
@@ -243,19 +240,8 @@ def _take_lease(
     """
     sync_run = database.tables.sync_run
     abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
-    run_id: int = connection.execute(
-        sa.insert(sync_run)
-        .values(
-            partner_id=partner_id,
-            mode="full",
-            status="running",
-            host=socket.gethostname(),
-            pid=os.getpid(),
-            process=process_identity(),
-            program_version=program_version(),
-        )
-        .returning(sync_run.c.run_id)
-    ).scalar_one()
+    run_id = insert_attempt(connection, sync_run, partner_id=partner_id, mode="full")
+    take_lease(connection, sync_run, run_id)
     return run_id
 
 

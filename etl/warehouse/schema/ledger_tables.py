@@ -61,7 +61,8 @@ def sync_run_table(metadata: MetaData) -> Table:
         column(
             "walk_id",
             BigInteger(),
-            "run_id of the first run of the walk; a resumed run inherits it.",
+            "run_id of the first run of the walk; a resumed run inherits it.  NULL while the run "
+            "is starting: it does not hold the lease yet.",
             null=True,
         ),
         column("mode", Text(), "full, incremental, backfill or replay."),
@@ -70,7 +71,12 @@ def sync_run_table(metadata: MetaData) -> Table:
         column(
             "status", Text(), "running, succeeded, refused, failed, abandoned, skipped or dry_run."
         ),
-        column("started_at", time(), "When the run took the lease.", default="clock_timestamp()"),
+        column(
+            "started_at",
+            time(),
+            "When the run took the lease; without it, when it started.",
+            default="clock_timestamp()",
+        ),
         column("heartbeat_at", time(), "Last heartbeat of the run.", default="clock_timestamp()"),
         column("finished_at", time(), "When the run ended; NULL while it runs.", null=True),
         column("published_at", time(), "Publication timestamp of its versions.", null=True),
@@ -144,6 +150,16 @@ def sync_run_table(metadata: MetaData) -> Table:
             "Identifies its process on its machine, so that a dead one is recognised.",
             null=True,
         ),
+        column(
+            "label", Text(), "What --run-label gave: the orchestrator's name for it.", null=True
+        ),
+        column(
+            "attempts",
+            Integer(),
+            "Equal attempts that this row stands for, one after the other; 0: the row is spare, "
+            "because its attempt is counted in an earlier one.",
+            default="1",
+        ),
         PrimaryKeyConstraint("run_id"),
         one_of("mode", RUN_MODES),
         one_of("status", RUN_STATUSES),
@@ -153,12 +169,12 @@ def sync_run_table(metadata: MetaData) -> Table:
         ),
         comment="The ledger: one row per run.",
     )
-    # The lease: at most one running run per account.
+    # The lease: at most one running run per account.  A start that has not got it has no walk.
     Index(
         "uq_sync_run_running",
         table.c.partner_id,
         unique=True,
-        postgresql_where=text("status = 'running'"),
+        postgresql_where=text("status = 'running' and walk_id is not null"),
     )
     Index("ix_sync_run_partner", table.c.partner_id, table.c.run_id)
     # The last published run before a moment.  A run's batches touch no column of it: they stay HOT.
@@ -234,6 +250,13 @@ def rejected_row_table(metadata: MetaData, sync_run: Table) -> Table:
         table.c.reason,
         func.sha256(table.c.payload),
         unique=True,
+    )
+    # A lookup takes back the rejection of what it shows to be the token itself.
+    Index(
+        "ix_rejected_row_duplicate",
+        table.c.run_id,
+        table.c.token_id,
+        postgresql_where=text("reason = 'duplicate_id'"),
     )
     return table
 
