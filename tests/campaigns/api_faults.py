@@ -308,7 +308,7 @@ API_FAULTS: Final = Campaign(
     "publishes everything or nothing, and the next run reaches the state of an undisturbed one.",
     run=run_case,
     table=len(CASES),
-    in_slice=10,
+    in_slice=8,
     in_all=200,
     not_done=(
         "TLS, proxies, names that do not resolve and hosts that do not answer are tests of the "

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import random
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import psycopg
@@ -36,6 +37,7 @@ STRIDE: Final = 61
 KIND_STRIDE: Final = 7
 """Prime to the number of kinds, so that some seeds in a row are of both sorts."""
 LOCK_SECONDS: Final = 0.3
+READ_ONLY_SECONDS: Final = 0.5
 Codes = frozenset[int]
 OK: Final[Codes] = frozenset({0})
 LOST: Final[Codes] = frozenset({0, 74})
@@ -51,6 +53,8 @@ class Stage:
     server: OwnServer | None
     moments: int
     """Of an undisturbed run."""
+    timers: list[threading.Timer] = field(default_factory=list)
+    """What ends a fault by itself."""
 
 
 def stage_of(ground: Ground, seed: int, *, own: bool = False) -> Stage:
@@ -128,10 +132,17 @@ def restart(stage: Stage, mode: str) -> None:
     stage.server.start()
 
 
-def make_read_only(job: Job) -> None:
-    """As after a failover to a server that is a standby still."""
+def make_read_only(stage: Stage, job: Job) -> None:
+    """As after a failover to a server that is a standby still, for a moment."""
+
+    def promote() -> None:
+        set_for_database(job, "default_transaction_read_only", None)
+        on_others(job, "pg_terminate_backend")
+
     set_for_database(job, "default_transaction_read_only", "on")
     on_others(job, "pg_terminate_backend")
+    stage.timers.append(threading.Timer(READ_ONLY_SECONDS, promote))
+    stage.timers[-1].start()
 
 
 def set_for_database(job: Job, name: str, value: str | None) -> None:
@@ -182,8 +193,6 @@ class AtMoment:
     reset: bool = False
     own: bool = False
     """Needs a server of its own."""
-    after: Callable[[Job], None] = lambda _: None
-    """Before the clean run."""
 
 
 def at_moment(
@@ -191,13 +200,12 @@ def at_moment(
     *,
     codes: Codes = LOST,
     own: bool = False,
-    after: Callable[[Job], None] = lambda _: None,
 ) -> AtMoment:
     def run(stage: Stage, job: Job, rng: random.Random) -> None:
         del rng
         act(stage, job)
 
-    return AtMoment(run, codes, own=own, after=after)
+    return AtMoment(run, codes, own=own)
 
 
 AT_MOMENT: Final[Mapping[str, AtMoment]] = {
@@ -210,11 +218,7 @@ AT_MOMENT: Final[Mapping[str, AtMoment]] = {
     "server crashed": at_moment(lambda _, job: crash(job), own=True),
     "server restarted": at_moment(lambda stage, _: restart(stage, "fast"), own=True),
     "server stopped at once": at_moment(lambda stage, _: restart(stage, "immediate"), own=True),
-    "read-only from then on": at_moment(
-        lambda _, job: make_read_only(job),
-        codes=frozenset({0, 74, 77, 78}),
-        after=lambda job: set_for_database(job, "default_transaction_read_only", None),
-    ),
+    "read-only for a moment": at_moment(make_read_only, codes=frozenset({0, 74, 77, 78})),
 }
 
 
@@ -232,7 +236,9 @@ def meet(ground: Ground, seed: int, number: int, name: str) -> Ending:
         moments = Moments({moment: lambda: fault.act(stage, job, rng)})
         with watched(stage.scene.server, stage.relay, moments, reset=fault.reset):
             code, error = exit_of(through(stage, job))
-        result = look_and_repair(stage.scene, job, code, fault.codes, repr(error), fault.after)
+        while stage.timers:
+            stage.timers.pop().join()
+        result = look_and_repair(stage.scene, job, code, fault.codes, repr(error))
     return Ending(case, f"{name}: {result}")
 
 

@@ -129,7 +129,7 @@ SECURITY: Final = Campaign(
     "encoding, whatever the service answers.",
     run=run_case,
     table=len(NAMES) * len(COMMANDS),
-    in_slice=3,
+    in_slice=2,
     in_all=120,
     not_done=(
         "What Postgres refuses to each role is tests/integration/roles, what the report escapes "
