@@ -84,7 +84,7 @@ class Nights(Laws):
     @rule(accept=ACCEPT)
     def run_from_the_beginning(self, accept: int | None) -> None:
         self._run("full", accept, resume=False)
-        assert self.views_of(self.job.last_run()) == [self.view()]
+        assert self.views_of(self.last_run()) == [self.view()]
 
     @rule(accept=ACCEPT, part=st.sampled_from([(0, 70), (50, 90)]))
     def run_backfill(self, accept: int | None, part: tuple[int, int]) -> None:
@@ -132,7 +132,7 @@ class Nights(Laws):
     @rule(mode=MODES, request=REQUEST)
     def run_killed(self, mode: str, request: int) -> None:
         """A process that gets SIGKILL as it sends its so-many-th request."""
-        before, known = self.last_run_id(), self.known()
+        before, known = self.attempts(), self.known()
         with self._killing_at(request) as started:
             pid = self.world.starter.start(
                 self.job.environment(),
@@ -142,7 +142,7 @@ class Nights(Laws):
             started(pid)
             code = self.world.starter.wait(pid)
         wait_until(self.is_alone)
-        assert self.last_run_id() > before, self.world.output.read_text()
+        assert self.attempts() > before, self.world.output.read_text()
         self.look(known, code=f"exit {code}")
         let_hours_pass(self.job, LEASE_HOURS)
 
@@ -158,10 +158,10 @@ class Nights(Laws):
         part: tuple[int, int] | None = None,
         interrupted: bool = False,
     ) -> None:
-        before, known, view = self.last_run_id(), self.known(), self.view()
+        before, known, view = self.attempts(), self.known(), self.view()
         options = SyncOptions(mode=mode, accept_absences=accept, resume=resume, dry_run=dry_run)
         error = self._attempt(options, part)
-        assert self.last_run_id() > before
+        assert self.attempts() > before
         run = self.look(known)
         if interrupted:
             return
@@ -194,7 +194,7 @@ class Nights(Laws):
     def _interrupted(self, mode: str, trouble: AbstractContextManager[None], *, dies: bool) -> None:
         with trouble:
             self._run(mode, ALL, interrupted=True)
-        run = self.job.last_run()
+        run = self.last_run()
         if dies and run["status"] == "failed":
             # What a process leaves behind that is killed instead of failing.
             self.job.query(

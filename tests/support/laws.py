@@ -108,7 +108,7 @@ class Laws(RuleBasedStateMachine):
         self.bad: dict[str, int] = {}
         """The status that each shall have when it is mended."""
         self.unreadable: list[str] = []
-        self.views: dict[int, View] = {}
+        self.views: dict[int, list[View]] = {}
         self.created = 0
         self.laws_held = False
         """False as well before the first run: there is nothing to end with then."""
@@ -189,8 +189,8 @@ class Laws(RuleBasedStateMachine):
     def look(self, known: frozenset[str], code: str = "") -> Row:
         """The laws that hold after every run; returns its row of the ledger."""
         self.laws_held = False
-        run, view = self.job.last_run(), self.view()
-        self.views[run["run_id"]] = view
+        run, view = self.last_run(), self.view()
+        self.views.setdefault(run["run_id"], []).append(view)
         ending = f"{run['status']} {run['error_kind'] or code}"
         self.world.endings[ending] = self.world.endings.get(ending, 0) + 1
         written = self.job.query(
@@ -260,9 +260,10 @@ class Laws(RuleBasedStateMachine):
     def views_of(self, run: Row) -> Sequence[View]:
         """What the service had at the times of the runs of this run's walk."""
         return [
-            self.views[each["run_id"]]
+            view
             for each in self.job.runs()
             if each["walk_id"] == run["walk_id"]
+            for view in self.views.get(each["run_id"], ())
         ]
 
     def known(self) -> frozenset[str]:
@@ -274,9 +275,14 @@ class Laws(RuleBasedStateMachine):
         old = [f"0_{number:04d}" for number in range(TOKENS)]
         return old + [f"1_{number:04d}" for number in range(self.created)]
 
-    def last_run_id(self) -> int:
-        (row,) = self.job.query("select coalesce(max(run_id), 0) as last from kaltura.sync_run")
-        return int(row["last"])
+    def last_run(self) -> Row:
+        """The ledger's last row; spare ones stand for nothing."""
+        return [run for run in self.job.runs() if run["attempts"]][-1]
+
+    def attempts(self) -> int:
+        """How often a run was started; equal failures are counted in one row."""
+        (row,) = self.job.query("select coalesce(sum(attempts), 0) as n from kaltura.sync_run")
+        return int(row["n"])
 
     def is_alone(self) -> bool:
         (others,) = self.job.query(
