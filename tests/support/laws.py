@@ -150,16 +150,17 @@ class Laws(RuleBasedStateMachine):
     def spoil(self, count: int, seed: int) -> None:
         """Rows can no longer be loaded."""
         for token_id in self._some(self.view().good, count, seed):
-            self.bad[token_id] = self.server.account.partner_id
-            assert self.server.account.change(token_id, {"partnerId": "none"}, touch=False)
+            (token,) = self.server.account.find(token_id)
+            self.bad[token_id] = token.status
+            assert self.server.account.change(token_id, {"status": "often"}, touch=False)
 
     @precondition(lambda self: self.bad)
     @rule(count=st.sampled_from([1, ALL]), seed=SEED)
     def mend(self, count: int, seed: int) -> None:
         """Rows can be loaded again."""
         for token_id in self._some(self.bad.keys() - set(self.hidden), count, seed):
-            partner_id = self.bad.pop(token_id)
-            assert self.server.account.change(token_id, {"partnerId": partner_id}, touch=False)
+            status = self.bad.pop(token_id)
+            assert self.server.account.change(token_id, {"status": status}, touch=False)
 
     @rule(count=st.sampled_from([1, 1, 3]), seed=SEED)
     def make_unreadable(self, count: int, seed: int) -> None:

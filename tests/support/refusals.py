@@ -123,7 +123,7 @@ def spoil(server: SimulatorServer, bad_rows: int = BAD_ROWS) -> list[tuple[str, 
     seconds = [fields["createdAt"] + 1 for fields in tokens[::step][:bad_rows]]
     rows = [(f"bad{number}", second) for number, second in enumerate(seconds)]
     for token_id, second in rows:
-        body = b'{"id":"%b","partnerId":"none","createdAt":%d}'
+        body = b'{"id":"%b","partnerId":102,"status":"often","createdAt":%d}'
         server.account.insert_raw(token_id, second, body % (token_id.encode(), second))
     return rows
 

@@ -99,7 +99,7 @@ def _bad_row(server: SimulatorServer, number: int) -> None:
     server.account.insert_raw(
         f"bad{number}",
         second,
-        b'{"id":"bad%d","partnerId":"none","createdAt":%d}' % (number, second),
+        b'{"id":"bad%d","partnerId":102,"status":"often","createdAt":%d}' % (number, second),
     )
 
 
