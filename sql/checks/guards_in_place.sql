@@ -38,6 +38,7 @@ from (
         ('fk_sync_page_run_id'),
         ('fk_sync_run_resumed_from'),
         ('fk_unobserved_token_run_id'),
+        ('ix_rejected_row_duplicate'),
         ('ix_sync_run_partner'),
         ('ix_sync_run_published'),
         ('ix_upload_token_listed'),

@@ -10,8 +10,8 @@ from sync_run as run
 left join sync_run as origin on origin.run_id = run.resumed_from
 where
     run.walk_id is distinct from run.run_id
-    -- An attempt that was killed before it held the lease has no walk, nor has one that is starting.
-    and not (run.walk_id is null and run.status in ('running', 'abandoned'))
+    -- A run that is starting has no walk yet.
+    and not (run.walk_id is null and run.status = 'running')
     and (
         run.walk_id is null
         or origin.run_id is null

@@ -229,6 +229,8 @@ def abandon_dead_runs(
         )
         .values(
             status="abandoned",
+            # One that was starting is a walk of its own, without pages.
+            walk_id=sa.func.coalesce(sync_run.c.walk_id, sync_run.c.run_id),
             finished_at=sa.func.clock_timestamp(),
             error_kind="abandoned",
             error_message=sa.case(
