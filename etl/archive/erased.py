@@ -20,13 +20,15 @@ from etl.archive.layout import corrupt
 from etl.archive.segment import ArchivedReply, ErasedRow
 from etl.errors import DataRefused
 from etl.kaltura.replies import parse_list
-from etl.tokens.columns import DecodedRows
+from etl.tokens.columns import DecodedRows, PageTokens
 from etl.tokens.decode import decode_rows
-from etl.tokens.keys import KNOWN_KEYS
+from etl.tokens.keys import KNOWN_KEYS, VALUE_KEYS
 from etl.tokens.page import Page, page_of
 from etl.tokens.pseudonyms import EXTRA_KEY, Suppression
-from etl.tokens.token import Rejected, Token
+from etl.tokens.token import Rejected, Token, Untold
 
+_UNUSABLE: Final[dict[bytes, object]] = {b'"': "erased", b"[": [], b"{": {}}
+"""For a text, an array or an object that cannot be used, by its first byte."""
 _HALF_A_CHARACTER: Final = re.compile(rb"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 _values_of: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode: Final = msgspec.json.Encoder().encode
@@ -94,7 +96,7 @@ def _rewritten(
         if token is not None:
             old, new, payload = page.tokens[token], wanted.tokens[token], bytes(wanted.raw[token])
             if new != old or payload != bytes(page.raw[token]):
-                new_bodies[row] = _row_of(bodies[row], old, new)
+                new_bodies[row] = _row_of(bodies[row], old, new, page.tokens.untold.get(token))
                 erased.append(ErasedRow(row=row, payload=payload.decode()))
                 continue
         elif rejected is not None:
@@ -183,7 +185,7 @@ def _suppressed(page: Page, suppression: Suppression) -> _Suppressed:
 class _Suppressed(NamedTuple):
     """What staging takes from a page."""
 
-    tokens: Sequence[Token]
+    tokens: PageTokens
     raw: Sequence[msgspec.Raw | bytes]
     rejected: Sequence[Rejected]
     positions: Sequence[float | int | None]
@@ -193,6 +195,7 @@ class _Suppressed(NamedTuple):
 def _content(page: Page | _Suppressed) -> tuple[Any, ...]:
     return (
         list(page.tokens),
+        dict(page.tokens.untold),
         [bytes(each) for each in page.raw],
         list(page.rejected),
         list(page.positions),
@@ -218,8 +221,11 @@ def _erased_row(row: int, refused: Rejected, position: float | int | None) -> Er
     )
 
 
-def _row_of(body: bytes, old: Token, new: Token) -> bytes:
-    """The row with the values of ``new``; all other known keys stay as they were written."""
+def _row_of(body: bytes, old: Token, new: Token, untold: Untold | None) -> bytes:
+    """The row with the values of ``new``; all other known keys stay as they were written.
+
+    But not what could not be used, which may be anything: another such value takes its place.
+    """
     try:
         sent = _values_of(body)
     except (msgspec.MsgspecError, UnicodeError):
@@ -229,6 +235,9 @@ def _row_of(body: bytes, old: Token, new: Token) -> bytes:
         except (msgspec.MsgspecError, UnicodeError):
             raise NotRewritten from None
     row: dict[str, object] = {key: value for key, value in sent.items() if key in KNOWN_KEYS}
+    for key, (column, _) in VALUE_KEYS.items():
+        if untold is not None and column in untold.columns and key in row:
+            row[key] = _UNUSABLE.get(bytes(sent[key])[:1], sent[key])
     if new.user_id != old.user_id:
         row["userId"] = new.user_id
     if new.file_name is not None:

@@ -147,7 +147,9 @@ def _check_partner(value: object, partner_id: int, row_index: int, coercions: Co
     try:
         found = read_whole(value, "partner_id", 0, INT64_MAX, coercions, digits_are_usual=False)
     except RowRejected:
-        found = None  # not ours, whatever it is
+        if not isinstance(value, Number):
+            raise
+        found = None  # a number, and not ours
     if found != partner_id:
         other = "another partner" if found is None else f"partner {found}"
         raise DataRefused(

@@ -34,6 +34,7 @@ sources:
 VIEW_KEYS: Final = {
     "stuck_upload": ("partner_id", "token_id"),
     "sync_freshness": ("partner_id",),
+    "sync_night": ("partner_id", "day"),
     "upload_outcome": ("partner_id", "token_id"),
     "upload_outcome_daily": ("partner_id", "day", "size_bucket"),
     "upload_token_daily_status": ("partner_id", "day", "status"),
@@ -51,6 +52,7 @@ VIEW_VALUES: Final = {
     ("sync_freshness", "last_run_status"): (
         *("running", "succeeded", "refused", "failed", "abandoned"),
     ),
+    ("sync_night", "outcome"): ("complete", "partial", "failed", "no_run"),
     ("upload_outcome", "outcome"): ("succeeded", "failed", "deleted", "abandoned", "still_open"),
     ("upload_token_history", "change_kind"): CHANGE_KINDS,
     ("upload_token_snapshot_dbt", "dbt_is_deleted"): ("True", "False"),

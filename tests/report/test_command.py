@@ -37,7 +37,10 @@ def test_json_is_one_object(report: Report, lived: Lived, tmp_path: Path) -> Non
     result = json.loads(done.stdout)
     days = {result.pop("first_day"), result.pop("last_day")}
     assert len(days) == 2
+    assert result.pop("warehouse")["schema"] == "kaltura"
     assert result == {
+        "exit_code": 0,
+        "run_id": None,
         "status": "succeeded",
         "path": str(path),
         "bytes": path.stat().st_size,

@@ -240,8 +240,8 @@ def publish_runs(query: Callable[..., object], partner_id: int, remainder: int) 
     """
     query(
         "insert into kaltura.sync_run (partner_id, walk_id, mode, status, started_at, "
-        "heartbeat_at, finished_at, published_at, oldest_page_at, program_version, listed_before) "
-        "select partner_id, walk_id, 'backfill', 'succeeded', at, at, at, at, at, 'empty', "
+        "heartbeat_at, finished_at, published_at, program_version, listed_before) "
+        "select partner_id, walk_id, 'backfill', 'succeeded', at, at, at, at, 'empty', "
         "(select count(*) from kaltura.upload_token as token "
         "where token.partner_id = known.partner_id and is_listed) "
         "from (select partner_id, max(run_id) as walk_id, max(published_at) as last_at, "

@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from etl.errors import DataRefused, EtlError, LeaseHeld
 from etl.process.identity import process_identity
 from etl.resources import program_version
-from etl.warehouse.engine import transaction
+from etl.warehouse.engine import require_row_count, transaction
 from etl.warehouse.ledger.resume import DRY_RUN
 from etl.warehouse.schema.database import Database
 
@@ -108,8 +108,11 @@ def insert_attempt(
     )
     if spare is not None:
         return int(spare)
-    inserted = connection.execute(sa.insert(sync_run).values(**values).returning(sync_run.c.run_id))
-    return int(inserted.scalar_one())
+    inserted = connection.scalars(
+        sa.insert(sync_run).values(**values).returning(sync_run.c.run_id)
+    ).all()
+    require_row_count(sync_run.name, changed=len(inserted), meant=1)
+    return int(inserted[0])
 
 
 def is_starting(connection: sa.Connection, sync_run: sa.Table, run_id: int) -> bool:

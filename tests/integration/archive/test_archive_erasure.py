@@ -49,15 +49,15 @@ def live_with_anna(kept: Kept) -> None:
     insert(server, "a3", fileName="anna-passed-on")
     insert(server, "a4", fileName="anna-orphan", createdAt=account.line[3].created_at)
     insert(server, "a5", fileName=None)
-    insert(server, "a6", fileName="", updatedAt="anna-rejected")
-    insert(server, "o1", userId="otto", fileName="otto.mp4", updatedAt="ottos-rejected")
+    insert(server, "a6", fileName="", status="anna-rejected")
+    insert(server, "o1", userId="otto", fileName="otto.mp4", status="ottos-rejected")
     insert(server, "o2", userId="otto", fileName="anna", note="otto's", status="7")
     insert(server, "a9", fileName="anna-\ud83d half", status=9)
     assert kept.job.run().rejected == 2
     account.change("a1", {"fileName": "anna-renamed", "note": {"x": ["anna-extra-later", 1.5]}})
     account.delete("a2")
     account.change("a3", {"userId": "otto"})
-    account.change("a6", {"updatedAt": "anna-rejected again"}, touch=False)
+    account.change("a6", {"status": "anna-rejected again"}, touch=False)
     kept.job.run()
     account.change("a4", {"userId": ...}, touch=False)
     insert(server, "a7", fileName="anna-staged", createdAt=account.line[5].created_at)
@@ -170,7 +170,7 @@ def test_a_user_is_erased_in_the_archive(kept: Kept) -> None:
     assert names_in(kept.archive) == set()
     # Anna goes on uploading, and is in no file of later nights either.
     insert(kept.server, "a8", fileName="anna-new", note="anna-new")
-    kept.server.account.change("a6", {"updatedAt": "anna-rejected once more"}, touch=False)
+    kept.server.account.change("a6", {"status": "anna-rejected once more"}, touch=False)
     kept.job.run()
     assert not any(b"anna-" in text for name, text in texts(kept.archive))
     assert_replay_is_the_warehouse(kept)
@@ -319,3 +319,26 @@ def test_an_archive_of_another_warehouse_is_not_rewritten(kept: Kept) -> None:
         erase(kept)
     assert dump(kept.job.database_url)["upload_token"] == before["upload_token"]
     assert "anna-first" in names_in(kept.archive)
+
+
+def test_a_row_of_hers_that_was_loaded_in_part_is_rewritten(kept: Kept) -> None:
+    insert(kept.server, "a8", fileName="anna-first", updatedAt="anna-rejected")
+    insert(kept.server, "b8", fileName="anna-first", fileSize=["anna-rejected"])
+    assert kept.job.run().partly_loaded == 2
+
+    _, archive = erase(kept)
+
+    assert archive.left == []
+    assert names_in(kept.archive) == set()
+    assert_replay_is_the_warehouse(kept)
+
+
+def test_a_row_of_hers_that_cannot_be_written_again_is_named(kept: Kept) -> None:
+    """Without its misspelt key the row would be loaded whole."""
+    insert(kept.server, "a8", AttachedObjectType="anna-rejected")
+    run = kept.job.run()
+    assert run.partly_loaded == 1
+
+    _, archive = erase(kept)
+
+    assert {each.file.split("/")[1] for each in archive.left} == {f"run-{run.run_id:010}"}

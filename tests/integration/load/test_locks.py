@@ -83,7 +83,8 @@ def test_a_lease_that_is_being_taken_is_another_run(
 ) -> None:
     nights = make_nights()
     statement = (
-        "insert into kaltura.sync_run (partner_id, mode, status) values (102, 'full', 'running')"
+        "insert into kaltura.sync_run (partner_id, walk_id, mode, status) "
+        "values (102, 1, 'full', 'running')"
     )
     ours = application == "kaltura-etl"
     with (

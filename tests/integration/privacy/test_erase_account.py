@@ -202,7 +202,9 @@ def assert_held_by_the_erasure(world: World) -> None:
     for attempt in (job.run, lambda: erased(job, users=(ANNA,), key=None)):
         with pytest.raises(LeaseHeld, match=r"is being erased.*erase --account --apply again"):
             attempt()
-    assert job.last_run()["status"] == "running"
+    # The run left its row, as every attempt does.
+    assert [run["status"] for run in job.runs()][-2:] == ["running", "skipped"]
+    job.query("delete from kaltura.sync_run where status = 'skipped'")
     with open_database(other.database_url, "kaltura") as database:
         assert account_rows.count_account(database, other.partner_id)["upload_token"] > 0
 
@@ -255,7 +257,8 @@ def test_a_killed_erasure_of_an_archive_blocks_runs_no_longer_than_a_run(world: 
 
     assert job.run().inserted > 0
 
-    assert [run["status"] for run in job.runs()[-2:]] == ["abandoned", "succeeded"]
+    ended = [run["status"] for run in job.runs() if run["status"] != "skipped"]
+    assert ended[-2:] == ["abandoned", "succeeded"]
     assert_verified(job)
 
 

@@ -90,7 +90,7 @@ def test_a_job_whose_server_restarts(server: OwnServer, own_url: str, interrupte
         job = Job.of(service, own_url, ETL_CONCURRENCY="1")
         with killed_at_exit(job.start()) as process:
             with held_after(service, 3):
-                wait_until(lambda: bool(job.runs()), 60)
+                wait_until(lambda: any(run["walk_id"] for run in job.runs()), 60)
                 server.stop()
             assert process.stderr is not None
             told: list[str] = []

@@ -11,7 +11,7 @@ from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
 from tests.support.job import Job
 
-BAD = {"id": "bad", "updatedAt": "never", "createdAt": 1_767_000_000}
+BAD = {"id": "bad", "status": "none", "createdAt": 1_767_000_000}
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def test_swallowed_rows_are_never_published(
     tokens = [token.id for token in account.line]
     account.change(tokens[3], {"fileName": "changed.mp4"})
     # Known, and not readable from now on: it is not observed.
-    account.change(tokens[4], {"updatedAt": "never"})
+    account.change(tokens[4], {"status": "none"})
     account.delete(tokens[5])
     account.insert(dict(BAD, id="worse"))
     before = job.everything()
