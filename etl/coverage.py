@@ -19,6 +19,13 @@ NEGATIVE_INFINITY: Final = -(2**62)
 POSITIVE_INFINITY: Final = 2**62
 """Sentinels for an unbounded end; far outside any time that the program accepts."""
 
+UNREADABLE: Final = "unreadable"
+"""Reason of a hole around rows that the service cannot return."""
+TIE_GROUP: Final = "tie_group"
+"""Reason of a hole of one second that changes faster than it can be certified."""
+TOLERATED: Final = frozenset({UNREADABLE, TIE_GROUP})
+"""Reasons of holes with which a run may publish, as many as ``max_unreadable`` allows."""
+
 
 class Span(NamedTuple):
     """Seconds ``lower <= s < upper``; the infinities denote an unbounded end."""

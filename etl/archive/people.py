@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from etl.archive.erased import NotRewritten, rewritten
@@ -89,18 +90,19 @@ def erase_people(
     Raises what ``erase`` raises, and ConfigurationError, DataRefused or ArchiveUnavailable for an
     archive of another warehouse, of another format, or that cannot be read or written.
     """
+    erase_rows = partial(
+        erase,
+        database,
+        partner_id=partner_id,
+        key=key,
+        subjects=subjects,
+        again=again,
+        lease_seconds=lease_seconds,
+        apply=apply,
+    )
     archive = None if store is None else _archive_in(store)
     if store is None or archive is None:
-        erased = erase(
-            database,
-            partner_id=partner_id,
-            key=key,
-            subjects=subjects,
-            again=again,
-            lease_seconds=lease_seconds,
-            apply=apply,
-        )
-        return erased, None if store is None else ErasedArchive(address=store.address)
+        return erase_rows(), None if store is None else ErasedArchive(address=store.address)
     require_own(archive, database, partner_id)
     report = ErasedArchive(address=archive.address)
     hold = None
@@ -113,16 +115,7 @@ def erase_people(
             privileges=[*ERASER_PRIVILEGES, ("sync_page", "SELECT"), ("sync_page", "UPDATE")],
         )
     try:
-        erased = erase(
-            database,
-            partner_id=partner_id,
-            key=key,
-            subjects=subjects,
-            again=again,
-            lease_seconds=lease_seconds,
-            apply=apply,
-            hold=hold,
-        )
+        erased = erase_rows(hold=hold)
         if hold is None:
             report.files = len(_segment_names(store, archive, partner_id))
         else:

@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from etl.coverage import Coverage, Span
+from etl.coverage import TOLERATED, Coverage, Span
 from etl.errors import DataRefused
-from etl.walk import TOLERATED, Hole
+from etl.walk import Hole
 
 if TYPE_CHECKING:
     from etl.run.plan import SyncOptions

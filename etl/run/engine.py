@@ -11,7 +11,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,17 +23,12 @@ from etl.run.audit import (
     audit_unreadable,
     overrides_of,
 )
-from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher
+from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher, in_lookups
 from etl.run.leg import LegReader, RunContext
 from etl.run.plan import Planner, RunPlan
 from etl.run.report import RunReport
 from etl.run.service import open_upload_tokens
-from etl.warehouse.ledger.attempts import (
-    Attempt,
-    begin_attempt,
-    recorded_attempt,
-    still_starting,
-)
+from etl.warehouse.ledger.attempts import begin_attempt, recorded_attempt, still_starting
 from etl.warehouse.ledger.certificates import unknown_ids
 from etl.warehouse.ledger.ending import failed_on_error, finish_dry_run
 from etl.warehouse.ledger.lease import open_run, restart_walk
@@ -81,6 +76,7 @@ def run_plan(
     with (
         _rare_garbage_collection(),
         open_database(str(settings.database_url), settings.schema) as database,
+        ExitStack() as opened,
     ):
         require_ready(database)
         attempt = begin_attempt(
@@ -91,18 +87,14 @@ def run_plan(
             dry_run=options.dry_run,
         )
         clock = _Clock()
-        with (
-            recorded_attempt(database, attempt),
-            open_upload_tokens(settings, stop, clock=clock) as tokens,
-        ):
+        with recorded_attempt(database, attempt):
+            tokens = opened.enter_context(open_upload_tokens(settings, stop, clock=clock))
             recorder = _recorder(settings, options, database)
             run, plan = _take_lease(settings, options, plan_for, database, attempt, stop)
-            clock.read, run.wait = run.clock, stop.wait
-            engine = _Engine(
-                settings, options, plan, database, run, tokens, stop, progress, recorder
-            )
-            with failed_on_error(database, run, tokens.counters.columns):
-                return engine.run_all()
+        clock.read, run.wait = run.clock, stop.wait
+        engine = _Engine(settings, options, plan, database, run, tokens, stop, progress, recorder)
+        with failed_on_error(database, run, tokens.counters.columns):
+            return engine.run_all()
 
 
 @contextmanager
@@ -135,7 +127,7 @@ def _take_lease(
     options: SyncOptions,
     plan_for: Planner,
     database: Database,
-    attempt: Attempt,
+    attempt: int,
     stop: Stop,
 ) -> tuple[OpenRun, RunPlan]:
     """Open the run; wait for a running one to end for as long as ``options`` allow."""
@@ -346,10 +338,7 @@ class _Engine:
             if not missing:
                 return
             after = missing[-1][0]
-            # A comma would split the id in the request; such a token keeps its known version.
-            asked = [token_id for token_id, _ in missing if "," not in token_id]
-            for begin in range(0, len(asked), LOOKUP_IDS_AT_MOST):
-                some = asked[begin : begin + LOOKUP_IDS_AT_MOST]
+            for some in in_lookups(token_id for token_id, _ in missing):
                 context.look_up(some)
                 confirmed += len(some)
                 self._progress.update(confirmed, None, self._run.walk.counts.pages)

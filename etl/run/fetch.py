@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from operator import is_not
@@ -306,6 +306,17 @@ def suppress(page: Page, suppression: Suppression | None) -> Page:
         raw=raw,
         suppressed=page.suppressed or changed,
     )
+
+
+def in_lookups(token_ids: Iterable[str]) -> Iterator[list[str]]:
+    """These ids, as many at a time as one request looks up.
+
+    Without those that have a comma, which would split the id in the request: such a token keeps its
+    known version.
+    """
+    ids = [token_id for token_id in token_ids if "," not in token_id]
+    for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
+        yield ids[begin : begin + LOOKUP_IDS_AT_MOST]
 
 
 def _is_complete(page: Page, ids: Sequence[str]) -> bool:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
+from etl.coverage import TIE_GROUP
 from etl.errors import (
     CredentialsRefused,
     DataRefused,
@@ -19,11 +20,11 @@ from etl.errors import (
     ServiceUnavailable,
 )
 from etl.run.audit import NOTHING_PUBLISHED
-from etl.run.fetch import LOOKUP_IDS_AT_MOST, Answer, Fetched, Fetcher, Undeliverable
+from etl.run.fetch import Answer, Fetched, Fetcher, Undeliverable, in_lookups
 from etl.run.plan import Leg
 from etl.tokens.page import Page
 from etl.tokens.token import OPEN_STATUSES
-from etl.walk import TIE_GROUP, Hole, Lookup, PageRequest, PageRows, Request, Walk, WalkStuck
+from etl.walk import Hole, Lookup, PageRequest, PageRows, Request, Walk, WalkStuck
 from etl.warehouse.ledger.certificates import listed_ids
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.publish import require_fresh_pages
@@ -175,10 +176,8 @@ class LegReader:
                 hole.span,
                 open_only=self._leg.open_only,
             )
-            # A comma would split the id in the request.
-            ids = [token_id for token_id in ids if "," not in token_id]
-            for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
-                context.look_up(ids[begin : begin + LOOKUP_IDS_AT_MOST])
+            for some in in_lookups(ids):
+                context.look_up(some)
 
     def _request_ahead(self, in_flight: deque[tuple[Request, Future[Fetched]]]) -> None:
         """Submit what the walk wants next; as many as are fetched at a time wait for their turn."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final, NamedTuple
 
+from etl.tokens.token import DUPLICATE_ID
+
 
 class Key(NamedTuple):
     """A key that tells one column of a token."""
@@ -61,6 +63,9 @@ PARTLY_LOADED: Final = frozenset(
     ]
 )
 """Such a row was loaded without a value: the known one is kept, or there is none."""
+SHOWN_ANYHOW: Final = PARTLY_LOADED | {DUPLICATE_ID}
+"""Reasons of rows that do not keep the state of their token from being seen: a row rejected as a
+duplicate id says nothing about the token itself, and one that was loaded in part has shown it."""
 
 
 def in_other_case(keys: Iterable[str]) -> dict[str, str]:

@@ -9,10 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
+from etl.coverage import (
+    EVERYTHING,
+    NEGATIVE_INFINITY,
+    POSITIVE_INFINITY,
+    TOLERATED,
+    Coverage,
+    Span,
+)
 from etl.warehouse.read.published import PublishedPage, PublishedRun
 
-TOLERATED: Final = frozenset({"unreadable", "tie_group"})
 """Reasons of the holes with which a run may publish."""
 OPEN_STATUSES: Final = "0,1,2"
 

@@ -4,18 +4,8 @@ Pure: no clock, no network, no database.  ``Walk`` says which page it wants next
 rows; how pages are fetched, how many at a time and in which order is up to the caller.
 """
 
-from etl.walk.knowledge import TIE_GROUP, TOLERATED, Hole, WalkStuck
+from etl.walk.knowledge import Hole, WalkStuck
 from etl.walk.planner import Lookup, PageRequest, PageRows, Request
 from etl.walk.walk import Walk
 
-__all__ = [
-    "TIE_GROUP",
-    "TOLERATED",
-    "Hole",
-    "Lookup",
-    "PageRequest",
-    "PageRows",
-    "Request",
-    "Walk",
-    "WalkStuck",
-]
+__all__ = ["Hole", "Lookup", "PageRequest", "PageRows", "Request", "Walk", "WalkStuck"]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
-from etl.walk.knowledge import TIE_GROUP, Knowledge, PlacedPage, Task, WalkStuck
+from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, TIE_GROUP, Span
+from etl.walk.knowledge import Knowledge, PlacedPage, Task, WalkStuck
 from etl.walk.planner import (
     PageRequest,
     page_beginning_soonest,

@@ -7,7 +7,7 @@ from collections.abc import Collection, Generator, Sequence
 from operator import eq, itemgetter
 from typing import Final, NamedTuple
 
-from etl.coverage import NEGATIVE_INFINITY, Coverage, Span
+from etl.coverage import NEGATIVE_INFINITY, UNREADABLE, Coverage, Span
 from etl.walk.planner import PageRequest, Request
 
 SMALLEST_OVERLAP: Final = 8
@@ -30,16 +30,6 @@ PAGES_AN_OPEN_SEAM_COSTS: Final = 2.5
 
 TIES_REMEMBERED: Final = 0.95
 """How much of what is known about ties is kept from one page to the next: about 20 pages."""
-
-
-UNREADABLE: Final = "unreadable"
-"""Reason of a hole around rows that the service cannot return."""
-
-TIE_GROUP: Final = "tie_group"
-"""Reason of a hole of one second that changes faster than it can be certified."""
-
-TOLERATED: Final = frozenset({UNREADABLE, TIE_GROUP})
-"""Reasons of holes with which a run may publish, as many as ``max_unreadable`` allows."""
 
 
 class WalkStuck(Exception):

@@ -39,11 +39,6 @@ class Search:
         self._stride = 0
 
     @property
-    def bracketed(self) -> bool:
-        """Whether the position is known to lie between two others."""
-        return self._low is not None and self._high is not None
-
-    @property
     def fresh(self) -> bool:
         """Whether nothing is known but where an earlier page ended."""
         return self.found is None and self._low is None and self._high is None

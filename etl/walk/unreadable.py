@@ -38,8 +38,8 @@ from bisect import bisect_left
 from collections.abc import Generator
 from typing import Final
 
-from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
-from etl.walk.knowledge import UNREADABLE, Knowledge, PlacedPage, Task, TaskReply, WalkStuck
+from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, UNREADABLE, Span
+from etl.walk.knowledge import Knowledge, PlacedPage, Task, TaskReply, WalkStuck
 from etl.walk.planner import PageRequest, Request, page_ending_near
 from etl.walk.tie import Certified, Verdict, certify_second
 

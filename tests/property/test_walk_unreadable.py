@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from etl.coverage import EVERYTHING, Coverage
-from etl.walk import TOLERATED, Walk
+from etl.coverage import EVERYTHING, TOLERATED, Coverage
+from etl.walk import Walk
 from tests.support.adversary import Account, walk_account
 
 TOKENS = 2_000

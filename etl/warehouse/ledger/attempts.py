@@ -11,9 +11,8 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -39,14 +38,6 @@ _OF_THE_LATER: Final = (
 _MESSAGE_CHARACTERS_MAX: Final = 2_000
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """A start that is not a run yet."""
-
-    run_id: int
-    partner_id: int
-
-
 def begin_attempt(
     database: Database,
     *,
@@ -54,10 +45,10 @@ def begin_attempt(
     mode: str,
     label: str | None = None,
     dry_run: bool = False,
-) -> Attempt:
-    """Record that a run is starting.  The schema must be current."""
+) -> int:
+    """Record that a run is starting; returns the run_id of its row.  The schema must be current."""
     with transaction(database.engine) as connection:
-        run_id = insert_attempt(
+        return insert_attempt(
             connection,
             database.tables.sync_run,
             partner_id=partner_id,
@@ -65,7 +56,16 @@ def begin_attempt(
             label=label,
             dry_run=dry_run,
         )
-    return Attempt(run_id, partner_id)
+
+
+def this_process() -> dict[str, Any]:
+    """The columns that tell which process a row of the ledger is of."""
+    return {
+        "host": socket.gethostname(),
+        "pid": os.getpid(),
+        "process": process_identity(),
+        "program_version": program_version(),
+    }
 
 
 def insert_attempt(
@@ -76,6 +76,7 @@ def insert_attempt(
     mode: str,
     label: str | None = None,
     dry_run: bool = False,
+    overrides: Mapping[str, Any] | None = None,
 ) -> int:
     """Write the row of an attempt, into a spare row if the account's newest is one."""
     now = sa.func.clock_timestamp()
@@ -85,13 +86,10 @@ def insert_attempt(
         "status": "running",
         "started_at": now,
         "heartbeat_at": now,
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process": process_identity(),
-        "program_version": program_version(),
-        "overrides": {DRY_RUN: True} if dry_run else {},
+        "overrides": overrides or ({DRY_RUN: True} if dry_run else {}),
         "label": label,
         "attempts": 1,
+        **this_process(),
     }
     newest = (
         sa.select(sa.func.max(sync_run.c.run_id))
@@ -129,20 +127,20 @@ def is_starting(connection: sa.Connection, sync_run: sa.Table, run_id: int) -> b
     return starting is not None
 
 
-def still_starting(database: Database, attempt: Attempt) -> None:
+def still_starting(database: Database, attempt: int) -> None:
     """Renew the heartbeat of an attempt that waits for the lease."""
     sync_run = database.tables.sync_run
     with transaction(database.engine) as connection:
         connection.execute(
             sa.update(sync_run)
-            .where(sync_run.c.run_id == attempt.run_id, sync_run.c.status == "running")
+            .where(sync_run.c.run_id == attempt, sync_run.c.status == "running")
             .values(heartbeat_at=sa.func.clock_timestamp())
         )
 
 
 @contextmanager
-def recorded_attempt(database: Database, attempt: Attempt) -> Iterator[None]:
-    """Record how the attempt ended if the block raises before the attempt has become a run."""
+def recorded_attempt(database: Database, attempt: int) -> Iterator[None]:
+    """Record how the attempt ended if the block, in which it is to become a run, raises."""
     try:
         yield
     except EtlError as error:
@@ -155,7 +153,7 @@ def recorded_attempt(database: Database, attempt: Attempt) -> Iterator[None]:
         raise
 
 
-def end_attempt(database: Database, attempt: Attempt, error: EtlError) -> int | None:
+def end_attempt(database: Database, attempt: int, error: EtlError) -> int | None:
     """Record the error with which the attempt ended; returns the run_id of the row that tells it.
 
     None if the attempt had become a run, whose end is told elsewhere, or if nothing could be
@@ -168,7 +166,7 @@ def end_attempt(database: Database, attempt: Attempt, error: EtlError) -> int | 
             return end_row(
                 connection,
                 sync_run,
-                attempt.run_id,
+                attempt,
                 sync_run.c.walk_id.is_(None),
                 **ended_by(error, status=status),
             )
@@ -176,7 +174,7 @@ def end_attempt(database: Database, attempt: Attempt, error: EtlError) -> int | 
         # The next run marks it abandoned once its heartbeat is old.
         LOG.warning(
             "the failure could not be recorded in the ledger",
-            extra={"run_id": attempt.run_id, "error": second.kind},
+            extra={"run_id": attempt, "error": second.kind},
         )
         return None
 

@@ -14,13 +14,11 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 
-from etl.coverage import Span
+from etl.coverage import TOLERATED, Span
 from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.schema.database import Database
 
-TOLERATED: Final = ("unreadable", "tie_group")
-"""Reasons of the holes with which a run may publish."""
 LOOKBACK: Final = timedelta(hours=2)
 """createdAt is a wall clock: when it is set back in autumn, new tokens appear an hour old."""
 
@@ -150,13 +148,11 @@ def known_tokens(
     """How many tokens of a range (both ends inclusive) are known as listed, and as open with
     ``open_only``: a hint at its size."""
     token = database.tables.upload_token
-    conditions = [token.c.partner_id == partner_id, token.c.is_listed]
+    conditions = [*_is_listed(token, partner_id, open_only=open_only)]
     if range_from is not None:
         conditions.append(token.c.created_at >= range_from)
     if range_to is not None:
         conditions.append(token.c.created_at < range_to + timedelta(seconds=1))
-    if open_only:
-        conditions.append(token.c.status.in_(OPEN_STATUSES))
     with transaction(database.engine, **SETTINGS) as connection:
         counted = connection.scalar(
             sa.select(sa.func.count()).select_from(token).where(*conditions)
@@ -170,19 +166,24 @@ def listed_ids(
     """The ids of the tokens that are known as listed, and as open with ``open_only``, and were
     created in these seconds; sorted."""
     token = database.tables.upload_token
-    conditions = [
-        token.c.partner_id == partner_id,
-        token.c.is_listed,
-        token.c.created_at >= datetime.fromtimestamp(seconds.lower, UTC),
-        token.c.created_at < datetime.fromtimestamp(seconds.upper, UTC),
-    ]
-    if open_only:
-        conditions.append(token.c.status.in_(OPEN_STATUSES))
-    with transaction(database.engine) as connection:
-        found = connection.scalars(
-            sa.select(token.c.token_id).where(*conditions).order_by(token.c.token_id)
+    ids = (
+        sa.select(token.c.token_id)
+        .where(
+            *_is_listed(token, partner_id, open_only=open_only),
+            token.c.created_at >= datetime.fromtimestamp(seconds.lower, UTC),
+            token.c.created_at < datetime.fromtimestamp(seconds.upper, UTC),
         )
-        return list(found)
+        .order_by(token.c.token_id)
+    )
+    with transaction(database.engine, **SETTINGS) as connection:
+        return list(connection.scalars(ids))
+
+
+def _is_listed(
+    token: sa.Table, partner_id: int, *, open_only: bool
+) -> tuple[sa.ColumnElement[bool], ...]:
+    is_open = token.c.status.in_(OPEN_STATUSES) if open_only else sa.true()
+    return token.c.partner_id == partner_id, token.c.is_listed, is_open
 
 
 def unknown_ids(database: Database, partner_id: int, token_ids: Sequence[str]) -> list[str]:

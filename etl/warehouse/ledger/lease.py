@@ -27,7 +27,7 @@ from etl.warehouse.engine import (
     require_row_count,
     transaction,
 )
-from etl.warehouse.ledger.attempts import Attempt, insert_attempt, is_starting
+from etl.warehouse.ledger.attempts import insert_attempt, is_starting
 from etl.warehouse.ledger.resume import (
     inherited,
     resume_walk,
@@ -52,13 +52,13 @@ def open_run(
     page_age_max: timedelta | None = None,
     dry_run: bool = False,
     label: str | None = None,
-    attempt: Attempt | None = None,
+    attempt: int | None = None,
 ) -> OpenRun:
     """Take the partner's lease, and resume the walk of a run that ended without publishing.
 
-    ``attempt`` is the row that becomes the run's, None: a new one is written.  A run whose
-    heartbeat is older than ``lease_seconds`` (by the database's clock), or whose process was one
-    of this machine and is dead, is marked abandoned.  ``resume_walk`` says what is resumed;
+    ``attempt`` is the run_id of the row that becomes the run's, None: a new one is written.  A run
+    whose heartbeat is older than ``lease_seconds`` (by the database's clock), or whose process was
+    one of this machine and is dead, is marked abandoned.  ``resume_walk`` says what is resumed;
     ``resume_window`` None: nothing, ``page_age_max`` None: pages of any age.  Raises LeaseHeld,
     naming the holder.  The schema must be current.
     """
@@ -66,7 +66,7 @@ def open_run(
     try:
         with transaction(database.engine, **SETTINGS) as connection:
             abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
-            if attempt is None or not is_starting(connection, sync_run, attempt.run_id):
+            if attempt is None or not is_starting(connection, sync_run, attempt):
                 run_id = insert_attempt(
                     connection,
                     sync_run,
@@ -76,7 +76,7 @@ def open_run(
                     dry_run=dry_run,
                 )
             else:
-                run_id = attempt.run_id
+                run_id = attempt
             started_at = take_lease(
                 connection, sync_run, run_id, mode=mode, range_from=range_from, range_to=range_to
             )

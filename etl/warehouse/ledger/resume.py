@@ -54,9 +54,8 @@ def resume_walk(
 
     Older walks have no staging any more: each run that opens deletes the rows of other walks.  And
     what the audit refused is read again.  So the newest run that has read anything must have failed
-    or been abandoned,
-    have the same mode and range, and be usable: its walk not older than ``window``, its oldest page
-    not older than ``page_age_max``, and its staging unchanged.
+    or been abandoned, have the same mode and range, and be usable: its walk not older than
+    ``window``, its oldest page not older than ``page_age_max``, and its staging unchanged.
     """
     tables = database.tables
     sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")

@@ -10,7 +10,7 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -115,6 +115,20 @@ def known_row(database: Database, run: OpenRun, token_id: sa.ColumnElement[str])
         .lateral("known_row")
     )
     return known
+
+
+def known_rows(
+    database: Database, run: OpenRun, token_ids: Collection[str]
+) -> tuple[sa.FromClause, sa.FromClause]:
+    """The known ones of these tokens, each by primary key: what to select from, and the rows."""
+    text = sa.Text(collation="C")
+    ids = (
+        sa.func.unnest(sa.cast(sorted(token_ids), sa.ARRAY(text)))
+        .table_valued(sa.column("token_id", text))
+        .render_derived(name="asked")
+    )
+    known = known_row(database, run, ids.c.token_id)
+    return ids.join(known, sa.true()), known
 
 
 def in_walk(staging: Any, run: OpenRun) -> sa.ColumnElement[bool]:

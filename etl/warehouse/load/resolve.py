@@ -16,8 +16,8 @@ from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, array, distinct_on
 
 from etl.coverage import EVERYTHING, Coverage
 from etl.tokens.digest import DIGEST_COLUMNS
-from etl.tokens.keys import PARTLY_LOADED, STATUS_REASONS
-from etl.tokens.token import DUPLICATE_ID, OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
+from etl.tokens.keys import PARTLY_LOADED, SHOWN_ANYHOW, STATUS_REASONS
+from etl.tokens.token import OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import KEPT_WHEN_ABSENT, changed_columns, differs
@@ -45,8 +45,6 @@ VERSION_COLUMNS: Final = (
     *DIGEST_COLUMNS,
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
-_SHOWN_ANYHOW: Final = sorted([DUPLICATE_ID, *PARTLY_LOADED])
-"""Reasons of rows in rejected_row that do not keep the state of their token from being seen."""
 
 
 def resolved(database: Database, run: OpenRun) -> sa.CTE:
@@ -299,7 +297,7 @@ def _walked(database: Database, run: OpenRun) -> sa.Subquery:
         # loaded in part has shown it.
         sa.select(rejected.c.token_id, *[sa.false()] * 3, sa.true()).where(
             rejected.c.run_id == run.run_id,
-            rejected.c.reason != sa.all_(sa.cast(_SHOWN_ANYHOW, sa.ARRAY(sa.Text))),
+            rejected.c.reason != sa.all_(sa.cast(sorted(SHOWN_ANYHOW), sa.ARRAY(sa.Text))),
             rejected.c.token_id.is_not(None),
         ),
     ).subquery("observation")

@@ -22,7 +22,7 @@ from sqlalchemy.dialects.postgresql import insert
 from etl.coverage import Coverage
 from etl.errors import EtlError
 from etl.tokens.digest import NO_USER
-from etl.tokens.keys import PARTLY_LOADED
+from etl.tokens.keys import SHOWN_ANYHOW
 from etl.tokens.page import Page
 from etl.tokens.token import (
     CREATED_SECOND_END,
@@ -48,7 +48,7 @@ from etl.warehouse.load.fingerprint import (
     unlike,
 )
 from etl.warehouse.load.observations import Seen, duplicate, newest_of_each, seconds_of, taken_by
-from etl.warehouse.load.planning import known_row
+from etl.warehouse.load.planning import known_rows
 from etl.warehouse.load.untold import told_in_full
 from etl.warehouse.schema.database import Database
 
@@ -194,9 +194,8 @@ def _compare(
         rejected_ids=[
             each.token_id
             for each in rejected
-            # A row rejected as a duplicate id says nothing about the known token; one that was
-            # loaded in part is compared.
-            if each.token_id is not None and each.reason not in (DUPLICATE_ID, *PARTLY_LOADED)
+            # A row that was loaded in part is compared.
+            if each.token_id is not None and each.reason not in SHOWN_ANYHOW
         ],
         unaccounted=unaccounted,
         open_only=open_only,
@@ -299,6 +298,7 @@ def _save(
         )
         require_row_count(tables.sync_page.name, changed=done.rowcount, meant=len(pages))
     for begin in range(0, len(rejected), _INSERT_ROWS_MAX):
+        some = rejected[begin : begin + _INSERT_ROWS_MAX]
         done = connection.execute(
             insert(tables.rejected_row)
             .values(
@@ -310,14 +310,13 @@ def _save(
                         "payload": bytes(each.payload),
                         "created_second": each.created_second,
                     }
-                    for each in rejected[begin : begin + _INSERT_ROWS_MAX]
+                    for each in some
                 ]
             )
             # Pages overlap: the same row may occur again.
             .on_conflict_do_nothing(),
             execution_options={"preserve_rowcount": True},
         )
-        some = rejected[begin : begin + _INSERT_ROWS_MAX]
         if done.rowcount < len(some):
             _require_rejected(connection, tables.rejected_row, run, some)
     if rows:
@@ -369,15 +368,11 @@ def _listed_among(
     """Those of ``token_ids`` that are known and listed, with their createdAt."""
     if not token_ids:
         return []
-    asked = sa.func.unnest(sa.cast(list(token_ids), sa.ARRAY(sa.Text(collation="C"))))
-    wanted = sa.select(asked.column_valued("token_id")).subquery("asked")
-    known = known_row(database, run, wanted.c.token_id)
-    found = connection.execute(
-        sa.select(known.c.token_id, known.c.created_at)
-        .select_from(wanted.join(known, sa.true()))
-        .where(known.c.is_listed)
+    found, known = known_rows(database, run, token_ids)
+    rows = connection.execute(
+        sa.select(known.c.token_id, known.c.created_at).select_from(found).where(known.c.is_listed)
     )
-    return [(token_id, created_at) for token_id, created_at in found]
+    return [(token_id, created_at) for token_id, created_at in rows]
 
 
 def unreject_twins(

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from etl.tokens.page import Page
 from etl.tokens.token import TOKEN_COLUMNS, Rejected, Token
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.planning import known_row
+from etl.warehouse.load.planning import known_rows
 from etl.warehouse.schema.database import Database
 
 
@@ -50,12 +50,7 @@ def _known(
     connection: sa.Connection, database: Database, run: OpenRun, token_ids: set[str]
 ) -> dict[str, Token]:
     """The known ones of these tokens, each by primary key."""
-    ids = (
-        sa.func.unnest(sa.cast(sorted(token_ids), sa.ARRAY(sa.Text(collation="C"))))
-        .table_valued(sa.column("token_id", sa.Text(collation="C")))
-        .render_derived(name="untold")
-    )
-    known = known_row(database, run, ids.c.token_id)
+    found, known = known_rows(database, run, token_ids)
     values = [
         # As bytes, in which a token has it.
         sa.func.convert_to(sa.cast(known.c.extra, sa.Text), "UTF8").label(name)
@@ -63,5 +58,5 @@ def _known(
         else known.c[name]
         for name in TOKEN_COLUMNS
     ]
-    rows = connection.execute(sa.select(*values).select_from(ids.join(known, sa.true())))
+    rows = connection.execute(sa.select(*values).select_from(found))
     return {row.token_id: Token._make(row) for row in rows}

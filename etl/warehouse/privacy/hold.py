@@ -17,9 +17,15 @@ from typing import Any, Final, Literal
 import sqlalchemy as sa
 
 from etl.errors import EtlError, LeaseHeld
-from etl.resources import program_version
-from etl.warehouse.engine import LOCK_NOT_AVAILABLE, UNIQUE_VIOLATION, transaction
-from etl.warehouse.ledger.lease import ERASING, abandon_dead_runs, lease_held
+from etl.warehouse.engine import transaction
+from etl.warehouse.ledger.attempts import insert_attempt, this_process
+from etl.warehouse.ledger.lease import (
+    ERASING,
+    abandon_dead_runs,
+    is_another_run,
+    lease_held,
+    take_lease,
+)
 from etl.warehouse.privacy.rights import require_rights
 from etl.warehouse.schema.database import Database
 
@@ -108,7 +114,8 @@ def take_hold(
 ) -> Hold:
     """Take the lease of the account, or that of an erasure which was interrupted.
 
-    An erasure that is still at work loses it, and stops: what both do is the same.
+    An erasure that is still at work loses it, and stops: what both do is the same.  One that was
+    killed is not told by its process: the next one takes its lease over, and leaves no row.
 
     Raises:
         CredentialsRefused: the role lacks one of ``privileges``.
@@ -116,12 +123,6 @@ def take_hold(
             is being erased.
     """
     sync_run = database.tables.sync_run
-    mine = {
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "program_version": program_version(),
-        "heartbeat_at": sa.func.clock_timestamp(),
-    }
     try:
         with transaction(database.engine, durable=True) as connection:
             require_rights(connection, database, privileges, to="rewrite history", advice=ADVICE)
@@ -136,21 +137,14 @@ def take_hold(
                 .with_for_update()
             ).one_or_none()
             if found is None:
-                run_id = connection.execute(
-                    sa.insert(sync_run)
-                    .values(
-                        partner_id=partner_id,
-                        mode="full",
-                        status="running",
-                        overrides=_marks(purpose, {}),
-                        **mine,
-                    )
-                    .returning(sync_run.c.run_id)
-                ).scalar_one()
-                # A row of the ledger names its walk, an empty one too.
-                connection.execute(
-                    sa.update(sync_run).where(sync_run.c.run_id == run_id).values(walk_id=run_id)
+                run_id = insert_attempt(
+                    connection,
+                    sync_run,
+                    partner_id=partner_id,
+                    mode="full",
+                    overrides=_marks(purpose, {}),
                 )
+                take_lease(connection, sync_run, run_id, process=None)
                 return Hold(database, partner_id, run_id, purpose)
             if purpose == "archive" and found.overrides[ERASING] == "account":
                 raise lease_held(database, partner_id)
@@ -164,11 +158,15 @@ def take_hold(
             connection.execute(
                 sa.update(sync_run)
                 .where(sync_run.c.run_id == hold.run_id)
-                .values(overrides=_marks(purpose, hold.erased_rows), **mine)
+                .values(
+                    overrides=_marks(purpose, hold.erased_rows),
+                    heartbeat_at=sa.func.clock_timestamp(),
+                    **this_process() | {"process": None},
+                )
             )
             return hold
     except EtlError as error:
-        if error.fields.get("sqlstate") in {UNIQUE_VIOLATION, LOCK_NOT_AVAILABLE}:
+        if is_another_run(error):
             raise lease_held(database, partner_id) from None
         raise
 
