@@ -164,8 +164,7 @@ class Call:
 class Counters:
     """Requests of this run that went out, all threads together; ``retries`` of them again."""
 
-    def __init__(self, limits: RetryLimits) -> None:
-        self._limits = limits
+    def __init__(self) -> None:
         self._lock = threading.Lock()
         self._requests = 0
         self._retries = 0
@@ -189,11 +188,11 @@ class Counters:
             self._requests += 1
             self._retries += again
 
-    def take_retry(self) -> bool:
+    def take_retry(self, limits: RetryLimits) -> bool:
         """Take one retry out of the run's budget; False when it is spent."""
         with self._lock:
             wanted = self._requests - self._retries
-            allowed = self._limits.budget_share * wanted + self._limits.budget_extra
+            allowed = limits.budget_share * wanted + limits.budget_extra
             if self._granted + 1 > allowed:
                 return False
             self._granted += 1
@@ -208,13 +207,14 @@ class RetryPolicy:
         limits: RetryLimits,
         stop: Stop,
         *,
+        counters: Counters | None = None,
         sleep: Callable[[float], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         """``sleep`` replaces waiting on ``stop`` (tests); ``uniform(a, b)`` gives the jitter."""
         self.limits = limits
-        self.counters = Counters(limits)
+        self.counters = counters or Counters()
         self._stop = stop
         self._sleep = sleep
         self._monotonic = monotonic
@@ -260,7 +260,7 @@ class RetryPolicy:
                 seconds = f"{self.limits.total_seconds:.0f} s"
                 ended_by += f"; the next one would be later than {seconds}"
                 return True
-            if not self.counters.take_retry():
+            if not self.counters.take_retry(self.limits):
                 ended_by += "; the run's budget of retries is spent"
                 return True
             return False

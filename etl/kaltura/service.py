@@ -11,7 +11,7 @@ from pathlib import Path
 from etl.kaltura.calls import Calls
 from etl.kaltura.client import KalturaClient, utc_now
 from etl.kaltura.login import Credentials, choose_login
-from etl.kaltura.retry import RetryLimits, RetryPolicy
+from etl.kaltura.retry import Counters, RetryLimits, RetryPolicy
 from etl.kaltura.session import Sessions
 from etl.kaltura.upload_token import Probe, UploadTokens
 from etl.process.secrets import Scrubber
@@ -39,12 +39,14 @@ def open_service(
     stop: Stop,
     clock: Callable[[], datetime] = utc_now,
     settings: ServiceSettings | None = None,
+    counters: Counters | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] | None = None,
 ) -> UploadTokens:
     """Log in and return the reader of upload tokens; its session is verified to be of admin type.
 
-    ``clock`` gives aware UTC times.  ``sleep`` and ``monotonic`` are for tests; without ``sleep``,
+    ``clock`` gives aware UTC times.  ``counters`` counts the requests of the login as well, even if
+    it fails.  ``sleep`` and ``monotonic`` are for tests; without ``sleep``,
     waiting ends when a stop is requested.  Raises ConfigurationError, CredentialsRefused,
     ServiceUnavailable or Interrupted.
     """
@@ -60,7 +62,7 @@ def open_service(
         ca_file=settings.ca_file,
         use_environment_proxies=settings.use_environment_proxies,
     )
-    policy = RetryPolicy(settings.retry, stop, sleep=sleep, monotonic=monotonic)
+    policy = RetryPolicy(settings.retry, stop, counters=counters, sleep=sleep, monotonic=monotonic)
     calls = Calls(client, policy, monotonic)
     sessions = Sessions(calls, login)
     try:

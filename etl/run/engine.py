@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import DataRefused, EtlError, LeaseHeld
+from etl.kaltura.retry import Counters
 from etl.run.audit import (
     audit_changes,
     audit_coverage,
@@ -86,14 +87,16 @@ def run_plan(
             label=options.label,
             dry_run=options.dry_run,
         )
-        clock = _Clock()
-        with recorded_attempt(database, attempt):
-            tokens = opened.enter_context(open_upload_tokens(settings, stop, clock=clock))
+        clock, counters = _Clock(), Counters()
+        with recorded_attempt(database, attempt, counters.columns):
+            tokens = opened.enter_context(
+                open_upload_tokens(settings, stop, clock=clock, counters=counters)
+            )
             recorder = _recorder(settings, options, database)
             run, plan = _take_lease(settings, options, plan_for, database, attempt, stop)
         clock.read, run.wait = run.clock, stop.wait
         engine = _Engine(settings, options, plan, database, run, tokens, stop, progress, recorder)
-        with failed_on_error(database, run, tokens.counters.columns):
+        with failed_on_error(database, run, counters.columns):
             return engine.run_all()
 
 

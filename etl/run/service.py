@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from etl.kaltura.client import utc_now
-from etl.kaltura.retry import BUDGET_EXTRA
+from etl.kaltura.retry import BUDGET_EXTRA, Counters
 from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
 from etl.process.stop import Stop
 from etl.settings.table import Settings
@@ -17,9 +17,16 @@ if TYPE_CHECKING:
 
 
 def open_upload_tokens(
-    settings: Settings, stop: Stop, *, clock: Callable[[], datetime] = utc_now
+    settings: Settings,
+    stop: Stop,
+    *,
+    clock: Callable[[], datetime] = utc_now,
+    counters: Counters | None = None,
 ) -> UploadTokens:
-    """Log in; raises ConfigurationError, CredentialsRefused, ServiceUnavailable, Interrupted."""
+    """Log in; raises ConfigurationError, CredentialsRefused, ServiceUnavailable, Interrupted.
+
+    ``counters`` knows what was sent also if the login fails.
+    """
     credential = settings.credential()
     return open_service(
         settings.service_url,
@@ -31,6 +38,7 @@ def open_upload_tokens(
         ),
         stop=stop,
         clock=clock,
+        counters=counters,
         settings=ServiceSettings(
             retry=RetryLimits(
                 attempts=settings.retry_attempts,

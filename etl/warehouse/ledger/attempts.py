@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -139,21 +139,29 @@ def still_starting(database: Database, attempt: int) -> None:
 
 
 @contextmanager
-def recorded_attempt(database: Database, attempt: int) -> Iterator[None]:
-    """Record how the attempt ended if the block, in which it is to become a run, raises."""
+def recorded_attempt(
+    database: Database, attempt: int, sent: Callable[[], Mapping[str, int]]
+) -> Iterator[None]:
+    """Record how the attempt ended if the block, in which it is to become a run, raises.
+
+    ``sent`` gives the requests and retries that it has made by then.
+    """
     try:
         yield
     except EtlError as error:
-        told_in = end_attempt(database, attempt, error)
+        told_in = end_attempt(database, attempt, error, **sent())
         if told_in is not None:
             error.fields.setdefault("run_id", told_in)
         raise
     except BaseException as error:
-        end_attempt(database, attempt, EtlError(f"This is a bug: {type(error).__name__}"))
+        bug = EtlError(f"This is a bug: {type(error).__name__}")
+        end_attempt(database, attempt, bug, **sent())
         raise
 
 
-def end_attempt(database: Database, attempt: int, error: EtlError) -> int | None:
+def end_attempt(
+    database: Database, attempt: int, error: EtlError, *, requests: int = 0, retries: int = 0
+) -> int | None:
     """Record the error with which the attempt ended; returns the run_id of the row that tells it.
 
     None if the attempt had become a run, whose end is told elsewhere, or if nothing could be
@@ -168,6 +176,8 @@ def end_attempt(database: Database, attempt: int, error: EtlError) -> int | None
                 sync_run,
                 attempt,
                 sync_run.c.walk_id.is_(None),
+                requests=requests,
+                retries=retries,
                 **ended_by(error, status=status),
             )
     except EtlError as second:

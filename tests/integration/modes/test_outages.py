@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from etl.errors import DataRefused, ServiceUnavailable
+from etl.errors import CredentialsRefused, DataRefused, EtlError, ServiceUnavailable
 from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from etl.simulator.faults import RequestInfo
@@ -102,6 +102,24 @@ def test_a_run_that_is_refused_or_dry_counts_its_requests_too(
     sent = len(server.service.log)
     job.run(options=SyncOptions(dry_run=True, accept_absences=TOKENS))
     assert job.last_run()["requests"] == len(server.service.log) - sent
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "requests"),
+    [("503-html", ServiceUnavailable, 4), ("start-session-error", CredentialsRefused, 1)],
+)
+def test_an_attempt_whose_login_fails_counts_its_requests_too(
+    server: SimulatorServer, database_url: str, fault: str, kind: type[EtlError], requests: int
+) -> None:
+    job = job_of(server, database_url, ETL_RETRY_ATTEMPTS="4")
+    server.faults.schedule(fault, where="login")
+    for times in (1, 2):  # the second is counted in the row of the first
+        with pytest.raises(kind):
+            job.run()
+        run = job.last_run() if times == 1 else job.runs()[0]
+        assert (run["requests"], run["retries"]) == (times * requests, times * (requests - 1))
+    assert run["attempts"] == 2
+    assert run["requests"] == len(server.service.log)
 
 
 def test_an_error_that_a_row_may_cause_has_the_short_ladder(
