@@ -88,12 +88,13 @@ def run_plan(
             dry_run=options.dry_run,
         )
         clock, counters = _Clock(), Counters()
+        progress.stage("logging in")
         with recorded_attempt(database, attempt, counters.columns):
             tokens = opened.enter_context(
                 open_upload_tokens(settings, stop, clock=clock, counters=counters)
             )
             recorder = _recorder(settings, options, database)
-            run, plan = _take_lease(settings, options, plan_for, database, attempt, stop)
+            run, plan = _take_lease(settings, options, plan_for, database, attempt, stop, progress)
         clock.read, run.wait = run.clock, stop.wait
         engine = _Engine(settings, options, plan, database, run, tokens, stop, progress, recorder)
         with failed_on_error(database, run, counters.columns):
@@ -132,6 +133,7 @@ def _take_lease(
     database: Database,
     attempt: int,
     stop: Stop,
+    progress: Progress,
 ) -> tuple[OpenRun, RunPlan]:
     """Open the run; wait for a running one to end for as long as ``options`` allow."""
     deadline = time.monotonic() + options.wait_seconds
@@ -160,6 +162,8 @@ def _take_lease(
             left = deadline - time.monotonic()
             if left <= 0:
                 raise
+            if said == float("-inf"):
+                progress.stage("waiting")
             if time.monotonic() - said > WAITING_SAID_SECONDS:
                 said = time.monotonic()
                 still_starting(database, attempt)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from etl.errors import Interrupted
 from etl.process.stop import Stop
 from etl.run.plan import SyncOptions
 from etl.run.sync import sync
@@ -76,6 +77,7 @@ def test_a_run_names_each_of_its_stages(server: SimulatorServer, database_url: s
     sync(settings, SyncOptions(), stop=Stop(), progress=stages)
 
     assert stages.seen == [
+        ("logging in", None),
         ("reading", None),
         ("confirming", None),
         ("auditing", None),
@@ -83,6 +85,29 @@ def test_a_run_names_each_of_its_stages(server: SimulatorServer, database_url: s
         ("tidying up", None),
     ]
     assert stages.updates.keys() == {"reading", "confirming"}
+
+
+def test_a_run_that_waits_for_another_says_so(server: SimulatorServer, database_url: str) -> None:
+    job = Job.of(server, database_url)
+    job.query(
+        "insert into kaltura.sync_run (partner_id, walk_id, mode, status) "
+        "values (%s, 99, 'full', 'running')",
+        job.partner_id,
+    )
+    stop = Stop()
+
+    class UntilItWaits(Stages):
+        def stage(self, name: str, *, changes: int | None = None) -> None:
+            super().stage(name, changes=changes)
+            if name == "waiting":
+                stop.request()
+
+    stages = UntilItWaits()
+    settings = load_settings(environment=job.environment()).checked()
+    with pytest.raises(Interrupted):
+        sync(settings, SyncOptions(wait_seconds=600), stop=stop, progress=stages)
+
+    assert stages.seen == [("logging in", None), ("waiting", None)]
 
 
 def test_the_json_is_one_object_and_logs_go_elsewhere(
