@@ -15,6 +15,7 @@ from etl.cli.exit_codes import EXIT_CODES, WORTH_RETRYING
 from etl.cli.group import COMMANDS, main
 from etl.errors import EtlError, Interrupted
 from etl.settings.table import SETTINGS
+from etl.settings.values import OneOf
 
 HELP_WIDTH = 78
 """What click takes on a terminal of 80 columns or more."""
@@ -59,11 +60,31 @@ def error_kinds() -> str:
     return "\n".join([*lines, *(f"| `{kind}` | {code} |" for kind, code in kinds.items())])
 
 
+def closed_lists() -> str:
+    """The options that take one of a list of values, with all of them."""
+    lists: dict[tuple[str, str], list[str]] = {}
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        for option in () if command is None else command.params:
+            if isinstance(option.type, click.Choice):
+                values = ", ".join(f"`{value}`" for value in option.type.choices)
+                lists.setdefault((option.opts[0], values), []).append(f"`{name}`")
+    lines = ["| Option | Of | Values |", "|---|---|---|"]
+    lines += [
+        f"| `{option}` | {', '.join(commands)} | {values} |"
+        for (option, values), commands in lists.items()
+    ]
+    return "\n".join(lines)
+
+
 def settings_table() -> str:
     lines = ["| Setting | Default | What it is |", "|---|---|---|"]
     for setting in SETTINGS.values():
         default = setting.text(setting.default)
         notes = " Secret." if setting.secret else ""
+        if isinstance(setting.parse, OneOf):
+            *others, last = (f"`{choice}`" for choice in setting.parse.choices)
+            notes += f" One of {', '.join(others)} and {last}."
         shown = f"`{default}`" if default else ""
         lines.append(f"| `{setting.name}` | {shown} | {setting.purpose}{notes} |")
     return "\n".join(lines)
@@ -73,6 +94,7 @@ PARTS = {
     "cli.md": {
         "exit codes": exit_codes_table,
         "error kinds": error_kinds,
+        "closed lists": closed_lists,
         "help": help_texts,
     },
     "settings.md": {"settings": settings_table},

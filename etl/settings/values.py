@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
@@ -94,14 +95,21 @@ def duration_text(value: timedelta | float) -> str:
     return f"{total:g}s"
 
 
-def one_of(*choices: str) -> Callable[[str], str]:
-    def parse(text: str) -> str:
-        by_lower = {choice.lower(): choice for choice in choices}
+@dataclass(frozen=True, slots=True)
+class OneOf:
+    """One of ``choices``, in any case; the value is as they write it."""
+
+    choices: tuple[str, ...]
+
+    def __call__(self, text: str) -> str:
+        by_lower = {choice.lower(): choice for choice in self.choices}
         if text.lower() not in by_lower:
-            raise ValueError(f"must be one of {', '.join(choices)}, not {shown(text)}")
+            raise ValueError(f"must be one of {', '.join(self.choices)}, not {shown(text)}")
         return by_lower[text.lower()]
 
-    return parse
+
+def one_of(*choices: str) -> OneOf:
+    return OneOf(choices)
 
 
 def yes_or_no(text: str) -> bool:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,12 +12,17 @@ from pathlib import Path
 import click
 import pytest
 
+import etl
 from etl import errors
 from etl.cli import main
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
 from etl.cli.group import COMMANDS
-from etl.cli.reference import PARTS, with_parts
+from etl.cli.reference import PARTS, error_kinds, settings_table, with_parts
 from etl.settings.table import SETTINGS
+from etl.settings.values import OneOf
+from etl.warehouse.ledger.attempts import FOLDED
+from etl.warehouse.ledger.lease import ABANDONED
+from etl.warehouse.privacy.hold import ACCOUNT_ERASED
 
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "docs" / "reference"
@@ -52,6 +60,37 @@ def test_the_groups_help_is_the_commands_own(name: str) -> None:
     assert command is not None
     assert command.name == name
     assert COMMANDS[name] == command.get_short_help_str(limit=200)
+
+
+def test_a_list_of_values_is_closed_where_the_program_closes_it() -> None:
+    """An option with a list shows all of it, in its help or in the table, and no other has one."""
+    table = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+    for name in COMMANDS:
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        for option in command.params:
+            shown = option.make_metavar(click.Context(command)) or ""
+            if isinstance(option.type, click.Choice):
+                values = ", ".join(f"`{value}`" for value in option.type.choices)
+                assert re.search(
+                    rf"^\| `{option.opts[0]}` \|.*`{name}`.*\| {values} \|$", table, re.M
+                )
+            else:
+                assert shown in ("[N]", "[ARGS]...") or not shown.startswith("["), option.name
+    for setting in SETTINGS.values():
+        choices = setting.parse.choices if isinstance(setting.parse, OneOf) else ()
+        assert all(f"`{choice}`" in settings_table() for choice in choices)
+
+
+def test_the_error_kinds_are_all_that_there_are() -> None:
+    """Those of modules that no command line imports, and those that only the ledger has, too."""
+    for module in pkgutil.walk_packages(etl.__path__, "etl."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    text = (REFERENCE / "cli.md").read_text(encoding="utf-8")
+
+    assert error_kinds() in text
+    assert [kind for kind in (ABANDONED, FOLDED, ACCOUNT_ERASED) if f"`{kind}` (" not in text] == []
 
 
 def _all_errors(parent: type[errors.EtlError]) -> list[type[errors.EtlError]]:

@@ -36,6 +36,8 @@ from etl.warehouse.ledger.run import Baseline, OpenRun, StagedWalk
 from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
+ABANDONED: Final = "abandoned"
+"""``error_kind`` of a run that did not end itself."""
 ERASING: Final = "erasing"
 """Key in ``overrides`` of a lease that ``erase`` holds: for what, ``account`` or ``archive``."""
 
@@ -232,7 +234,7 @@ def abandon_dead_runs(
             # One that was starting is a walk of its own, without pages.
             walk_id=sa.func.coalesce(sync_run.c.walk_id, sync_run.c.run_id),
             finished_at=sa.func.clock_timestamp(),
-            error_kind="abandoned",
+            error_kind=ABANDONED,
             error_message=sa.case(
                 (is_dead, "The process of the run died, and did not end the run."),
                 else_="The run sent no heartbeat for longer than its lease.",
