@@ -6,6 +6,8 @@ the test's own.  A command that fails, or a line for cron that prints anything, 
 
 from __future__ import annotations
 
+import gzip
+import os
 import re
 import secrets
 import shlex
@@ -16,13 +18,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from etl.simulator import SimulatorServer, generate_account
 from etl.simulator.client import SimulatorClient
-from tests.support.documents import ROOT, Block, Reader, blocks_of
+from tests.support.documents import BLOCK, ROOT, Block, Reader, blocks_of
 from tests.support.forked import forking, shim
 from tests.support.roles import as_role
 
@@ -30,7 +33,9 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = {
     "s3://backup": "needs an object store; tests/integration/archive has one",
     "set day 2026": "a session in psql; tests/questions runs every query",
+    "simulate --tokens 20000": "serves until it is stopped; below",
 }
+PROGRAM_LINE = re.compile(r"^(?:\$ )?(?:kaltura-etl|curl|\./dev) ", re.MULTILINE)
 OWNER_URL = "postgresql://etl:...@db.example.com/warehouse?sslmode=verify-full&sslrootcert=system"
 IN_EMPTY_WAREHOUSE = "replay /var/lib/kaltura-archive\n"
 """A replay needs a warehouse with nothing in it."""
@@ -197,6 +202,67 @@ def _simulator_of(page: Path, reader: Reader) -> Iterator[None]:
         finally:
             process.send_signal(signal.SIGTERM)
     assert process.returncode == 0
+
+
+def test_every_command_is_in_a_block_that_is_run() -> None:
+    """Other kinds of blocks hold none: not those that are indented, nor what a command printed."""
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        outside = BLOCK.sub("", text)
+        assert re.findall(r"^ {4}.*(?:kaltura-etl|curl|\./dev) .*$", outside, re.MULTILINE) == []
+        kinds = {kind for kind, body in BLOCK.findall(text) if PROGRAM_LINE.search(body)}
+        assert kinds <= {"sh", "bash", ""}, page.name  # bash: below; without: what is typed, cron
+
+
+def test_the_completion_of_the_page_completes_commands(program: str, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    (line,) = (body for kind, body in BLOCK.findall(text) if kind == "bash")
+    (tmp_path / "kaltura-etl").write_text(program)
+    (tmp_path / "kaltura-etl").chmod(0o755)
+    tried = f"""{line}
+COMP_WORDS=(kaltura-etl back) COMP_CWORD=1
+_kaltura_etl_completion kaltura-etl
+echo "${{COMPREPLY[*]}}"
+"""
+    done = subprocess.run(
+        ["bash", "-ec", tried],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "backfill\n"
+
+
+def test_the_simulator_starts_as_its_page_says(tmp_path: Path) -> None:
+    page = ROOT / "docs" / "reference" / "simulator.md"
+    (block,) = (each for each in blocks_of(page) if "simulate --tokens 20000" in each.text)
+    with gzip.open(ROOT / "tests" / "conformance" / "data" / "account-102.json.gz") as account:
+        (tmp_path / "account-102.json").write_bytes(account.read())
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "etl", *shlex.split(line.replace("8080", "0"))[1:]],
+            cwd=tmp_path,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for line in block.text.splitlines()
+    ]
+    for process in started:
+        with process:
+            assert process.stdout is not None
+            assert process.stdout.readline().startswith("listening on http://127.0.0.1:")
+            process.send_signal(signal.SIGTERM)
+        assert process.returncode == 0
+
+
+def test_the_simulator_is_used_from_python_as_its_page_says() -> None:
+    text = (ROOT / "docs" / "reference" / "simulator.md").read_text(encoding="utf-8")
+    (code,) = (body for kind, body in BLOCK.findall(text) if kind == "python")
+    names: dict[str, Any] = {}
+    exec(code.replace("20_000", "200"), names)  # noqa: S102 - the page's own
+    assert len(names["account"].listed_throughout(names["first"], names["account"].mark)) == 200
 
 
 def test_what_is_not_run_is_there_and_has_a_reason() -> None:
