@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
+import psycopg
+import pytest
 
 from etl.cli import main
 from etl.cli.group import COMMANDS
@@ -24,25 +28,48 @@ FAILING = {
 }
 
 
-def test_a_success_is_silent(
-    database_url: str, clean_environment: dict[str, str], tmp_path: Path
+@pytest.fixture
+def role(database_url: str) -> Iterator[str]:
+    name = f"loader_{secrets.token_hex(6)}"
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute(f"create role {name}")
+        yield name
+        owner.execute(f"drop owned by {name}; drop role {name}")
+
+
+def test_a_success_is_silent_in_every_command(
+    database_url: str,
+    clean_environment: dict[str, str],
+    postgres_major: str,
+    role: str,
+    tmp_path: Path,
 ) -> None:
+    archive = str(tmp_path / "archive")
     calls = [
         ["migrate"],
         ["check"],
-        ["sync"],
-        ["sync", "--mode", "incremental"],
+        ["sync", "--archive", archive],
+        ["sync", "--mode", "incremental", "--archive", archive],
         ["sync", "--dry-run"],
-        ["backfill", "--from", "2026-01-01"],
+        ["backfill", "--from", "2026-01-01", "--archive", archive],
+        ["replay", archive, "--into-schema", "recovered"],
         ["status"],
         ["verify", "--source", "10"],
         ["report", "--output", str(tmp_path / "report.html")],
         ["prune"],
         ["erase", "--user-id", "nobody"],
+        ["grant", "--loader", role, "--apply"],
+        ["demo", "--nights", "2", "--tokens", "100"],
     ]
+    assert {call[0] for call in calls} == COMMANDS.keys() - WITHOUT
+    # The demo is on the embedded server of the tests themselves, which runs already.
+    folder = Path(os.environ["ETL_TEST_RUN_DIR"]) / postgres_major
+    own = {"ETL_DATA_DIR": str(folder)}
+    if postgres_major == "15":
+        own["PG_BIN"] = "/usr/lib/postgresql/15/bin"
     with SimulatorServer(generate_account(300, seed=5)) as server:
         account = Job.of(server, database_url).environment()
-        ended = call_each(clean_environment | account, [[*call, "--quiet"] for call in calls])
+        ended = call_each(clean_environment | own | account, [[*call, "--quiet"] for call in calls])
 
     for call, each in zip(calls, ended, strict=True):
         assert (each.code, each.out, each.err) == (0, "", ""), call
