@@ -146,18 +146,18 @@ def logins(server: SimulatorServer) -> int:
 def test_an_app_token_opens_the_session(server: SimulatorServer, job: Job) -> None:
     own = app_token(server)
     with pytest.raises(CredentialsRefused):
-        job.run(**own | {"KALTURA_APP_TOKEN": "0" * 32})
+        job.run(options=None, **own | {"KALTURA_APP_TOKEN": "0" * 32})
     with pytest.raises(CredentialsRefused):
-        job.run(**own | {"KALTURA_APP_TOKEN_ID": "0_nothing"})
-    assert job.run(**own).inserted == TOKENS
+        job.run(options=None, **own | {"KALTURA_APP_TOKEN_ID": "0_nothing"})
+    assert job.run(options=None, **own).inserted == TOKENS
 
 
 def test_a_known_hash_type_saves_the_trials(server: SimulatorServer, job: Job) -> None:
     own, tried = app_token(server), logins(server)
-    job.run(**own)
+    job.run(options=None, **own)
     assert logins(server) - tried == 3  # SHA1, SHA256, SHA512
     tried = logins(server)
-    job.run(**own, KALTURA_APP_TOKEN_HASH="SHA512")
+    job.run(options=None, **own, KALTURA_APP_TOKEN_HASH="SHA512")
     assert logins(server) - tried == 1
 
 
@@ -260,7 +260,7 @@ def test_a_request_without_an_answer_ends_in_time(server: SimulatorServer, job: 
     server.faults.schedule("no-answer", where="list")
     once = {"ETL_RETRY_ATTEMPTS": "1"}
     with pytest.raises(ServiceUnavailable, match="no complete reply within 1 s"):
-        job.run(**once, ETL_REQUEST_TIMEOUT_SECONDS="1")
+        job.run(options=None, **once, ETL_REQUEST_TIMEOUT_SECONDS="1")
 
 
 @pytest.mark.parametrize("total", [20, 50])
