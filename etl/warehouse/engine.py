@@ -217,9 +217,9 @@ def sqlstate_of(error: BaseException) -> str | None:
 def translate_error(error: BaseException) -> EtlError:
     """The error of ours for ``error``; ``fields['sqlstate']`` has its code.
 
-    WarehouseUnavailable unless a retry certainly cannot help: CredentialsRefused,
-    ConfigurationError (privileges, the schema, the URL) or DataRefused (a value that Postgres
-    rejects).
+    WarehouseUnavailable unless a retry certainly cannot help: CredentialsRefused (the login, a
+    privilege), ConfigurationError (the schema, the URL, row-level security) or DataRefused (a
+    value that Postgres rejects).
     """
     state = sqlstate_of(error) or _connect_state(error)
     if state in (None, PROTOCOL_VIOLATION):
@@ -236,6 +236,13 @@ def translate_error(error: BaseException) -> EtlError:
             "again later"
         )
         return WarehouseUnavailable(text, reason="connection_lost", sqlstate=None)
+    if state == INSUFFICIENT_PRIVILEGE and _by_row_security(error):
+        return ConfigurationError(
+            "Row-level security hides rows from the database role, so they cannot be read as they "
+            f"are (SQLSTATE {state}): 'kaltura-etl check' says how to lift it",
+            reason="row_security",
+            sqlstate=state,
+        )
     for prefixes, kind, reason, text in _MEANINGS:
         if state.startswith(prefixes):
             return kind(f"{text} (SQLSTATE {state})", reason=reason, sqlstate=state)
@@ -253,10 +260,10 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str, str], ...]] =
     ),
     (
         (INSUFFICIENT_PRIVILEGE,),
-        ConfigurationError,
+        CredentialsRefused,
         "privilege",
-        "The database role lacks a privilege: see 'kaltura-etl grant', or row-level security hides "
-        "rows from it: see 'kaltura-etl check'",
+        "The database role lacks a privilege: 'kaltura-etl check' says which, the owner grants it "
+        "with 'kaltura-etl grant'",
     ),
     (
         (INVALID_CATALOG_NAME,),
@@ -324,6 +331,17 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str, str], ...]] =
         "Postgres rejected a value, or a constraint forbids it",
     ),
 )
+
+
+def _by_row_security(error: BaseException) -> bool:
+    """Whether Postgres refused to leave out rows, rather than for want of a privilege.
+
+    Both have one SQLSTATE, and the texts are translated; the name of the C function is not.
+    """
+    original = error.orig if isinstance(error, DBAPIError) else error
+    return isinstance(original, psycopg.Error) and (
+        original.diag.source_function == "check_enable_rls"
+    )
 
 
 # PgBouncer says these with the SQLSTATE of a protocol violation, always in English.

@@ -367,7 +367,7 @@ def take_a_privilege(ground: Ground, seed: int, number: int) -> Ending:
         if code != 0:
             assert requests_of(scene.server) == before, "said after the account was read"
         named = taken.partition(" from ")[0]
-        result = look_and_repair(scene, job, code, frozenset({0, 78}), repr(error))
+        result = look_and_repair(scene, job, code, frozenset({0, 77}), repr(error))
         roles.close()
     return Ending(named, f"privilege taken: {result}")
 

@@ -69,7 +69,8 @@ def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Gr
         UsageError: no role, one role twice, a name that is no role's.
         ConfigurationError: a role that does not exist, that no grant can restrict, or that
             would keep more than its kind needs; a schema of another version.
-        CredentialsRefused: ``apply`` by a role that does not own the tables.
+        CredentialsRefused: ``apply`` by a role that does not own the tables, or may not grant what
+            is needed.
     """
     _check_names(roles)
     engine = connect(url)
@@ -245,15 +246,19 @@ def _check_outcome(connection: Connection, schema: str, kind: str, role: str) ->
     """
     missing = missing_privileges(connection, schema, role, kind)
     excess = excess_privileges(connection, schema, role, kind)
-    if missing or excess:
+    if missing:
+        raise CredentialsRefused(
+            f"Nothing was changed: role {role} would still lack {shortened(missing)}, which you "
+            "may not grant. The owner of what is named must grant that first.",
+            reason="privilege",
+            role=role,
+            missing=missing,
+            excess=excess,
+        )
+    if excess:
         raise ConfigurationError(
-            f"Nothing was changed: role {role} would still "
-            + (
-                f"lack {shortened(missing)}. The owner of what is named must grant that first."
-                if missing
-                else f"have {shortened(excess)}, which is more than the {kind} may do. Revoke "
-                "that, or name another role."
-            ),
+            f"Nothing was changed: role {role} would still have {shortened(excess)}, which is more "
+            f"than the {kind} may do. Revoke that, or name another role.",
             role=role,
             missing=missing,
             excess=excess,

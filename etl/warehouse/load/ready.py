@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from etl.errors import ConfigurationError
+from etl.errors import CredentialsRefused
 from etl.warehouse.access.hindrances import require_unhindered
 from etl.warehouse.access.privileges import current_role, missing_privileges, shortened
 from etl.warehouse.engine import transaction
@@ -18,8 +18,9 @@ def require_ready(database: Database) -> None:
     reading.
 
     Raises:
-        ConfigurationError: another revision, a missing privilege, what ``require_writable`` or
+        ConfigurationError: another revision, what ``require_writable`` or
             ``require_unhindered`` says.
+        CredentialsRefused: a missing privilege.
         WarehouseUnavailable: a standby, or a server that is read-only.
     """
     schema = database.schema
@@ -29,10 +30,11 @@ def require_ready(database: Database) -> None:
         missing = missing_privileges(connection, schema)
         if missing:
             role = current_role(connection)
-            raise ConfigurationError(
+            raise CredentialsRefused(
                 f"The database role {role} may not load into schema {schema}: it lacks "
                 f"{shortened(missing)}. The owner of the tables grants it: kaltura-etl grant "
                 f"--loader {role} --apply.",
+                reason="privilege",
                 schema=schema,
                 missing=missing,
             )

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from psycopg import sql
 
-from etl.errors import ConfigurationError, DataRefused, EtlError
+from etl.errors import CredentialsRefused, DataRefused, EtlError
 from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from etl.verify.checks import verify
@@ -78,8 +78,9 @@ def test_a_missing_privilege_is_named_before_the_walk(granted: Roles, arguments:
 
         ended = job.call_command(*arguments, "--json")
 
-        assert ended.code == 78, ended.err
-        assert ended.report["error_kind"] == "configuration"
+        assert ended.code == 77, ended.err
+        assert ended.report["error_kind"] == "credentials"
+        assert ended.report["reason"] == "privilege"
         message = ended.report["error_message"]
         assert "it lacks DELETE on kaltura.sync_page." in message
         assert f"kaltura-etl grant --loader {loader} --apply" in message
@@ -202,5 +203,5 @@ def test_the_rights_on_every_table_are_stated(roles: Roles) -> None:
 def test_the_program_tells_an_analyst_that_runs_it_what_is_missing(filled: Roles) -> None:
     with SimulatorServer(generate_account(5, seed=1)) as server:
         job = Job.of(server, filled.url("analyst"))
-        with pytest.raises(ConfigurationError, match="privilege: see 'kaltura-etl grant'"):
+        with pytest.raises(CredentialsRefused, match="with 'kaltura-etl grant'"):
             job.run()

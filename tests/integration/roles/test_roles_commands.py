@@ -88,12 +88,12 @@ def test_what_the_auditor_runs(
         ("loader", ["erase", "--account", "--apply"], 77),
         ("loader", ["prune", "--versions-days", "0", "--apply"], 77),
         ("loader", ["grant", "--analyst", "{analyst}", "--apply"], 77),
-        ("auditor", ["sync"], 78),
+        ("auditor", ["sync"], 77),
         ("auditor", ["prune", "--apply"], 77),
-        ("analyst", ["sync"], 78),
-        ("analyst", ["verify"], 78),
+        ("analyst", ["sync"], 77),
+        ("analyst", ["verify"], 77),
         ("analyst", ["check"], 77),
-        ("analyst", ["erase", "--user-id", "nobody", "--apply"], 78),
+        ("analyst", ["erase", "--user-id", "nobody", "--apply"], 77),
     ],
 )
 def test_what_a_role_may_not_run(
@@ -116,7 +116,7 @@ def test_nothing_is_asked_of_the_service_for_a_role_that_cannot_store(
 ) -> None:
     before = len(server.service.log)
     code, told, _ = call(roles, server, "analyst", "sync")
-    assert (code, told["error_kind"]) == (78, "configuration")
+    assert (code, told["error_kind"]) == (77, "credentials")
     assert "kaltura-etl grant" in told["error_message"]
     assert [record.action for record in list(server.service.log)[before:]] == []
 

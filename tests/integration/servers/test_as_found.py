@@ -246,6 +246,7 @@ def test_row_level_security_hides_nothing_from_a_run(
             with pytest.raises(EtlError) as refused:
                 read()
             assert refused.value.exit_code == 78
+            assert refused.value.fields["reason"] == "row_security"
             assert "ow-level security" in refused.value.message
         analyst = roles.url("analyst")
         assert read_report(analyst, "kaltura", partner_id=None, days=7, time_zone="UTC").runs
