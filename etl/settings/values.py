@@ -15,14 +15,19 @@ from datetime import timedelta
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
+from etl.settings.database_parameters import KNOWN, parameter_problem
+
 _DURATION_UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)", re.ASCII)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _LONG_SECRET_LENGTH = 32
+_DRIVER = re.compile(r"postgres(?:ql)?(\+[a-z0-9_]{1,20})://")
 _POSTGRES_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::(\d{0,5}))?", re.ASCII)
-_SECRET_QUERY_KEYS = frozenset({"password", "sslpassword"})
+_SECRET_QUERY_KEYS = frozenset(
+    {"password", "sslpassword", "oauth_client_secret", "scram_client_key", "scram_server_key"}
+)
 
 
 def shown(text: str) -> str:
@@ -190,7 +195,7 @@ def database_url(text: str) -> str:
     wanted = "must be an address such as postgresql://user:password@host:5432/database"
     scheme, separator, rest = text.partition("://")
     if not separator or scheme.lower() not in _POSTGRES_SCHEMES:
-        raise ValueError(wanted)
+        raise ValueError(wanted + _scheme_advice(text))
     if re.search(r"[\s\x00-\x1f\x7f]", rest):
         raise ValueError(
             f"{wanted}: it contains a space or a control character (write a space as %20)"
@@ -203,8 +208,13 @@ def database_url(text: str) -> str:
     try:
         parts = urlsplit(normal)
     except ValueError:
-        raise ValueError(wanted) from None
+        advice = (
+            ": write the characters [ and ] of a password as %5B and %5D" if "[" in rest else ""
+        )
+        raise ValueError(wanted + advice) from None
     outside = parts.path + parts.query + parts.fragment
+    if not parts.fragment and (name := _with_at_sign(parts)) is not None:
+        raise ValueError(f"has the parameter {name}, whose value contains '@': write that as %40")
     if parts.fragment or "#" in rest or "@" in outside or parts.netloc.count("@") > 1:
         raise ValueError(
             f"{wanted}: write the characters @ / ? # : % of a user name or password as %xx codes "
@@ -215,7 +225,36 @@ def database_url(text: str) -> str:
             f"{wanted}: what follows the host's ':' is not a port number (if it belongs to "
             "the password, write / ? # : as %2F %3F %23 %3A)"
         )
+    if (problem := parameter_problem(parts.query)) is not None:
+        raise ValueError(problem)
     return normal
+
+
+def _scheme_advice(text: str) -> str:
+    """What else a text without a proper scheme may begin with, as it is copied from elsewhere."""
+    begins = text.lower()
+    if begins.startswith(("'", '"')):
+        return ": leave out the quotation marks"
+    if begins.startswith("psql "):
+        return ": leave out 'psql' and the quotation marks"
+    if begins.startswith("jdbc:postgresql:"):
+        return ": leave out 'jdbc:', and write user and password before the host"
+    if match := _DRIVER.match(begins):
+        return f": leave out '{match[1]}', the name of a driver"
+    if re.match(r"(host|hostaddr|dbname|user|port|password|service)\s*=", begins):
+        return ": write host, port, user, password and database as one address"
+    return ""
+
+
+def _with_at_sign(parts: SplitResult) -> str | None:
+    """A parameter with an '@' in its value, as in ``?user=me@here``.
+
+    Only libpq's own names: if the '?' is that of a password, they are no part of it.
+    """
+    if parts.netloc.count("@") > 1 or "@" in parts.path:
+        return None
+    pairs = (pair.partition("=") for pair in parts.query.split("&"))
+    return next((key for key, _, value in pairs if "@" in value and key in KNOWN), None)
 
 
 def _host_part(parts: SplitResult) -> str:
