@@ -3,13 +3,14 @@
 No session state: PgBouncer in transaction mode may run each transaction on another server
 connection.  Each transaction sets what it needs locally (``set_config(…, is_local => true)``).
 
-Errors raised here never contain a row, a parameter or a part of the URL.  The texts of libpq and
-of Postgres may, so only the SQLSTATE and a sentence of ours are passed on, and the cause is
-dropped (``from None``).
+Errors raised here never contain a row, a parameter or a part of the URL other than host, port and
+database.  The texts of libpq and of Postgres may, so only the SQLSTATE and a sentence of ours are
+passed on, and the cause is dropped (``from None``).
 """
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,7 +19,6 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
-from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from etl.errors import (
@@ -28,12 +28,13 @@ from etl.errors import (
     EtlError,
     WarehouseUnavailable,
 )
+from etl.settings.values import database_address
+from etl.warehouse.connecting import POOLER, normalise_url, open_driver_connection, place_text
 from etl.warehouse.locks import ROW_LOCKS, LockHolder, lock_holder
 
 LOCK_SECONDS: Final = 10
 STATEMENT_SECONDS: Final = 300
 IDLE_SECONDS: Final = 300
-CONNECT_SECONDS: Final = 10
 
 SETTINGS: Final[dict[str, Any]] = {
     # An index is used, however small the statistics say that the table is.
@@ -48,8 +49,6 @@ FEATURE_NOT_SUPPORTED: Final = "0A000"
 UNIQUE_VIOLATION: Final = "23505"
 PROTOCOL_VIOLATION: Final = "08P01"
 READ_ONLY_TRANSACTION: Final = "25006"
-INVALID_AUTHORIZATION: Final = "28000"
-INVALID_PASSWORD: Final = "28P01"  # noqa: S105 - a code
 DEPENDENT_PRIVILEGES: Final = "2BP01"
 INVALID_CATALOG_NAME: Final = "3D000"
 INVALID_SCHEMA_NAME: Final = "3F000"
@@ -60,65 +59,21 @@ UNDEFINED_FUNCTION: Final = "42883"
 UNDEFINED_TABLE: Final = "42P01"
 INVALID_COLUMN_REFERENCE: Final = "42P10"
 DISK_FULL: Final = "53100"
-TOO_MANY_CONNECTIONS: Final = "53300"
 OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
-CANNOT_CONNECT_NOW: Final = "57P03"
-
-APPLICATION: Final = "kaltura-etl"
-"""Name of our sessions, unless the URL gives another."""
-_DEFAULTS: Final[dict[str, object]] = {
-    "application_name": APPLICATION,
-    "connect_timeout": CONNECT_SECONDS,
-    # A host that vanished without a FIN is noticed after a minute, not after two hours.
-    "keepalives_idle": 30,
-    "keepalives_interval": 10,
-    "keepalives_count": 3,
-}
-_SCHEME = re.compile(r"postgres(?:ql)?(?:\+psycopg)?://")
-
-
-def normalise_url(url: str) -> str:
-    """``url`` as libpq reads it: ``postgres://`` and ``postgresql+psycopg://`` are accepted too.
-
-    Raises ConfigurationError, which does not repeat the URL.
-    """
-    if _SCHEME.match(url) is None:
-        raise ConfigurationError(
-            "DATABASE_URL is not a PostgreSQL URL: it must begin with postgresql://"
-        )
-    normal = _SCHEME.sub("postgresql://", url, count=1)
-    try:
-        ports = str(conninfo_to_dict(normal).get("port", "")).split(",")
-    except (psycopg.Error, UnicodeError):
-        ports = ["?"]
-    # libpq would find a wrong port only when it connects.
-    if not all(port == "" or (port.isascii() and port.isdigit()) for port in ports):
-        raise ConfigurationError(
-            "DATABASE_URL cannot be read: check it, and percent-encode special characters in "
-            "the user, the password and the folder of a socket"
-        )
-    return normal
 
 
 def connect(url: str) -> sa.Engine:
     """An engine for ``url`` that pools one connection, opened when first needed.
 
-    libpq parses the URL itself, so every form that it knows works (several hosts, sockets,
-    certificate files), and the engine's own URL holds no password.
+    ``etl.warehouse.connecting`` says how connections are opened, and which errors that raises.
+    The engine's own URL has nothing but host, port and database.
     """
     normal = normalise_url(url)
-    given = conninfo_to_dict(normal)
-    defaults = {key: value for key, value in _DEFAULTS.items() if key not in given}
-
-    def open_connection() -> psycopg.Connection[Any]:
-        # Prepared statements belong to a server connection, which PgBouncer may exchange.
-        return psycopg.connect(normal, prepare_threshold=None, client_encoding="utf8", **defaults)  # type: ignore[arg-type]
-
     return sa.create_engine(
-        "postgresql+psycopg://",
-        creator=open_connection,
+        sa.URL.create("postgresql+psycopg", **database_address(normal, os.environ)),  # type: ignore[arg-type]
+        creator=lambda: open_driver_connection(normal),
         # Sent with every BEGIN, whatever the role's default is.
         isolation_level="READ COMMITTED",
         hide_parameters=True,
@@ -156,7 +111,7 @@ def transaction(
     }
     if durable:
         local["synchronous_commit"] = "on"
-    with translated_errors(), holders_named(engine), engine.begin() as connection:
+    with translated_errors(engine), holders_named(engine), engine.begin() as connection:
         connection.execute(
             sa.select(*[sa.func.set_config(name, value, True) for name, value in local.items()])
         )
@@ -194,17 +149,24 @@ def _holder(engine: sa.Engine, *, advisory: bool, weakest: int) -> LockHolder | 
         with engine.begin() as connection:
             connection.execute(sa.select(sa.func.set_config("statement_timeout", "5000", True)))
             return lock_holder(connection, advisory=advisory, weakest=weakest)
-    except (SQLAlchemyError, psycopg.Error):
+    except (SQLAlchemyError, psycopg.Error, EtlError):
         return None
 
 
 @contextmanager
-def translated_errors() -> Iterator[None]:
-    """Turn errors of SQLAlchemy and psycopg into ours."""
+def translated_errors(engine: sa.Engine | None = None) -> Iterator[None]:
+    """Turn errors of SQLAlchemy and psycopg into ours; ``engine`` tells where it was."""
     try:
         yield
     except (SQLAlchemyError, psycopg.Error) as error:
-        raise translate_error(error) from None
+        raise translate_error(error, engine) from None
+
+
+def _place(engine: sa.Engine | None) -> str:
+    if engine is None:
+        return ""
+    url = engine.url
+    return f", {place_text(url.host, url.port, url.database)},"
 
 
 def sqlstate_of(error: BaseException) -> str | None:
@@ -214,28 +176,30 @@ def sqlstate_of(error: BaseException) -> str | None:
     return state if isinstance(state, str) else None
 
 
-def translate_error(error: BaseException) -> EtlError:
+def translate_error(error: BaseException, engine: sa.Engine | None = None) -> EtlError:
     """The error of ours for ``error``; ``fields['sqlstate']`` has its code.
+
+    A connection that cannot be opened has its own errors, see ``etl.warehouse.connecting``.
 
     WarehouseUnavailable unless a retry certainly cannot help: CredentialsRefused (the login, a
     privilege), ConfigurationError (the schema, the URL, row-level security) or DataRefused (a
     value that Postgres rejects).
     """
-    state = sqlstate_of(error) or _connect_state(error)
+    state = sqlstate_of(error)
     if state in (None, PROTOCOL_VIOLATION):
         original = error.orig if isinstance(error, DBAPIError) else error
-        for words, reason, text in _POOLER_TEXTS:
-            if words in str(original):
-                return ConfigurationError(text, reason=reason, sqlstate=state)
+        for cause in POOLER:
+            if re.search(cause.pattern, str(original)):
+                return cause.kind(
+                    f"No transaction is possible: {cause.said}", reason=cause.reason, sqlstate=state
+                )
     if state is None:
-        lost = isinstance(error, DBAPIError) and error.connection_invalidated
-        text = (
-            "The connection to Postgres was lost: try again later"
-            if lost
-            else "Postgres cannot be reached, or the connection broke: check that it runs and try "
-            "again later"
+        return WarehouseUnavailable(
+            f"The connection to the warehouse{_place(engine)} was lost: check that Postgres runs, "
+            "and try again later",
+            reason="connection_lost",
+            sqlstate=None,
         )
-        return WarehouseUnavailable(text, reason="connection_lost", sqlstate=None)
     if state == INSUFFICIENT_PRIVILEGE and _by_row_security(error):
         return ConfigurationError(
             "Row-level security hides rows from the database role, so they cannot be read as they "
@@ -342,52 +306,6 @@ def _by_row_security(error: BaseException) -> bool:
     return isinstance(original, psycopg.Error) and (
         original.diag.source_function == "check_enable_rls"
     )
-
-
-# PgBouncer says these with the SQLSTATE of a protocol violation, always in English.
-_POOLER_TEXTS: Final = (
-    (
-        "statement pooling",
-        "statement_pooling",
-        "The connection pooler is in statement mode, which allows no transactions: name a database "
-        "in DATABASE_URL that it pools by transactions or sessions (pool_mode), or the server "
-        "itself",
-    ),
-    (
-        "unsupported startup parameter",
-        "pooler_parameter",
-        "The connection pooler does not accept a parameter of DATABASE_URL, such as options: leave "
-        "it out, or name it in the pooler's ignore_startup_parameters",
-    ),
-)
-
-
-def _connect_state(error: BaseException) -> str | None:
-    """The SQLSTATE of a refused connection, for which libpq gives only a text.
-
-    A localised text falls through to "cannot be reached", which is not wrong.
-    """
-    original = error.orig if isinstance(error, DBAPIError) else error
-    if not isinstance(original, psycopg.OperationalError):
-        return None
-    text = str(original)
-    for pattern, state in _CONNECT_TEXTS:
-        if re.search(pattern, text):
-            return state
-    return None
-
-
-_CONNECT_TEXTS: Final = (
-    (r"authentication failed", INVALID_PASSWORD),
-    (r"no password supplied", INVALID_PASSWORD),
-    (
-        r"no pg_hba\.conf entry|role .* does not exist|is not permitted to log in",
-        INVALID_AUTHORIZATION,
-    ),
-    (r"database .* does not exist", INVALID_CATALOG_NAME),
-    (r"too many (clients|connections)|remaining connection slots", TOO_MANY_CONNECTIONS),
-    (r"the database system is (starting|shutting|in recovery)", CANNOT_CONNECT_NOW),
-)
 
 
 def lock_until_commit(connection: sa.Connection, name: str) -> None:

@@ -19,8 +19,8 @@ import sqlalchemy as sa
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
 from etl.errors import EtlError, LeaseHeld
 from etl.process.identity import has_certainly_ended
+from etl.warehouse.connecting import APPLICATION
 from etl.warehouse.engine import (
-    APPLICATION,
     LOCK_NOT_AVAILABLE,
     SETTINGS,
     UNIQUE_VIOLATION,

@@ -24,7 +24,7 @@ def demo_lock(database: Database) -> Iterator[None]:
     A session's lock is right here: no pooler stands in front of the embedded server.
     """
     key = func.hashtextextended("kaltura-etl demo", 0)
-    with translated_errors(), database.engine.connect() as connection:
+    with translated_errors(database.engine), database.engine.connect() as connection:
         locked = connection.scalar(select(func.pg_try_advisory_lock(key)))
         connection.commit()
         if not locked:

@@ -37,7 +37,7 @@ def open_connection(url: str) -> Iterator[Connection]:
     """
     engine = connect(url)
     try:
-        with translated_errors(), engine.connect() as connection:
+        with translated_errors(engine), engine.connect() as connection:
             yield connection
     finally:
         engine.dispose()

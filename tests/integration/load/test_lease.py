@@ -21,7 +21,8 @@ from etl.errors import (
     WarehouseUnavailable,
 )
 from etl.process.identity import process_identity
-from etl.warehouse.engine import connect, normalise_url, transaction
+from etl.warehouse.connecting import normalise_url
+from etl.warehouse.engine import connect, transaction
 from etl.warehouse.ledger.ending import fail_run
 from etl.warehouse.ledger.lease import restart_walk
 from etl.warehouse.ledger.run import OpenRun
