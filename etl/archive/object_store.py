@@ -8,6 +8,8 @@ A put is atomic, so nothing has to be renamed.
 from __future__ import annotations
 
 import os
+import re
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
@@ -32,18 +34,13 @@ def open_object_store(address: str) -> ObjectStore:
             "An archive in an object store needs a library that is not installed: "
             "pip install 'kaltura-etl[archive]'."
         ) from error
-    parts = urlsplit(address)
-    if "@" in parts.netloc or parts.query or parts.fragment:
-        raise ConfigurationError(
-            "An archive's address is scheme://bucket/path without a user, key or query: the keys "
-            "come from the environment (AWS_ACCESS_KEY_ID and related variables)."
-        )
-    if not parts.netloc:
-        raise ConfigurationError("An archive's address names no bucket: s3://bucket/path.")
+    scheme = address.partition("://")[0]
+    if scheme == "s3":
+        _check_s3_variables()
     # A self-hosted store on the same machine or network seldom has a certificate; with http:// in
     # the endpoint the operator accepts that.
-    endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT", "")
-    plain = parts.scheme.lower() == "s3" and endpoint.startswith("http://")
+    endpoint = _endpoint()
+    plain = scheme == "s3" and endpoint.startswith("http://")
     try:
         opened = store.from_url(
             address.rstrip("/"),
@@ -57,7 +54,8 @@ def open_object_store(address: str) -> ObjectStore:
         # The library's text may contain values from the environment.
         raise ConfigurationError(
             f"The archive's address {address} cannot be used: {type(error).__name__}. Check it, "
-            "and the store's variables in the environment."
+            f"and in the environment {_VARIABLES[scheme]}.",
+            archive=address,
         ) from None
     return ObjectStore(address.rstrip("/"), opened)
 
@@ -126,17 +124,122 @@ class ObjectStore:
         """Translate an error of the library, whose texts contain addresses, headers and bodies."""
         from obstore import exceptions  # noqa: PLC0415
 
-        said = f"The archive {self._address} cannot be {what}"
-        facts: dict[str, object] = {"archive": self._address, "error": type(error).__name__}
-        refused = (exceptions.PermissionDeniedError, exceptions.UnauthenticatedError)
-        if isinstance(error, (*refused, PermissionError)):
-            return CredentialsRefused(
-                f"{said}: the object store refuses the credentials. Check the keys in the "
-                "environment and their permissions.",
-                **facts,
-            )
-        if isinstance(error, exceptions.NotFoundError | FileNotFoundError):
-            return ConfigurationError(f"{said}: there is no such bucket.", **facts)
-        return ArchiveUnavailable(
-            f"{said} ({type(error).__name__}): check its address and try again later.", **facts
+        scheme = self._address.partition("://")[0]
+        text = str(error)
+        if isinstance(error, exceptions.PermissionDeniedError | PermissionError):
+            meaning = _DENIED
+        elif isinstance(error, exceptions.UnauthenticatedError):
+            meaning = _NO_CREDENTIALS
+        elif isinstance(error, exceptions.NotFoundError | FileNotFoundError):
+            meaning = _NO_BUCKET
+        else:
+            meaning = next((each for each in _MEANINGS if re.search(each.pattern, text)), _UNKNOWN)
+        endpoint = _endpoint() if scheme == "s3" else ""
+        said = meaning.said.format(
+            variables=_VARIABLES[scheme],
+            store=f"the object store at {urlsplit(endpoint).hostname}"
+            if endpoint
+            else "the object store",
+        )
+        return meaning.kind(
+            f"The archive {self._address} cannot be {what}: {said}.",
+            reason=meaning.reason,
+            archive=self._address,
+            error=type(error).__name__,
+        )
+
+
+_VARIABLES: Final = {
+    "s3": "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_REGION and, for a store of another "
+    "provider, AWS_ENDPOINT_URL",
+    "gs": "GOOGLE_SERVICE_ACCOUNT or GOOGLE_APPLICATION_CREDENTIALS (a key file)",
+    "az": "AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or AZURE_STORAGE_SAS_TOKEN",
+}
+"""Where the library finds an account's keys."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    reason: str
+    pattern: str
+    """Of the library's text, for errors that it does not tell apart by type."""
+    kind: type[EtlError]
+    said: str
+
+
+_DENIED: Final = _Meaning(
+    "archive_denied",
+    "",
+    CredentialsRefused,
+    "{store} refuses these credentials, or they may not use the bucket. Check {variables}, and the "
+    "bucket's policy",
+)
+_NO_CREDENTIALS: Final = _Meaning(
+    "archive_credentials",
+    r"169\.254\.|/latest/(api|meta-data)/|token request|metadata\.google",
+    CredentialsRefused,
+    "there are no credentials, neither in the environment nor by a role of this machine. Set "
+    "{variables}",
+)
+_NO_BUCKET: Final = _Meaning(
+    "archive_no_bucket",
+    "",
+    ConfigurationError,
+    "there is no such bucket. Create it, or correct the address",
+)
+_UNKNOWN: Final = _Meaning(
+    "archive_unavailable",
+    "",
+    ArchiveUnavailable,
+    "{store} failed. Look at its state, then try again",
+)
+_MEANINGS: Final = (
+    _NO_CREDENTIALS,
+    _Meaning(
+        "archive_region",
+        r"incorrectly configured region|PermanentRedirect|AuthorizationHeaderMalformed|"
+        r"IllegalLocationConstraint",
+        ConfigurationError,
+        "the bucket is in another region than AWS_REGION says (us-east-1, if it is not set). Set "
+        "it to the bucket's region",
+    ),
+    _Meaning(
+        "archive_tls",
+        r"invalid peer certificate|certificate verify|UnknownIssuer|NotValidForName",
+        ConfigurationError,
+        "the certificate of {store} is not acceptable. Have it renewed, or correct the address in "
+        "AWS_ENDPOINT_URL",
+    ),
+    _Meaning(
+        "archive_unreachable",
+        r"kind: Connect|dns error|error sending request",
+        ArchiveUnavailable,
+        "there is no connection to {store}: its name cannot be resolved, or nothing listens there. "
+        "Check the network and AWS_ENDPOINT_URL, or try again later",
+    ),
+)
+
+
+def _endpoint() -> str:
+    """The address of an S3 store of another provider, or nothing."""
+    return os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT", "")
+
+
+def _check_s3_variables() -> None:
+    """What the library would say in a way that nobody understands, or crash on."""
+    key, secret = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
+    if bool(os.environ.get(key)) != bool(os.environ.get(secret)):
+        missing, present = (secret, key) if os.environ.get(key) else (key, secret)
+        raise ConfigurationError(
+            f"{missing} is not set although {present} is: an archive at s3:// needs both."
+        )
+    try:
+        parts = urlsplit(_endpoint())
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if _endpoint() and not (host and parts.scheme in ("http", "https")):
+        raise ConfigurationError(
+            "AWS_ENDPOINT_URL must be an address such as https://minio.example.",
+            setting="AWS_ENDPOINT_URL",
         )

@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
-import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
 
-from etl.errors import ArchiveUnavailable, ConfigurationError
+from etl.errors import ArchiveUnavailable, ConfigurationError, CredentialsRefused, EtlError
+from etl.settings.values import archive_address
 
 FOLDER_MODE: Final = 0o700
 FILE_MODE: Final = 0o600
 """An archive contains personal data: only its owner may read it."""
-OBJECT_SCHEMES: Final = ("s3", "gs", "az")
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class Store(Protocol):
-    """Raises ArchiveUnavailable, or ConfigurationError where another try cannot help."""
+    """Raises ArchiveUnavailable; where another try cannot help, ConfigurationError or
+    CredentialsRefused."""
 
     @property
     def address(self) -> str:
@@ -61,20 +62,15 @@ def open_store(address: str) -> Store:
 
     Raises ConfigurationError.
     """
-    found = _SCHEME.match(address)
-    if found is None:
+    try:
+        address = archive_address(address)
+    except ValueError as error:
+        raise ConfigurationError(f"The archive's address {error}.") from None
+    scheme, separator, _ = address.partition("://")
+    if not separator:
         return LocalStore(Path(address).expanduser())
-    scheme = found.group(1).lower()
     if scheme == "file":
-        parts = urlsplit(address)
-        if parts.netloc not in ("", "localhost") or not parts.path:
-            raise ConfigurationError("An archive's file address must look like file:///folder.")
-        return LocalStore(Path(unquote(parts.path)))
-    if scheme not in OBJECT_SCHEMES:
-        raise ConfigurationError(
-            f"An archive cannot be kept at {scheme}://: give a folder, or an address that begins "
-            "with s3://, gs:// or az://."
-        )
+        return LocalStore(Path(unquote(urlsplit(address).path)))
     from etl.archive.object_store import open_object_store  # noqa: PLC0415 - 16 ms, an extra
 
     return open_object_store(address)
@@ -165,13 +161,73 @@ class LocalStore:
         folder.mkdir(FOLDER_MODE, exist_ok=True)
         _sync_folder(folder.parent)
 
-    def _failure(self, what: str, error: OSError) -> ArchiveUnavailable:
-        return ArchiveUnavailable(
-            f"The archive {self.address} cannot be {what}: {error.strerror or 'it failed'}. "
-            "Free some space or correct the folder's permissions, then try again.",
+    def _failure(self, what: str, error: OSError) -> EtlError:
+        kind, said = _MEANINGS.get(error.errno or 0, _UNKNOWN)
+        if error.errno in _NOT_A_FOLDER:
+            said = self._in_the_way() or said
+        return kind(
+            f"The archive {self.address} cannot be {what}: {said}.",
             archive=self.address,
             errno=error.errno,
         )
+
+    def _in_the_way(self) -> str | None:
+        """What stands where the archive's folder or one of its parents should be."""
+        for path in (self._root, *self._root.parents):
+            if path.is_dir():
+                return None
+            if path.is_symlink():
+                return f"{path} is a link that leads to no folder. Correct it, or name a folder"
+            if path.exists():
+                return f"{path} is a file, not a folder. Name a folder"
+        return None
+
+
+_NOT_A_FOLDER: Final = frozenset({errno.ENOTDIR, errno.EEXIST})
+_UNKNOWN: Final = (
+    ArchiveUnavailable,
+    "the system reports an error of the disk or the network. Look at it, then try again",
+)
+_MEANINGS: Final[Mapping[int, tuple[type[EtlError], str]]] = {
+    **dict.fromkeys(
+        (errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+        (
+            ArchiveUnavailable,
+            "the disk, a quota or a limit is full. Free some space, then try again",
+        ),
+    ),
+    **dict.fromkeys(
+        (errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+        (ArchiveUnavailable, "the system has too many open files, or no memory. Try again later"),
+    ),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM),
+        (
+            CredentialsRefused,
+            "this user may not. Correct the owner or the permissions of the folder",
+        ),
+    ),
+    **dict.fromkeys(
+        (*_NOT_A_FOLDER, errno.EISDIR),
+        (
+            ConfigurationError,
+            "where it needs a folder there is a file, or the other way round. Name a folder of its "
+            "own",
+        ),
+    ),
+    errno.EROFS: (
+        ConfigurationError,
+        "its file system is read-only. Mount it for writing, or name another folder",
+    ),
+    errno.ENOENT: (
+        ConfigurationError,
+        "its folder, or one above it, has just been deleted. Create it, or name another",
+    ),
+    errno.ELOOP: (ConfigurationError, "links on the way to it form a circle. Name another folder"),
+    errno.ENAMETOOLONG: (ConfigurationError, "its name is too long. Name another folder"),
+    errno.EINVAL: (ConfigurationError, "that is not a possible name there. Name another folder"),
+}
+"""What the system's errors mean for an archive: errno, kind, the end of the sentence."""
 
 
 def _sync_folder(folder: Path) -> None:

@@ -216,7 +216,7 @@ class Settings:
     archive: str | None = _setting(
         None,
         "ETL_ARCHIVE",
-        str,
+        values.archive_address,
         "Directory, or s3://, gs:// or az:// URL, in which every accepted reply is archived.",
     )
     metrics_file: Path | None = _setting(

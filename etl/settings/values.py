@@ -22,6 +22,8 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)", re.ASCII)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _LONG_SECRET_LENGTH = 32
+_ARCHIVE_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|:)")
+_OBJECT_SCHEMES = frozenset({"s3", "gs", "az"})
 _DRIVER = re.compile(r"postgres(?:ql)?(\+[a-z0-9_]{1,20})://")
 _POSTGRES_SCHEMES = frozenset({"postgresql", "postgres", "postgresql+psycopg"})
 _HOST_AND_PORT = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::(\d{0,5}))?", re.ASCII)
@@ -146,6 +148,37 @@ def long_secret(text: str) -> str:
 
 def file_path(text: str) -> Path:
     return Path(text).expanduser() if text.startswith("~") else Path(text)
+
+
+def archive_address(text: str) -> str:
+    """A folder, ``file:///folder``, or ``s3://``, ``gs://`` or ``az://`` with a bucket.
+
+    The scheme becomes lower case.  No message contains the text, which may hold a key.
+    """
+    found = _ARCHIVE_SCHEME.match(text)
+    if found is None:
+        return text
+    scheme, is_address, rest = found[1].lower(), found[2] == "://", text[found.end() :]
+    if scheme == "file":
+        if not is_address or not rest.removeprefix("localhost").startswith("/"):
+            raise ValueError("must look like file:///folder, if it begins with file:")
+    elif scheme not in _OBJECT_SCHEMES:
+        if not is_address:
+            return text  # a folder with a colon in its name
+        raise ValueError(
+            f"begins with {scheme}://, where no archive can be kept: give a folder, or an address "
+            "that begins with s3://, gs:// or az://"
+        )
+    elif not is_address:
+        raise ValueError(f"must begin with {scheme}://, with two slashes")
+    elif "@" in rest.partition("/")[0] or "?" in rest or "#" in rest:
+        raise ValueError(
+            f"must be {scheme}://bucket/path without a user, key or query: the keys come from the "
+            "environment (AWS_ACCESS_KEY_ID and related variables)"
+        )
+    elif not rest.partition("/")[0].strip():
+        raise ValueError(f"names no bucket: {scheme}://bucket/path")
+    return f"{scheme}{found[2]}{rest}"
 
 
 def schema_name(text: str) -> str:

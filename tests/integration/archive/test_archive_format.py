@@ -38,7 +38,7 @@ from etl.archive.segment import SegmentHead, pack, unpack
 from etl.archive.stores import LocalStore, Store, open_store
 from etl.archive.writer import chosen_of
 from etl.coverage import Span
-from etl.errors import ArchiveUnavailable, ConfigurationError, DataRefused, UsageError
+from etl.errors import ConfigurationError, DataRefused, EtlError, UsageError
 from etl.tokens.columns import PageTokens
 from etl.tokens.page import Page, PageFacts
 
@@ -243,10 +243,10 @@ def test_what_a_killed_writer_left_is_no_file_of_the_archive(tmp_path: Path) -> 
 
 def test_a_folder_that_cannot_be_written_says_so(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(ArchiveUnavailable, match="cannot be written") as failed:
+    with pytest.raises(EtlError, match=f"cannot be written: {tmp_path}/file is a file") as failed:
         LocalStore(tmp_path / "file").write("partner-1/run.json", b"{}")
-    assert failed.value.exit_code == 74
-    assert failed.value.kind == "archive_unavailable"
+    assert failed.value.exit_code == 78
+    assert "Free some space" not in failed.value.message
 
 
 def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
@@ -285,9 +285,13 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("ftp://host/path", "cannot be kept at ftp://"),
-        ("https://host/path", "cannot be kept at https://"),
+        ("ftp://host/path", "begins with ftp://, where no archive can be kept"),
+        ("https://host/path", "begins with https://, where no archive can be kept"),
         ("file://host/path", "file:///folder"),
+        ("file:relative", "file:///folder"),
+        ("s3:/bucket/path", "begin with s3://, with two slashes"),
+        ("S3:bucket", "begin with s3://, with two slashes"),
+        ("az://", "names no bucket"),
         ("s3://key:secret@bucket/path", "without a user"),
         ("s3://bucket/path?region=x", "without a user"),
         ("s3:///path", "names no bucket"),
