@@ -11,6 +11,7 @@ from __future__ import annotations
 import email.utils
 import http.client
 import re
+import socket
 import ssl
 import time
 import zlib
@@ -31,7 +32,7 @@ from etl.errors import (
 from etl.kaltura.replies import Reply, session_id_text
 from etl.kaltura.retry import PassingFailure
 from etl.kaltura.shown import shown_host
-from etl.kaltura.transport import Http, NotConnected, ProxyRefused, environment_proxy
+from etl.kaltura.transport import Address, Http, NotConnected, ProxyRefused, environment_proxy
 from etl.process.secrets import Scrubber
 from etl.process.stop import Stop
 from etl.settings.values import service_url as checked_service_url
@@ -103,7 +104,8 @@ class KalturaClient:
         except (OSError, http.client.HTTPException, NotConnected, ProxyRefused) as exc:
             # What leaves this function is raised outside the handler and has neither cause nor
             # context: an error of http.client may hold a part of the reply.
-            failure = _transport_error(exc, time.monotonic() - began, deadline_seconds)
+            elapsed = time.monotonic() - began
+            failure = _transport_error(exc, self._http, elapsed, deadline_seconds)
         else:
             headers = response.headers
             return Reply(
@@ -173,10 +175,12 @@ def _redirect_target(response: http.client.HTTPResponse, scrubber: Scrubber) -> 
     return f" to {host}" if host else ""
 
 
-def _proxy_refused(status: int) -> ConfigurationError:
+def _proxy_refused(status: int, address: Address | None = None) -> ConfigurationError:
+    """``address`` is None where a proxy on the way answered in place of the service."""
+    at, setting = (f" at {address}", address.setting) if address else ("", "HTTPS_PROXY")
     return ConfigurationError(
-        f"the proxy refused the request (HTTP {status}): check the proxy's address, user and "
-        "password in the environment",
+        f"the proxy{at} refused the request (HTTP {status}): check the address, user and password "
+        f"in {setting}, and whether the proxy allows this destination",
         http_status=status,
     )
 
@@ -230,29 +234,48 @@ def _too_large(bytes_max: int) -> DataRefused:
     )
 
 
-def _transport_error(exc: Exception, elapsed: float, deadline_seconds: float) -> EtlError:
+def _transport_error(
+    exc: Exception, transport: Http, elapsed: float, deadline_seconds: float
+) -> EtlError:
     """Our error for what the transport raises; with texts of the system only."""
     if isinstance(exc, ProxyRefused):
         if exc.status < 500:
-            return _proxy_refused(exc.status)
-        return PassingFailure("the proxy failed", reason="proxy")
+            return _proxy_refused(exc.status, exc.address)
+        return PassingFailure(f"the proxy at {exc.address} failed", reason="proxy")
+    peer = exc.address if isinstance(exc, NotConnected) else transport.server
+    name = f"the {'service' if peer == transport.server else 'proxy'} at {peer}"
+    if peer == transport.server and transport.proxy is not None:
+        name += f", through the proxy at {transport.proxy.address}"
     if (tls := _permanent_tls(exc)) is not None:
-        return ServiceUnavailable(
-            f"the service's TLS certificate or protocol is not acceptable ({tls}); "
-            "verification is never disabled: fix the certificate, or set ETL_CA_FILE to the file "
-            "of a private authority",
+        return ConfigurationError(
+            f"the TLS certificate or protocol of {name} is not acceptable ({tls}); "
+            f"verification is never disabled: check {peer.setting}, have the certificate renewed, "
+            "or set ETL_CA_FILE to the file of a private authority",
             reason="tls",
+            setting=peer.setting,
         )
     cause = exc.__cause__ if isinstance(exc, NotConnected) else exc
-    if isinstance(exc, NotConnected) and isinstance(cause, TimeoutError):
-        text = f"no connection to the service within {elapsed:.0f} s"
-    elif isinstance(exc, NotConnected):
-        text = f"no connection to the service ({_os_text(cause)})"
+    if isinstance(exc, NotConnected):
+        text = f"no connection to {name}: {_connect_text(cause, peer, elapsed)}"
     elif isinstance(exc, TimeoutError):
-        text = f"no complete reply within {deadline_seconds:.0f} s"
+        text = f"no complete reply of {name} within {deadline_seconds:.0f} s"
     else:
-        text = f"the connection broke during the request ({_os_text(exc)})"
+        text = f"the connection to {name} broke during the request ({_os_text(exc)})"
     return PassingFailure(text, reason="transport", transport=type(cause).__name__)
+
+
+def _connect_text(cause: BaseException | None, peer: Address, elapsed: float) -> str:
+    """Why there is no connection, and what to look at."""
+    if isinstance(cause, socket.gaierror):
+        return (
+            f"its name cannot be resolved ({_os_text(cause)}); check {peer.setting} and the DNS of "
+            "this machine"
+        )
+    if isinstance(cause, TimeoutError):
+        return f"nothing within {elapsed:.0f} s; check {peer.setting}, firewalls and proxies"
+    if isinstance(cause, ConnectionRefusedError):
+        return f"it was refused, so nothing listens there; check {peer.setting}"
+    return _os_text(cause)
 
 
 def _permanent_tls(exc: BaseException) -> str | None:

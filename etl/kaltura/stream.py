@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import ParamSpec, Protocol, TypeVar, cast
 
+from etl.process.resolve import addresses_of
 from etl.process.stop import Stop
 
 STOP_CHECK_SECONDS = 0.5
@@ -68,16 +69,15 @@ class Stream(Protocol):
 class TcpStream:
     """A TCP connection to the first of the host's addresses that answers.
 
-    ``connect_seconds`` is for each address.  ``limits`` may be replaced between two operations.
+    ``connect_seconds`` is for each address, and for finding them.  ``limits`` may be replaced
+    between two operations.
     """
 
     def __init__(self, host: str, port: int, limits: Limits, connect_seconds: float) -> None:
         self.limits = limits
         failure = OSError(f"no address for {host}")
-        # For a str, Python would import the tables of international names.
-        for family, kind, protocol, _, address in socket.getaddrinfo(
-            host.encode("ascii"), port, type=socket.SOCK_STREAM
-        ):
+        resolving = limits.within(connect_seconds)
+        for family, kind, protocol, _, address in addresses_of(host, port, resolving.wait_seconds):
             try:
                 self._socket = socket.socket(family, kind, protocol)
                 try:

@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import quote, unquote, urlsplit
@@ -40,18 +40,6 @@ _CA_FILES = (
 )
 
 
-class NotConnected(Exception):
-    """No connection was made; the cause says why."""
-
-
-class ProxyRefused(Exception):
-    """The proxy did not connect us to the server."""
-
-    def __init__(self, status: int) -> None:
-        super().__init__(f"HTTP {status}")
-        self.status = status
-
-
 @dataclass(frozen=True, slots=True)
 class Address:
     """Where to connect.  ``host`` is ASCII, an IPv6 address without its brackets."""
@@ -59,6 +47,12 @@ class Address:
     scheme: str
     host: str
     port: int
+    setting: str = "KALTURA_SERVICE_URL"
+    """Where it was given."""
+
+    def __str__(self) -> str:
+        """For a message: ``www.kaltura.com, port 443``."""
+        return f"{self.host}, port {self.port}"
 
     @classmethod
     def of(cls, url: str) -> Address:
@@ -83,6 +77,23 @@ class Address:
     @property
     def host_header(self) -> str:
         return self.bracketed if self.port == _PORTS[self.scheme] else self.authority
+
+
+class NotConnected(Exception):
+    """No connection was made to ``address``, of the server or the proxy; the cause says why."""
+
+    def __init__(self, address: Address) -> None:
+        super().__init__(str(address))
+        self.address = address
+
+
+class ProxyRefused(Exception):
+    """The proxy at ``address`` did not connect us to the server."""
+
+    def __init__(self, status: int, address: Address) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.address = address
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +132,19 @@ class Http:
     ) -> None:
         """``headers`` are sent with each request.  Raises ConfigurationError for ``ca_file``."""
         try:
-            self._server = Address.of(base_url)
+            self.server = Address.of(base_url)
         except ValueError:
             name = "KALTURA_SERVICE_URL"
             raise ConfigurationError(f"{name} has no valid host name", setting=name) from None
-        self._proxy = proxy
+        self.proxy = proxy
         self._stop = stop
         self._path = quote(urlsplit(base_url).path, safe="/%:@!$&'()*+,;=~")
-        common = {"Host": self._server.host_header} | dict(headers)
+        common = {"Host": self.server.host_header} | dict(headers)
         self._headers = "".join(f"{name}: {value}\r\n" for name, value in common.items())
-        if proxy is not None and self._server.scheme == "http":
-            self._path = f"http://{self._server.host_header}{self._path}"
+        if proxy is not None and self.server.scheme == "http":
+            self._path = f"http://{self.server.host_header}{self._path}"
             self._headers += proxy.headers
-        schemes = {self._server.scheme, proxy.address.scheme if proxy else ""}
+        schemes = {self.server.scheme, proxy.address.scheme if proxy else ""}
         self._tls = _tls_context(ca_file) if ca_file or "https" in schemes else None
         self._idle: list[_Connection] = []
         self._is_closed = False
@@ -187,23 +198,24 @@ class Http:
             connection.stream.close()
 
     def _connect(self, limits: Limits) -> _Connection:
-        first = self._proxy.address if self._proxy else self._server
+        peer = self.proxy.address if self.proxy else self.server
         try:
-            tcp = TcpStream(first.host, first.port, limits, CONNECT_TIMEOUT_SECONDS)
+            tcp = TcpStream(peer.host, peer.port, limits, CONNECT_TIMEOUT_SECONDS)
             try:
                 tcp.limits = limits.within(CONNECT_TIMEOUT_SECONDS)
                 connection = _Connection(tcp, tcp)
-                if self._proxy is not None:
-                    self._secure(connection, first)
-                    if self._server.scheme == "https":
-                        self._ask_for_tunnel(connection, self._proxy)
-                self._secure(connection, self._server)
+                if self.proxy is not None:
+                    self._secure(connection, peer)
+                    if self.server.scheme == "https":
+                        self._ask_for_tunnel(connection, self.proxy)
+                peer = self.server
+                self._secure(connection, peer)
                 tcp.limits = limits
             except BaseException:
                 tcp.close()
                 raise
         except (OSError, http.client.HTTPException, UnicodeError) as exc:
-            raise NotConnected from exc
+            raise NotConnected(peer) from exc
         return connection
 
     def _secure(self, connection: _Connection, address: Address) -> None:
@@ -211,12 +223,12 @@ class Http:
             connection.stream = TlsStream(connection.stream, self._tls, address.host)
 
     def _ask_for_tunnel(self, connection: _Connection, proxy: Proxy) -> None:
-        target = self._server.authority
+        target = self.server.authority
         head = f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n{proxy.headers}\r\n"
         connection.stream.send(head.encode("latin-1"))
         status = _read_head(connection, "CONNECT").status
         if not 200 <= status < 300:
-            raise ProxyRefused(status)
+            raise ProxyRefused(status, proxy.address)
 
 
 def _read_head(connection: _Connection, method: str) -> http.client.HTTPResponse:
@@ -243,7 +255,7 @@ def environment_proxy(base_url: str, scrubber: Scrubber) -> Proxy | None:
     url = url if "://" in url else f"http://{url}"
     name = f"{parts.scheme.upper()}_PROXY"
     try:
-        address = Address.of(url)
+        address = replace(Address.of(url), setting=name)
     except ValueError:
         raise ConfigurationError(
             f"{name} must be an http:// or https:// address", setting=name

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from etl.errors import ConfigurationError, ServiceUnavailable
+from etl.errors import ConfigurationError, Interrupted, ServiceUnavailable
+from etl.kaltura import transport
 from etl.kaltura.service import RetryLimits, ServiceSettings, open_service
 from etl.process.stop import Stop
 from tests.support.service_faults import (
@@ -85,8 +88,11 @@ def test_a_certificate_that_is_not_acceptable_is_not_tried_again(
     }
     ca_file = None if kind == "no authority" else authority.file
     service = serve(tls=contexts[kind]())
-    with error_of(seen, ServiceUnavailable) as caught:
+    with error_of(seen, ConfigurationError) as caught:
         run_at(service, waits, ca_file=ca_file)
+    assert caught[0].exit_code == 78
+    assert f"the service at 127.0.0.1, port {service.server.port} is not" in caught[0].message
+    assert "KALTURA_SERVICE_URL" in caught[0].message
     assert service.server.connections_accepted == 1
     assert service.requests == []
     assert caught[0].fields["reason"] == "tls"
@@ -103,14 +109,70 @@ def test_an_old_tls_version_is_refused(
     with pytest.warns(DeprecationWarning, match="deprecated"):
         context.maximum_version = ssl.TLSVersion.TLSv1_1
     service = serve(tls=context)
-    with error_of(seen, ServiceUnavailable):
+    with error_of(seen, ConfigurationError):
         run_at(service, waits, ca_file=authority.file)
     assert service.requests == []
     assert service.server.connections_accepted == 1
 
 
+def open_briefly(url: str, waits: Waits, stop: Stop) -> None:
+    open_service(
+        url,
+        CREDENTIALS,
+        stop=stop,
+        sleep=waits.sleep,
+        monotonic=waits.monotonic,
+        settings=ServiceSettings(retry=RetryLimits(request_seconds=5, attempts=2)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("https://no-such-host.invalid", "at no-such-host.invalid, port 443: its name cannot be"),
+        ("https://a..b", "the service at a..b, port 443: its name cannot be resolved"),
+        ("http://127.0.0.1:1", "the service at 127.0.0.1, port 1: it was refused"),
+        ("https://255.255.255.255", "Network is unreachable"),
+    ],
+)
+def test_an_address_where_nothing_answers_is_named_and_tried_again(
+    waits: Waits, seen: Seen, url: str, said: str
+) -> None:
+    with error_of(seen, ServiceUnavailable) as caught:
+        open_briefly(url, waits, Stop())
+
+    assert caught[0].exit_code == 69
+    assert said in caught[0].message
+    assert len(waits) == 1
+
+
+def test_a_name_that_takes_too_long_to_resolve(
+    waits: Waits, seen: Seen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system's function knows no deadline, and no stop."""
+    released = threading.Event()
+
+    def hangs(*_: object, **__: object) -> list[object]:
+        released.wait()
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", hangs)
+    monkeypatch.setattr(transport, "CONNECT_TIMEOUT_SECONDS", 0.05)
+    stop = Stop()
+    try:
+        with error_of(seen, ServiceUnavailable) as caught:
+            open_briefly("https://kaltura.example", waits, stop)
+        assert "the service at kaltura.example, port 443: nothing within 0 s" in caught[0].message
+        monkeypatch.setattr(transport, "CONNECT_TIMEOUT_SECONDS", 60)
+        stop.request()
+        with error_of(seen, Interrupted):
+            open_briefly("https://kaltura.example", waits, stop)
+    finally:
+        released.set()
+
+
 def test_plain_http_on_the_https_port_is_refused(service: Served, waits: Waits, seen: Seen) -> None:
-    with error_of(seen, ServiceUnavailable):
+    with error_of(seen, ConfigurationError):
         open_service(
             service.server.url.replace("http:", "https:"),
             CREDENTIALS,

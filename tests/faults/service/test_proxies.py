@@ -40,7 +40,7 @@ def test_the_environment_is_not_read_unless_asked_for(
         run_at(service, waits, ca_file=authority.file)
         assert all("authorization" not in info.request.headers for info in service.requests)
         # A planted SSL_CERT_FILE does not make its authority trusted.
-        with error_of(seen, ServiceUnavailable):
+        with error_of(seen, ConfigurationError):
             run_at(service, waits)
         assert proxy.seen == []
 
@@ -79,10 +79,12 @@ def test_the_certificate_of_a_proxy_is_checked(
     service = serve(tls=authority.context())
     with closing(Proxy(tls=authority.context(host="elsewhere.example"))) as proxy:
         environment.setenv("HTTPS_PROXY", f"https://127.0.0.1:{proxy.port}")
-        with error_of(seen, ServiceUnavailable) as caught:
+        with error_of(seen, ConfigurationError) as caught:
             run_at(service, waits, ca_file=authority.file, use_environment_proxies=True)
 
     assert caught[0].fields["reason"] == "tls"
+    assert f"the proxy at 127.0.0.1, port {proxy.port} is not" in caught[0].message
+    assert "check HTTPS_PROXY" in caught[0].message
     assert proxy.seen == []
 
 
@@ -109,10 +111,40 @@ def test_a_proxy_that_fails_is_reported_without_its_password(
     service = serve(tls=authority.context())
     with closing(Proxy(answer=answer)) as proxy:
         environment.setenv("HTTPS_PROXY", f"http://user:{PROXY_PASSWORD}@127.0.0.1:{proxy.port}")
-        with error_of(seen, error):
+        with error_of(seen, error) as caught:
             run_at(service, waits, ca_file=authority.file, use_environment_proxies=True)
+        assert f"the proxy at 127.0.0.1, port {proxy.port}" in caught[0].message
         assert len(proxy.seen) == times
         assert service.server.connections_accepted == 0
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("http://127.0.0.1:1", "the proxy at 127.0.0.1, port 1: it was refused"),
+        ("http://no-such-proxy.invalid", "the proxy at no-such-proxy.invalid, port 80: its name"),
+    ],
+)
+def test_a_proxy_that_is_not_there_is_named(
+    serve: Serve,
+    authority: Authority,
+    waits: Waits,
+    seen: Seen,
+    environment: pytest.MonkeyPatch,
+    address: str,
+    said: str,
+) -> None:
+    environment.setenv("HTTPS_PROXY", address)
+    with error_of(seen, ServiceUnavailable) as caught:
+        run_at(
+            serve(tls=authority.context()),
+            waits,
+            ca_file=authority.file,
+            use_environment_proxies=True,
+        )
+
+    assert said in caught[0].message
+    assert "check HTTPS_PROXY" in caught[0].message
 
 
 def test_an_invalid_proxy_address_is_a_wrong_setting(
