@@ -22,12 +22,12 @@ def addresses_of(host: str, port: int, wait_seconds: Callable[[], float]) -> lis
 
     if _is_address(host):
         return ask()
-    answers: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[list[Any] | OSError | UnicodeError] = queue.SimpleQueue()
 
     def answer() -> None:
         try:
             answers.put(ask())
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             answers.put(error)
 
     threading.Thread(target=answer, name=f"resolve {host}", daemon=True).start()
@@ -36,7 +36,7 @@ def addresses_of(host: str, port: int, wait_seconds: Callable[[], float]) -> lis
             found = answers.get(timeout=wait_seconds())
         except queue.Empty:
             continue
-        if isinstance(found, OSError):
+        if isinstance(found, Exception):
             raise found
         return found
 

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import re
+import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -16,6 +18,7 @@ import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, WarehouseUnavailable
+from etl.process.resolve import addresses_of
 from etl.settings.values import database_address, database_url
 
 CONNECT_SECONDS: Final = 10
@@ -62,11 +65,39 @@ def open_driver_connection(url: str) -> psycopg.Connection[Any]:
     """
     given = conninfo_to_dict(url)
     defaults = {key: value for key, value in _DEFAULTS.items() if key not in given}
+    _require_names_in_time(defaults | given, url)
     try:
         # Prepared statements belong to a server connection, which PgBouncer may exchange.
         return psycopg.connect(url, prepare_threshold=None, client_encoding="utf8", **defaults)  # type: ignore[arg-type]
     except (psycopg.Error, UnicodeError) as error:
         raise connect_error(str(error), url) from None
+
+
+def _require_names_in_time(parameters: Mapping[str, object], url: str) -> None:
+    """Raise if the host names are not resolved within connect_timeout.
+
+    psycopg resolves them too, but waits as long as the system does.  Names that do not resolve at
+    all are its business.
+    """
+    given = str(parameters["connect_timeout"])
+    ends_at = time.monotonic() + (
+        int(given) if given.isdecimal() and int(given) else CONNECT_SECONDS
+    )
+
+    def wait_seconds() -> float:
+        if (left := ends_at - time.monotonic()) <= 0:
+            raise TimeoutError
+        return left
+
+    hosts = "" if parameters.get("hostaddr") else str(parameters.get("host") or "")
+    for host in hosts.split(","):
+        if host and not host.startswith(("/", "@")):
+            try:
+                addresses_of(host, 0, wait_seconds)
+            except TimeoutError:
+                raise connect_error("name resolution timed out", url) from None
+            except (OSError, UnicodeError):
+                continue
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,7 +339,7 @@ CAUSES: Final = (
     ),
     Cause(
         "dns",
-        r"failed to resolve host|could not translate host name",
+        r"failed to resolve host|could not translate host name|name resolution timed out",
         WarehouseUnavailable,
         "the host name cannot be resolved: check its spelling in DATABASE_URL, and the DNS of this "
         "machine; try again later",

@@ -6,7 +6,9 @@ something, its text is in the table.
 
 from __future__ import annotations
 
+import socket
 import ssl
+import threading
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -122,6 +124,19 @@ def test_the_way_to_the_server(rest: str, reason: str, code: int, said: str) -> 
     assert (error.fields["reason"], error.exit_code) == (reason, code), error.message
     assert said in error.message
     assert error.message.startswith("No connection to the warehouse, database d at ")
+
+
+def test_a_name_that_takes_too_long_to_resolve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's function knows no deadline."""
+    released = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: released.wait())
+    try:
+        error = failure_of(f"postgresql://u:{SECRET}@db.example/d?connect_timeout=1")
+    finally:
+        released.set()
+
+    assert (error.fields["reason"], error.exit_code) == ("dns", 74)
+    assert "at db.example, port 5432: the host name cannot be resolved" in error.message
 
 
 VERIFY = "sslmode=verify-full&sslrootcert={ca}"
