@@ -46,7 +46,12 @@ def status(runtime: Runtime, max_age: timedelta | None) -> None:
     with open_warehouse(settings, create=False) as opened:
         from etl.warehouse.read.status import status_summary
 
-        summary = status_summary(str(opened.database_url), opened.schema, opened.partner_id)
+        summary = status_summary(
+            str(opened.database_url),
+            opened.schema,
+            opened.partner_id,
+            lease_seconds=opened.lease_seconds,
+        )
     failure = None if max_age is None else _staleness(summary["accounts"], settings, max_age)
     runtime.print_result(summary, *status_tables(summary), failure=failure)
     if failure is not None:

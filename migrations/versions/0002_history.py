@@ -28,6 +28,9 @@ VIEWS: Final = (
     "upload_token_status_moment",
     "upload_token_status_history",
     "upload_token_daily_status",
+    "sync_run_state",
+    "sync_tolerated_holes",
+    "sync_run_is_complete",
     "sync_freshness",
     "upload_outcome",
     "upload_outcome_daily",
@@ -39,6 +42,9 @@ VIEWS: Final = (
 FUNCTIONS: Final = {
     "kaltura_time_zone": "kaltura_time_zone()",
     "upload_size_bucket": "upload_size_bucket(smallint)",
+    "sync_run_state": "sync_run_state(text, timestamptz)",
+    "sync_tolerated_holes": "sync_tolerated_holes(jsonb, boolean)",
+    "sync_run_is_complete": "sync_run_is_complete(int8multirange, jsonb)",
     "upload_token_as_of": "upload_token_as_of(timestamptz)",
     "upload_token_happened_by": "upload_token_happened_by(timestamptz)",
 }

@@ -19,8 +19,13 @@ OLD_STATUSES: Final = ("running", "succeeded", "failed", "abandoned")
 STATUSES: Final = (
     *("running", "succeeded", "refused", "failed", "abandoned", "skipped", "dry_run"),
 )
-VIEWS: Final = (
+FRESHNESS: Final = (
+    *("sync_run_state", "sync_tolerated_holes", "sync_run_is_complete"),
     "sync_freshness",
+)
+"""With the functions that it uses, which a schema made by an earlier version may lack."""
+VIEWS: Final = (
+    *FRESHNESS,
     # For their comments.
     "kaltura_time_zone",
     "upload_token_status_moment",
@@ -122,7 +127,8 @@ def downgrade() -> None:
     )
     _allow(OLD_STATUSES)
     _comment(OLD_STATUSES)
-    install_view("sync_freshness", as_it_was=FRESHNESS_BEFORE)
+    for name in FRESHNESS:
+        install_view(name, as_it_was=FRESHNESS_BEFORE if name == "sync_freshness" else None)
     op.drop_column("sync_run", "oldest_page_at")
 
 

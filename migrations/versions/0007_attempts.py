@@ -1,4 +1,4 @@
-"""Attempts: every start leaves a row, equal ones are counted in one; labels; nights."""
+"""Attempts: every start leaves a row, equal ones are counted in one; labels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from etl.warehouse.schema.migration import enter_schema, install_view, require_force
+from etl.warehouse.schema.migration import enter_schema, require_force
 
 revision = "0007"
 down_revision = "0006"
@@ -58,14 +58,12 @@ def upgrade() -> None:
     )
     for column, words in COMMENTS.items():
         op.alter_column("sync_run", column, comment=words)
-    install_view("sync_freshness")
-    install_view("sync_night")
 
 
 def downgrade() -> None:
     require_force("This downgrade forgets labels and how many equal attempts a row stands for")
     enter_schema()
-    op.execute("drop view sync_night")
+    op.execute("drop view if exists sync_night")  # made by revision 0009
     op.drop_index(DUPLICATES, "rejected_row")
     for column, words in COMMENTS_BEFORE.items():
         op.alter_column("sync_run", column, comment=words)

@@ -7,7 +7,8 @@
 -- last_complete_at: Publication timestamp of the last complete one.
 -- age: Now minus last_published_at.
 -- complete_age: Now minus last_complete_at.
--- last_run_status: running, succeeded, refused, failed or abandoned: of the newest run.
+-- last_run_status: running, succeeded, refused, failed or abandoned: of the newest run, as
+--   sync_run_state() tells it.
 -- running: Whether a run is at work or starting: one whose last heartbeat is less than 15 minutes
 --   old (the default of ETL_LEASE_SECONDS).
 -- tokens_listed: Tokens that the service lists, as far as is known.
@@ -30,7 +31,7 @@ select
         where
             run.partner_id = account.partner_id
             and run.status = 'running'
-            and run.heartbeat_at > clock_timestamp() - interval '15 minutes'
+            and sync_run_state(run.status, run.heartbeat_at) = 'running'
     ) as running,
     (
         select count(*) from upload_token as token
@@ -46,7 +47,8 @@ select
     open_seen.started_at as open_seen_at
 from (select distinct run.partner_id from sync_run as run) as account
 left join lateral (
-    select run.status from sync_run as run
+    select sync_run_state(run.status, run.heartbeat_at) as status
+    from sync_run as run
     where run.partner_id = account.partner_id and run.status not in ('dry_run', 'skipped')
     order by run.run_id desc
     limit 1
@@ -67,20 +69,7 @@ left join lateral (
     where
         run.partner_id = account.partner_id
         and run.published_at is not null
-        and (
-            run.coverage = '{(,)}'
-            or (
-                run.holes <> '[]'
-                and run.coverage + coalesce(
-                    (
-                        select range_agg(cast(hole ->> 'span' as int8range))
-                        from jsonb_array_elements(run.holes) as hole
-                        where hole ->> 'reason' in ('unreadable', 'tie_group')
-                    ),
-                    '{}'
-                ) = '{(,)}'
-            )
-        )
+        and sync_run_is_complete(run.coverage, run.holes)
     order by run.published_at desc
     limit 1
 ) as complete on true
@@ -95,14 +84,8 @@ left join lateral (
             run.coverage + run.open_coverage = '{(,)}'
             or (
                 run.holes <> '[]'
-                and run.coverage + run.open_coverage + coalesce(
-                    (
-                        select range_agg(cast(hole ->> 'span' as int8range))
-                        from jsonb_array_elements(run.holes) as hole
-                        where hole ->> 'reason' in ('unreadable', 'tie_group')
-                    ),
-                    '{}'
-                ) = '{(,)}'
+                and run.coverage + run.open_coverage + sync_tolerated_holes(run.holes, true)
+                = '{(,)}'
             )
         )
     order by run.published_at desc

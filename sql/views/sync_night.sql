@@ -20,24 +20,14 @@ attempt as (
     select
         run.partner_id,
         run.run_id,
-        run.status,
+        sync_run_state(run.status, run.heartbeat_at) as status,
         run.attempts,
-        run.error_kind,
+        -- Of one that is dead, and that no run has marked yet.
+        coalesce(run.error_kind, nullif(sync_run_state(run.status, run.heartbeat_at), run.status))
+        as error_kind,
         run.published_at,
-        run.published_at is not null and (
-            run.coverage = '{(,)}'
-            or (
-                run.holes <> '[]'
-                and run.coverage + coalesce(
-                    (
-                        select range_agg(cast(hole ->> 'span' as int8range))
-                        from jsonb_array_elements(run.holes) as hole
-                        where hole ->> 'reason' in ('unreadable', 'tie_group')
-                    ),
-                    '{}'
-                ) = '{(,)}'
-            )
-        ) as is_complete,
+        run.published_at is not null
+        and sync_run_is_complete(run.coverage, run.holes) as is_complete,
         case
             when run.attempts > 1 then run.heartbeat_at else run.started_at
         end as attempted_at,

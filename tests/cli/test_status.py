@@ -81,6 +81,10 @@ def test_a_warehouse_without_an_account_is_stale(
 def test_the_state_is_that_of_the_newest_run_that_was_to_publish(
     environment: dict[str, str],
 ) -> None:
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        connection.execute(
+            "update kaltura.sync_run set heartbeat_at = now() where status = 'running'"
+        )
     (ended,) = _status(environment, ())
 
     states = {row["partner_id"]: row["last_run_status"] for row in ended.report["accounts"]}

@@ -214,18 +214,12 @@ def abandon_dead_runs(
 ) -> None:
     """End runs that will not end themselves: an old heartbeat, or a process that is no more."""
     running = sa.and_(sync_run.c.partner_id == partner_id, sync_run.c.status == "running")
-    holders = connection.execute(sa.select(sync_run.c.run_id, sync_run.c.process).where(running))
-    is_dead = sync_run.c.run_id.in_(
-        [holder.run_id for holder in holders if has_certainly_ended(holder.process)]
-    )
-    is_silent = sync_run.c.heartbeat_at < sa.func.clock_timestamp() - timedelta(
-        seconds=lease_seconds
-    )
+    is_dead = sync_run.c.run_id.in_(ended_processes(connection, sync_run, running))
     abandoned = connection.execute(
         sa.update(sync_run)
         .where(
             running,
-            sa.or_(is_dead, is_silent),
+            sa.or_(is_dead, is_silent(sync_run, lease_seconds)),
             # An account of which a part is erased must not be synced.
             sync_run.c.overrides[ERASING].astext.is_distinct_from("account"),
         )
@@ -244,6 +238,20 @@ def abandon_dead_runs(
     ).all()
     for run_id, reason in abandoned:
         LOG.warning("an abandoned run was ended: %s", reason, extra={"run_id": run_id})
+
+
+def ended_processes(
+    connection: sa.Connection, sync_run: sa.Table, running: sa.ColumnElement[bool]
+) -> list[int]:
+    """The run_ids, of those that meet ``running``, whose process was one of this machine and is no
+    more."""
+    holders = connection.execute(sa.select(sync_run.c.run_id, sync_run.c.process).where(running))
+    return [holder.run_id for holder in holders if has_certainly_ended(holder.process)]
+
+
+def is_silent(sync_run: sa.Table, lease_seconds: float) -> sa.ColumnElement[bool]:
+    """Whether a run's last heartbeat is older than the lease, by the database's clock."""
+    return sync_run.c.heartbeat_at < sa.func.clock_timestamp() - timedelta(seconds=lease_seconds)
 
 
 def load_baseline(connection: sa.Connection, database: Database, partner_id: int) -> Baseline:

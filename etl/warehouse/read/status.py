@@ -8,28 +8,34 @@ import sqlalchemy as sa
 
 from etl.warehouse.engine import connect, transaction
 from etl.warehouse.ledger.certificates import is_complete
+from etl.warehouse.ledger.lease import ended_processes, is_silent
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.tables import Tables, build_tables
 
 RUNS_SHOWN: Final = 10
+LEASE_SECONDS: Final = 900.0
+"""The default of ETL_LEASE_SECONDS."""
 
 
 def status_summary(
-    url: str, schema: str, partner_id: int | None
+    url: str, schema: str, partner_id: int | None, *, lease_seconds: float = LEASE_SECONDS
 ) -> dict[str, list[dict[str, Any]]]:
     """``accounts``, ``last_runs`` (newest first) and ``tokens_by_status``: lists of rows.
 
-    For one account, or for all with None.  Raises ConfigurationError where the schema is not of
-    this program's version.
+    For one account, or for all with None.  A run that is no longer at work, because its heartbeat
+    is older than ``lease_seconds`` or its process was one of this machine and is dead, is shown as
+    what the next run marks it: ``abandoned``.  Raises ConfigurationError where the schema is not
+    of this program's version.
     """
     engine = connect(url)
     tables = build_tables(schema)
     try:
         with transaction(engine, transaction_read_only="on", row_security="on") as connection:
             require_current(connection, schema)
+            dead = _dead_runs(connection, tables.sync_run, partner_id, lease_seconds)
             return {
-                "accounts": _rows(connection, _accounts(tables, partner_id)),
-                "last_runs": _rows(connection, _last_runs(tables, partner_id)),
+                "accounts": _rows(connection, _accounts(tables, partner_id, dead)),
+                "last_runs": _rows(connection, _last_runs(tables, partner_id, dead)),
                 "tokens_by_status": _rows(connection, _tokens_by_status(tables, partner_id)),
             }
     finally:
@@ -44,7 +50,16 @@ def _of(column: sa.ColumnElement[Any], partner_id: int | None) -> sa.ColumnEleme
     return sa.true() if partner_id is None else column == partner_id
 
 
-def _accounts(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
+def _dead_runs(
+    connection: sa.Connection, run: sa.Table, partner_id: int | None, lease_seconds: float
+) -> list[int]:
+    """The runs that are ``running`` in the ledger alone."""
+    running = sa.and_(_of(run.c.partner_id, partner_id), run.c.status == "running")
+    silent = sa.select(run.c.run_id).where(running, is_silent(run, lease_seconds))
+    return [*connection.scalars(silent), *ended_processes(connection, run, running)]
+
+
+def _accounts(tables: Tables, partner_id: int | None, dead: list[int]) -> sa.Select[Any]:
     run = tables.sync_run
     complete = sa.and_(run.c.status == "succeeded", is_complete(run))
     fresh_at = sa.func.max(run.c.published_at)
@@ -56,8 +71,8 @@ def _accounts(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
             complete_at.label("complete_at"),
             _hours_since(fresh_at).label("age_hours"),
             _hours_since(complete_at).label("complete_age_hours"),
-            sa.func.bool_or(run.c.status == "running").label("running"),
-            _status_of_newest(run).label("last_run_status"),
+            sa.func.bool_or(_state(run, dead) == "running").label("running"),
+            _state_of_newest(run, dead).label("last_run_status"),
         )
         .where(_of(run.c.partner_id, partner_id))
         .group_by(run.c.partner_id)
@@ -65,11 +80,15 @@ def _accounts(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
     )
 
 
-def _status_of_newest(run: sa.Table) -> sa.ScalarSelect[Any]:
+def _state(run: sa.Table | sa.Alias, dead: list[int]) -> sa.ColumnElement[str]:
+    return sa.case((run.c.run_id.in_(dead), "abandoned"), else_=run.c.status)
+
+
+def _state_of_newest(run: sa.Table, dead: list[int]) -> sa.ScalarSelect[Any]:
     """As in ``sync_freshness``: of runs that were meant to publish, and began."""
     newest = run.alias("newest")
     return (
-        sa.select(newest.c.status)
+        sa.select(_state(newest, dead))
         .where(newest.c.partner_id == run.c.partner_id)
         .where(newest.c.status.not_in(("dry_run", "skipped")))
         .order_by(newest.c.run_id.desc())
@@ -83,8 +102,13 @@ def _hours_since(time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.cast(sa.extract("epoch", sa.func.clock_timestamp() - time) / 3600, sa.Double)
 
 
-def _last_runs(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
+def _last_runs(tables: Tables, partner_id: int | None, dead: list[int]) -> sa.Select[Any]:
     run = tables.sync_run
+    of_dead = {
+        "status": "abandoned",
+        "error_kind": "abandoned",
+        "error_message": "It is no longer at work; the next run marks it abandoned.",
+    }
     names = (
         "run_id",
         "partner_id",
@@ -103,7 +127,14 @@ def _last_runs(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
         "error_message",
     )
     return (
-        sa.select(*[run.c[name] for name in names])
+        sa.select(
+            *[
+                sa.case((run.c.run_id.in_(dead), of_dead[name]), else_=run.c[name]).label(name)
+                if name in of_dead
+                else run.c[name]
+                for name in names
+            ]
+        )
         .where(_of(run.c.partner_id, partner_id))
         .order_by(run.c.run_id.desc())
         .limit(RUNS_SHOWN)

@@ -145,7 +145,7 @@ def test_a_start_that_is_killed_leaves_its_row(server: SimulatorServer, job: Job
         process.kill()
         process.communicate()
     job.query("update kaltura.sync_run set heartbeat_at = now() - interval '16 minutes'")
-    assert freshness(job) == ("running", False)
+    assert freshness(job) == ("abandoned", False)
 
     job.run()
 
