@@ -10,8 +10,14 @@ import click
 from etl.cli.exit_codes import error_of
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
+from etl.process.log import is_at_terminal
 from etl.settings.read import LoadedSettings
 from etl.settings.table import SETTINGS
+
+AT_A_TERMINAL_ONLY = (
+    "Neither DATABASE_URL nor ETL_EMBEDDED=yes is set: a job without a terminal, as from cron or "
+    "in a container, has no warehouse."
+)
 
 
 @click.command()
@@ -25,16 +31,21 @@ def check(runtime: Runtime) -> None:
     Each setting is shown with its source, secrets as ***.  The exit code is that of the first
     part that failed.
     """
-    from etl.cli.database import embedded_server_exists, open_warehouse
+    from etl.cli.database import embedded_server_exists, open_warehouse, require_embedded
     from etl.cli.tables import rows_table
     from etl.preflight import check_parts, first_exit_code
 
     loaded = runtime.load()
+    unsaid = loaded.settings.database_url is None and loaded.settings.embedded == "auto"
+    if unsaid and is_at_terminal():
+        loaded = dataclasses.replace(loaded, warnings=(*loaded.warnings, AT_A_TERMINAL_ONLY))
     runtime.stop.install()
     with ExitStack() as held:
 
         def open_database() -> str | None:
             settings = loaded.settings
+            if settings.database_url is None:
+                require_embedded(settings)
             if settings.database_url is None and not embedded_server_exists(settings):
                 return None
             return held.enter_context(open_warehouse(settings, create=False)).database_url

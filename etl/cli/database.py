@@ -6,11 +6,13 @@ import dataclasses
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import click
 
 from etl.cli.runtime import Runtime
 from etl.errors import ConfigurationError
+from etl.process.log import is_at_terminal
 from etl.settings.table import Settings
 
 log = logging.getLogger("etl.cli")
@@ -21,13 +23,15 @@ def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
     """Yield the settings with ``database_url`` filled in; the embedded server runs meanwhile.
 
     ``create``: create the embedded server if there is none yet; else that is a
-    ConfigurationError, because a command that only reads must not leave a database behind.
+    ConfigurationError, because a command that only reads must not leave a database behind.  So is
+    an embedded server that is not meant, see ``require_embedded``.
     """
     if settings.database_url is not None:
         _tell(settings)
         yield settings
         return
-    from etl.embedded.server import embedded_server
+    require_embedded(settings)
+    from etl.embedded.server import default_data_dir, embedded_server
 
     if not create and not embedded_server_exists(settings):
         raise ConfigurationError(
@@ -36,16 +40,37 @@ def open_warehouse(settings: Settings, *, create: bool) -> Iterator[Settings]:
         )
     with embedded_server(settings.data_dir) as url:
         opened = dataclasses.replace(settings, database_url=url)
-        _tell(opened)
+        _tell(opened, embedded_in=(settings.data_dir or default_data_dir()).absolute())
         yield opened
 
 
-def _tell(settings: Settings) -> None:
+def require_embedded(settings: Settings) -> None:
+    """Raise ConfigurationError unless the embedded server may stand in for DATABASE_URL.
+
+    Without a terminal nobody sees that the history goes there, and in a container it would be lost
+    with it: so there it must be asked for.
+    """
+    if settings.embedded == "yes" or (settings.embedded == "auto" and is_at_terminal()):
+        return
+    because = (
+        "ETL_EMBEDDED=no rules out the embedded Postgres"
+        if settings.embedded == "no"
+        else "without a terminal the embedded Postgres is not used unless ETL_EMBEDDED=yes says so"
+    )
+    raise ConfigurationError(
+        f"DATABASE_URL is not set, and {because}. Set DATABASE_URL to the URL of the warehouse, or "
+        "ETL_EMBEDDED=yes to keep the history on this machine.",
+        setting="DATABASE_URL",
+        reason="no_warehouse",
+    )
+
+
+def _tell(settings: Settings, embedded_in: Path | None = None) -> None:
     """Tell this call of the program which warehouse it is about."""
     context = click.get_current_context(silent=True)
     runtime = None if context is None else context.find_object(Runtime)
     if runtime is not None:
-        runtime.opens(str(settings.database_url), settings.schema)
+        runtime.opens(str(settings.database_url), settings.schema, embedded_in)
 
 
 def embedded_server_exists(settings: Settings) -> bool:

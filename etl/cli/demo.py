@@ -57,7 +57,7 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
     """
     if not runtime.verbose:
         runtime.terse = True  # the line of each night has it already
-    data_dir = runtime.start().data_dir
+    settings = runtime.start(without="DATABASE_URL")
     runtime.stop.install()
     from etl.cli.database import open_warehouse
     from etl.demo import SCHEMA, Night, run_demo
@@ -65,7 +65,8 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
 
     # Nothing else of the settings: a demonstration must never write into a real warehouse or
     # read from a real account.
-    own = Settings(data_dir=data_dir, schema=SCHEMA)
+    embedded = "no" if settings.embedded == "no" else "yes"
+    own = Settings(data_dir=settings.data_dir, embedded=embedded, schema=SCHEMA)
     lived: list[Night] = []
     answers: list[Answer] = []
     with open_warehouse(own, create=True) as opened:

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from etl.cli.exit_codes import WORTH_RETRYING, exit_code_of
@@ -58,7 +59,8 @@ class Runtime:
         self.result_printed = False
         self.partner_id: int | None = None
         self.warehouse: dict[str, object] | None = None
-        """``host``, ``port``, ``database`` and ``schema``; None as long as they are not known."""
+        """``host``, ``port``, ``database`` and ``schema``, and ``embedded_in`` if it is the
+        embedded Postgres; None as long as they are not known."""
         self.stop = Stop()
         self._handler: StandardErrorHandler | None = None
         self._json_log = False
@@ -85,16 +87,30 @@ class Runtime:
         self._json_log = wants_json(settings.log_format)
         return loaded
 
-    def opens(self, database_url: str, schema: str) -> None:
-        """Remember which warehouse this call is about, for its result."""
+    def opens(self, database_url: str, schema: str, embedded_in: Path | None = None) -> None:
+        """Remember which warehouse this call is about, for its result and the end of its log."""
         self.warehouse = {**database_address(database_url, os.environ), "schema": schema}
+        if embedded_in is not None:
+            self.warehouse["embedded_in"] = str(embedded_in)
 
-    def start(self) -> Settings:
-        """The settings; raises the first problem."""
+    def warehouse_text(self) -> str | None:
+        """The warehouse for a person; None as long as it is not known."""
+        known = self.warehouse
+        if known is None:
+            return None
+        if "embedded_in" in known:
+            return f"embedded in {known['embedded_in']}, schema {known['schema']}"
+        address = f"{known['host'] or 'local socket'}"
+        if known["port"] is not None:
+            address += f":{known['port']}"
+        return f"{address}/{known['database'] or ''}, schema {known['schema']}"
+
+    def start(self, *, without: str = "") -> Settings:
+        """The settings; raises the first problem, but of the setting ``without``."""
         loaded = self.load()
         for warning in loaded.warnings:
             log.warning(warning)
-        return loaded.checked()
+        return loaded.checked(without=without)
 
     def progress(self) -> AbstractContextManager[Progress]:
         from etl.process.progress import open_progress, wants_bar
@@ -138,7 +154,8 @@ class Runtime:
     ) -> None:
         """Print one JSON object, or the tables, on standard output; with --quiet no tables.
 
-        ``failure``: what the command will raise, although it has a result.
+        ``failure``: what the command will raise, although it has a result.  An empty ``result`` is
+        a part of one: after the tables of a whole one comes the warehouse.
         """
         self.result_printed = True
         if self.json:
@@ -146,8 +163,10 @@ class Runtime:
             return
         if self.quiet:
             return
-        from etl.cli.tables import text_of
+        from etl.cli.tables import paragraph, text_of
 
+        if result and (warehouse := self.warehouse_text()) is not None:
+            tables = (*tables, paragraph(f"Warehouse: {warehouse}", style="dim"))
         on_terminal = is_terminal(sys.stdout)
         width = None if on_terminal else PIPE_WIDTH
         write_output(text_of(tables, width=width, terminal=on_terminal))

@@ -153,6 +153,12 @@ def is_terminal(stream: TextIO | None) -> bool:
         return False
 
 
+def is_at_terminal() -> bool:
+    """Whether a person at a terminal has started the program: standard input or standard error is
+    one.  Standard output may go into a pipe or a file, as may one of these."""
+    return is_terminal(sys.stdin) or is_terminal(sys.stderr)
+
+
 def wants_json(log_format: str) -> bool:
     """Whether ``auto``, ``text`` or ``json`` means JSON on standard error."""
     return log_format == "json" or (log_format == "auto" and not is_terminal(sys.stderr))

@@ -1,7 +1,8 @@
 """Reads the settings: flag, else environment, else the file of ``VARIABLE_FILE``, else default.
 
-Empty text counts as not set: Compose files and CI pass empty variables for unset ones.  The source
-of each value is kept, so that ``kaltura-etl check`` can show it.
+Empty text counts as not set: Compose files and CI pass empty variables for unset ones.  An empty
+DATABASE_URL is a mistake all the same: the history would go elsewhere.  The source of each value is
+kept, so that ``kaltura-etl check`` can show it.
 """
 
 from __future__ import annotations
@@ -31,10 +32,14 @@ class LoadedSettings:
     secrets: tuple[str, ...]
     """Secret texts, including those of refused settings: the scrubber must know them too."""
 
-    def checked(self) -> Settings:
-        """The settings; raises the first problem, a ``UsageError`` or ``ConfigurationError``."""
-        if self.problems:
-            raise self.problems[0]
+    def checked(self, *, without: str = "") -> Settings:
+        """The settings; raises the first problem, a ``UsageError`` or ``ConfigurationError``.
+
+        ``without``: name of a setting that the caller does not use; it may be wrong.
+        """
+        for problem in self.problems:
+            if problem.fields.get("setting") != without:
+                raise problem
         return self.settings
 
 
@@ -74,6 +79,12 @@ def load_settings(
                 refused_secrets.append(candidates[source])
             problems.append(_problem(setting, source, exc))
 
+    database_url = SETTINGS["database_url"]
+    if database_url.field_name not in sources:
+        given = {"environment": environment, f"file {file_name}": file_values}
+        empty = [source for source, variables in given.items() if database_url.name in variables]
+        problems += [_empty(database_url, source) for source in empty[:1]]
+
     settings = Settings(sources=sources, **parsed)  # type: ignore[arg-type]
     return LoadedSettings(
         settings,
@@ -98,6 +109,14 @@ def _problem(setting: Description, source: str, exc: ValueError) -> EtlError:
     if source.startswith("flag "):
         return UsageError(f"{setting.flag} {exc}.", setting=setting.name)
     return ConfigurationError(f"{setting.name} (from {source}) {exc}.", setting=setting.name)
+
+
+def _empty(setting: Description, source: str) -> EtlError:
+    return ConfigurationError(
+        f"{setting.name} (from {source}) is empty: set it to the URL of the warehouse, or remove "
+        "it and set ETL_EMBEDDED=yes, to keep the history in an embedded Postgres here.",
+        setting=setting.name,
+    )
 
 
 def _likely_typos(given: Mapping[str, str], where: str) -> Iterator[str]:

@@ -122,8 +122,14 @@ class Settings:
         None,
         "DATABASE_URL",
         values.database_url,
-        "URL of the warehouse, postgresql://…; if unset, an embedded Postgres.",
+        "URL of the warehouse, postgresql://…; if unset, an embedded Postgres (ETL_EMBEDDED).",
         secret=True,
+    )
+    embedded: str = _setting(
+        "auto",
+        "ETL_EMBEDDED",
+        values.one_of("auto", "yes", "no"),
+        "Whether the embedded Postgres may stand in for DATABASE_URL; auto: at a terminal.",
     )
     schema: str = _setting(
         "kaltura", "ETL_SCHEMA", values.schema_name, "Schema of all tables and views."

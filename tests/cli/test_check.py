@@ -37,6 +37,7 @@ def test_proves_service_and_session(
         KALTURA_SERVICE_URL=server.url,
         KALTURA_PARTNER_ID="102",
         KALTURA_ADMIN_SECRET=SECRET,
+        ETL_EMBEDDED="yes",
     )
 
     parts = parts_of(done)
@@ -76,6 +77,7 @@ def test_the_first_part_that_fails_gives_the_exit_code(
         "KALTURA_SERVICE_URL": server.url,
         "KALTURA_PARTNER_ID": "102",
         "KALTURA_ADMIN_SECRET": SECRET,
+        "ETL_EMBEDDED": "yes",
     } | variables
     done = run("check", "--json", **environment)
 

@@ -141,7 +141,7 @@ def test_another_role_may_not_apply(run: Run, roles: Roles) -> None:
 
 
 def test_where_there_is_no_warehouse(run: Run, clean_environment: dict[str, str]) -> None:
-    done = run("grant", "--loader", "somebody")
+    done = run("grant", "--loader", "somebody", ETL_EMBEDDED="yes")
 
     assert done.returncode == 78
     assert "There is no warehouse yet" in done.stderr

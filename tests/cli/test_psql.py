@@ -53,7 +53,7 @@ def test_it_opens_the_embedded_postgres_of_the_variable_file(
     assert str(folder).replace("/", "%2F") in postgres_url
     del clean_environment["ETL_DATA_DIR"]
     own = {"PG_BIN": "/usr/lib/postgresql/15/bin"} if postgres_major == "15" else {}
-    variables = _variable_file(tmp_path, ETL_DATA_DIR=str(folder))
+    variables = _variable_file(tmp_path, ETL_DATA_DIR=str(folder), ETL_EMBEDDED="yes")
     done = run("psql", *WHERE, VARIABLE_FILE=variables, **own)
 
     assert (done.returncode, done.stdout) == (0, "postgres|kaltura,public\n"), done.stderr
@@ -179,7 +179,7 @@ def test_without_any_psql_it_says_what_to_install(
 
 
 def test_it_makes_no_warehouse(run: Run, clean_environment: dict[str, str]) -> None:
-    done = run("psql", *WHERE)
+    done = run("psql", *WHERE, ETL_EMBEDDED="yes")
 
     assert done.returncode == 78
     assert "There is no warehouse yet" in done.stderr

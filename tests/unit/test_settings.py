@@ -50,12 +50,50 @@ def test_a_flag_wins_over_the_environment_and_the_environment_over_the_file(
 
 def test_empty_text_counts_as_not_set(variable_file: Path) -> None:
     variable_file.write_text("KALTURA_KS=from-file\n")
-    environment = {"KALTURA_KS": " ", "VARIABLE_FILE": str(variable_file), "DATABASE_URL": ""}
+    environment = {"KALTURA_KS": " ", "VARIABLE_FILE": str(variable_file)}
 
-    settings = load_settings({}, environment).checked()
+    assert load_settings({}, environment).checked().ks == "from-file"
 
-    assert settings.ks == "from-file"
-    assert settings.database_url is None
+
+URL = "postgresql://etl@db.example.com/warehouse"
+
+
+@pytest.mark.parametrize(
+    ("in_environment", "in_file", "expected"),
+    [
+        (None, None, None),
+        (URL, None, URL),
+        ("", URL, URL),
+        (URL, "", URL),
+        (" ", None, "(from environment) is empty"),
+        (None, "", "(from file"),
+        ("", "", "(from environment) is empty"),
+    ],
+)
+@pytest.mark.parametrize("embedded", ["auto", "yes", "no"])
+def test_an_empty_database_url_is_refused_and_none_is_not(
+    in_environment: str | None,
+    in_file: str | None,
+    expected: str | None,
+    embedded: str,
+    variable_file: Path,
+) -> None:
+    environment = {"VARIABLE_FILE": str(variable_file), "ETL_EMBEDDED": embedded}
+    if in_file is not None:
+        variable_file.write_text(f"DATABASE_URL={in_file}\n")
+    if in_environment is not None:
+        environment["DATABASE_URL"] = in_environment
+    loaded = load_settings({}, environment)
+
+    if expected is None or expected == URL:
+        assert loaded.checked().database_url == expected
+        return
+    with pytest.raises(ConfigurationError, match="ETL_EMBEDDED=yes") as refused:
+        loaded.checked()
+    assert expected in refused.value.message
+    assert refused.value.exit_code == 78
+    # demo does not use it.
+    assert loaded.checked(without="DATABASE_URL").database_url is None
 
 
 @pytest.mark.parametrize(
