@@ -80,7 +80,7 @@ def _accounts(tables: Tables, partner_id: int | None, dead: list[int]) -> sa.Sel
     )
 
 
-def _state(run: sa.Table | sa.Alias, dead: list[int]) -> sa.ColumnElement[str]:
+def _state(run: sa.FromClause, dead: list[int]) -> sa.ColumnElement[str]:
     return sa.case((run.c.run_id.in_(dead), "abandoned"), else_=run.c.status)
 
 
