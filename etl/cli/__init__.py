@@ -6,6 +6,7 @@ runtime         what a command needs: settings, logs, output
 options         options that several commands share
 backfill_input  what --from, --to and --ids of backfill accept
 database        the warehouse's URL, starting the embedded server if necessary
+run_ended       the last event in the log of a run
 tables          results for people
 reference       the parts of docs/reference that follow from the program
 """

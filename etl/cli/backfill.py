@@ -63,6 +63,7 @@ def backfill(
     Requires --from, --to or both, or --ids.  Tokens outside the range, or with other ids, are not
     touched; everything else works as in sync.
     """
+    runtime.run_facts.mode, runtime.run_facts.label = "backfill", run_label
     settings = runtime.start()
     from etl.run.plan import SyncOptions
 

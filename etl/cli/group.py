@@ -10,6 +10,7 @@ import gc
 import importlib
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
+from etl.cli.run_ended import EVENT
 from etl.cli.runtime import Runtime, failure_fields
 from etl.errors import EtlError, Interrupted
 from etl.process.log import (
@@ -68,6 +70,13 @@ class LazyGroup(click.Group):
         command = getattr(importlib.import_module(f"etl.cli.{cmd_name}"), cmd_name)
         return command if isinstance(command, click.Command) else None
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, rest = super().resolve_command(ctx, args)
+        ctx.ensure_object(Runtime).command = name
+        return name, command, rest
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         del ctx
         with formatter.section("Commands"):
@@ -102,11 +111,19 @@ class LazyGroup(click.Group):
             with self.make_context(name, arguments, obj=runtime, **extra) as context:
                 self.invoke(context)
             code = 0
+            if runtime.is_run:
+                log.info(EVENT, extra=runtime.run_ended(None))
         except click.exceptions.Exit as end:
             code = end.exit_code
         except BaseException as error:
             if isinstance(error, SystemExit):
                 raise
+            if isinstance(error, click.UsageError) and "--json" in arguments:
+                runtime.json = True  # a wrong option keeps click from looking at the others
+            if isinstance(error, KeyboardInterrupt):
+                signal.signal(
+                    signal.SIGINT, signal.SIG_IGN
+                )  # a second one is not to hide the first
             code = _report(error, runtime)
         # A closed pipe would change the exit code to 120 when the interpreter exits.
         if _output_is_broken():
@@ -143,22 +160,28 @@ def _report(error: BaseException, runtime: Runtime) -> int:
         )
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.kind, "Interrupted."
+    if not runtime.has_learnt:
+        runtime.learn()  # the command line was wrong before the settings were read
     message = printable(scrub(message))
-    _log_error(error, message, kind, code)
+    failure = failure_fields(error, kind=kind, message=message) | {"exit_code": code}
+    _log_error(error, failure, runtime)
     if runtime.json and not runtime.result_printed:
-        failure = failure_fields(error, kind=kind, message=message)
-        runtime.print_json({}, failure | {"exit_code": code})
+        runtime.print_json({}, failure)
     return code
 
 
-def _log_error(error: BaseException, message: str, kind: str, code: int) -> None:
-    """As a log event in the format of the logs."""
+def _log_error(error: BaseException, failure: dict[str, object], runtime: Runtime) -> None:
+    """As the last event of the log; of a run, ``run ended`` with all figures."""
     handlers = logging.getLogger().handlers
-    if not any(isinstance(each, StandardErrorHandler) for each in handlers):
+    if not any(
+        isinstance(each, StandardErrorHandler) and each.stream is sys.stderr for each in handlers
+    ):
         # The command line was wrong before the settings were read.
         log_format = os.environ.get("ETL_LOG_FORMAT", "auto").strip().lower()
         setup_logging(log_format=log_format if log_format in ("auto", "text", "json") else "auto")
-    fields: dict[str, object] = {"error_kind": kind, "exit_code": code}
+    fields: dict[str, object] = {key: failure[key] for key in ("error_kind", "exit_code")}
+    if runtime.warehouse is not None:
+        fields["warehouse"] = runtime.warehouse
     if isinstance(error, EtlError):
         # logging refuses extra keys that are its own, such as "name" and "message".
         fields |= {
@@ -166,8 +189,10 @@ def _log_error(error: BaseException, message: str, kind: str, code: int) -> None
             for key, value in error.fields.items()
             if key not in STANDARD_FIELDS and value is not None
         }
-    log.error("%s", message, extra=fields)
+    if runtime.is_run:
+        fields |= {**runtime.run_ended(error, failure), "event": EVENT}
     log.debug("where it happened", exc_info=error)
+    log.error("%s", failure["error_message"], extra=fields)
 
 
 def _output_is_broken() -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from etl.cli.exit_codes import WORTH_RETRYING, exit_code_of
+from etl.cli.run_ended import RUNS, RunFacts
 from etl.errors import EtlError, UsageError
 from etl.process.log import (
     StandardErrorHandler,
@@ -21,6 +22,7 @@ from etl.process.log import (
     setup_logging,
     wants_json,
 )
+from etl.process.secrets import scrub
 from etl.process.stop import Stop
 from etl.settings.read import LoadedSettings, load_settings
 from etl.settings.table import Settings
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etl.process.progress import Progress
-    from etl.run.report import RunReport
+    from etl.run.report import Figures, RunReport
 
 log = logging.getLogger("etl.cli")
 
@@ -41,13 +43,19 @@ PIPE_WIDTH = 160
 class Run(Protocol):
     """A run whose options are given already."""
 
-    def __call__(self, settings: Settings, *, stop: Stop, progress: Progress) -> RunReport: ...
+    def __call__(
+        self, settings: Settings, *, stop: Stop, progress: Progress, figures: Figures
+    ) -> RunReport: ...
 
 
 class Runtime:
     """One call of the program.  The options fill it, the command uses it."""
 
     def __init__(self) -> None:
+        self.command: str | None = None
+        """Its name, once that is known to be one."""
+        self.run_facts = RunFacts()
+        """If the command is a run."""
         self.flags: dict[str, str] = {}
         """Text given to options that are settings, by name of the field."""
         self.json = False
@@ -61,17 +69,31 @@ class Runtime:
         self.warehouse: dict[str, object] | None = None
         """``host``, ``port``, ``database`` and ``schema``, and ``embedded_in`` if it is the
         embedded Postgres; None as long as they are not known."""
+        self.has_learnt = False
+        """Whether the settings were read."""
         self.stop = Stop()
         self._handler: StandardErrorHandler | None = None
         self._json_log = False
 
-    def load(self) -> LoadedSettings:
-        """Load the settings as far as they are valid, and configure logging."""
+    @property
+    def is_run(self) -> bool:
+        return self.command in RUNS
+
+    def learn(self) -> LoadedSettings:
+        """Load the settings, and remember which account and warehouse this call is about."""
         loaded = load_settings(self.flags)
         settings = loaded.settings
+        scrub.add(*loaded.secrets)
         self.partner_id = settings.partner_id
         if settings.database_url is not None:
             self.opens(settings.database_url, settings.schema)
+        self.has_learnt = True
+        return loaded
+
+    def load(self) -> LoadedSettings:
+        """Load the settings as far as they are valid, and configure logging."""
+        loaded = self.learn()
+        settings = loaded.settings
         level = settings.log_level
         if self.verbose and self.quiet:
             raise UsageError("--verbose and --quiet contradict each other; give one.")
@@ -121,7 +143,9 @@ class Runtime:
     def run(self, settings: Settings, run: Run) -> None:
         """Open the warehouse, run, print the report and write the metrics file."""
         from etl.cli.database import migrate_embedded, open_warehouse
+        from etl.process.progress import TimedProgress
 
+        facts = self.run_facts
         result: dict[str, Any] | None = None
         code = 0
         try:
@@ -129,8 +153,10 @@ class Runtime:
                 if settings.database_url is None:
                     migrate_embedded(opened)
                 self.stop.check()
-                with self.progress() as progress:
-                    result = dataclasses.asdict(run(opened, stop=self.stop, progress=progress))
+                with self.progress() as shown:
+                    timed = TimedProgress(shown, facts.times)
+                    report = run(opened, stop=self.stop, progress=timed, figures=facts.figures)
+                    facts.report = result = dataclasses.asdict(report)
         except BaseException as error:
             code = exit_code_of(error)
             raise
@@ -145,6 +171,19 @@ class Runtime:
         from etl.cli.tables import report_tables
 
         self.print_result(result, *report_tables(result))
+
+    def run_ended(
+        self, error: BaseException | None, failure: Mapping[str, object] | None = None
+    ) -> dict[str, object]:
+        """The keys of ``run ended``; ``failure``: those of ``failure_fields``."""
+        told = dict(failure or {"exit_code": 0, "retryable": False})
+        event = self.run_facts.event(error)
+        return event | {
+            "run_id": told.get("run_id") or event["run_id"],
+            "partner_id": self.partner_id,
+            "warehouse": self.warehouse,
+            **{key: told.get(key) for key in ("exit_code", "error_kind", "reason", "retryable")},
+        }
 
     def print_result(
         self,

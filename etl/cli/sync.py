@@ -53,6 +53,7 @@ def sync(
     token was changed or deleted; the next full run does.  Without a full run to build on, it runs
     in full mode and says so.
     """
+    runtime.run_facts.mode, runtime.run_facts.label = mode, run_label
     if full_every is not None and mode != "incremental":
         raise UsageError("--full-every requires --mode incremental.")
     settings = runtime.start()

@@ -32,6 +32,7 @@ class Calls:
     ) -> T:
         def attempt(deadline_seconds: float) -> T:
             reply = self.client.post(path, params, deadline_seconds)
+            self.policy.counters.count_reply(len(reply.body))
             if reply.server_time is not None and not reply.cached:
                 self._server_offset = reply.server_time - reply.received_at.timestamp()
             return read(reply)

@@ -168,6 +168,7 @@ class Counters:
         self._lock = threading.Lock()
         self._requests = 0
         self._retries = 0
+        self._bytes = 0
         self._granted = 0
 
     @property
@@ -178,8 +179,13 @@ class Counters:
     def retries(self) -> int:
         return self._retries
 
+    @property
+    def bytes_received(self) -> int:
+        """Bytes of the replies' bodies, as they were before compression."""
+        return self._bytes
+
     def columns(self) -> dict[str, int]:
-        """Both, by their names in the ledger."""
+        """Requests and retries, by their names in the ledger."""
         with self._lock:
             return {"requests": self._requests, "retries": self._retries}
 
@@ -187,6 +193,10 @@ class Counters:
         with self._lock:
             self._requests += 1
             self._retries += again
+
+    def count_reply(self, size: int) -> None:
+        with self._lock:
+            self._bytes += size
 
     def take_retry(self, limits: RetryLimits) -> bool:
         """Take one retry out of the run's budget; False when it is spent."""

@@ -119,7 +119,7 @@ class TextFormatter(logging.Formatter):
         at = datetime.datetime.fromtimestamp(record.created).astimezone()
         parts = [f"{at:%H:%M:%S} {record.levelname.lower():<7} {_message_of(record)}"]
         for key, value in _fields_of(record).items():
-            if key in ("places", "event"):
+            if key in ("places", "event") or value is None:
                 continue
             text = value if isinstance(value, str) else json_text(value)
             bare = text != "" and " " not in text and '"' not in text

@@ -41,6 +41,44 @@ class NoProgress:
         """Shows nothing."""
 
 
+class StageTimes:
+    """How long each stage took, in seconds; the first is ``opening``."""
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._seconds: dict[str, float] = {}
+        self._stage = "opening"
+        self._since = self._began_at = monotonic()
+
+    def begin(self, stage: str) -> None:
+        now = self._monotonic()
+        self._seconds[self._stage] = self._seconds.get(self._stage, 0.0) + now - self._since
+        self._stage, self._since = stage, now
+
+    def total_seconds(self) -> float:
+        return round(self._monotonic() - self._began_at, 3)
+
+    def seconds(self) -> dict[str, float]:
+        """By stage, in the order in which they began, with the present one so far."""
+        self.begin(self._stage)
+        return {stage: round(seconds, 3) for stage, seconds in self._seconds.items()}
+
+
+class TimedProgress:
+    """Passes everything on, and tells ``times`` of the stages."""
+
+    def __init__(self, shown: Progress, times: StageTimes) -> None:
+        self._shown = shown
+        self._times = times
+
+    def stage(self, name: str, *, changes: int | None = None) -> None:
+        self._times.begin(name)
+        self._shown.stage(name, changes=changes)
+
+    def update(self, tokens: int, total: int | None, pages: int) -> None:
+        self._shown.update(tokens, total, pages)
+
+
 class _Stage:
     """What is known of the present stage.  Read by another thread, so it is replaced as a whole."""
 

@@ -12,7 +12,7 @@ from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, Span
 from etl.run.engine import run_plan
 from etl.run.fetch import LOOKUP_IDS_AT_MOST
 from etl.run.plan import Leg, RunPlan, SyncOptions
-from etl.run.report import RunReport
+from etl.run.report import Figures, RunReport
 from etl.warehouse.ledger.certificates import known_tokens, last_complete
 
 if TYPE_CHECKING:
@@ -50,13 +50,14 @@ def backfill_range(
     *,
     stop: Stop,
     progress: Progress,
+    figures: Figures | None = None,
 ) -> RunReport:
     """Read the tokens of a range and publish what changed in it; see ``run_plan``."""
 
     def plan_for(database: Database) -> RunPlan:
         return plan_range(database, settings.require_partner_id(), wanted)
 
-    return run_plan(settings, options, plan_for, stop=stop, progress=progress)
+    return run_plan(settings, options, plan_for, stop=stop, progress=progress, figures=figures)
 
 
 def backfill_ids(
@@ -66,6 +67,7 @@ def backfill_ids(
     *,
     stop: Stop,
     progress: Progress,
+    figures: Figures | None = None,
 ) -> RunReport:
     """Look up tokens by id and publish what changed; see ``run_plan``."""
     ids = tuple(dict.fromkeys(token_ids))
@@ -75,7 +77,9 @@ def backfill_ids(
         expected_tokens=len(ids),
         expected_requests=-(-len(ids) // LOOKUP_IDS_AT_MOST),
     )
-    return run_plan(settings, options, lambda _database: plan, stop=stop, progress=progress)
+    return run_plan(
+        settings, options, lambda _database: plan, stop=stop, progress=progress, figures=figures
+    )
 
 
 def plan_range(database: Database, partner_id: int, wanted: Range) -> RunPlan:

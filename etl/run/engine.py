@@ -27,7 +27,7 @@ from etl.run.audit import (
 from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher, in_lookups
 from etl.run.leg import LegReader, RunContext
 from etl.run.plan import Planner, RunPlan
-from etl.run.report import RunReport
+from etl.run.report import Figures, RunReport
 from etl.run.service import open_upload_tokens
 from etl.warehouse.ledger.attempts import begin_attempt, recorded_attempt, still_starting
 from etl.warehouse.ledger.certificates import unknown_ids
@@ -69,11 +69,14 @@ def run_plan(
     *,
     stop: Stop,
     progress: Progress,
+    figures: Figures | None = None,
 ) -> RunReport:
     """Read what the plan says and publish what changed.  ``settings.database_url`` must be set.
 
-    Raises the errors of ``etl.errors``, which the ledger records as well.
+    ``figures`` is filled in as the run goes on, also of one that fails.  Raises the errors of
+    ``etl.errors``, which the ledger records as well.
     """
+    figures = Figures() if figures is None else figures
     with (
         _rare_garbage_collection(),
         open_database(str(settings.database_url), settings.schema) as database,
@@ -88,6 +91,7 @@ def run_plan(
             dry_run=options.dry_run,
         )
         clock, counters = _Clock(), Counters()
+        figures.counters = counters
         progress.stage("logging in")
         with recorded_attempt(database, attempt, counters.columns):
             tokens = opened.enter_context(
@@ -96,7 +100,10 @@ def run_plan(
             recorder = _recorder(settings, options, database)
             run, plan = _take_lease(settings, options, plan_for, database, attempt, stop, progress)
         clock.read, run.wait = run.clock, stop.wait
-        engine = _Engine(settings, options, plan, database, run, tokens, stop, progress, recorder)
+        figures.run = run
+        engine = _Engine(
+            settings, options, plan, database, run, tokens, stop, progress, recorder, figures
+        )
         with failed_on_error(database, run, counters.columns):
             return engine.run_all()
 
@@ -197,7 +204,9 @@ class _Engine:
         stop: Stop,
         progress: Progress,
         recorder: Recorder | None,
+        figures: Figures,
     ) -> None:
+        self._figures = figures
         self._settings = settings
         self._options = options
         self._plan = plan
@@ -319,7 +328,8 @@ class _Engine:
         self._progress.stage("confirming")
         self._confirm_missing(context)
         self._progress.stage("auditing")
-        return audit_counts(self._database, self._run)
+        self._figures.counts = audit_counts(self._database, self._run)
+        return self._figures.counts
 
     def _ask_for_ids(self, context: RunContext) -> None:
         ids = sorted(self._plan.token_ids)

@@ -1,10 +1,18 @@
-"""``RunReport``: the outcome of a run, for the command line, the metrics and the log."""
+"""``RunReport``: the outcome of a run, for the command line, the metrics and the log.
+
+``Figures``: what a run has come to so far, also one that fails and so has no report.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from etl.kaltura.retry import Counters
+    from etl.warehouse.ledger.run import OpenRun
+    from etl.warehouse.load.resolve import AuditCounts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,3 +64,35 @@ class RunReport:
     expected_tokens: int | None = None
     expected_requests: int | None = None
     """A backfill's estimate of what it needs, from what the warehouse knew."""
+
+
+@dataclass(slots=True)
+class Figures:
+    """What is known of a run so far.  The engine fills it in as the run goes on."""
+
+    run: OpenRun | None = None
+    """Once it holds the lease."""
+    counters: Counters | None = None
+    """Once requests go out."""
+    counts: AuditCounts | None = None
+    """Once everything is read."""
+
+    def facts(self) -> dict[str, object]:
+        """By the names of ``RunReport``, and ``bytes`` received; what is not known is left out."""
+        found: dict[str, object] = {}
+        if self.run is not None:
+            walk = self.run.walk.counts
+            found |= {
+                "run_id": self.run.run_id,
+                "mode": self.run.mode,
+                "resumed_from": self.run.resumed_from,
+                "pages": walk.pages,
+                "rows_read": walk.rows_read,
+                "rejected": walk.rejected,
+            }
+        if self.counters is not None:
+            found |= {**self.counters.columns(), "bytes": self.counters.bytes_received}
+        if self.counts is not None:
+            names = ("tokens_read", "inserted", "changed", "absent", "relisted", "unchanged")
+            found |= {name: getattr(self.counts, name) for name in (*names, "rejected")}
+        return found

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from etl.run.engine import run_plan
 from etl.run.plan import RunPlan, SyncOptions, plan_full, plan_incremental
-from etl.run.report import RunReport
+from etl.run.report import Figures, RunReport
 
 if TYPE_CHECKING:
     from etl.process.progress import Progress
@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from etl.warehouse.schema.database import Database
 
 
-def sync(settings: Settings, options: SyncOptions, *, stop: Stop, progress: Progress) -> RunReport:
+def sync(
+    settings: Settings,
+    options: SyncOptions,
+    *,
+    stop: Stop,
+    progress: Progress,
+    figures: Figures | None = None,
+) -> RunReport:
     """Read the account as ``options.mode`` says, and publish what changed; see ``run_plan``."""
 
     def plan_for(database: Database) -> RunPlan:
@@ -25,4 +32,4 @@ def sync(settings: Settings, options: SyncOptions, *, stop: Stop, progress: Prog
             )
         return plan_full(database, settings.require_partner_id())
 
-    return run_plan(settings, options, plan_for, stop=stop, progress=progress)
+    return run_plan(settings, options, plan_for, stop=stop, progress=progress, figures=figures)

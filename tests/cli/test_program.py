@@ -174,7 +174,7 @@ def test_a_wrong_call_gets_one_line_and_its_exit_code(
     assert done.returncode == code
     assert done.stdout == ""
     event = last_event(done.stderr)
-    assert names in str(event["event"])
+    assert names in str(event.get("message", event["event"]))
     assert (event["level"], event["exit_code"]) == ("error", code)
     assert "Traceback" not in done.stderr
 
@@ -194,7 +194,7 @@ def test_a_failure_with_json_is_one_object_on_standard_output(run: Run) -> None:
         "run_id": None,
         "warehouse": None,
         "error_kind": "configuration",
-        "error_message": last_event(done.stderr)["event"],
+        "error_message": last_event(done.stderr)["message"],
         "reason": None,
         "retryable": False,
     }

@@ -319,7 +319,7 @@ def lease_held(database: Database, partner_id: int) -> LeaseHeld:
             f"Account {partner_id} is being erased, since {holder.started_at:%Y-%m-%d %H:%M:%S} "
             "UTC. If that was interrupted, run kaltura-etl erase --account --apply again to "
             "finish it.",
-            run_id=holder.run_id,
+            holder_run_id=holder.run_id,
             host=holder.host,
             pid=holder.pid,
         )
@@ -327,7 +327,7 @@ def lease_held(database: Database, partner_id: int) -> LeaseHeld:
         f"Run {holder.run_id} of partner {partner_id} has been running on {holder.host} (process "
         f"{holder.pid}) since {holder.started_at:%Y-%m-%d %H:%M:%S} UTC; its last heartbeat was "
         f"{float(holder.silent_seconds):.0f} s ago. Try again when it has ended.",
-        run_id=holder.run_id,
+        holder_run_id=holder.run_id,
         host=holder.host,
         pid=holder.pid,
         started_at=holder.started_at.isoformat(),
