@@ -307,6 +307,7 @@ def test_the_status_tells_runs_freshness_and_tokens(
     database_url: str, connection: psycopg.Connection[Any]
 ) -> None:
     connection.execute("update upload_token set status = 77 where token_id = 'b'")
+    connection.execute("update sync_run set heartbeat_at = now() where status = 'running'")
     summary: Row = status_summary(database_url, "kaltura", None)
     assert [(row["partner_id"], row["running"]) for row in summary["accounts"]] == [
         (101, False),
