@@ -2,7 +2,7 @@
 select
     run_id,
     coalesce(overrides ->> 'replayed_mode', mode) as mode,
-    status,
+    sync_run_state(status, heartbeat_at) as status,
     started_at,
     finished_at - started_at as took,
     tokens_read,
@@ -12,7 +12,7 @@ select
     relisted,
     rejected,
     unreadable,
-    error_kind,
+    coalesce(error_kind, nullif(sync_run_state(status, heartbeat_at), status)) as error_kind,
     error_message
 from sync_run
 where partner_id = %(partner_id)s and status not in ('dry_run', 'skipped')

@@ -132,6 +132,12 @@ def test_the_account_is_the_only_one_or_must_be_named(lived: Lived, database_url
     with pytest.raises(UsageError, match=r"\(7, 8\): choose one with --partner-id"):
         read(database_url)
     assert read(database_url, partner_id=8).runs[0]["status"] == "running"
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "update kaltura.sync_run set heartbeat_at = now() - interval '25 minutes'"
+        )
+    dead = read(database_url, partner_id=8).runs[0]
+    assert (dead["status"], dead["error_kind"]) == ("abandoned", "abandoned")
 
 
 def test_an_unknown_zone_is_refused(lived: Lived) -> None:
