@@ -13,7 +13,7 @@
 --   old (the default of ETL_LEASE_SECONDS).
 -- tokens_listed: Tokens that the service lists, as far as is known.
 -- tokens_known: Tokens ever seen.
--- unreadable: Positions that the last complete run could not read.
+-- unreadable: Tokens that the last complete run could not read.
 -- rejected: Rows that the last complete run did not load.
 -- certificate: Coverage of the last complete run: the seconds of createdAt it read; {(,)} is all.
 -- open_seen_at: Beginning of the last published walk that read all open tokens; what is said of

@@ -43,7 +43,7 @@ RUN_COUNTS: Final = {
     "rejected": "Rows not loaded; they are in rejected_row.",
     "absent": "Tokens found no longer listed: versions of kind absent.",
     "relisted": "Tokens listed again after an absence: versions of kind relisted.",
-    "unreadable": "Positions of the list that the service could not serve; see holes.",
+    "unreadable": "Tokens that the service could not serve: rows in holes, and ids looked up.",
     "listed_before": "Tokens of the account with is_listed, just before publishing.",
     "staged": "Rows that the walk has appended to upload_token_staging.",
 }
@@ -96,7 +96,8 @@ def sync_run_table(metadata: MetaData) -> Table:
         column(
             "holes",
             JSONB(),
-            "What could not be read: objects with span (int8range of seconds), reason, tokens.",
+            "What could not be read: objects with span (int8range of seconds), reason, tokens, and "
+            "after (rows of the first second that come before them) where that is known.",
             default="'[]'",
         ),
         column(
