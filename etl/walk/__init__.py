@@ -6,6 +6,16 @@ rows; how pages are fetched, how many at a time and in which order is up to the 
 
 from etl.walk.knowledge import Hole, WalkStuck
 from etl.walk.planner import Lookup, PageRequest, PageRows, Request
+from etl.walk.remembered import Remembered
 from etl.walk.walk import Walk
 
-__all__ = ["Hole", "Lookup", "PageRequest", "PageRows", "Request", "Walk", "WalkStuck"]
+__all__ = [
+    "Hole",
+    "Lookup",
+    "PageRequest",
+    "PageRows",
+    "Remembered",
+    "Request",
+    "Walk",
+    "WalkStuck",
+]

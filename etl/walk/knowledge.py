@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 
 from etl.coverage import NEGATIVE_INFINITY, UNREADABLE, Coverage, Span
 from etl.walk.planner import PageRequest, Request
+from etl.walk.remembered import Remembered, Suspects
 
 SMALLEST_OVERLAP: Final = 8
 """Minimum of rows that two pages of the sweep share: enough for ties of a few tokens and for a few
@@ -42,11 +43,13 @@ class WalkStuck(Exception):
 
 
 class Hole(NamedTuple):
-    """Seconds that could not be certified.  ``tokens`` in them could not be read at all."""
+    """Seconds that could not be certified.  ``tokens`` in them could not be read at all; where they
+    are known, ``after`` is how many rows of the first second come before them."""
 
     span: Span
     reason: str
     tokens: int
+    after: int | None = None
 
 
 class PlacedPage(NamedTuple):
@@ -92,6 +95,7 @@ class Knowledge:
         max_unreadable: int,
         positions: Collection[tuple[int, int]] = (),
         total_count: int | None = None,
+        remembered: Collection[Remembered] = (),
     ) -> None:
         self.target = target
         self.page_size = page_size
@@ -105,6 +109,7 @@ class Knowledge:
         """The largest length of the list that was reported or seen so far."""
         self.barriers: set[int] = set()
         """Positions of rows that cannot be read."""
+        self.suspects = Suspects(remembered)
         self._presumed: set[int] = set()
         """Seconds that were given up for one unreadable row each that is not located."""
         self.undelivered: list[PageRequest] = []
@@ -173,29 +178,31 @@ class Knowledge:
             self._presumed.add(second)
         self.give_up(Span(second, second + 1), UNREADABLE, 0 if counted else 1)
 
-    def give_up_rows(self, span: Span, rows: int) -> None:
-        """Give up the seconds around so many unreadable rows."""
+    def give_up_rows(self, span: Span, rows: int, after: int) -> None:
+        """Give up the seconds around so many unreadable rows, which come after so many of the first
+        second."""
         presumed = {second for second in self._presumed if span.lower <= second < span.upper}
         self._presumed -= presumed
-        self.give_up(span, UNREADABLE, max(rows - len(presumed), 0))
+        self.give_up(span, UNREADABLE, max(rows - len(presumed), 0), after)
 
     def cover(self, span: Span) -> None:
         self.coverage = self.coverage.add(span)
         self.settled = self.settled.add(span)
 
-    def give_up(self, span: Span, reason: str, tokens: int) -> None:
-        """Record a hole; it is merged with an adjacent hole of the same reason."""
-        merged = Hole(span, reason, tokens)
+    def give_up(self, span: Span, reason: str, tokens: int, after: int | None = None) -> None:
+        """Record a hole; it is merged with an adjacent hole of the same reason, unless one
+        of the two has rows, which are found again by where their hole begins."""
+        merged = Hole(span, reason, tokens, after)
         apart = []
         for known in self.holes:
-            touching = known.span.lower <= span.upper and span.lower <= known.span.upper
-            if known.reason == reason and touching:
+            if known.reason == reason and _is_one(known, merged):
                 lower = min(known.span.lower, merged.span.lower)
                 upper = max(known.span.upper, merged.span.upper)
-                merged = Hole(Span(lower, upper), reason, merged.tokens + known.tokens)
+                first = min((h.after for h in (merged, known) if h.after is not None), default=None)
+                merged = Hole(Span(lower, upper), reason, merged.tokens + known.tokens, first)
             else:
                 apart.append(known)
-        self.holes = sorted([*apart, merged])
+        self.holes = sorted([*apart, merged], key=itemgetter(0))
         self.settled = self.settled.add(span)
         if self.unreadable > self.max_unreadable:
             raise WalkStuck(
@@ -242,8 +249,13 @@ class Knowledge:
 
     def position_after(self, second: int) -> int:
         """Where the list continued after ``second``, according to an earlier page."""
+        return self.end_before(second)[1]
+
+    def end_before(self, second: int) -> tuple[int, int]:
+        """The last second of an earlier page that is not after ``second``, and the position behind
+        that page; the beginning of the list if there is none."""
         index = bisect_right(self._ends, second, key=itemgetter(0)) - 1
-        return self._ends[index][1] if index >= 0 else 0
+        return self._ends[index] if index >= 0 else (NEGATIVE_INFINITY, 0)
 
     def note_position(self, second: int, position: int) -> None:
         """Rows up to ``second`` probably end before ``position``."""
@@ -282,3 +294,11 @@ class Knowledge:
             self._open_seams += 1
             step = OVERLAP_STEP if self._open_seams < 3 else self._overlap
             self._overlap = min(self._overlap + step, max(self.page_size // 3, SMALLEST_OVERLAP))
+
+
+def _is_one(hole: Hole, other: Hole) -> bool:
+    """Whether two holes are the same or touch, and, if one has rows, the other adds no seconds."""
+    both = Span(max(hole.span.lower, other.span.lower), min(hole.span.upper, other.span.upper))
+    if both.lower > both.upper or not (hole.tokens or other.tokens):
+        return both.lower <= both.upper
+    return both in {hole.span, other.span}

@@ -33,6 +33,7 @@ from etl.walk.knowledge import Hole, Knowledge, PlacedPage, Task, TaskReply, Wal
 from etl.walk.locate import Locator
 from etl.walk.planner import Lookup, PageRequest, PageRows, Request
 from etl.walk.progress import NO_PROGRESS, POSITIONS_AT_MOST, Progress
+from etl.walk.remembered import Remembered
 from etl.walk.sweep import Seam, Sweep
 from etl.walk.unreadable import pass_unreadable
 
@@ -60,8 +61,9 @@ class Walk:
     ``in_flight`` is how many requests should be under way at a time.  ``newest_first`` suits a
     target that begins near the end of the list.
 
-    Two hints save waiting, and cost requests where they are wrong: ``positions``, pairs of a second
-    and the number of rows that are not after it; and ``total_count``, the length of the list.
+    Three hints save waiting, and cost requests where they are wrong: ``positions``, pairs of a
+    second and the number of rows that are not after it; ``total_count``, the length of the list;
+    and ``remembered``, the rows that earlier walks could not read.
     """
 
     def __init__(
@@ -76,12 +78,20 @@ class Walk:
         newest_first: bool = False,
         positions: Collection[tuple[int, int]] = (),
         total_count: int | None = None,
+        remembered: Collection[Remembered] = (),
     ) -> None:
         positions = [(second, at) for second, at in positions if 0 <= at < POSITIONS_AT_MOST]
         if (total_count or 0) > in_flight * page_size * ROUNDS_OF_A_SHORT_LIST:
             total_count = None
         self._known = Knowledge(
-            target, page_size, coverage or Coverage(), holes, max_unreadable, positions, total_count
+            target,
+            page_size,
+            coverage or Coverage(),
+            holes,
+            max_unreadable,
+            positions,
+            total_count,
+            remembered,
         )
         self._from_checkpoint = self._known.settled
         self._in_flight = in_flight
