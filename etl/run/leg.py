@@ -24,9 +24,19 @@ from etl.run.fetch import Answer, Fetched, Fetcher, Undeliverable, in_lookups
 from etl.run.plan import Leg
 from etl.tokens.page import Page
 from etl.tokens.token import OPEN_STATUSES
-from etl.walk import Hole, Lookup, PageRequest, PageRows, Request, Walk, WalkStuck
+from etl.walk import (
+    Hole,
+    Lookup,
+    PageRequest,
+    PageRows,
+    Remembered,
+    Request,
+    Walk,
+    WalkStuck,
+)
 from etl.warehouse.ledger.certificates import listed_ids
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.ledger.unreadable import unreadable_rows
 from etl.warehouse.load.publish import require_fresh_pages
 from etl.warehouse.load.staging import stage_batch, stage_lookup
 
@@ -123,6 +133,7 @@ class LegReader:
         self._tie: datetime | None = None
         run = context.run
         # The holes of a resumed walk are dropped: what could not be read then may be readable now.
+        # They are remembered like those of other runs.
         self.walk = Walk(
             leg.target,
             page_size=context.settings.page_size,
@@ -132,6 +143,15 @@ class LegReader:
             newest_first=leg.newest_first,
             positions=() if leg.open_only else run.walk.positions or leg.positions,
             total_count=leg.total_count,
+            remembered=[
+                Remembered(*rows)
+                for rows in unreadable_rows(
+                    context.database,
+                    run.partner_id,
+                    tokens_before=context.settings.page_size,
+                    open_only=leg.open_only,
+                )
+            ],
         )
 
     @property
@@ -279,6 +299,12 @@ def _refusal(stuck: WalkStuck) -> EtlError:
 def _for_ledger(holes: list[Hole], leg: Leg) -> list[dict[str, Any]]:
     facts: dict[str, Any] = {"open_only": True} if leg.open_only else {}
     return [
-        {"span": hole.span.to_sql(), "reason": hole.reason, "tokens": hole.tokens, **facts}
+        {
+            "span": hole.span.to_sql(),
+            "reason": hole.reason,
+            "tokens": hole.tokens,
+            **({} if hole.after is None else {"after": hole.after}),
+            **facts,
+        }
         for hole in holes
     ]

@@ -148,7 +148,7 @@ def known_tokens(
     """How many tokens of a range (both ends inclusive) are known as listed, and as open with
     ``open_only``: a hint at its size."""
     token = database.tables.upload_token
-    conditions = [*_is_listed(token, partner_id, open_only=open_only)]
+    conditions = [*is_listed(token, partner_id, open_only=open_only)]
     if range_from is not None:
         conditions.append(token.c.created_at >= range_from)
     if range_to is not None:
@@ -169,7 +169,7 @@ def listed_ids(
     ids = (
         sa.select(token.c.token_id)
         .where(
-            *_is_listed(token, partner_id, open_only=open_only),
+            *is_listed(token, partner_id, open_only=open_only),
             token.c.created_at >= datetime.fromtimestamp(seconds.lower, UTC),
             token.c.created_at < datetime.fromtimestamp(seconds.upper, UTC),
         )
@@ -179,9 +179,10 @@ def listed_ids(
         return list(connection.scalars(ids))
 
 
-def _is_listed(
+def is_listed(
     token: sa.Table, partner_id: int, *, open_only: bool
 ) -> tuple[sa.ColumnElement[bool], ...]:
+    """The conditions for the known tokens that are listed, and open with ``open_only``."""
     is_open = token.c.status.in_(OPEN_STATUSES) if open_only else sa.true()
     return token.c.partner_id == partner_id, token.c.is_listed, is_open
 
