@@ -102,3 +102,20 @@ def test_an_incremental_run_is_gone_on_with(database_url: str) -> None:
         # A full run is another kind of run, and goes on from none of these.
         break_at(server, job, 3, options)
         assert job.run().resumed_from is None
+
+
+def test_positions_of_pages_far_down_are_no_reason_to_fail(database_url: str) -> None:
+    """A page number and a page size are 32-bit integers; the position of a row is not."""
+    with SimulatorServer(generate_account(3_000, seed=5)) as server:
+        job = Job.of(server, database_url, ETL_CONCURRENCY="1")
+        break_at(server, job, 5, SyncOptions())
+        changed = job.query(
+            "update kaltura.sync_page set page_index = %s where seq = 0 and rows = page_size "
+            "returning page_size",
+            2**31 - 1,
+        )
+        assert [row["page_size"] for row in changed] == [500]
+        report = job.run()
+        assert report.resumed_from == job.runs()[0]["run_id"]
+        assert report.coverage == "{(,)}"
+        assert_published(job, server)
