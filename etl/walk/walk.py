@@ -331,7 +331,9 @@ class Walk:
                 end = locator.end(upper) + known.overlap
                 if lower == NEGATIVE_INFINITY:
                     self._sweeps[0].expect_end(end)
-            if lower != NEGATIVE_INFINITY and not known.settled.contains(lower):
+            # The rows of the search may have proved that no token is as old as its first seconds.
+            left = known.first_hole(lower)
+            if lower != NEGATIVE_INFINITY and left is not None and left.lower < upper:
                 begin = locator.begin(lower)
                 known.note_position(lower - 1, begin)
                 self._sweeps.append(
@@ -339,7 +341,7 @@ class Walk:
                         begin,
                         upper=upper,
                         end=end,
-                        before=Seam(lower, begin),
+                        before=Seam(left.lower, begin),
                         other_end_read=upper == POSITIVE_INFINITY,
                         in_flight=self._in_flight_each,
                     )

@@ -139,6 +139,25 @@ def test_a_range_is_found_in_a_few_rounds_and_then_read_busily(
     assert _requests(flight) - search <= fewest(rows) + (2 if hinted else concurrency / 2)
 
 
+@pytest.mark.parametrize("tokens", [2_000, 6_000])
+@pytest.mark.parametrize("concurrency", CONCURRENCY)
+@pytest.mark.parametrize("hinted", [True, False])
+def test_a_range_that_begins_before_all_tokens_is_read_busily(
+    tokens: int, concurrency: int, hinted: bool
+) -> None:
+    """It was read with one request in flight: the search itself proves its first seconds."""
+    line = Line(tokens, seed=1, churn=0)
+    target = Span(line.seconds[0] - 1_000, POSITIVE_INFINITY)
+    hints = [(target.lower - 1, 0), (POSITIVE_INFINITY - 1, tokens)]
+    walk = Walk(target, in_flight=concurrency, positions=hints if hinted else ())
+    flight = fly(line, walk, concurrency)
+    assert walk.coverage.contains_span(target)
+    pages = [left for left, request in flight.requests if request.size > 1 and left > 0]
+    assert flight.in_flight(pages[0]) == min(concurrency, len(pages))
+    assert flight.ended <= 2 + math.ceil(len(pages) / concurrency)
+    assert _requests(flight) <= fewest(tokens) + 4
+
+
 def _requests(flight: Flight) -> int:
     return len(flight.requests)
 
