@@ -41,6 +41,10 @@ NOT_PROMISED: Final = """
   token does not change, and a page is one consistent slice of the list. A page from which rows are
   missing in the middle, and that says so in no way, would be taken for the truth; a known token
   that is missing there is still looked up by its id before it counts as absent.
+- A bound on the requests for an unreadable row among several tokens of one second, if the service
+  gives these in another order each time: up to 46 were counted, where the bound for rows that stay
+  in their place is 38 (pages of 500). And that every list with ten such rows is published if pages
+  have 5 or 6 rows: 6 to 7 of 8 were; the others were refused.
 - Whatever a database administrator changes in the tables by hand. `verify` finds what its checks
   describe (`docs/reference/verify.md`).
 - Protection of a machine: full-disk encryption, backups and access to the server are the
