@@ -7,7 +7,7 @@ from typing import Final
 
 from alembic import op
 
-from etl.warehouse.schema.migration import enter_schema, install_view
+from etl.warehouse.schema.migration import enter_schema
 
 revision = "0008"
 down_revision = "0007"
@@ -29,7 +29,6 @@ def upgrade() -> None:
     enter_schema()
     for column, words in COMMENTS.items():
         op.alter_column("sync_run", column, comment=words)
-    install_view("sync_freshness")
 
 
 def downgrade() -> None:

@@ -7,7 +7,7 @@ from typing import Final
 from etl.warehouse.schema.migration import enter_schema, install_view
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 
