@@ -217,7 +217,7 @@ def test_a_downgrade_that_loses_data_wants_a_word(database_url: str) -> None:
     assert refused.returncode != 0
     assert "force=yes" in refused.stderr
     # It goes down to the newest revision whose downgrade loses something.
-    assert str(schema_state(database_url).current) >= "0007"
+    assert str(schema_state(database_url).current) == "0007"
     done = alembic(database_url, "-x", "force=yes", "downgrade", "base")
     assert done.returncode == 0, done.stderr
     assert schema_state(database_url).current is None
