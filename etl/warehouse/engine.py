@@ -63,6 +63,9 @@ OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
 
+SCHEMA_OPTION: Final = "kaltura_etl_schema"
+"""Execution option of an engine: the schema of its transactions, for ``holders_named``."""
+
 
 def connect(url: str) -> sa.Engine:
     """An engine for ``url`` that pools one connection, opened when first needed.
@@ -130,8 +133,7 @@ def holders_named(engine: sa.Engine, *, weakest: int = ROW_LOCKS) -> Iterator[No
     except (SQLAlchemyError, psycopg.Error) as error:
         if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
             raise
-        statement = (error.statement or "") if isinstance(error, DBAPIError) else ""
-        holder = _holder(engine, advisory="pg_advisory" in statement, weakest=weakest)
+        holder = _holder(engine, advisory=_advisory_lock(error), weakest=weakest)
         if holder is None:
             raise
         raise WarehouseUnavailable(
@@ -143,12 +145,21 @@ def holders_named(engine: sa.Engine, *, weakest: int = ROW_LOCKS) -> Iterator[No
         ) from None
 
 
-def _holder(engine: sa.Engine, *, advisory: bool, weakest: int) -> LockHolder | None:
+def _advisory_lock(error: BaseException) -> str | None:
+    """The name that ``lock_until_commit`` waited for; None if it was another statement."""
+    if isinstance(error, DBAPIError) and "pg_advisory" in (error.statement or ""):
+        values = error.params.values() if isinstance(error.params, dict) else error.params or ()
+        return next((each for each in values if isinstance(each, str)), None)
+    return None
+
+
+def _holder(engine: sa.Engine, *, advisory: str | None, weakest: int) -> LockHolder | None:
     """None also if it cannot be looked up."""
+    schema = engine.get_execution_options().get(SCHEMA_OPTION)
     try:
         with engine.begin() as connection:
             connection.execute(sa.select(sa.func.set_config("statement_timeout", "5000", True)))
-            return lock_holder(connection, advisory=advisory, weakest=weakest)
+            return lock_holder(connection, schema=schema, advisory=advisory, weakest=weakest)
     except (SQLAlchemyError, psycopg.Error, EtlError):
         return None
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from etl.warehouse.engine import connect, transaction
+from etl.warehouse.engine import SCHEMA_OPTION, connect, transaction
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.tables import Tables, build_tables
 
@@ -33,7 +33,7 @@ def open_database(url: str, schema: str) -> Iterator[Database]:
 
     Raises ConfigurationError for a URL that cannot be read.
     """
-    engine = connect(url)
+    engine = connect(url).execution_options(**{SCHEMA_OPTION: schema})
     try:
         yield Database(engine, build_tables(schema), schema)
     finally:

@@ -35,7 +35,8 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def assert_named(error: EtlError, pid: int, locked: str, **fields: Any) -> None:
     told = {"holder_pid": pid, "holder_application": "nightly vacuum", "locked": locked}
     assert {name: error.fields[name] for name in [*told, *fields]} == told | fields
-    for word in (str(pid), "nightly vacuum", locked):
+    assert error.fields["holder_doing"] == "idle in transaction"
+    for word in (str(pid), "nightly vacuum", "idle in transaction", locked):
         assert word in error.message
     assert (error.exit_code, error.fields["reason"]) == (74, "lock_timeout")
 
@@ -101,9 +102,32 @@ def test_an_advisory_lock_of_another_is_named(make_nights: MakeNights, database_
     started = nights.open()
     nights.stage(started, page_of(TOKENS, from_start=True, to_end=True))
     statement = "select pg_advisory_xact_lock(hashtextextended('kaltura-etl kaltura 102', 0))"
-    with held(database_url, statement) as pid, pytest.raises(WarehouseUnavailable) as refused:
+    with (
+        held(database_url, "select pg_advisory_xact_lock(7)", "another program"),
+        held(database_url, statement) as pid,
+        pytest.raises(WarehouseUnavailable) as refused,
+    ):
         nights.publish(started)
     assert_named(refused.value, pid, "an advisory lock")
+
+
+def test_what_others_hold_elsewhere_is_not_blamed(
+    make_nights: MakeNights, database_url: str
+) -> None:
+    """Another schema of the program and another advisory lock, both held more strongly."""
+    nights = make_nights()
+    run(database_url, "create schema other", "create table other.sync_run ()")
+    elsewhere = (
+        "lock table other.sync_run in access exclusive mode; select pg_advisory_xact_lock(7)"
+    )
+    statement = "lock table kaltura.sync_run in share mode"
+    with (
+        held(database_url, elsewhere, "another warehouse"),
+        held(database_url, statement) as pid,
+        pytest.raises(WarehouseUnavailable) as refused,
+    ):
+        nights.open()
+    assert_named(refused.value, pid, "kaltura.sync_run")
 
 
 def test_a_migration_names_the_reader_in_its_way(empty_database_url: str) -> None:
