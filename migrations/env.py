@@ -9,12 +9,14 @@ import os
 from functools import partial
 
 from alembic import context
+from sqlalchemy import Connection
 from sqlalchemy.schema import CreateSchema
 
 from etl.errors import ConfigurationError
-from etl.warehouse.engine import connect, holders_named
+from etl.warehouse.engine import SCHEMA_OPTION, connect, holders_named
 from etl.warehouse.locks import ANY_LOCK
-from etl.warehouse.schema.migration import create_schema, migration_lock
+from etl.warehouse.schema.migration import HEADS, Overtaken, create_schema, take_migration_lock
+from etl.warehouse.schema.owner import require_owner
 from etl.warehouse.schema.server import require_writable
 from etl.warehouse.schema.tables import build_tables
 
@@ -27,6 +29,10 @@ def include_name(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == schema
 
 
+def remember_heads(*, heads: set[str], **_facts: object) -> None:
+    attributes[HEADS] = heads
+
+
 configure = partial(
     context.configure,
     target_metadata=build_tables(schema).metadata,
@@ -34,6 +40,7 @@ configure = partial(
     include_schemas=True,
     include_name=include_name,
     transaction_per_migration=True,
+    on_version_apply=remember_heads,
 )
 
 
@@ -48,22 +55,41 @@ def run_online() -> None:
     url = attributes.get("url") or os.environ.get("DATABASE_URL")
     if not url:
         raise ConfigurationError("Set DATABASE_URL.", setting="DATABASE_URL")
-    engine = connect(url)
+    engine = connect(url).execution_options(**{SCHEMA_OPTION: schema})
     try:
-        with (
-            holders_named(engine, weakest=ANY_LOCK),
-            migration_lock(engine, schema),
-            engine.connect() as connection,
-        ):
-            require_writable(connection)
-            create_schema(connection, schema)
-            configure(connection=connection)
-            attributes["from_revision"] = context.get_context().get_current_revision()
-            connection.rollback()  # that began a transaction, but each revision has its own
-            with context.begin_transaction():
-                context.run_migrations()
+        with holders_named(engine, weakest=ANY_LOCK), engine.connect() as connection:
+            while not run_alone(connection):
+                connection.rollback()
     finally:
         engine.dispose()
+
+
+def run_alone(connection: Connection) -> bool:
+    """Run the revisions on this connection; False if another migration got ahead of one."""
+    take_migration_lock(connection, schema)
+    require_writable(connection)
+    configure(connection=connection)
+    current = context.get_context().get_current_revision()
+    attributes["from_revision"] = current
+    if current != context.get_head_revision():
+        require_owner(connection, schema)
+    create_schema(connection, schema)
+    if current is None:
+        # Nobody uses it yet: everything in this transaction, or nothing.
+        attributes[HEADS] = set()
+        context.run_migrations()
+        connection.commit()
+        return True
+    # Each revision has a transaction of its own, so that no lock is kept for the next one.
+    connection.commit()
+    configure(connection=connection)
+    attributes[HEADS] = set(context.get_context().get_current_heads())
+    try:
+        with context.begin_transaction():
+            context.run_migrations()
+    except Overtaken:
+        return False
+    return True
 
 
 if context.is_offline_mode():

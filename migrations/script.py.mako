@@ -3,7 +3,7 @@
 Before this goes in:
 1. It adds, it does not take away: nothing of a user's is dropped, no column changes its meaning.
    A rename is a new column now and a removal in a later release, stated in the changelog.
-2. No lock that readers feel: CREATE INDEX CONCURRENTLY (in op.get_context().autocommit_block());
+2. No lock that readers feel: create_index and drop_index of etl.warehouse.schema.migration (first);
    NOT NULL and CHECK first NOT VALID, then VALIDATE in the next revision; a default only if it is
    constant.  lock_timeout is 5 s: a migration that fails may simply be started again, so each
    revision is one transaction, or can be repeated.

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 
-from etl.warehouse.schema.migration import enter_schema, install_view
+from etl.warehouse.schema.migration import create_index, enter_schema, install_view
 from etl.warehouse.schema.tables import build_tables
 
 revision = "0002"
@@ -53,7 +53,15 @@ INDEXES: Final = ("ix_upload_token_superseded_valid", "ix_sync_run_published")
 
 
 def upgrade() -> None:
-    _create_indexes()
+    create_index(
+        "ix_upload_token_superseded_valid", "upload_token_superseded", ["valid_to", "valid_from"]
+    )
+    create_index(
+        "ix_sync_run_published",
+        "sync_run",
+        ["partner_id", "published_at"],
+        where="published_at is not null",
+    )
     enter_schema()
     op.add_column(
         "sync_run",
@@ -82,36 +90,6 @@ def downgrade() -> None:
     op.drop_column("sync_run", "open_coverage")
     for name in INDEXES:
         op.execute(f"drop index {name}")
-
-
-def _create_indexes() -> None:
-    """Without a lock that readers or the loader feel; first, because it cannot be undone with the
-    rest: so whatever fails here or later, the migration can be started again.
-    """
-    schema = op.get_context().opts["version_table_schema"]
-    with op.get_context().autocommit_block():
-        op.execute("set lock_timeout = '5s'")
-        op.execute("set statement_timeout = 0")
-        for name in INDEXES:
-            # One that was interrupted is there, and not valid.
-            op.drop_index(
-                name, schema=schema, if_exists=True, postgresql_concurrently=True, table_name=""
-            )
-        op.create_index(
-            "ix_upload_token_superseded_valid",
-            "upload_token_superseded",
-            ["valid_to", "valid_from"],
-            schema=schema,
-            postgresql_concurrently=True,
-        )
-        op.create_index(
-            "ix_sync_run_published",
-            "sync_run",
-            ["partner_id", "published_at"],
-            schema=schema,
-            postgresql_concurrently=True,
-            postgresql_where=sa.text("published_at is not null"),
-        )
 
 
 def _create_unobserved_token() -> None:

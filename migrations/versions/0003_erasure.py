@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from etl.warehouse.schema.migration import enter_schema, require_force
+from etl.warehouse.schema.migration import create_index, enter_schema, require_force
 
 revision = "0003"
 down_revision = "0002"
@@ -16,8 +16,8 @@ MARKED = "starts_with(user_id, 'erased:') or starts_with(file_name, 'erased:') o
 
 
 def upgrade() -> None:
-    # Without a lock that readers or the loader feel; first, because it is not undone with the rest.
-    _create_indexes()
+    for table in ("upload_token", "upload_token_superseded"):
+        create_index(f"ix_{table}_marked", table, ["partner_id", "token_id"], where=MARKED)
     enter_schema()
     _create_erasure()
     _create_erasure_key()
@@ -35,26 +35,6 @@ def downgrade() -> None:
     op.drop_table("erasure")
     op.drop_index("ix_upload_token_superseded_marked")
     op.drop_index("ix_upload_token_marked")
-
-
-def _create_indexes() -> None:
-    schema = op.get_context().opts["version_table_schema"]
-    with op.get_context().autocommit_block():
-        op.execute("set lock_timeout = '5s'")
-        op.execute("set statement_timeout = 0")
-        for table in ("upload_token", "upload_token_superseded"):
-            name = f"ix_{table}_marked"
-            # One that was interrupted is there, and not valid.
-            op.drop_index(name, table, schema=schema, if_exists=True, postgresql_concurrently=True)
-            op.create_index(
-                name,
-                table,
-                ["partner_id", "token_id"],
-                schema=schema,
-                if_not_exists=True,
-                postgresql_where=sa.text(MARKED),
-                postgresql_concurrently=True,
-            )
 
 
 def _create_erasure() -> None:

@@ -11,7 +11,12 @@ from typing import Final
 import sqlalchemy as sa
 from alembic import op
 
-from etl.warehouse.schema.migration import enter_schema, require_force
+from etl.warehouse.schema.migration import (
+    create_index,
+    drop_index,
+    enter_schema,
+    require_force,
+)
 
 revision = "0005"
 down_revision = "0004"
@@ -79,23 +84,7 @@ def downgrade() -> None:
 
 
 def _replace_open_index(old: str, new: str, column: str) -> None:
-    """Without a lock that readers or the loader feel, and before the rest (see revision 0002)."""
-    schema = op.get_context().opts["version_table_schema"]
-    with op.get_context().autocommit_block():
-        op.execute("set lock_timeout = '5s'")
-        op.execute("set statement_timeout = 0")
-        # One that was interrupted is there, and not valid.
-        op.drop_index(
-            new, schema=schema, if_exists=True, postgresql_concurrently=True, table_name=""
-        )
-        op.create_index(
-            new,
-            "upload_token",
-            ["partner_id", column],
-            schema=schema,
-            postgresql_concurrently=True,
-            postgresql_where=sa.text("status in (0, 1, 2) and is_listed"),
-        )
-        op.drop_index(
-            old, schema=schema, if_exists=True, postgresql_concurrently=True, table_name=""
-        )
+    create_index(
+        new, "upload_token", ["partner_id", column], where="status in (0, 1, 2) and is_listed"
+    )
+    drop_index(old, "upload_token")

@@ -14,7 +14,9 @@ import psycopg
 
 
 @contextmanager
-def pgbouncer(program: str, folder: Path, url: str, *, mode: str = "transaction") -> Iterator[str]:
+def pgbouncer(
+    program: str, folder: Path, url: str, *, mode: str = "transaction", connections: int = 3
+) -> Iterator[str]:
     """A URL through PgBouncer, by default in transaction mode; three connections used in turn."""
     parts = urlsplit(url)
     query = parse_qs(parts.query)
@@ -25,8 +27,9 @@ def pgbouncer(program: str, folder: Path, url: str, *, mode: str = "transaction"
         f"* = host={query['host'][0]} port={query.get('port', ['5432'])[0]} user={user}\n"
         "[pgbouncer]\nlisten_addr =\n"
         f"unix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-        f"pool_mode = {mode}\nserver_round_robin = 1\nmin_pool_size = 3\n"
-        f"default_pool_size = 3\nlogfile = {folder}/pgbouncer.log\npidfile = {folder}/pid\n"
+        f"pool_mode = {mode}\nserver_round_robin = 1\nmin_pool_size = {connections}\n"
+        f"default_pool_size = {connections}\n"
+        f"logfile = {folder}/pgbouncer.log\npidfile = {folder}/pid\n"
     )
     for path in (settings_file, folder):
         path.chmod(0o777)

@@ -5,6 +5,10 @@ from __future__ import annotations
 from contextlib import closing
 
 import psycopg
+from alembic import command
+from alembic.config import Config
+
+from etl.resources import migrations_directory
 
 OBJECTS = """
     select relation.relname, relation.relkind::text, relation.relpersistence::text,
@@ -29,3 +33,31 @@ def run(url: str, *statements: str) -> None:
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         for statement in statements:
             connection.execute(statement.encode())
+
+
+def upgrade(url: str, revision: str) -> None:
+    """Migrate the schema ``kaltura`` to an earlier revision."""
+    config = Config()
+    config.set_main_option("script_location", str(migrations_directory()))
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(url=url, schema="kaltura")
+    command.upgrade(config, revision)
+
+
+def populated(url: str, revision: str) -> None:
+    """A schema of an earlier revision, with a row in each table that gets an index later."""
+    upgrade(url, revision)
+    version = (
+        "insert into kaltura.{} (partner_id, token_id, status, created_at, is_listed, version, "
+        "change_kind, valid_from, observed_at, run_id{}) "
+        "select 101, 'a', 0, now(), true, 1, 'first_seen', now(), now(), 1{}"
+    )
+    run(
+        url,
+        "insert into kaltura.sync_run (run_id, partner_id, walk_id, mode, status, published_at, "
+        "coverage) values (1, 101, 1, 'full', 'succeeded', now(), '{(,)}')",
+        version.format("upload_token", "", ""),
+        version.format(
+            "upload_token_superseded", ", valid_to, superseded_by_run_id", ", now() + '1 s', 1"
+        ),
+    )

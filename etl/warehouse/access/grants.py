@@ -83,7 +83,7 @@ def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Gr
                 _check_role(connection, schema, kind, role)
             if apply:
                 _check_owner(connection, schema)
-                # The lock of ``migration_lock``: what is granted here is made there.  It also
+                # The lock of ``take_migration_lock``: what is granted here is made there.  It also
                 # serialises grants, which would change the same rows of the catalog.
                 lock_until_commit(connection, f"kaltura-etl migrate {schema}")
             grants = _all_grants(connection, schema, roles)

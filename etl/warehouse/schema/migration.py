@@ -4,62 +4,77 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from typing import Final
 
 from alembic import context, op
-from sqlalchemy import Connection, Engine, func, literal, select, text
-from sqlalchemy.schema import CreateSchema
+from sqlalchemy import Column, Connection, Index, MetaData, Table, func, literal, select, text
+from sqlalchemy.schema import CreateIndex, CreateSchema, DropIndex
 
 from etl.errors import ConfigurationError, LeaseHeld
 from etl.resources import sql_directory
+from etl.warehouse.locks import lock_holder
+from etl.warehouse.schema.indexes import (
+    build_concurrently,
+    concurrently,
+    drop_concurrently,
+    has_rows,
+)
 
 WAIT_SECONDS_MAX: Final = 60.0
 """How long a second migration waits for the first."""
 POLL_SECONDS: Final = 0.2
+HEADS: Final = "heads"
+"""Attribute of Alembic's configuration: the revisions that the schema is believed to be at."""
 _OF_A_COLUMN: Final = re.compile(r" (?P<name>[a-z][a-z0-9_]*): (?P<words>.*)")
 _LIKE: Final = "Columns not named here are those of upload_token_superseded."
 
 
-@contextmanager
-def migration_lock(
-    engine: Engine,
+class Overtaken(Exception):
+    """Another migration of the schema is at work, or was since this one looked."""
+
+
+def take_migration_lock(
+    connection: Connection,
     schema: str,
     *,
     wait_seconds: float = WAIT_SECONDS_MAX,
     sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[None]:
-    """Let one migration of a schema run at a time.
+) -> None:
+    """Let one migration of a schema run at a time: wait for the others, then begin a transaction.
 
-    The lock is held by a transaction on a separate connection: so it spans the transactions of all
-    revisions, is released when the process dies, and is not left behind in a pooler, as a session's
-    lock would be.  It is polled: a waiting statement holds a snapshot, for which a CREATE INDEX
-    CONCURRENTLY of the first migration would wait forever.
+    The lock is the transaction's, on the one connection that a migration has: a second one may not
+    be had (a pool of one, a role's connection limit), and a session's lock would be left behind in
+    a pooler.  So it ends with the transaction, and each revision takes it again
+    (``enter_schema``).  It is polled: a waiting statement holds a snapshot, for which an index that
+    the first migration builds concurrently would wait forever.
 
     Raises:
-        LeaseHeld: another migration did not end within ``wait_seconds``.
+        LeaseHeld: another migration did not end within ``wait_seconds``; names its session.
     """
     deadline = time.monotonic() + wait_seconds
-    key = func.hashtextextended(literal(f"kaltura-etl migrate {schema}"), 0)
-    with engine.connect() as connection:
-        while True:
-            if connection.scalar(select(func.pg_try_advisory_xact_lock(key))):
-                # Also releases the snapshot: that of a SELECT is held until the next statement,
-                # and a CREATE INDEX CONCURRENTLY would wait for it.
-                connection.execute(text("set local idle_in_transaction_session_timeout = 0"))
-                break
-            connection.rollback()
-            if time.monotonic() >= deadline:
-                raise LeaseHeld(
-                    f"Another migration of schema {schema} has been running for more than "
-                    f"{wait_seconds:g} s: try again when it has ended.",
-                    schema=schema,
-                )
-            sleep(POLL_SECONDS)
-        yield
+    while not _try_lock(connection, schema):
+        if time.monotonic() >= deadline:
+            holder = lock_holder(connection, schema=schema, advisory=_lock_name(schema))
+            raise LeaseHeld(
+                f"Another migration of schema {schema} has been running for more than "
+                f"{wait_seconds:g} s{'' if holder is None else f': {holder}'}. Try again when it "
+                "has ended.",
+                schema=schema,
+                **({} if holder is None else holder.fields),
+            )
         connection.rollback()
+        sleep(POLL_SECONDS)
+
+
+def _try_lock(connection: Connection, schema: str) -> bool:
+    key = func.hashtextextended(literal(_lock_name(schema)), 0)
+    return bool(connection.scalar(select(func.pg_try_advisory_xact_lock(key))))
+
+
+def _lock_name(schema: str) -> str:
+    return f"kaltura-etl migrate {schema}"
 
 
 def create_schema(connection: Connection, schema: str) -> None:
@@ -70,21 +85,77 @@ def create_schema(connection: Connection, schema: str) -> None:
     found = connection.scalar(select(func.to_regnamespace(func.quote_ident(literal(schema)))))
     if found is None:
         connection.execute(CreateSchema(schema))
-    connection.commit()
 
 
 def enter_schema() -> None:
-    """The first line of every revision: its own schema, and no long waits for a lock.
+    """The first line of every revision: its own schema, alone, and no long waits for a lock.
 
     A statement that waits for a lock makes every later reader of the table wait behind it, so the
     migration fails after five seconds and can be started again.  The work itself may take long,
     whatever the server's default is.
+
+    Raises Overtaken if another migration is at work, or has changed the revision.
     """
     schema = op.get_context().opts["version_table_schema"]
+    if not context.is_offline_mode() and (
+        not _try_lock(op.get_bind(), schema)
+        or set(op.get_context().get_current_heads()) != context.config.attributes[HEADS]
+    ):
+        raise Overtaken
     quoted = op.get_context().dialect.identifier_preparer.quote(schema)
     op.execute(f"set local search_path = {quoted}")
     op.execute("set local lock_timeout = '5s'")
     op.execute("set local statement_timeout = 0")
+
+
+def create_index(
+    name: str, table: str, columns: Sequence[str], *, where: str | None = None
+) -> None:
+    """Create an index of a table that exists, without a lock that readers or a run feel.
+
+    Before ``enter_schema``: with rows in the table the index is built concurrently, which is not
+    undone with the revision, so a migration that failed can be started again.  Without rows it is
+    created in the transaction of the revision, which waits for nobody's snapshot.
+    """
+    index = _index(name, table, columns, where)
+    if not _apart(index, build_concurrently):
+        op.drop_index(name, if_exists=True)
+        op.create_index(
+            name, table, list(columns), postgresql_where=None if where is None else text(where)
+        )
+
+
+def drop_index(name: str, table: str) -> None:
+    """Drop an index of a table, as ``create_index`` creates it."""
+    # Postgres finds it by its name, whatever its columns are.
+    if not _apart(_index(name, table, ["partner_id"]), drop_concurrently):
+        op.drop_index(name, if_exists=True)
+
+
+def _index(name: str, table: str, columns: Sequence[str], where: str | None = None) -> Index:
+    schema = op.get_context().opts["version_table_schema"]
+    of_table = Table(table, MetaData(), *[Column(each) for each in columns], schema=schema)
+    predicate = None if where is None else text(where)
+    return Index(name, *of_table.columns, postgresql_where=predicate)
+
+
+def _apart(index: Index, change: Callable[[Connection, Index], None]) -> bool:
+    """Change an index outside of the revision's transaction, or say that this is not needed."""
+    if context.is_offline_mode():
+        with op.get_context().autocommit_block():
+            op.execute("set lock_timeout = '5s'")
+            op.execute("set statement_timeout = 0")
+            # One that was interrupted is there, and not valid.
+            op.execute(DropIndex(concurrently(index), if_exists=True))
+            if change is build_concurrently:
+                op.execute(CreateIndex(concurrently(index)))
+        return True
+    if not has_rows(op.get_bind(), index.table):
+        enter_schema()
+        return False
+    with op.get_context().autocommit_block():
+        change(op.get_bind(), index)
+    return True
 
 
 def require_force(loss: str) -> None:

@@ -14,8 +14,7 @@ from etl.warehouse.access.privileges import (
     power_beyond_grants,
     too_much,
 )
-from etl.warehouse.engine import connect
-from etl.warehouse.schema.migration import migration_lock
+from etl.warehouse.schema.migration import take_migration_lock
 from etl.warehouse.schema.revision import open_connection
 from tests.support.job import Job, wait_until
 from tests.support.roles import NOT_PERMITTED, Roles, as_role, roles_of
@@ -236,22 +235,19 @@ def test_what_is_not_ours_is_left_alone(roles: Roles) -> None:
 
 def test_it_waits_for_a_migration_that_is_at_work(roles: Roles) -> None:
     roles.names["analyst"] = roles.create()
-    migrating = connect(roles.owner_url)
-    try:
-        with ThreadPoolExecutor(1) as pool:
-            with migration_lock(migrating, SCHEMA):
-                waiting = pool.submit(grant, roles.owner_url, SCHEMA, roles.names, apply=True)
-                wait_until(
-                    lambda: roles.owner(
-                        "select 1 from pg_locks where locktype = 'advisory' and not granted "
-                        "and database = (select oid from pg_database "
-                        "where datname = current_database())"
-                    )
+    with ThreadPoolExecutor(1) as pool:
+        with open_connection(roles.owner_url) as migrating:
+            take_migration_lock(migrating, SCHEMA)
+            waiting = pool.submit(grant, roles.owner_url, SCHEMA, roles.names, apply=True)
+            wait_until(
+                lambda: roles.owner(
+                    "select 1 from pg_locks where locktype = 'advisory' and not granted "
+                    "and database = (select oid from pg_database "
+                    "where datname = current_database())"
                 )
-                assert roles.lacking("analyst")
-            waiting.result()
-    finally:
-        migrating.dispose()
+            )
+            assert roles.lacking("analyst")
+        waiting.result()
     assert roles.lacking("analyst") == []
 
 

@@ -1,0 +1,58 @@
+"""Whether a role can make or change the schema: asked before the first statement that may fail."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from etl.errors import CredentialsRefused
+
+_FACTS: Final = text(
+    """
+    select
+        current_user as role,
+        quote_ident(current_user) as quoted_role,
+        current_database() as database,
+        quote_ident(:schema) as quoted_schema,
+        space.oid is not null as exists,
+        pg_get_userbyid(space.nspowner) as schema_owner,
+        coalesce(
+            has_schema_privilege(space.oid, 'CREATE') and has_schema_privilege(space.oid, 'USAGE'),
+            has_database_privilege(current_database(), 'CREATE')
+        ) as may_create,
+        pg_get_userbyid(ledger.relowner) as owner,
+        coalesce(pg_has_role(ledger.relowner, 'USAGE'), true) as may_change
+    from (select cast(:schema as text) as name) as wanted
+    left join pg_namespace as space on space.nspname = wanted.name
+    left join pg_class as ledger on ledger.relnamespace = space.oid and ledger.relname = 'sync_run'
+    """
+)
+
+
+def require_owner(connection: Connection, schema: str) -> None:
+    """Raise CredentialsRefused unless the role may create the schema, or owns what is in it."""
+    facts = connection.execute(_FACTS, {"schema": schema}).one()
+    if not facts.exists and not facts.may_create:
+        lacking = (
+            f"may not create schema {schema} in database {facts.database} (it lacks CREATE on the "
+            "database). As the owner of the database, execute  create schema "
+            f"{facts.quoted_schema} authorization {facts.quoted_role};  and run kaltura-etl "
+            "migrate again"
+        )
+    elif not facts.may_change:
+        lacking = (
+            f"does not own the tables of schema {schema}, which {facts.owner} does: run "
+            "kaltura-etl migrate with a DATABASE_URL of that role"
+        )
+    elif not facts.may_create:
+        lacking = (
+            f"may not create tables in schema {schema}, which belongs to {facts.schema_owner}: "
+            f"run kaltura-etl migrate as that role, or have it execute  grant create, usage on "
+            f"schema {facts.quoted_schema} to {facts.quoted_role};"
+        )
+    else:
+        return
+    raise CredentialsRefused(
+        f"Role {facts.role} {lacking}.", reason="privilege", role=facts.role, schema=schema
+    )
