@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import NoReturn
+
 import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
+from etl.errors import Interrupted
+from etl.process.stop import SIGNALS
 
 
 @click.command()
@@ -24,19 +32,44 @@ def migrate(runtime: Runtime) -> None:
     from etl.cli.tables import facts_table
     from etl.warehouse.schema import revision as schema
 
-    with open_warehouse(settings, create=True) as opened:
-        url = str(opened.database_url)
-        before = schema.schema_state(url, opened.schema)
-        schema.migrate(url, opened.schema)
-        after = schema.schema_state(url, opened.schema)
+    with ended_by_signals(), open_warehouse(settings, create=True) as opened:
+        before, after = schema.migrate(str(opened.database_url), opened.schema)
     result: dict[str, object] = {
         "status": "succeeded",
         "schema": opened.schema,
-        "from_revision": before.current,
-        "to_revision": after.current,
-        "changed": before.current != after.current,
+        "from_revision": before,
+        "to_revision": after,
+        "changed": before != after,
     }
     title = "Migrated" if result["changed"] else "Nothing to migrate"
     shown = {key: result[key] for key in ("schema", "from_revision", "to_revision")}
-    shown["from_revision"] = before.current or "nothing"
+    shown["from_revision"] = before or "nothing"
     runtime.print_result(result, facts_table(title, shown))
+
+
+@contextmanager
+def ended_by_signals() -> Iterator[None]:
+    """Give up the statement in progress at a signal, as at Ctrl-C, and raise Interrupted."""
+    received: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt  # psycopg cancels the statement
+
+    # nohup passes SIGHUP on as ignored.
+    numbers = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    except BaseException:
+        # Closing what was open may have failed for the same reason.
+        if not received:
+            raise
+        raise Interrupted(
+            f"Stopped by {signal.Signals(received[0]).name}: what was in progress was rolled "
+            "back, or is done again; run kaltura-etl migrate again.",
+            signal_number=received[0],
+        ) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
