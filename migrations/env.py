@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from functools import partial
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection
@@ -29,8 +31,8 @@ def include_name(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == schema
 
 
-def remember_heads(*, heads: set[str], **_facts: object) -> None:
-    attributes[HEADS] = heads
+def remember_heads(*, heads: Collection[Any], **_facts: Any) -> None:
+    attributes[HEADS] = set(heads)
 
 
 configure = partial(

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from etl.warehouse.schema.migration import read_comments
 from etl.warehouse.schema.reference import FILE_NAME, RELATIONS, describe
 from etl.warehouse.schema.revision import migrate, open_connection
 from etl.warehouse.schema.tables import build_tables
+from etl.warehouse.schema.views import read_comments
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / FILE_NAME
 

@@ -59,11 +59,15 @@ def has_rows(connection: Connection, table: Table) -> bool:
     return bool(connection.scalar(select(exists(select(literal_column("1")).select_from(table)))))
 
 
-def concurrently(index: Index) -> Index:
-    """The same index, as one that is created and dropped concurrently."""
+def table_of(index: Index) -> Table:
     if index.table is None:
         raise ValueError(f"index {index.name} has no table")
-    table = index.table.to_metadata(MetaData())
+    return index.table
+
+
+def concurrently(index: Index) -> Index:
+    """The same index, as one that is created and dropped concurrently."""
+    table = table_of(index).to_metadata(MetaData())
     (copy,) = [each for each in table.indexes if each.name == index.name]
     copy.dialect_options["postgresql"]["concurrently"] = True
     return copy
@@ -80,11 +84,12 @@ def build_concurrently(
         WarehouseUnavailable: an older transaction did not end in time; names its session.
     """
     wanted = concurrently(index)
-    names = {"schema": wanted.table.schema, "name": wanted.name}
+    table = table_of(wanted)
+    names = {"schema": table.schema, "name": wanted.name}
     deadline = time.monotonic() + WAIT_SECONDS
     with _patient(connection):
         while not connection.scalar(_IS_VALID, names):
-            if connection.scalar(_IS_BEING_BUILT, names | {"name": wanted.table.name}):
+            if connection.scalar(_IS_BEING_BUILT, names | {"name": table.name}):
                 if time.monotonic() >= deadline:
                     raise _in_the_way(connection, wanted)
                 sleep(POLL_SECONDS)
@@ -127,7 +132,7 @@ def _patient(connection: Connection) -> Iterator[None]:
 
 
 def _in_the_way(connection: Connection, index: Index) -> WarehouseUnavailable:
-    table = index.table
+    table = table_of(index)
     holder = snapshot_holder(connection, str(table.schema), table.name)
     return WarehouseUnavailable(
         f"Index {index.name} has waited for {WAIT_SECONDS:g} s: it is built while others use "

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Mapping, Sequence
-from itertools import takewhile
 from typing import Final
 
 from alembic import context, op
@@ -13,22 +11,21 @@ from sqlalchemy import Column, Connection, Index, MetaData, Table, func, literal
 from sqlalchemy.schema import CreateIndex, CreateSchema, DropIndex
 
 from etl.errors import ConfigurationError, LeaseHeld
-from etl.resources import sql_directory
 from etl.warehouse.locks import lock_holder
 from etl.warehouse.schema.indexes import (
     build_concurrently,
     concurrently,
     drop_concurrently,
     has_rows,
+    table_of,
 )
+from etl.warehouse.schema.views import ViewFile, read_view
 
 WAIT_SECONDS_MAX: Final = 60.0
 """How long a second migration waits for the first."""
 POLL_SECONDS: Final = 0.2
 HEADS: Final = "heads"
 """Attribute of Alembic's configuration: the revisions that the schema is believed to be at."""
-_OF_A_COLUMN: Final = re.compile(r" (?P<name>[a-z][a-z0-9_]*): (?P<words>.*)")
-_LIKE: Final = "Columns not named here are those of upload_token_superseded."
 
 
 class Overtaken(Exception):
@@ -150,7 +147,7 @@ def _apart(index: Index, change: Callable[[Connection, Index], None]) -> bool:
             if change is build_concurrently:
                 op.execute(CreateIndex(concurrently(index)))
         return True
-    if not has_rows(op.get_bind(), index.table):
+    if not has_rows(op.get_bind(), table_of(index)):
         enter_schema()
         return False
     with op.get_context().autocommit_block():
@@ -181,48 +178,11 @@ def install_view(
         like: comments of columns that the file does not name.
         as_it_was: for a downgrade, parts of the file and what they were before.
     """
-    statement = (sql_directory() / "views" / f"{name}.sql").read_text(encoding="utf-8")
+    statement = read_view(name)
     for now, before in (as_it_was or {}).items():
         if now not in statement:
             raise ValueError(f"{name}.sql does not hold {now!r} any more")
         statement = statement.replace(now, before)
-    op.execute(text(statement.replace(":", r"\:")))
-    comment, columns = read_comments(statement)
-    is_function = f"create or replace function {name}(" in statement
     quote = op.get_context().dialect.identifier_preparer.quote
-    said = {f"{'function' if is_function else 'view'} {quote(name)}": comment}
-    said |= {
-        f"column {quote(name)}.{quote(column)}": words
-        for column, words in {**(like or {}), **columns}.items()
-    }
-    for what, words in said.items():
-        literal_text = words.replace("'", "''").replace(":", r"\:")
-        op.execute(text(f"comment on {what} is '{literal_text}'"))
-
-
-def read_comments(statement: str) -> tuple[str, dict[str, str]]:
-    """The comments that a file of ``sql/views`` begins with: on the view, and on its columns.
-
-    The lines before the statement are paragraphs; one that begins with ``name: `` is about that
-    column, and indented lines go on with it.
-    """
-    head = [line.removeprefix("--") for line in takewhile(_is_comment, statement.splitlines())]
-    words: list[str] = []
-    columns: dict[str, str] = {}
-    last = ""
-    for line in head:
-        found = _OF_A_COLUMN.fullmatch(line)
-        if found is not None:
-            last = found["name"]
-            columns[last] = found["words"]
-        elif last and line.startswith("   "):
-            columns[last] += f" {line.strip()}"
-        elif line.strip() != _LIKE:
-            last = ""
-            words.append(line.strip())
-    paragraphs = "\n".join(words).strip().split("\n\n")
-    return "\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs), columns
-
-
-def _is_comment(line: str) -> bool:
-    return line.startswith("--")
+    for each in ViewFile.of(name, statement, like or {}).statements(quote):
+        op.execute(text(each.replace(":", r"\:")))
