@@ -31,7 +31,9 @@ def include_name(name: str | None, kind: str, _parents: object) -> bool:
     return kind != "schema" or name == schema
 
 
-def remember_heads(*, heads: Collection[Any], **_facts: Any) -> None:
+def remember_heads(ctx: object, step: object, heads: Collection[Any], run_args: object) -> None:
+    """With the names of parameters that Alembic gives them."""
+    del ctx, step, run_args
     attributes[HEADS] = set(heads)
 
 

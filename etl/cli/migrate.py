@@ -17,11 +17,17 @@ from etl.process.stop import SIGNALS
 
 
 @click.command()
+@click.option(
+    "--repair",
+    is_flag=True,
+    help="Then put back what was dropped: views, functions, indexes, constraints, defaults and "
+    "comments.  A missing table or column is named and refused.",
+)
 @setting_options("schema")
 @json_option
 @log_options
 @pass_runtime
-def migrate(runtime: Runtime) -> None:
+def migrate(runtime: Runtime, repair: bool) -> None:
     """Bring the warehouse's schema to this program's version.
 
     Idempotent, and safe to run concurrently.  Without DATABASE_URL it creates the embedded
@@ -29,22 +35,33 @@ def migrate(runtime: Runtime) -> None:
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse
-    from etl.cli.tables import facts_table
+    from etl.cli.tables import facts_table, rows_table
     from etl.warehouse.schema import revision as schema
 
     with ended_by_signals(), open_warehouse(settings, create=True) as opened:
-        before, after = schema.migrate(str(opened.database_url), opened.schema)
+        url = str(opened.database_url)
+        before, after = schema.migrate(url, opened.schema)
+        repaired = []
+        if repair:
+            from etl.warehouse.schema.repair import repair as put_back
+
+            repaired = [str(each) for each in put_back(url, opened.schema)]
     result: dict[str, object] = {
         "status": "succeeded",
         "schema": opened.schema,
         "from_revision": before,
         "to_revision": after,
         "changed": before != after,
+        "repaired": repaired,
     }
     title = "Migrated" if result["changed"] else "Nothing to migrate"
     shown = {key: result[key] for key in ("schema", "from_revision", "to_revision")}
     shown["from_revision"] = before or "nothing"
-    runtime.print_result(result, facts_table(title, shown))
+    tables = [facts_table(title, shown)]
+    if repair:
+        put_back_rows: list[dict[str, object]] = [{"object": each} for each in repaired]
+        tables.append(rows_table("Put back", put_back_rows, shown=len(repaired)))
+    runtime.print_result(result, *tables)
 
 
 @contextmanager

@@ -40,7 +40,7 @@ def test_what_the_commands_print_is_what_is_documented(
         poisoned = list(server.account.line)[30].id
         server.configure(poison=[poisoned])
         calls = [
-            ["migrate"],
+            ["migrate", "--repair"],
             ["check"],
             ["sync", "--dry-run"],
             ["sync", "--archive", archive],
@@ -63,6 +63,7 @@ def test_what_the_commands_print_is_what_is_documented(
             ["backfill"],
         ]
         job = Job.of(server, database_url)
+        job.query("drop view kaltura.stuck_upload")
         ended = call_each(
             clean_environment | job.environment(), [[*call, "--json"] for call in calls]
         )

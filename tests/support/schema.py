@@ -47,6 +47,11 @@ def upgrade(url: str, revision: str) -> None:
 def populated(url: str, revision: str) -> None:
     """A schema of an earlier revision, with a row in each table that gets an index later."""
     upgrade(url, revision)
+    populated_with_rows(url)
+
+
+def populated_with_rows(url: str) -> None:
+    """A run, a token and a superseded version of it, as far as indexes are concerned."""
     version = (
         "insert into kaltura.{} (partner_id, token_id, status, created_at, is_listed, version, "
         "change_kind, valid_from, observed_at, run_id{}) "

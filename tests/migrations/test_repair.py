@@ -1,0 +1,127 @@
+"""What was dropped from a schema is found by ``check``, and put back by ``migrate --repair``."""
+
+from __future__ import annotations
+
+import pytest
+
+from etl.errors import ConfigurationError, CredentialsRefused, DataRefused
+from etl.warehouse.schema.objects import expected_objects, missing_objects
+from etl.warehouse.schema.repair import repair
+from etl.warehouse.schema.revision import open_connection
+from tests.support.roles import as_role, roles_of
+from tests.support.schema import OBJECTS, populated_with_rows, rows, run
+
+CONSTRAINTS = """
+    select conrelid::regclass::text, conname, pg_get_constraintdef(oid) from pg_constraint
+    where connamespace = 'kaltura'::regnamespace
+    union all select tablename, indexname, indexdef from pg_indexes where schemaname = 'kaltura'
+    union all select proname, prosrc, obj_description(oid, 'pg_proc') from pg_proc
+    where pronamespace = 'kaltura'::regnamespace
+    order by 1, 2
+"""
+DEFINITIONS = [
+    ("drop view kaltura.upload_token_history cascade", "view upload_token_history"),
+    ("drop view if exists kaltura.stuck_upload", "view stuck_upload"),
+    ("drop function kaltura.upload_size_bucket cascade", "function upload_size_bucket"),
+    ("drop index kaltura.ix_upload_token_listed", "index upload_token.ix_upload_token_listed"),
+    ("drop index kaltura.uq_sync_run_running", "index sync_run.uq_sync_run_running"),
+    (
+        "alter table kaltura.upload_token drop constraint pk_upload_token",
+        "constraint upload_token.pk_upload_token",
+    ),
+    (
+        "alter table kaltura.sync_run drop constraint pk_sync_run cascade",
+        "constraint sync_page.fk_sync_page_run_id",
+    ),
+    (
+        "alter table kaltura.sync_run drop constraint ck_sync_run_status, "
+        "add constraint ck_sync_run_status check (false) not valid",
+        "constraint sync_run.ck_sync_run_status",
+    ),
+    ("alter table kaltura.sync_run alter mode drop not null", "not null sync_run.mode"),
+    ("alter table kaltura.sync_run alter holes drop default", "default sync_run.holes"),
+    ("alter table kaltura.sync_run alter run_id drop identity", "default sync_run.run_id"),
+]
+COMMENTS = [
+    ("comment on column kaltura.sync_run.mode is 'x'", "comment sync_run.mode"),
+    ("comment on table kaltura.sync_run is null", "comment sync_run"),
+    ("comment on view kaltura.sync_night is null", "comment sync_night"),
+    ("comment on function kaltura.kaltura_time_zone is 'x'", "comment kaltura_time_zone"),
+]
+
+
+def missing(url: str) -> list[str]:
+    with open_connection(url) as connection:
+        return [str(each) for each in missing_objects(connection, "kaltura")]
+
+
+@pytest.mark.postgres15
+def test_a_migrated_schema_has_every_object_and_no_other(database_url: str) -> None:
+    assert missing(database_url) == []
+    views = "select viewname from pg_views where schemaname = 'kaltura'"
+    expected = {each.name for each in expected_objects("kaltura") if each.kind == "view"}
+    assert {row[0] for row in rows(database_url, views)} == expected
+
+
+@pytest.mark.parametrize("damage", [DEFINITIONS, COMMENTS], ids=["definitions", "comments"])
+def test_what_was_dropped_is_found_and_put_back(
+    database_url: str, damage: list[tuple[str, str]]
+) -> None:
+    url = database_url
+    populated_with_rows(url)
+    run(url, "alter table kaltura.sync_run alter run_id restart with 2")
+    whole = rows(url, OBJECTS, "kaltura"), rows(url, CONSTRAINTS)
+    data = rows(url, "table kaltura.sync_run"), rows(url, "table kaltura.upload_token")
+    run(url, *[statement for statement, _ in damage])
+    found = missing(url)
+    assert {named for _, named in damage} <= set(found)
+    assert [str(each) for each in repair(url, "kaltura")] == found
+    assert missing(url) == []
+    assert (rows(url, OBJECTS, "kaltura"), rows(url, CONSTRAINTS)) == whole
+    assert repair(url, "kaltura") == []
+    run(url, "insert into kaltura.sync_run (partner_id, mode, status) values (9, 'full', 'failed')")
+    run(url, "delete from kaltura.sync_run where partner_id = 9")
+    assert (rows(url, "table kaltura.sync_run"), rows(url, "table kaltura.upload_token")) == data
+
+
+@pytest.mark.parametrize(
+    ("statement", "named"),
+    [
+        ("drop table kaltura.pruning", ["table pruning"]),
+        ("alter table kaltura.sync_run drop column label", ["column sync_run.label"]),
+        ("alter table kaltura.sync_run alter pid type bigint", ["column sync_run.pid"]),
+    ],
+)
+def test_what_held_data_is_named_and_refused(
+    database_url: str, statement: str, named: list[str]
+) -> None:
+    run(database_url, statement, "drop view kaltura.stuck_upload")
+    assert missing(database_url) == [*named, "view stuck_upload"]
+    with pytest.raises(ConfigurationError, match=named[0]) as refused:
+        repair(database_url, "kaltura")
+    assert (refused.value.exit_code, refused.value.fields["reason"]) == (78, "objects")
+    assert "view stuck_upload" in missing(database_url)
+
+
+def test_rows_that_violate_a_constraint_and_views_of_others_are_named(database_url: str) -> None:
+    url = database_url
+    run(
+        url,
+        "alter table kaltura.sync_run drop constraint ck_sync_run_status",
+        "insert into kaltura.sync_run (partner_id, mode, status) values (9, 'full', 'odd')",
+        "drop view kaltura.stuck_upload",
+    )
+    with pytest.raises(DataRefused, match=r"constraint sync_run\.ck_sync_run_status"):
+        repair(url, "kaltura")
+    run(url, "delete from kaltura.sync_run", "create view kaltura.stuck_upload as select 1 as x")
+    with pytest.raises(ConfigurationError, match="view stuck_upload"):
+        repair(url, "kaltura")
+    assert "constraint sync_run.ck_sync_run_status" in missing(url)
+
+
+def test_only_the_owner_repairs(database_url: str) -> None:
+    with roles_of(database_url) as roles:
+        roles.grant_all("loader")
+        run(database_url, "drop view kaltura.stuck_upload")
+        with pytest.raises(CredentialsRefused, match="does not own the tables"):
+            repair(as_role(database_url, roles.names["loader"]), "kaltura")
