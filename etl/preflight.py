@@ -5,18 +5,24 @@ A part that cannot be tried because an earlier one failed is skipped, not failed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from etl.errors import ConfigurationError, CredentialsRefused, EtlError, Interrupted
 from etl.process.stop import Stop
 from etl.settings.read import LoadedSettings
 from etl.settings.table import Settings
-from etl.settings.values import database_url_warning, masked_database_url
+from etl.settings.values import masked_database_url
 
 OK, WARNING, FAILED, SKIPPED = "ok", "warning", "failed", "skipped"
 GRANT_LOADER = "kaltura-etl grant --loader ROLE --apply"
 ATTEMPTS = 3
+CLOCK_SECONDS_MAX = 60
+SCHEMA_PARTS = ("schema version", "schema objects", "privileges", "retention", "tables")
+DATABASE_PARTS = (
+    *("database reachable", "connection encrypted", "database writable", "database clock"),
+    *SCHEMA_PARTS,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,7 @@ def _failed(part: str, error: EtlError) -> Finding:
 def _check_settings(loaded: LoadedSettings) -> Iterator[Finding]:
     for problem in loaded.problems:
         yield _failed("settings", problem)
-    for warning in loaded.warnings:
+    for warning in (*loaded.warnings, *_ignored_proxy(loaded.settings)):
         yield Finding("settings", WARNING, warning)
     try:
         kind = loaded.settings.credential().kind.replace("_", " ")
@@ -68,6 +74,25 @@ def _check_settings(loaded: LoadedSettings) -> Iterator[Finding]:
         return
     if not loaded.problems:
         yield Finding("settings", OK, f"account {partner_id}, by {kind}")
+
+
+def _ignored_proxy(settings: Settings) -> Iterator[str]:
+    """A warning if the environment names a proxy for the service, and the settings do not."""
+    from etl.kaltura.transport import environment_proxy  # noqa: PLC0415 - slow
+    from etl.process.secrets import Scrubber  # noqa: PLC0415
+
+    if settings.use_environment_proxies:
+        return
+    try:
+        found = environment_proxy(settings.service_url, Scrubber()) is not None
+    except ConfigurationError:
+        found = True
+    if found:
+        scheme = settings.service_url.partition(":")[0].upper()
+        yield (
+            f"{scheme}_PROXY or ALL_PROXY is set, and ignored: set ETL_USE_ENVIRONMENT_PROXIES=yes "
+            "if the service is reached through it"
+        )
 
 
 def _check_service(settings: Settings, stop: Stop, wrong: set[object]) -> Iterator[Finding]:
@@ -119,86 +144,155 @@ def _check_service(settings: Settings, stop: Stop, wrong: set[object]) -> Iterat
 def _check_database(
     settings: Settings, open_database: Callable[[], str | None], wrong: set[object]
 ) -> Iterator[Finding]:
-    parts = ("database reachable", "database writable", "schema version", "privileges", "tables")
     embedded = settings.database_url is None
-    if wrong & {"DATABASE_URL", "ETL_SCHEMA", "ETL_DATA_DIR", "VARIABLE_FILE"}:
-        yield from (Finding(part, SKIPPED, "the settings above come first") for part in parts)
+    if wrong & {"DATABASE_URL", "ETL_SCHEMA", "ETL_DATA_DIR", "ETL_EMBEDDED", "VARIABLE_FILE"}:
+        yield from _skipped(DATABASE_PARTS, "the settings above come first")
         return
     try:
         database_url = open_database()
     except EtlError as error:
-        yield from _database_failed(parts, error)
+        yield from _database_failed(error)
         return
     if database_url is None:
         text = "the embedded Postgres will be created by the first sync or migrate"
-        yield from (Finding(part, SKIPPED, text) for part in parts)
+        yield from _skipped(DATABASE_PARTS, text)
         return
     where = "embedded" if embedded else masked_database_url(database_url)
     try:
-        writable = _check_writable(parts[1], database_url)
+        findings = _check_server(where, database_url)
     except EtlError as error:
-        yield from _database_failed(parts, error)
+        yield from _database_failed(error)
         return
-    warning = None if embedded else database_url_warning(database_url)
-    yield Finding(parts[0], WARNING if warning else OK, warning or where)
-    yield writable
-    yield from _check_schema(parts[2:], settings, database_url, embedded=embedded)
+    yield from findings
+    yield from _check_schema(settings, database_url, embedded=embedded)
 
 
-def _check_writable(part: str, database_url: str) -> Finding:
-    """Whether the server and the database accept what a run writes."""
+def _check_server(where: str, database_url: str) -> list[Finding]:
+    """What one connection shows of the server."""
     from etl.warehouse.schema.revision import open_connection  # noqa: PLC0415 - slow
-    from etl.warehouse.schema.server import server_problems  # noqa: PLC0415 - slow
+    from etl.warehouse.schema.server import (  # noqa: PLC0415 - slow
+        clock_ahead_seconds,
+        encryption,
+        server_problems,
+    )
 
     with open_connection(database_url) as connection:
         problems = server_problems(connection)
+        protected = encryption(connection)
+        ahead = clock_ahead_seconds(connection)
+    writable = Finding("database writable", OK, "UTF-8, and not read-only")
     if problems:
         text = " ".join(problem.message for problem in problems)
-        return Finding(part, FAILED, text, problems[0].exit_code)
-    return Finding(part, OK, "UTF-8, and not read-only")
+        writable = Finding("database writable", FAILED, text, problems[0].exit_code)
+    clock = f"the clock of the database is {round(ahead):+d} s from ours"
+    if abs(ahead) >= CLOCK_SECONDS_MAX:
+        clock += ": ages of pages and of runs will be wrong; set both by NTP"
+    return [
+        Finding("database reachable", OK, where),
+        Finding("connection encrypted", WARNING if protected.warns else OK, protected.text),
+        writable,
+        Finding("database clock", WARNING if abs(ahead) >= CLOCK_SECONDS_MAX else OK, clock),
+    ]
 
 
-def _check_schema(
-    parts: tuple[str, ...], settings: Settings, database_url: str, *, embedded: bool
-) -> Iterator[Finding]:
-    """Schema version, privileges and tables."""
+def _check_schema(settings: Settings, database_url: str, *, embedded: bool) -> Iterator[Finding]:
+    """Schema version and objects, privileges, retention and tables."""
     from etl.warehouse.engine import INSUFFICIENT_PRIVILEGE  # noqa: PLC0415 - slow
     from etl.warehouse.schema.revision import schema_state  # noqa: PLC0415 - slow
 
-    version, _, tables = parts
+    version, objects, privileges, retention, tables = SCHEMA_PARTS
     try:
         state = schema_state(database_url, settings.schema)
     except EtlError as error:
         if error.fields.get("sqlstate") != INSUFFICIENT_PRIVILEGE:
             yield _failed(version, error)
-            yield from (Finding(part, SKIPPED, "the schema comes first") for part in parts[1:])
+            yield from _skipped(SCHEMA_PARTS[1:], "the schema comes first")
             return
-        yield Finding(version, SKIPPED, "the privileges come first")
-        yield _check_privileges(database_url, settings.schema, embedded=embedded)
-        yield Finding(tables, SKIPPED, "the privileges come first")
+        yield from _skipped((version, objects), "the privileges come first")
+        yield _check_privileges(privileges, database_url, settings.schema, embedded=embedded)
+        yield from _skipped((retention, tables), "the privileges come first")
         return
     if state.current != state.head:
-        found = state.current or "nothing"
-        todo = "the next sync migrates it" if embedded else "run: kaltura-etl migrate"
+        if state.current is None:
+            text = f"schema {settings.schema} has no tables of this program yet"
+        else:
+            text = (
+                f"schema {settings.schema} is at {state.current}, this program needs {state.head}"
+            )
+        # Nothing is wrong yet: this is what comes next.
+        todo = "the next sync migrates it" if embedded else "run kaltura-etl migrate, then check"
         yield Finding(
             version,
             WARNING if embedded else FAILED,
-            f"schema {settings.schema} is at {found}, this program needs {state.head}; {todo}",
+            f"{text}; {todo}",
             0 if embedded else ConfigurationError.exit_code,
         )
-        yield from (Finding(part, SKIPPED, "the schema comes first") for part in parts[1:])
+        yield from _skipped(SCHEMA_PARTS[1:], "the schema comes first")
         return
     yield Finding(version, OK, f"schema {settings.schema} is at {state.head}")
-    yield _check_privileges(database_url, settings.schema, embedded=embedded)
+    yield _check_objects(objects, database_url, settings.schema)
+    allowed = _check_privileges(privileges, database_url, settings.schema, embedded=embedded)
+    yield allowed
+    if allowed.state == FAILED:
+        yield Finding(retention, SKIPPED, "the privileges come first")
+    else:
+        yield _check_retention(retention, database_url, settings)
     yield _check_tables(tables, database_url, settings.schema)
 
 
-def _database_failed(parts: tuple[str, ...], error: EtlError) -> Iterator[Finding]:
-    yield _failed(parts[0], error)
-    yield from (Finding(part, SKIPPED, "the database comes first") for part in parts[1:])
+def _check_objects(part: str, database_url: str, schema: str) -> Finding:
+    """Whether everything that the revision consists of is there."""
+    from etl.warehouse.access.privileges import shortened  # noqa: PLC0415 - slow
+    from etl.warehouse.schema.objects import missing_objects  # noqa: PLC0415 - slow
+    from etl.warehouse.schema.revision import open_connection  # noqa: PLC0415 - slow
+
+    try:
+        with open_connection(database_url) as connection:
+            missing = missing_objects(connection, schema)
+    except EtlError as error:
+        return _failed(part, error)
+    if not missing:
+        return Finding(part, OK, "everything that the revision consists of")
+    text = f"missing, or not as it was: {shortened([str(each) for each in missing])}; "
+    if any(each.held_data for each in missing):
+        text += "a table or a column that is gone is restored from a backup or an archive only"
+    else:
+        text += "as the owner, run kaltura-etl migrate --repair, then grant again"
+    if all(each.kind == "comment" for each in missing):
+        return Finding(part, WARNING, text)
+    return Finding(part, FAILED, text, ConfigurationError.exit_code)
 
 
-def _check_privileges(database_url: str, schema: str, *, embedded: bool) -> Finding:
+def _check_retention(part: str, database_url: str, settings: Settings) -> Finding:
+    """Who deletes what: the nightly run pages and rejected rows, ``prune`` versions as well."""
+    from etl.warehouse.access.privileges import shortened  # noqa: PLC0415 - slow
+    from etl.warehouse.privacy.prune import missing_to_prune  # noqa: PLC0415 - slow
+    from etl.warehouse.schema.database import open_database  # noqa: PLC0415 - slow
+
+    try:
+        with open_database(database_url, settings.schema) as database:
+            lacking = missing_to_prune(database)
+    except EtlError as error:
+        return _failed(part, error)
+    # That is among the privileges of a run, which are there.
+    days = settings.keep_pages_days
+    text = f"each run deletes pages and rejected rows of runs older than {days} days"
+    if lacking:
+        text += "; prune --apply, which deletes versions too, needs another role (this one lacks "
+        text += f"{shortened(lacking)})"
+    return Finding(part, OK, text)
+
+
+def _skipped(parts: Sequence[str], text: str) -> Iterator[Finding]:
+    return (Finding(part, SKIPPED, text) for part in parts)
+
+
+def _database_failed(error: EtlError) -> Iterator[Finding]:
+    yield _failed(DATABASE_PARTS[0], error)
+    yield from _skipped(DATABASE_PARTS[1:], "the database comes first")
+
+
+def _check_privileges(part: str, database_url: str, schema: str, *, embedded: bool) -> Finding:
     """Whether the role can run ``sync``; warns of rights beyond that, and of views not granted."""
     from etl.warehouse.access.privileges import (  # noqa: PLC0415 - slow
         current_role,
@@ -208,7 +302,6 @@ def _check_privileges(database_url: str, schema: str, *, embedded: bool) -> Find
     )
     from etl.warehouse.schema.revision import open_connection  # noqa: PLC0415 - slow
 
-    part = "privileges"
     try:
         with open_connection(database_url) as connection:
             role = current_role(connection)

@@ -8,7 +8,7 @@ well, which is the only record of deleted versions.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -19,7 +19,7 @@ from etl.process.stop import Stop
 from etl.resources import program_version
 from etl.warehouse.engine import lock_until_commit, require_row_count, transaction
 from etl.warehouse.ledger.resume import is_past_resuming
-from etl.warehouse.privacy.rights import require_rights
+from etl.warehouse.privacy.rights import missing_rights, require_rights
 from etl.warehouse.schema.database import Database
 
 VERSIONS_AT_ONCE: Final = 20_000
@@ -66,11 +66,7 @@ def prune(
             require_rights(
                 connection,
                 database,
-                [
-                    *[PRUNER_PRIVILEGES[kind] for kind in days],
-                    *[("sync_run", "UPDATE") for kind in days if kind != "versions"],
-                    ("pruning", "INSERT"),
-                ],
+                _wanted(days),
                 to="prune",
                 advice="Prune as the role that owns the tables (the one that runs kaltura-etl "
                 "migrate); the nightly run itself deletes old pages and rejected rows.",
@@ -94,6 +90,20 @@ def prune(
                         stop.check()
                 pruned.append(Pruned(partner_id=account, kind=kind, horizon=horizon, rows=rows))
     return pruned
+
+
+def _wanted(kinds: Iterable[str]) -> list[tuple[str, str]]:
+    return [
+        *[PRUNER_PRIVILEGES[kind] for kind in kinds],
+        *[("sync_run", "UPDATE") for kind in kinds if kind != "versions"],
+        ("pruning", "INSERT"),
+    ]
+
+
+def missing_to_prune(database: Database) -> list[str]:
+    """What the role lacks for ``prune`` of every kind."""
+    with transaction(database.engine) as connection:
+        return missing_rights(connection, database, _wanted(PRUNER_PRIVILEGES))
 
 
 def prune_old_pages(database: Database, keep_pages_days: float) -> int:

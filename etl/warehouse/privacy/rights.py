@@ -10,16 +10,11 @@ from etl.errors import CredentialsRefused
 from etl.warehouse.schema.database import Database
 
 
-def require_rights(
-    connection: sa.Connection,
-    database: Database,
-    wanted: Iterable[tuple[str, str]],
-    *,
-    to: str,
-    advice: str,
-) -> None:
-    """Raise CredentialsRefused unless the role has each (table, privilege)."""
-    missing = [
+def missing_rights(
+    connection: sa.Connection, database: Database, wanted: Iterable[tuple[str, str]]
+) -> list[str]:
+    """Those of the (table, privilege) that the role lacks: ``DELETE on kaltura.sync_page``."""
+    return [
         f"{privilege} on {database.schema}.{table}"
         for table, privilege in wanted
         if not connection.scalar(
@@ -31,6 +26,18 @@ def require_rights(
             )
         )
     ]
+
+
+def require_rights(
+    connection: sa.Connection,
+    database: Database,
+    wanted: Iterable[tuple[str, str]],
+    *,
+    to: str,
+    advice: str,
+) -> None:
+    """Raise CredentialsRefused unless the role has each (table, privilege)."""
+    missing = missing_rights(connection, database, wanted)
     if missing:
         raise CredentialsRefused(
             f"The database role may not {to}: it lacks {', '.join(missing)}. {advice}",

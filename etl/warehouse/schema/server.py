@@ -1,12 +1,16 @@
-"""What a server must be for this program to write to it: UTF-8, and not read-only."""
+"""What a server must be for this program to write to it, and how it is reached."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import ip_address
 from typing import Final
 
 from sqlalchemy import Connection, text
 
 from etl.errors import ConfigurationError, EtlError, WarehouseUnavailable
+from etl.warehouse.engine import driver_connection
 
 _FACTS: Final = text(
     """
@@ -81,3 +85,62 @@ def server_problems(connection: Connection) -> list[EtlError]:
             )
         )
     return problems
+
+
+VERIFY: Final = "add ?sslmode=verify-full&sslrootcert=system to DATABASE_URL"
+
+
+@dataclass(frozen=True, slots=True)
+class Encryption:
+    """How a connection is protected, as a sentence for ``check``."""
+
+    text: str
+    warns: bool = False
+
+
+def encryption(connection: Connection) -> Encryption:
+    """Whether the connection is encrypted and the server's certificate was verified.
+
+    As libpq knows it: behind a pooler, the connection to the pooler.
+    """
+    driver = driver_connection(connection)
+    return encryption_of(
+        driver.info.host,
+        driver.info.hostaddr,
+        encrypted=driver.pgconn.ssl_in_use,
+        mode=driver.info.get_parameters().get("sslmode", "prefer"),
+    )
+
+
+def encryption_of(host: str, address: str, *, encrypted: bool, mode: str) -> Encryption:
+    """``host`` as the URL names it, ``address`` as it was resolved, ``mode``: libpq's sslmode."""
+    here = _is_here(host, address)
+    if encrypted and mode == "verify-full":
+        return Encryption("TLS, and the server is verified (sslmode=verify-full)")
+    if encrypted:
+        text = f"TLS, but the server is not verified (sslmode={mode}): {VERIFY}"
+        return Encryption(text, warns=not here)
+    if here:
+        return Encryption("not encrypted, and does not leave this machine")
+    text = f"not encrypted: what is stored crosses the network to {host} in the clear; {VERIFY}"
+    return Encryption(text, warns=True)
+
+
+def _is_here(host: str, address: str) -> bool:
+    """Whether a connection stays on this machine: a socket, or the loopback interface."""
+    try:
+        return host.startswith("/") or ip_address(address or host).is_loopback
+    except ValueError:
+        return False
+
+
+def clock_ahead_seconds(connection: Connection) -> float:
+    """How far the clock of the server is ahead of ours, give or take half of the round trip."""
+    before = now()
+    theirs: datetime = connection.execute(text("select clock_timestamp()")).scalar_one()
+    return (theirs - (before + (now() - before) / 2)).total_seconds()
+
+
+def now() -> datetime:
+    """The clock of this machine, which tests set."""
+    return datetime.now(UTC)
