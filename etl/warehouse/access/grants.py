@@ -30,6 +30,7 @@ from etl.warehouse.access.privileges import (
 from etl.warehouse.engine import (
     DEPENDENT_PRIVILEGES,
     INSUFFICIENT_PRIVILEGE,
+    SCHEMA_OPTION,
     connect,
     lock_until_commit,
     sqlstate_of,
@@ -73,7 +74,7 @@ def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Gr
             is needed.
     """
     _check_names(roles)
-    engine = connect(url)
+    engine = connect(url).execution_options(**{SCHEMA_OPTION: schema})
     try:
         with transaction(engine) as connection:
             if not apply:
