@@ -377,19 +377,3 @@ def database_passwords(url: str) -> tuple[str, ...]:
         if unquote(key).lower() in _SECRET_QUERY_KEYS:
             found.append(value)
     return tuple(dict.fromkeys(text for raw in found if raw for text in (raw, unquote(raw))))
-
-
-def database_url_warning(url: str) -> str | None:
-    """A warning if the connection leaves this machine without verifying the server."""
-    parts = urlsplit(url)
-    query = _query(parts)
-    hosts = [query["host"]] if query.get("host") else _host_part(parts).split(",")
-    for host in hosts:
-        name = host.rpartition(":")[0] if re.search(r"[^:]:\d*$", host) else host
-        local = not name or name.startswith("/") or _is_loopback(name.strip("[]"))
-        if not local and query.get("sslmode") != "verify-full":
-            return (
-                "DATABASE_URL connects to another machine without sslmode=verify-full, so the "
-                "server is not verified; add ?sslmode=verify-full&sslrootcert=system"
-            )
-    return None

@@ -13,7 +13,6 @@ from etl.settings.values import (
     database_address,
     database_passwords,
     database_url,
-    database_url_warning,
     masked_database_url,
 )
 
@@ -133,7 +132,6 @@ def test_no_text_breaks_the_parser(text: str, form: str) -> None:
     assert database_url(normal) == normal
     masked_database_url(normal)
     database_passwords(normal)
-    database_url_warning(normal)
 
 
 def test_masks_every_password() -> None:
@@ -156,30 +154,6 @@ def test_masks_and_knows_the_other_secrets_of_libpq(key: str) -> None:
 def test_passwords_are_known_as_written_and_decoded() -> None:
     assert set(database_passwords("postgresql://u:p%40ss@h/d")) == {"p%40ss", "p@ss"}
     assert database_passwords("postgresql://u@h/d") == ()
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://localhost/d",
-        "postgresql:///d",
-        "postgresql:///d?host=/run/pg",
-        "postgresql://127.0.0.1:5432/d",
-        "postgresql://[::1]:5432/d",
-        "postgresql://db.example/d?sslmode=verify-full",
-    ],
-)
-def test_an_address_that_is_safe_gives_no_warning(url: str) -> None:
-    assert database_url_warning(url) is None
-
-
-@pytest.mark.parametrize("query", ["", "?sslmode=prefer", "?sslmode=require", "?sslmode=verify-ca"])
-def test_a_distant_server_that_is_not_proved_gives_a_warning(query: str) -> None:
-    warning = database_url_warning(f"postgresql://u:canary@db.example:5432/d{query}")
-
-    assert warning is not None
-    assert "verify-full" in warning
-    assert "canary" not in warning
 
 
 @pytest.mark.parametrize(
