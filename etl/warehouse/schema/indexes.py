@@ -8,8 +8,9 @@ once find each other in the catalogue, or in a deadlock that Postgres resolves.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -37,6 +38,7 @@ from etl.warehouse.engine import (
 )
 from etl.warehouse.locks import snapshot_holder
 
+LOG = logging.getLogger(__name__)
 WAIT_SECONDS: float = 300.0
 """How long an index may wait for the transactions of others."""
 POLL_SECONDS: Final = 0.2
@@ -73,9 +75,7 @@ def concurrently(index: Index) -> Index:
     return copy
 
 
-def build_concurrently(
-    connection: Connection, index: Index, *, sleep: Callable[[float], None] = time.sleep
-) -> None:
+def build_concurrently(connection: Connection, index: Index) -> None:
     """Build the index unless it is there and valid; one that was interrupted is built anew.
 
     ``connection`` is in autocommit mode.
@@ -92,8 +92,13 @@ def build_concurrently(
             if connection.scalar(_IS_BEING_BUILT, names | {"name": table.name}):
                 if time.monotonic() >= deadline:
                     raise _in_the_way(connection, wanted)
-                sleep(POLL_SECONDS)
+                time.sleep(POLL_SECONDS)
                 continue
+            # It may take minutes, in silence.
+            LOG.info(
+                "building an index while others work",
+                extra={"index": wanted.name, "of_table": table.name},
+            )
             try:
                 connection.execute(DropIndex(wanted, if_exists=True))
                 connection.execute(CreateIndex(wanted))
