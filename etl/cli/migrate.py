@@ -35,7 +35,7 @@ def migrate(runtime: Runtime, repair: bool) -> None:
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse
-    from etl.cli.tables import facts_table, rows_table
+    from etl.cli.tables import facts_table
     from etl.warehouse.schema import revision as schema
 
     with ended_by_signals(), open_warehouse(settings, create=True) as opened:
@@ -57,11 +57,9 @@ def migrate(runtime: Runtime, repair: bool) -> None:
     title = "Migrated" if result["changed"] else "Nothing to migrate"
     shown = {key: result[key] for key in ("schema", "from_revision", "to_revision")}
     shown["from_revision"] = before or "nothing"
-    tables = [facts_table(title, shown)]
     if repair:
-        put_back_rows: list[dict[str, object]] = [{"object": each} for each in repaired]
-        tables.append(rows_table("Put back", put_back_rows, shown=len(repaired)))
-    runtime.print_result(result, *tables)
+        shown["put_back"] = ", ".join(repaired) or "nothing"
+    runtime.print_result(result, facts_table(title, shown))
 
 
 @contextmanager

@@ -46,6 +46,7 @@ def missing_objects(connection: Connection, schema: str) -> list[SchemaObject]:
     """What the revision has and the schema has not, or has in another form; changes nothing.
 
     Every role may ask.  What is missing with a table, a view or a column is not named beside it.
+    Comments come last.
     """
     text = (sql_directory() / "ops" / "objects_found.sql").read_text(encoding="utf-8")
     rows = connection.exec_driver_sql(text, {"schema": schema})
@@ -56,12 +57,13 @@ def missing_objects(connection: Connection, schema: str) -> list[SchemaObject]:
         if each not in found or (detail is not None and detail != found[each])
     ]
     gone = {each.name for each in missing if each.kind in (*WHOLE, "column", "view column")}
-    return [
+    told = [
         each
         for each in missing
         if each.kind in WHOLE
         or (each.owner not in gone and (each.name not in gone or each.kind.endswith("column")))
     ]
+    return sorted(told, key=lambda each: each.kind == "comment")
 
 
 def expected_objects(schema: str) -> dict[SchemaObject, str | None]:
