@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final
 
+from etl.run.fetch import UNTRUSTED_PAGE_TRIES
 from etl.run.plan import SyncOptions
 from etl.simulator import Fault, SimulatorServer
 from etl.simulator.faults import RequestInfo
@@ -60,6 +61,8 @@ class Meeting:
     """Columns that the run may not get to see."""
     attempts: int = 4
     """``ETL_RETRY_ATTEMPTS``; fewer where each attempt takes a second."""
+    tries: int | None = None
+    """How often a page is asked for, if that is not ``attempts``."""
 
 
 def kind(name: str, passing: Codes = OK, staying: Codes = UNAVAILABLE, **more: Any) -> Meeting:
@@ -143,7 +146,9 @@ MEETINGS: Final[Mapping[str, Meeting]] = {
     "unknown-error": at_once(Fault("unknown-error"), 65),
     # Pages whose content is wrong.
     "memcache-down": harmless("memcache-down", positions=PAGES, unseen=("auto_finalize",)),
-    "unordered-page": kind("unordered-page", staying=codes(0, 65), positions=PAGES),
+    "unordered-page": kind(
+        "unordered-page", staying=codes(0, 65), positions=PAGES, tries=UNTRUSTED_PAGE_TRIES
+    ),
     "more-rows": harmless("more-rows", positions=LISTS),
     "short-page": kind("short-page", codes(0, 65), codes(0, 65), positions=LISTS, lies=True),
     "empty-page": kind("empty-page", codes(0, 65), codes(0, 65), positions=PAGES, lies=True),
@@ -152,7 +157,20 @@ MEETINGS: Final[Mapping[str, Meeting]] = {
     "total-wrong": harmless("total-wrong", positions=PAGES),
     "total-missing": harmless("total-missing", positions=LISTS),
     "total-string": harmless("total-string", positions=LISTS),
-    "foreign-partner": at_once(Fault("foreign-partner"), 65, positions=LISTS),
+    "foreign-partner": at_once(Fault("foreign-partner"), 65, positions=PAGES),
+    # The tokens that are looked up are gone: the fault above would find no row to change.
+    "foreign-partner, answered": at_once(
+        Fault(
+            "other-json",
+            {
+                "body": b'{"totalCount":1,"objects":[{"id":"0_x","partnerId":103,"status":3,'
+                b'"createdAt":1700000000,"objectType":"KalturaUploadToken"}],'
+                b'"objectType":"KalturaUploadTokenListResponse"}'
+            },
+        ),
+        65,
+        positions=("look-up",),
+    ),
     "stale-cached": kind("stale-cached", positions=LISTS),
     # Replies whose form is wrong.
     "truncated-json": kind("truncated-json"),
@@ -261,9 +279,8 @@ def run_case(ground: Ground, seed: int) -> Ending:
     scene = second_night(ground, seed // len(CASES) + seed)
     faults: Callable[[], Fault] = lambda: meeting.fault  # noqa: E731
     allowed = meeting.staying if persistence == "for ever" else meeting.passing
-    times = {"once": 1.0, "all retries but one": meeting.attempts - 1.0}.get(
-        persistence, float("inf")
-    )
+    tries = meeting.tries or meeting.attempts
+    times = {"once": 1.0, "all retries but one": tries - 1.0}.get(persistence, float("inf"))
     if name in MIXED and persistence == "all retries but one" and rng.random() < 0.5:
         # As often, but of several kinds: one that passes may follow another.
         others = [MEETINGS[each].fault for each in rng.sample(MIXED, meeting.attempts)]
