@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
+from argparse import Namespace
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from alembic import command
+from alembic.config import Config
+
 from etl.errors import EtlError
 from etl.warehouse.schema.revision import HEAD_REVISION, migrate, schema_state
-from tests.campaigns.campaign import Campaign, Ending, Ground
+from tests.campaigns.campaign import SCHEMA, Campaign, Ending, Ground
 from tests.campaigns.moments import Moments
 from tests.campaigns.second_night import (
     SecondNight,
@@ -81,18 +83,12 @@ def old_warehouse(ground: Ground, revision: str | None) -> Old:
 
 
 def downgrade(url: str, revision: str) -> None:
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "alembic", "-c", str(ROOT / "alembic.ini")),
-            *("-x", "force=yes", "downgrade", revision),
-        ],
-        env={**os.environ, "DATABASE_URL": url, "ETL_SCHEMA": "kaltura"},
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    """Back to a revision, whatever that forgets."""
+    config = Config(cmd_opts=Namespace(x=["force=yes"]))
+    config.set_main_option("script_location", str(ROOT / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    config.attributes.update(url=url, schema=SCHEMA)
+    command.downgrade(config, revision)
 
 
 def objects_of(url: str) -> list[tuple[object, ...]]:
