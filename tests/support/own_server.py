@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
@@ -30,6 +30,8 @@ class OwnServer:
     folder: Path
     binaries: Path
     user: ServerUser | None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """What its programs get besides the usual."""
 
     def url(self, database: str = "postgres", user: str = "postgres") -> str:
         host = quote(str(self.folder), safe="")
@@ -61,7 +63,7 @@ class OwnServer:
         done = subprocess.run(
             [self.binaries / program, "-D", self.folder / "data", *arguments],
             cwd="/",
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC"},
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C", "TZ": "UTC", **self.environment},
             stdin=subprocess.DEVNULL,
             # Not a pipe: the server would keep it open.
             stdout=subprocess.DEVNULL,
@@ -73,13 +75,18 @@ class OwnServer:
 
 
 @contextmanager
-def own_server() -> Iterator[OwnServer]:
-    """A new server that runs; all of it is gone afterwards."""
+def own_server(
+    environment: Mapping[str, str] | None = None, within: Path | None = None
+) -> Iterator[OwnServer]:
+    """A new server that runs, in a folder of ``within``; all of it is gone afterwards."""
     user = choose_server_user()
-    with _folder(user) as folder, tempfile.TemporaryDirectory(prefix="kaltura-etl-test-") as aside:
+    with (
+        _folder(user, within) as folder,
+        tempfile.TemporaryDirectory(prefix="kaltura-etl-test-") as aside,
+    ):
         Path(aside).chmod(0o711)
         binaries, _ = reachable_binaries(Path(aside), user)
-        server = OwnServer(folder, binaries, user)
+        server = OwnServer(folder, binaries, user, environment or {})
         auth = ("--auth-local=trust", "--auth-host=reject")
         server._run(
             *("initdb", "-U", "postgres", "--no-sync", "--encoding=UTF8", "--locale=C", *auth)
@@ -99,8 +106,8 @@ def own_server() -> Iterator[OwnServer]:
 
 
 @contextmanager
-def _folder(user: ServerUser | None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="kaltura-etl-test-") as name:
+def _folder(user: ServerUser | None, within: Path | None = None) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="kaltura-etl-test-", dir=within) as name:
         folder = Path(name)
         if user is not None:
             os.chown(folder, user.uid, user.gid)
