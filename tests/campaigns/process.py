@@ -39,6 +39,10 @@ EXIT_CODES: Final = {
     signal.SIGHUP: 129,
 }
 ACTIONS: Final = ("kill", "term", "kill", "int", "freeze", "term twice", "hup")
+MEMORY_EVERY: Final = 3
+"""One case of so many that interrupt has no memory left at its moment instead."""
+ROOM_LEFT: Final = (0, 1 * MIB, 8 * MIB, 64 * MIB)
+"""Memory that a process may still get when it is limited."""
 SIGNALS: Final = {
     "kill": signal.SIGKILL,
     "term": signal.SIGTERM,
@@ -97,13 +101,15 @@ def run_case(ground: Ground, seed: int) -> Ending:
     stage = stage_of(ground, number)
     moment = number * STRIDE % stage.moments
     action = ACTIONS[kind]
-    case = f"{action} at moment {moment} of {stage.moments}"
     with stage.scene.copy() as job:
-        if action == "freeze":
+        if action == "int" and number % MEMORY_EVERY == MEMORY_EVERY - 1:
+            action = "memory"
+            result = limit_memory(stage, job, moment, ROOM_LEFT[number % len(ROOM_LEFT)])
+        elif action == "freeze":
             result = freeze(stage, job, moment)
         else:
             result = disturb(stage, job, moment, action)
-    return Ending(case, f"{action}: {result}")
+    return Ending(f"{action} at moment {moment} of {stage.moments}", f"{action}: {result}")
 
 
 def disturb(stage: Stage, job: Job, moment: int, action: str) -> str:
@@ -207,6 +213,33 @@ def freeze(stage: Stage, job: Job, moment: int) -> str:
     return f"exit {code}, the other one {other}"
 
 
+def limit_memory(stage: Stage, job: Job, moment: int, room: int) -> str:
+    """From a moment on, the process gets no more memory than it has, and a little."""
+    pid: list[int] = []
+    started = threading.Event()
+
+    def act() -> None:
+        assert started.wait(30)
+        with suppress(ProcessLookupError, FileNotFoundError):
+            pages = int(Path(f"/proc/{pid[0]}/statm").read_text().split()[0])
+            most = pages * resource.getpagesize() + room
+            resource.prlimit(pid[0], resource.RLIMIT_AS, (most, most))
+
+    moments = Moments({moment: act})
+    with watched(stage.scene.server, stage.relay, moments):
+        pid.append(stage.start(job))
+        started.set()
+        code = wait_for(stage.starter, pid[0], moments, 60)
+    wait_until(lambda: others_connected(job) == 0)
+    said = stage.output.read_text()[-2_000:]
+    published = stage.scene.assert_one_of_both(job)
+    (stage.scene.assert_published if published else stage.scene.assert_untouched)(job)
+    assert code != 0 or published, said
+    expire_lease(job)
+    stage.scene.assert_repaired(job)
+    return f"exit {code}{', published' if published and code else ''}"
+
+
 # --- odd surroundings ----------------------------------------------------------------------------
 
 
@@ -225,10 +258,20 @@ class Surroundings:
     reads."""
     codes: frozenset[int] | None = frozenset({0})
     """None: any; it may even be killed."""
+    begin: tuple[str, ...] = ()
+    """What the command line begins with."""
 
 
 def close_all() -> None:
     os.closerange(0, 3)
+
+
+def read_only_root() -> Surroundings:
+    """All files of the machine are read-only; only root can make it so."""
+    if os.geteuid() != 0:
+        return Surroundings({"HOME": "/proc", "TMPDIR": "/proc"})
+    mount = 'mount -o remount,bind,ro / && exec "$@"'
+    return Surroundings(begin=("unshare", "--mount", "sh", "-c", mount, "sh"))
 
 
 ENDED_BY_OUTPUT: Final = frozenset({0, 1, 74})
@@ -236,6 +279,10 @@ SURROUNDINGS: Final[Mapping[str, Surroundings]] = {
     "no HOME, no PATH": Surroundings({"HOME": None, "PATH": None}),
     "HOME that does not exist": Surroundings({"HOME": "/nonexistent"}),
     "TMPDIR that does not exist": Surroundings({"TMPDIR": "/nonexistent"}),
+    "HOME and TMPDIR that even root cannot write": Surroundings(
+        {"HOME": "/proc", "TMPDIR": "/proc"}
+    ),
+    "read-only root": read_only_root(),
     **{
         f"locale {name}": Surroundings({"LC_ALL": name, "LANG": name, "PYTHONUTF8": utf8})
         for name, utf8 in (
@@ -340,7 +387,7 @@ def run_oddly(job: Job, odd: Surroundings, folder: Path) -> tuple[int, str]:
             elif where != "closed":
                 streams[stream] = stack.enter_context(open(where, "w"))
         process = subprocess.Popen(
-            [sys.executable, "-m", "etl", "sync", "--json"],
+            [*odd.begin, sys.executable, "-m", "etl", "sync", "--json"],
             env=environment,
             preexec_fn=prepare,  # noqa: PLW1509 - it takes no lock
             **streams,
@@ -367,7 +414,8 @@ PROCESS: Final = Campaign(
         "(seed 8; mended in `sql/checks/resumed_runs_continue.sql`).",
     ),
     not_done=(
-        "The memory limit of a container, and a host that vanishes without closing connections.",
-        "A machine's clock that is years off.",
+        "A container's memory limit ends a process with SIGKILL, which is tried; here memory is "
+        "limited by RLIMIT_AS.",
+        "A host that vanishes without closing connections.",
     ),
 )
