@@ -689,7 +689,7 @@ DATABASE: Final = Campaign(
     in_slice=12,
     in_all=12 * len(KINDS),
     not_done=(
-        "Corrupted pages and indexes: `verify` reads what Postgres gives it (docs/howto).",
+        "Corrupted pages and indexes.",
         "A host that vanishes without closing its connections.",
     ),
 )

@@ -7,6 +7,7 @@ from typing import Final
 
 from tests.campaigns.campaign import Campaign
 from tests.campaigns.catalogue import CAMPAIGNS
+from tests.campaigns.probes import PROBES, probe_row
 from tests.campaigns.results import FOLDER, Sum, read_results, sum_up
 from tests.support.job import ROOT
 
@@ -16,10 +17,13 @@ HEAD: Final = """# Evidence
 
 What the program promises when something goes wrong, how that was tried, and what it does not
 promise. Each row is a *campaign*: cases made from seeds, run against a real Postgres and a real
-HTTP server. The same seed is the same case. After each case every check of `kaltura-etl verify`
-must pass, the warehouse must agree with the truth of the simulated account, and, where a run was
-disturbed, a normal run must reach the state that an undisturbed one leaves: 0 tokens lost, 0
-versions twice, 0 false absences, 0 mixed reads, 0 runs stuck. Anything else is a *breach*.
+HTTP server. The same seed is the same case. Where a case leaves a warehouse, the warehouse must
+agree with the truth of the simulated account and every check of `kaltura-etl verify` must pass, and
+where a run was disturbed, a normal run must reach the state that an undisturbed one leaves: 0
+tokens lost, 0 versions twice, 0 false absences, 0 mixed reads, 0 runs stuck. Anything else is a
+*breach*. Three campaigns compare something else: `walk` reads lists in memory and has no warehouse,
+`both-ways` compares the tables of two warehouses with each other, and `security` searches what was
+written.
 
 This page is written by `./dev campaign evidence` from the results in `.campaigns/` (see
 [CONTRIBUTING](../CONTRIBUTING.md#campaigns)). It sums up every case that was run there, also those
@@ -27,6 +31,15 @@ that were run while the program was being mended; "held since" counts the seeds 
 broken once and held the last time they were run.
 
 ## Promises
+"""
+
+PROBES_HEAD: Final = """
+## Probes of an attacker
+
+What was tried, and the campaign or the test (in `tests/`) that shows how it ends.
+
+| Probe | Shown by |
+| --- | --- |
 """
 
 NOT_PROMISED: Final = """
@@ -66,7 +79,7 @@ def evidence(folder: Path = FOLDER) -> str:
     parts.append("\n## Found and mended\n\n" + ("\n".join(found) or "- nothing yet") + "\n")
     not_done = [f"- `{name}`: {each}" for name, c in CAMPAIGNS.items() for each in c.not_done]
     parts.append("\n## Not tried by a campaign\n\n" + "\n".join(not_done) + "\n")
-    parts.append(NOT_PROMISED)
+    parts += [PROBES_HEAD, *map(probe_row, PROBES), NOT_PROMISED]
     return "".join(parts)
 
 

@@ -13,8 +13,10 @@ from tests.campaigns.__main__ import listing, main
 from tests.campaigns.campaign import Campaign, Ending, Ground
 from tests.campaigns.catalogue import CAMPAIGNS
 from tests.campaigns.evidence import PAGE, evidence, row
+from tests.campaigns.probes import PROBES, Probe, probe_row
 from tests.campaigns.results import Result, done_seeds, file_of, read_results, sum_up
 from tests.campaigns.runner import run_one
+from tests.support.job import ROOT
 
 
 def odd(ground: Ground, seed: int) -> Ending:
@@ -85,6 +87,7 @@ def test_the_page_has_every_campaign_as_it_is(tmp_path: Path) -> None:
         assert f"### {name}\n\n{campaign.promise}\n" in page
         assert name in listing()
         assert all(each in page for each in (*campaign.found, *campaign.not_done))
+    assert all(probe_row(probe) in page for probe in PROBES)
     empty = evidence(tmp_path)
     assert empty.count("not run here yet") == len(CAMPAIGNS)
 
@@ -94,3 +97,15 @@ def test_the_command_lists_what_there_is(capsys: pytest.CaptureFixture[str]) -> 
     assert "api-faults" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         main(["walk", "--cases", "0"])
+
+
+@pytest.mark.parametrize("probe", PROBES, ids=lambda each: each.what)
+def test_what_shows_the_end_of_a_probe_is_there(probe: Probe) -> None:
+    assert probe.shown or probe.not_done
+    for place in probe.shown:
+        if place.startswith("campaign "):
+            assert place.removeprefix("campaign ") in CAMPAIGNS
+            continue
+        name, _, test = place.partition("::")
+        text = (ROOT / "tests" / name).read_text(encoding="utf-8")
+        assert not test or f"\ndef {test}(" in text
