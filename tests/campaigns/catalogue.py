@@ -9,6 +9,7 @@ from tests.campaigns.api_faults import API_FAULTS
 from tests.campaigns.bad_data import BAD_DATA
 from tests.campaigns.both_ways import BOTH_WAYS
 from tests.campaigns.campaign import Campaign
+from tests.campaigns.clocks import CLOCKS
 from tests.campaigns.concurrency import CONCURRENCY
 from tests.campaigns.database import DATABASE
 from tests.campaigns.migrations import MIGRATIONS
@@ -29,6 +30,7 @@ CAMPAIGNS: Final[dict[str, Campaign]] = {
         BAD_DATA,
         ACCOUNTS_CAMPAIGN,
         CONCURRENCY,
+        CLOCKS,
         MIGRATIONS,
         STATEFUL,
         BOTH_WAYS,
