@@ -577,7 +577,8 @@ def lose_commits(ground: Ground, seed: int, number: int) -> Ending:
         subprocess.run(["cp", "-a", copy, data], check=True)
         server.start()
 
-    archive = str(ground.folder / f"archive-{seed}")
+    # Not the one of an earlier case of this seed.
+    archive = tempfile.mkdtemp(prefix="archive-", dir=ground.folder)
     archived = {"ETL_ARCHIVE": archive} if rng.random() < 0.5 else {}
     with stage.scene.copy(**archived) as job:
         # An archive that is ahead of its warehouse is refused, so that it is replayed or replaced.
