@@ -260,7 +260,7 @@ def test_a_page_has_as_many_tokens_as_set(server: SimulatorServer, job: Job) -> 
 def test_a_request_without_an_answer_ends_in_time(server: SimulatorServer, job: Job) -> None:
     server.faults.schedule("no-answer", where="list")
     once = {"ETL_RETRY_ATTEMPTS": "1"}
-    with pytest.raises(ServiceUnavailable, match="no complete reply .* within 1 s"):
+    with pytest.raises(ServiceUnavailable, match=r"no complete reply .* within 1 s"):
         job.run(options=None, **once, ETL_REQUEST_TIMEOUT_SECONDS="1")
 
 
