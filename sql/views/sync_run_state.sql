@@ -8,7 +8,13 @@ language sql
 stable
 parallel safe
 return case
-    when status = 'running' and heartbeat_at <= statement_timestamp() - interval '15 minutes'
+    when
+        status = 'running'
+        -- A heartbeat in the future is from before the server's clock was set back.
+        and (
+            heartbeat_at <= statement_timestamp() - interval '15 minutes'
+            or heartbeat_at > statement_timestamp() + interval '15 minutes'
+        )
         then 'abandoned'
     else status
 end

@@ -201,6 +201,12 @@ def ended_by(error: EtlError, *, status: str | None = None) -> dict[str, Any]:
     }
 
 
+def finished_now(sync_run: sa.Table) -> sa.ColumnElement[Any]:
+    """The time at which a run ends: never before it began, even if the server's clock was set back
+    meanwhile."""
+    return sa.func.greatest(sa.func.clock_timestamp(), sync_run.c.started_at)
+
+
 def end_row(
     connection: sa.Connection,
     sync_run: sa.Table,
@@ -218,7 +224,7 @@ def end_row(
         .values(
             # A start that never became a run is a walk of its own, without pages.
             walk_id=sa.func.coalesce(sync_run.c.walk_id, sync_run.c.run_id),
-            finished_at=sa.func.clock_timestamp(),
+            finished_at=finished_now(sync_run),
             **values,
         )
         .returning(sync_run)

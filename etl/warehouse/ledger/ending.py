@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from etl.errors import DataRefused, EtlError, WarehouseUnavailable
 from etl.warehouse.engine import transaction
-from etl.warehouse.ledger.attempts import end_row, ended_by
+from etl.warehouse.ledger.attempts import end_row, ended_by, finished_now
 from etl.warehouse.ledger.lease import status_of
 from etl.warehouse.ledger.resume import DRY_RUN, RESUMABLE_STATUSES
 from etl.warehouse.ledger.run import OpenRun
@@ -89,7 +89,7 @@ def settle_commit(database: Database, run: OpenRun) -> bool:
                 .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
                 .values(
                     status="failed",
-                    finished_at=sa.func.clock_timestamp(),
+                    finished_at=finished_now(sync_run),
                     error_kind=WarehouseUnavailable.kind,
                     error_message="The connection was lost before the commit.",
                 )

@@ -27,7 +27,7 @@ from etl.warehouse.engine import (
     require_row_count,
     transaction,
 )
-from etl.warehouse.ledger.attempts import insert_attempt, is_starting
+from etl.warehouse.ledger.attempts import finished_now, insert_attempt, is_starting
 from etl.warehouse.ledger.resume import (
     inherited,
     resume_walk,
@@ -227,7 +227,7 @@ def abandon_dead_runs(
             status="abandoned",
             # One that was starting is a walk of its own, without pages.
             walk_id=sa.func.coalesce(sync_run.c.walk_id, sync_run.c.run_id),
-            finished_at=sa.func.clock_timestamp(),
+            finished_at=finished_now(sync_run),
             error_kind=ABANDONED,
             error_message=sa.case(
                 (is_dead, "The process of the run died, and did not end the run."),
@@ -250,8 +250,13 @@ def ended_processes(
 
 
 def is_silent(sync_run: sa.Table, lease_seconds: float) -> sa.ColumnElement[bool]:
-    """Whether a run's last heartbeat is older than the lease, by the database's clock."""
-    return sync_run.c.heartbeat_at < sa.func.clock_timestamp() - timedelta(seconds=lease_seconds)
+    """Whether a run's last heartbeat is older than the lease, by the database's clock.
+
+    One that is as far in the future is from before the clock was set back; a run that is at work
+    has renewed it since.
+    """
+    now, lease = sa.func.clock_timestamp(), timedelta(seconds=lease_seconds)
+    return sa.not_(sync_run.c.heartbeat_at.between(now - lease, now + lease))
 
 
 def load_baseline(connection: sa.Connection, database: Database, partner_id: int) -> Baseline:

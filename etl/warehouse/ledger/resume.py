@@ -61,11 +61,13 @@ def resume_walk(
     sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
     staging = tables.upload_token_staging
     now = sa.func.clock_timestamp()
+    oldest_page_at = sa.func.coalesce(sync_run.c.oldest_page_at, first.c.started_at)
+    # The age of what seems to come from the future is not known: the clock was set back since.
     is_young = sa.and_(
-        first.c.started_at >= now - window,
+        first.c.started_at.between(now - window, now + _CLOCK_SLACK),
         sa.true()
         if page_age_max is None
-        else sa.func.coalesce(sync_run.c.oldest_page_at, first.c.started_at) >= now - page_age_max,
+        else oldest_page_at.between(now - page_age_max, now + _CLOCK_SLACK),
     )
     found = connection.execute(
         sa.select(

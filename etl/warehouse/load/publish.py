@@ -17,6 +17,7 @@ from etl.warehouse.engine import (
     require_row_count,
     transaction,
 )
+from etl.warehouse.ledger.attempts import finished_now
 from etl.warehouse.ledger.ending import settle_commit
 from etl.warehouse.ledger.lease import fence, last_published
 from etl.warehouse.ledger.run import OpenRun
@@ -53,7 +54,7 @@ def publish(
 
     All or nothing.  If the connection is lost in the commit, the ledger tells what happened.
     Raises DataRefused with ``fields['reason']`` ``other_run_published``, ``staging_lost``,
-    ``pages_too_old`` (than ``page_age_max``, at the publication timestamp) or
+    ``pages_too_old`` (than ``page_age_max``) or
     ``row_count_mismatch``, and LeaseHeld if the run no longer holds its lease.
 
     A replay passes the ``stamp`` (publication timestamp) of the run that it replays, and in
@@ -71,7 +72,9 @@ def publish(
             fence(connection, database, run)
             stamp = _take_stamp(connection, database, run, given_stamp)
             if page_age_max is not None:
-                require_fresh_pages(run.walk.oldest_page_at, now=stamp, age_max=page_age_max)
+                # Not the stamp, which may be ahead of the clock.
+                now = connection.execute(sa.select(sa.func.clock_timestamp())).scalar_one()
+                require_fresh_pages(run.walk.oldest_page_at, now=now, age_max=page_age_max)
             _check_staging(connection, database, run)
             if counts.pending or counts.rejected_known:
                 _write_unobserved(connection, database, run, counts)
@@ -83,7 +86,7 @@ def publish(
                 run,
                 status="succeeded",
                 published_at=stamp,
-                finished_at=sa.func.clock_timestamp(),
+                finished_at=finished_now(database.tables.sync_run),
                 coverage=run.walk.coverage.to_sql(),
                 open_coverage=run.walk.open_coverage.to_sql(),
                 holes=holes,
@@ -134,10 +137,18 @@ def publish(
 def require_fresh_pages(oldest: datetime | None, *, now: datetime, age_max: timedelta) -> None:
     """Raise DataRefused if a walk's oldest page, requested at ``oldest``, is older than allowed.
 
-    Its content may be out of date.
+    Its content may be out of date.  So may that of a page which seems to come from a future as far
+    away: the server's clock was set back, and nobody knows by how much.
     """
-    if oldest is None or now - oldest <= age_max:
+    if oldest is None or abs(now - oldest) <= age_max:
         return
+    if oldest > now:
+        raise DataRefused(
+            f"The oldest page of this walk was read at {oldest:%Y-%m-%d %H:%M:%S %Z}, which is yet "
+            "to come: the database server's clock was set back, so the age of the page is not "
+            "known. Nothing was published; the next run reads the whole list again.",
+            reason="pages_too_old",
+        )
     age, most = (timedelta(seconds=round(each.total_seconds())) for each in (now - oldest, age_max))
     raise DataRefused(
         f"The oldest page of this walk was read {age} ago, and no page older than {most} is "

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 
 from etl.errors import EtlError, LeaseHeld
 from etl.warehouse.engine import transaction
-from etl.warehouse.ledger.attempts import insert_attempt, this_process
+from etl.warehouse.ledger.attempts import finished_now, insert_attempt, this_process
 from etl.warehouse.ledger.lease import (
     ERASING,
     abandon_dead_runs,
@@ -76,7 +76,7 @@ class Hold:
         self._update(
             connection,
             status="skipped",
-            finished_at=sa.func.clock_timestamp(),
+            finished_at=finished_now(self.database.tables.sync_run),
             error_kind=ACCOUNT_ERASED,
             error_message=f"Account {self.partner_id} was erased: {rows} rows, by kaltura-etl "
             "erase --account.",
