@@ -169,7 +169,10 @@ def test_a_week_holds_everything_that_happens_to_uploads() -> None:
         life.advance(hours=24)
     assert life.now == start + 7 * 86_400
     assert account.clock() == life.now
-    kinds = ("begin", "progress", "finish", "attach", "fail", "time_out", "delete", "restore")
+    kinds = (
+        *("begin", "progress", "finish", "attach", "fail", "time_out", "delete", "restore"),
+        "resume",
+    )
     assert all(life.counts[kind] > 0 for kind in kinds), life.counts
     created = [one.created_at for one in account.line]
     assert created == sorted(created)

@@ -19,7 +19,11 @@ from etl.simulator.account.account import Account
 from etl.simulator.account.generate import DAY, USERS, odd_or_plain_name
 
 STALE_SECONDS = 2 * DAY
-"""Open uploads younger than this when a life begins may still move."""
+"""Of the open uploads younger than this when a life begins, half go on within hours."""
+STALLED_DAYS = 14
+"""Older ones may be taken up again, or given up, until they are this old."""
+NEXT_STEP = {0: "progress", 1: "finish", 2: "attach"}
+"""What an open upload of this status waits for."""
 
 
 class Life:
@@ -49,6 +53,8 @@ class Life:
             max(2.0, size * 0.004) if deletions_per_day is None else deletions_per_day
         )
         self._rng = random.Random(f"{seed}/life")  # noqa: S311
+        self._slow: set[str] = set()
+        """Uploads taken up again after they had stalled: each further step takes a day or so."""
         self._due: list[tuple[float, int, str, str]] = []
         self._count = 0
         self._handlers: dict[str, Callable[[str], None]] = {
@@ -58,6 +64,7 @@ class Life:
             "attach": self._attach,
             "fail": self._fail,
             "time_out": self._time_out,
+            "resume": self._resume,
             "delete": self._delete,
             "delete_old": self._delete_old,
             "touch_old": self._touch_old,
@@ -106,15 +113,52 @@ class Life:
         return self._rng.expovariate(per_day * busy / DAY)
 
     def _adopt_open_uploads(self) -> None:
-        for status, kind in enumerate(("progress", "finish", "attach")):
-            for token in self.account.line:
-                if token.status == status and self.now - token.created_at < STALE_SECONDS:
-                    self._plan(kind, token.id, self._rng.uniform(30, 3 * 3600))
+        for token in self.account.line:
+            age = self.now - token.created_at
+            if token.status not in NEXT_STEP or age >= STALLED_DAYS * DAY:
+                continue
+            if age < STALE_SECONDS and self._rng.random() < 0.5:
+                self._plan(NEXT_STEP[token.status], token.id, self._rng.uniform(30, 3 * 3600))
+            else:
+                self._stall(token.id)
+
+    def _stall(self, token_id: str) -> None:
+        """Nothing more comes, for days or for good: half of the users try again or give up."""
+        draw = self._rng.random()
+        if draw < 0.3:
+            self._plan("resume", token_id, self._rng.uniform(DAY / 2, 4 * DAY))
+        elif draw < 0.42:
+            self._plan("time_out", token_id, self._rng.uniform(DAY, 5 * DAY))
+        elif draw < 0.54:
+            self._plan("delete", token_id, self._rng.uniform(DAY, 5 * DAY))
+
+    def _step(self, kind: str, token_id: str, seconds_max: float) -> None:
+        """Plan the next step of an upload, which takes a slow one a day or so."""
+        if token_id in self._slow:
+            self._plan(kind, token_id, self._rng.uniform(DAY / 4, 1.5 * DAY))
+        else:
+            self._plan(kind, token_id, self._rng.uniform(1, seconds_max))
 
     def _set(self, token_id: str, event: str, fields: dict[str, Any]) -> bool:
         done = self.account.change(token_id, fields)
         self.counts[event] += done
         return done
+
+    def _open_status(self, token_id: str) -> int | None:
+        """None: the upload has ended, or is not listed."""
+        found = self.account.find(token_id)
+        return found[0].status if found and found[0].status in NEXT_STEP else None
+
+    def _move(self, token_id: str, event: str, status: int, fields: dict[str, Any]) -> bool:
+        """Change an open upload; one that has ended meanwhile stays as it is."""
+        if self._open_status(token_id) is None:
+            return False
+        return self._set(token_id, event, {"status": status, **fields})
+
+    def _size_of(self, token_id: str) -> int:
+        """Bytes announced; 0 if none were."""
+        found = self.account.find(token_id)
+        return int(self.account.fields(found[0]).get("fileSize") or 0) if found else 0
 
     # ---- events -------------------------------------------------------------------------------
 
@@ -129,54 +173,65 @@ class Life:
             if user is not None:
                 fields["userId"] = user
             if rng.random() < 0.5:
-                fields["fileSize"] = str(int(10 ** (4 + 6 * rng.random())))
+                fields["fileSize"] = str(_some_size(rng))
             fields["autoFinalize"] = rng.random() < 0.2
             self.account.insert(fields)
             self.counts["begin"] += 1
             draw = rng.random()
-            if draw < 0.90:
-                self._plan("progress", token_id, rng.uniform(1, 600))
-            elif draw < 0.93:
+            if draw < 0.95:
+                self._step("progress", token_id, 60)
+            elif draw < 0.965:
                 self._plan("delete", token_id, rng.uniform(60, DAY))
-            # The others stall before the first byte.
+            else:
+                self._stall(token_id)
         self._plan("begin", "", self._gap(self.uploads_per_day) * size)
 
     def _progress(self, token_id: str) -> None:
+        """The first bytes come; of a large file, more often the last ones do not."""
         rng = self._rng
-        sent = int(10 ** (3 + 6 * rng.random()))
-        if not self._set(token_id, "progress", {"status": 1, "uploadedFileSize": str(sent)}):
+        size = self._size_of(token_id) or _some_size(rng)
+        fields = {"fileSize": str(size), "uploadedFileSize": str(int(size * rng.random()))}
+        if not self._move(token_id, "progress", 1, fields):
             return
+        large = max(0, len(str(size)) - 7)
         draw = rng.random()
-        if draw < 0.88:
-            self._plan("finish", token_id, rng.uniform(5, 3600))
-        elif draw < 0.91:
+        if draw < 0.01 + 0.01 * large:
             self._plan("fail", token_id, rng.uniform(5, 3600))
-        elif draw < 0.94:
-            self._plan("time_out", token_id, rng.uniform(6 * 3600, 2 * DAY))
+        elif draw < 0.02 + 0.02 * large:
+            self._plan("time_out", token_id, rng.uniform(DAY / 4, 2 * DAY))
+        elif draw < 0.05 + 0.02 * large:
+            self._stall(token_id)
+        else:
+            self._step("finish", token_id, 120 + size / 1e6)
 
     def _finish(self, token_id: str) -> None:
-        found = self.account.find(token_id)
-        if not found:
+        size = self._size_of(token_id) or 1
+        fields = {"fileSize": str(size), "uploadedFileSize": str(size)}
+        if not self._move(token_id, "finish", 2, fields):
             return
-        known = self.account.fields(found[0])
-        size = known.get("fileSize") or known.get("uploadedFileSize") or "1"
-        self._set(token_id, "finish", {"status": 2, "fileSize": size, "uploadedFileSize": size})
-        if self._rng.random() < 0.93:
-            self._plan("attach", token_id, self._rng.uniform(5, 7200))
+        if self._rng.random() < 0.98:
+            self._step("attach", token_id, 60)
+        else:
+            self._stall(token_id)
 
     def _attach(self, token_id: str) -> None:
         entry = f"0_{self._rng.getrandbits(40):010x}"
-        self._set(
-            token_id,
-            "attach",
-            {"status": 3, "attachedObjectType": "entry", "attachedObjectId": entry},
-        )
+        fields = {"attachedObjectType": "entry", "attachedObjectId": entry}
+        self._move(token_id, "attach", 3, fields)
+
+    def _resume(self, token_id: str) -> None:
+        """The user tries again."""
+        status = self._open_status(token_id)
+        if status is not None:
+            self._slow.add(token_id)
+            self.counts["resume"] += 1
+            self._handlers[NEXT_STEP[status]](token_id)
 
     def _fail(self, token_id: str) -> None:
-        self._set(token_id, "fail", {"status": 6})
+        self._move(token_id, "fail", 6, {})
 
     def _time_out(self, token_id: str) -> None:
-        self._set(token_id, "time_out", {"status": 4})
+        self._move(token_id, "time_out", 4, {})
 
     def _delete(self, token_id: str) -> None:
         self.counts["delete"] += self.account.delete(token_id)
@@ -203,3 +258,8 @@ class Life:
 
     def _restore(self, token_id: str) -> None:
         self.counts["restore"] += self.account.undelete(token_id)
+
+
+def _some_size(rng: random.Random) -> int:
+    """Bytes: as many files of ten kilobytes as of ten gigabytes."""
+    return int(10 ** (4 + 6 * rng.random()))
