@@ -8,7 +8,9 @@ select
     sum(abandoned) as abandoned,
     sum(deleted) as deleted,
     round(
-        100.0 * sum(failed + abandoned + deleted) / nullif(sum(started - still_open), 0), 1
+        100.0 * sum(failed + abandoned + deleted)
+        / nullif(sum(started - still_open), 0),
+        1
     ) as percent_lost
 from upload_outcome_daily
 where partner_id = :partner_id and day >= cast(:'since' as date)

@@ -10,5 +10,7 @@ select
     token.changed_columns
 from upload_token_history as token
 left join upload_token_status as status on token.status = status.code
-where token.partner_id = :partner_id and token.token_id = :'token_id'
+where
+    token.partner_id = :partner_id
+    and token.token_id = :'token_id'
 order by token.version

@@ -3,10 +3,15 @@
 select
     day,
     coalesce(sum(tokens) filter (where status = 'PENDING'), 0) as pending,
-    coalesce(sum(tokens) filter (where status = 'PARTIAL_UPLOAD'), 0) as partial,
+    coalesce(
+        sum(tokens) filter (where status = 'PARTIAL_UPLOAD'), 0
+    ) as partial,
     coalesce(sum(tokens) filter (where status = 'FULL_UPLOAD'), 0) as full,
     coalesce(sum(tokens) filter (where status = 'CLOSED'), 0) as closed,
-    coalesce(sum(tokens) filter (where status in ('TIMED_OUT', 'DELETED', 'ERROR')), 0) as failed,
+    coalesce(
+        sum(tokens) filter (where status in ('TIMED_OUT', 'DELETED', 'ERROR')),
+        0
+    ) as failed,
     coalesce(sum(tokens) filter (where status like 'UNKNOWN%'), 0) as unknown,
     coalesce(sum(tokens) filter (where status = 'NOT_LISTED'), 0) as not_listed
 from upload_token_daily_status

@@ -1,27 +1,27 @@
--- Which runs failed, or could not read everything?
--- Variables: partner_id, since
+-- Which nights had no complete run, and why?
+-- Variables: since, now
 select
-    run.run_id,
-    run.started_at,
-    run.status,
-    run.error_kind,
-    run.resumed_from,
-    run.unreadable,
-    (
-        select min(later.published_at)
-        from sync_run as later
-        where
-            later.partner_id = run.partner_id
-            and later.published_at >= run.started_at
-            and later.coverage = '{(,)}'
-    ) as made_good_at
-from sync_run as run
+    partner_id,
+    day,
+    outcome,
+    runs,
+    error_kind,
+    last_attempt_at,
+    made_good_at
+from (
+    select
+        *,
+        min(complete_at) over (
+            partition by partner_id
+            order by day
+            rows between 1 following and unbounded following
+        ) as made_good_at
+    from sync_night
+) as night
 where
-    run.partner_id = :partner_id
-    and run.started_at >= cast(:'since' as timestamptz)
-    and (
-        run.status in ('refused', 'failed', 'abandoned')
-        or run.resumed_from is not null
-        or run.unreadable > 0
+    outcome <> 'complete'
+    and day >= cast(:'since' as date)
+    and day < cast(
+        cast(:'now' as timestamptz) at time zone kaltura_time_zone() as date
     )
-order by run.run_id
+order by day, partner_id

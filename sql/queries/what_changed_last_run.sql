@@ -3,9 +3,13 @@ select
     token.change_kind,
     case
         when before.version is not null
-            then coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
+            then coalesce(
+                before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN'
+            )
     end as was,
-    coalesce(after_name.name, 'UNKNOWN_' || token.status, 'UNKNOWN') as became,
+    coalesce(
+        after_name.name, 'UNKNOWN_' || token.status, 'UNKNOWN'
+    ) as became,
     count(*) as tokens
 from upload_token_history as token
 left join upload_token_history as before

@@ -14,6 +14,8 @@ from tests.questions.lives import (
     LIVES,
     NIGHTS,
     NOW,
+    OTHER_NIGHTS,
+    OTHER_PARTNER,
     PARTIAL,
     PENDING,
     UNKNOWN_CODE,
@@ -32,6 +34,7 @@ from tests.questions.truth import (
 )
 
 ANSWERS = Answers()
+PARTNER_ID = 102
 
 
 @ANSWERS.to("freshness.sql")
@@ -51,6 +54,31 @@ def _() -> Rows:
 
 
 @ANSWERS.to("troubled_nights.sql")
+def _() -> Rows:
+    """Of every account in the warehouse: the job of either may have been forgotten."""
+    rows = []
+    for partner_id, nights in ((PARTNER_ID, NIGHTS), (OTHER_PARTNER, OTHER_NIGHTS)):
+        published = [each.published_at for each in nights if not each.failed]
+        for number in range((NOW.date() - nights[0].began_at.date()).days):
+            day = nights[0].began_at.date() + timedelta(days=number)
+            begun = [each for each in nights if each.began_at.date() == day]
+            if any(each.date() == day for each in published):
+                continue
+            rows.append(
+                {
+                    "partner_id": partner_id,
+                    "day": day,
+                    "outcome": "failed" if begun else "no_run",
+                    "runs": len(begun),
+                    "error_kind": "credentials" if begun else None,
+                    "last_attempt_at": begun[-1].began_at if begun else None,
+                    "made_good_at": min(each for each in published if each.date() > day),
+                }
+            )
+    return sorted(rows, key=lambda row: (row["day"], row["partner_id"]))
+
+
+@ANSWERS.to("troubled_runs.sql")
 def _() -> Rows:
     return [
         {

@@ -74,6 +74,7 @@ QUESTIONS: Final = {
     for question in (
         Question("freshness.sql"),
         Question("troubled_nights.sql"),
+        Question("troubled_runs.sql"),
         Question("rejected_rows.sql"),
         Question("status_now.sql"),
         Question("status_each_day.sql"),
