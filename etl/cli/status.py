@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 ACCOUNTS_NAMED = 5
+NOT_YET = "no run yet"
+"""Of today, which is not over."""
 RARE_COUNTS = ("relisted", "rejected", "unreadable")
 """Shown if one of the runs has any; ``--json`` has all of them, and more."""
 
@@ -34,7 +36,7 @@ RARE_COUNTS = ("relisted", "rejected", "unreadable")
 @log_options
 @pass_runtime
 def status(runtime: Runtime, max_age: timedelta | None) -> None:
-    """Show recent runs, the freshness of the data, and counts by status.
+    """Show recent nights and runs, the freshness of the data, and counts by status.
 
     For one account if KALTURA_PARTNER_ID is set, else for the whole warehouse.  With --max-age
     that account, or each in the warehouse, must have a complete run that is recent enough; a
@@ -95,6 +97,7 @@ def status_tables(summary: dict[str, Any]) -> list[RenderableType]:
     accounts = summary["accounts"] or [{"state": "no run yet"}]
     return [
         rows_table("Accounts", [_account(row) for row in accounts]),
+        *_nights(summary["last_nights"], one),
         rows_table(
             "Last runs", [_run(row, one) for row in summary["last_runs"]], beneath=("error",)
         ),
@@ -112,6 +115,30 @@ def _account(row: dict[str, Any]) -> dict[str, object]:
         "hours_since_complete": row["complete_age_hours"],
         "hours_since_published": row["age_hours"],
     }
+
+
+def _nights(rows: list[dict[str, Any]], one_account: bool) -> list[RenderableType]:
+    """The nights of one account, newest first; of several, those without a complete run."""
+    from etl.cli.tables import rows_table
+
+    today = {row["partner_id"]: row["day"] for row in reversed(rows)}
+    shown = [
+        _night(row, one_account, is_today=row["day"] == today[row["partner_id"]]) for row in rows
+    ]
+    if one_account:
+        return [rows_table("Last nights", shown)]
+    wrong = [row for row in shown if row["outcome"] not in ("complete", NOT_YET)]
+    return [rows_table("Nights without a complete run", wrong)] if wrong else []
+
+
+def _night(row: dict[str, Any], one_account: bool, *, is_today: bool) -> dict[str, object]:
+    """A night, by its calendar day."""
+    outcome = NOT_YET if is_today and row["outcome"] == "no_run" else row["outcome"]
+    shown: dict[str, object] = {"outcome": outcome, "day": row["day"]}
+    if not one_account:
+        shown["partner_id"] = row["partner_id"]
+    names = ("runs", "complete_at" if one_account else "last_attempt_at", "error_kind")
+    return shown | {name: row[name] for name in names}
 
 
 def _run(row: dict[str, Any], one_account: bool) -> dict[str, object]:

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from tests.support.calls import call_each
-from tests.support.corruptions import build_healthy, night
+from tests.support.corruptions import Builder, build_healthy, night
 from tests.support.job import Ended
 
 COMPLETE_AT = night(2, hours=2, minutes=9)
@@ -89,3 +89,47 @@ def test_the_state_is_that_of_the_newest_run_that_was_to_publish(
 
     states = {row["partner_id"]: row["last_run_status"] for row in ended.report["accounts"]}
     assert states == {101: "succeeded", 102: "running"}
+
+
+def test_a_night_without_a_run_and_a_failed_one_show_up(environment: dict[str, str]) -> None:
+    with psycopg.connect(environment["DATABASE_URL"]) as connection:
+        connection.execute("set search_path = kaltura")
+        days = connection.execute(
+            "select cast(cast(now() at time zone kaltura_time_zone() as date) - each as text) "
+            "from generate_series(0, 6) as each order by each"
+        ).fetchall()
+        failed = Builder(connection)
+        failed.run(
+            90,
+            101,
+            datetime.now(UTC) - timedelta(days=2),
+            status="failed",
+            error_kind="credentials",
+        )
+        failed.run(91, 103, datetime.now(UTC))
+    every, one = _status(environment, (), ("--partner-id", "101"))
+    text = call_each(environment, [["status"], ["status", "--partner-id", "101"]])
+
+    nights = {
+        (night["partner_id"], night["day"]): (
+            night["outcome"],
+            night["runs"],
+            night["error_kind"],
+        )
+        for night in every.report["last_nights"]
+    }
+    nothing = ("no_run", 0, None)
+    assert [nights[101, day] for (day,) in days] == [
+        *(nothing, nothing, ("failed", 1, "credentials"), *[nothing] * 4)
+    ]
+    assert [key for key in nights if key[0] == 103] == [(103, days[0][0])]
+    assert nights[103, days[0][0]] == ("complete", 1, None)
+    assert {night["partner_id"] for night in one.report["last_nights"]} == {101}
+    assert one.report["last_nights"][0]["outcome"] == "no_run"  # today, too
+    of_all, of_one = (each.out.splitlines() for each in text)
+    wrong = [line.split() for line in of_all if "credentials" in line and days[2][0] in line]
+    assert "Nights without a complete run" in of_all
+    assert [line[:4] for line in wrong][:1] == [["failed", days[2][0], "101", "1"]]
+    assert not any(line.startswith(("complete ", "no run yet ")) for line in of_all)
+    assert next(line for line in of_one if days[0][0] in line).startswith("no run yet")
+    assert next(line for line in of_one if days[1][0] in line).startswith("no_run")

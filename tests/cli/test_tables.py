@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,6 +22,7 @@ from etl.cli.status import status_tables
 from etl.cli.tables import StreamedTable, cell_text, facts_table, rows_table, text_of
 from etl.demo import Night
 from etl.verify.checks import CheckResult
+from tests.support.calls import on_terminal
 from tests.support.corruptions import build_healthy
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -114,6 +113,7 @@ def _status(accounts: int) -> dict[str, Any]:
     run = {"partner_id": FIGURE, "mode": "incremental", **times, **counts}
     good = {"run_id": FIGURE, "status": "succeeded", "error_kind": None, "error_message": None}
     bad = {"run_id": 7, "status": "abandoned", "error_kind": "credentials"}
+    attempted = {"partner_id": FIGURE, "complete_at": TIME, "last_attempt_at": TIME}
     return {
         "accounts": [
             {
@@ -126,6 +126,16 @@ def _status(accounts: int) -> dict[str, Any]:
                 "complete_age_hours": 123_456.7,
             }
             for number in range(accounts)
+        ],
+        "last_nights": [
+            attempted | {"day": "2026-11-26", "outcome": "complete", "runs": 1, "error_kind": None},
+            attempted
+            | {
+                "day": "2026-11-25",
+                "outcome": "failed",
+                "runs": FIGURE,
+                "error_kind": "credentials",
+            },
         ],
         "last_runs": [run | good, run | bad | {"error_message": MESSAGE}],
         "tokens_by_status": [
@@ -140,7 +150,8 @@ def test_the_status_is_whole(width: int, accounts: int) -> None:
     text = shown(*status_tables(_status(accounts)), width=width)
 
     assert_whole(text, width, "succeeded", "abandoned", "incremental", TIME, MESSAGE, str(FIGURE))
-    assert text.split().count(f"{FIGURE:,}") == 2 * 6 + 2
+    assert_whole(text, width, "failed", "2026-11-25", "credentials")
+    assert text.split().count(f"{FIGURE:,}") == 2 * 6 + 3
 
 
 @at_each_width
@@ -271,25 +282,12 @@ def test_the_program_shows_whole_tables_on_a_terminal_and_on_a_pipe(
 
 def _output(command: str, environment: dict[str, str], columns: int | None) -> str:
     """Standard output of the program, on a terminal of so many columns or on a pipe."""
+    if columns is not None:
+        return on_terminal(environment, [command], columns)
     arguments = [sys.executable, "-m", "etl", command]
-    if columns is None:
-        done = subprocess.run(
-            arguments, env=environment, stdout=subprocess.PIPE, text=True, check=True
-        )
-        return done.stdout
-    ours, theirs = pty.openpty()
-    environment = environment | {"COLUMNS": str(columns), "NO_COLOR": "1"}
-    with subprocess.Popen(arguments, env=environment, stdout=theirs) as process:
-        os.close(theirs)
-        body = b""
-        try:
-            while chunk := os.read(ours, 65536):
-                body += chunk
-        except OSError:  # Linux: the other end is closed
-            pass
-        os.close(ours)
-    assert process.returncode == 0
-    return body.decode().replace("\x1b[1m", "").replace("\x1b[0m", "")
+    return subprocess.run(
+        arguments, env=environment, stdout=subprocess.PIPE, text=True, check=True
+    ).stdout
 
 
 # --- cells ---------------------------------------------------------------------------------------

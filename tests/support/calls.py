@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,3 +40,26 @@ def call_each(environment: Mapping[str, str], calls: Sequence[Sequence[str]]) ->
         check=True,
     )
     return [Ended(*json.loads(line)) for line in done.stdout.splitlines()]
+
+
+def on_terminal(environment: Mapping[str, str], arguments: Sequence[str], columns: int) -> str:
+    """Standard output of one call on a terminal of so many columns, without its bold."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "etl", *arguments],
+        env={**environment, "TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "1"},
+        stdout=theirs,
+    ) as process:
+        os.close(theirs)
+        body = b""
+        try:
+            while chunk := os.read(ours, 65536):
+                body += chunk
+        except OSError:  # Linux: the other end is closed
+            pass
+        os.close(ours)
+    assert process.returncode == 0
+    text = body.decode().replace("\r\n", "\n")
+    for style in ("\x1b[1m", "\x1b[2m", "\x1b[0m"):
+        text = text.replace(style, "")
+    return text

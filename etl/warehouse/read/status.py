@@ -1,4 +1,4 @@
-"""What ``kaltura-etl status`` shows: the last runs, how fresh the data are, tokens by status."""
+"""What ``kaltura-etl status`` shows: how fresh the data are, the last nights and runs, tokens."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.tables import Tables, build_tables
 
 RUNS_SHOWN: Final = 10
+NIGHTS_SHOWN: Final = 7
 LEASE_SECONDS: Final = 900.0
 """The default of ETL_LEASE_SECONDS."""
 
@@ -20,7 +21,7 @@ LEASE_SECONDS: Final = 900.0
 def status_summary(
     url: str, schema: str, partner_id: int | None, *, lease_seconds: float = LEASE_SECONDS
 ) -> dict[str, list[dict[str, Any]]]:
-    """``accounts``, ``last_runs`` (newest first) and ``tokens_by_status``: lists of rows.
+    """``accounts``, ``last_nights``, ``last_runs`` (newest first) and ``tokens_by_status``: rows.
 
     For one account, or for all with None.  A run that is no longer at work, because its heartbeat
     is older than ``lease_seconds`` or its process was one of this machine and is dead, is shown as
@@ -35,6 +36,7 @@ def status_summary(
             dead = _dead_runs(connection, tables.sync_run, partner_id, lease_seconds)
             return {
                 "accounts": _rows(connection, _accounts(tables, partner_id, dead)),
+                "last_nights": _rows(connection, _last_nights(schema, partner_id)),
                 "last_runs": _rows(connection, _last_runs(tables, partner_id, dead)),
                 "tokens_by_status": _rows(connection, _tokens_by_status(tables, partner_id)),
             }
@@ -100,6 +102,29 @@ def _state_of_newest(run: sa.Table, dead: list[int]) -> sa.ScalarSelect[Any]:
 
 def _hours_since(time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.cast(sa.extract("epoch", sa.func.clock_timestamp() - time) / 3600, sa.Double)
+
+
+def _last_nights(schema: str, partner_id: int | None) -> sa.Select[Any]:
+    """The newest days of each account, today's first: a night without any run is one of them."""
+    names = (
+        *("partner_id", "day", "outcome", "runs", "complete_at", "last_attempt_at", "error_kind"),
+    )
+    night = sa.table("sync_night", *map(sa.column, names), schema=schema)
+    number = sa.func.row_number().over(partition_by=night.c.partner_id, order_by=night.c.day.desc())
+    newest = (
+        sa.select(*[night.c[name] for name in names], number.label("number"))
+        .where(_of(night.c.partner_id, partner_id))
+        .subquery()
+    )
+    shown: dict[str, sa.ColumnElement[Any]] = {name: newest.c[name] for name in names}
+    # A day without a time, and a count: as JSON has them.
+    shown["day"] = sa.cast(newest.c.day, sa.Text)
+    shown["runs"] = sa.cast(newest.c.runs, sa.BigInteger)
+    return (
+        sa.select(*[column.label(name) for name, column in shown.items()])
+        .where(newest.c.number <= NIGHTS_SHOWN)
+        .order_by(newest.c.partner_id, newest.c.number)
+    )
 
 
 def _last_runs(tables: Tables, partner_id: int | None, dead: list[int]) -> sa.Select[Any]:
