@@ -1,9 +1,8 @@
 """``kaltura-etl demo``: syncs a simulated account over some simulated nights.
 
-Real are the HTTP, the sync and the Postgres; simulated is the account and its calendar: its nights
-end yesterday, whereas the syncs run now, seconds apart.  So ``created_at`` and ``updated_at`` are
-of those nights, ``valid_from`` and ``observed_at`` are of now, and the number of the run says which
-night a version belongs to.  No stamp of the warehouse is made up.
+Real are the HTTP, the sync and the Postgres; simulated is the account and its calendar.  Its nights
+end yesterday, whereas the syncs run now, seconds apart, so the times that a run has written are set
+to its night before the next one: an analyst's query finds a week of history, as after a real week.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from itertools import dropwhile
 from typing import Any, Final, TypeAlias
@@ -25,17 +24,23 @@ from etl.run.report import RunReport
 from etl.run.sync import sync
 from etl.settings.table import Settings
 from etl.simulator import Life, SimulatorServer, generate_account
-from etl.warehouse.read.demo import busiest_token, demo_lock, recreate_demo_schema
+from etl.warehouse.read.demo import (
+    demo_lock,
+    most_eventful_token,
+    move_run,
+    recreate_demo_schema,
+)
 from etl.warehouse.read.queries import Reader, reading
-from etl.warehouse.schema.database import open_database
+from etl.warehouse.schema.database import Database, open_database
 from etl.warehouse.schema.revision import migrate
 
 SCHEMA: Final = "kaltura_demo"
 OPEN_SHARE: Final = 0.03
-"""Uploads that were never finished: few, so that those of the nights stand out."""
+"""Uploads before the first night that were never finished: as many as in the nights."""
 SYNC_HOUR: Final = 23
 """UTC.  At least an hour ago for last night, so that no absence waits for its grace to end."""
-TUESDAY: Final = 1
+NIGHTS_SINCE: Final = 3
+"""Nights from the one that is asked about to the last: time for what was stuck to move."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +50,7 @@ class Night:
     night: int
     """0 is the first load, before the account changes."""
     at: datetime
-    """The account's time when it was read."""
+    """When it was read, by the account's calendar and the ledger's."""
     run_id: int
     tokens: int
     new: int
@@ -102,10 +107,11 @@ def run_demo(
         account = generate_account(tokens, seed=seed, now=begin, open_share=OPEN_SHARE)
         with SimulatorServer(account, seed=seed) as server:
             ours = _settings_for(settings, server)
-            for night in _live(ours, server.life(), nights, stop):
+            for night in _live(ours, database, server.life(), nights, stop):
                 lived.append(night)
                 yield night
-        yield from _answers(url, lived, {"partner_id": str(account.partner_id)})
+        with reading(url, SCHEMA, sql_directory() / "queries") as reader:
+            yield from _answers(reader, lived, {"partner_id": str(account.partner_id)})
 
 
 def _settings_for(settings: Settings, server: SimulatorServer) -> Settings:
@@ -118,14 +124,18 @@ def _settings_for(settings: Settings, server: SimulatorServer) -> Settings:
     )
 
 
-def _live(settings: Settings, life: Life, nights: int, stop: Stop) -> Iterator[Night]:
+def _live(
+    settings: Settings, database: Database, life: Life, nights: int, stop: Stop
+) -> Iterator[Night]:
     options = SyncOptions(resume=False)
     for number in range(nights + 1):
         stop.check()
         if number:
             life.advance(hours=24)
         report = sync(settings, options, stop=stop, progress=NoProgress())
-        yield _night(number, datetime.fromtimestamp(life.now, UTC), report)
+        at = datetime.fromtimestamp(life.now, UTC)
+        move_run(database, report.run_id, at)
+        yield _night(number, at, report)
 
 
 def _night(number: int, at: datetime, report: RunReport) -> Night:
@@ -147,49 +157,46 @@ def _night(number: int, at: datetime, report: RunReport) -> Night:
 # --- the questions -----------------------------------------------------------------------------
 
 
-def _answers(url: str, lived: list[Night], account: dict[str, str]) -> Iterator[Answer]:
-    with reading(url, SCHEMA, sql_directory() / "queries") as reader:
-        last, asked = lived[-1], night_to_ask_for(lived)
-        day = f"{asked.at:%A}"
-        yield _ask(
-            reader,
-            f"What changed last night (run {last.run_id})?",
-            "what_changed_last_run.sql",
-        )
-        yield _ask(
-            reader,
-            f"What was stuck last {day} (run {asked.run_id}), and what became of it?",
-            "stuck_at_run.sql",
-            {"run_id": str(asked.run_id)},
-            note="Kaltura itself can say only what is stuck now.",
-        )
-        yield _ask(
-            reader,
-            "What disappeared, and when?",
-            "disappeared.sql",
-            account | {"now": "now"},
-            note="It went between the last two times. They are of now, as the syncs are; "
-            "run_id tells the night.",
-        )
-        yield _ask(
-            reader,
-            "Did the large uploads of these nights fail more often?",
-            "failure_rate_by_size.sql",
-            account | {"since": f"{lived[0].at:%Y-%m-%d}"},
-            note="By what has become of them up to now: yesterday's may still fail.",
-        )
-        yield _ask(
-            reader,
-            "What has this token been through?",
-            "history_of_token.sql",
-            account | {"token_id": busiest_token(reader)},
-        )
+def _answers(reader: Reader, lived: list[Night], account: dict[str, str]) -> Iterator[Answer]:
+    """The questions that the warehouse of these nights is asked; the first is what it is for."""
+    last, asked = lived[-1], night_to_ask_for(lived)
+    since = account | {"since": f"{lived[0].at:%Y-%m-%d}"}
+    yield _ask(
+        reader,
+        f"What was stuck last {asked.at:%A} (run {asked.run_id}), and what became of it?",
+        "stuck_at_run.sql",
+        {"run_id": str(asked.run_id)},
+        note="Kaltura itself can say only what is stuck now.",
+    )
+    yield _ask(
+        reader,
+        "How many tokens were in each status at the end of each day?",
+        "status_each_day.sql",
+        since | {"now": f"{last.at + timedelta(days=1):%Y-%m-%d}"},
+    )
+    yield _ask(
+        reader,
+        f"What changed last night (run {last.run_id})?",
+        "what_changed_last_run.sql",
+    )
+    yield _ask(
+        reader,
+        "Do large uploads fail more often?",
+        "failure_rate_by_size.sql",
+        since,
+        note="By what has become of them up to now: yesterday's may still fail.",
+    )
+    yield _ask(
+        reader,
+        "What has this token been through?",
+        "history_of_token.sql",
+        account | {"token_id": most_eventful_token(reader)},
+    )
 
 
 def night_to_ask_for(lived: list[Night]) -> Night:
-    """The last Tuesday; of a life too short to have one, the night in the middle."""
-    tuesdays = [night for night in lived[1:] if night.at.weekday() == TUESDAY]
-    return tuesdays[-1] if tuesdays else lived[len(lived) // 2]
+    """A night of the last week, with enough nights after it for an answer in which things move."""
+    return lived[max(1, len(lived) - 1 - NIGHTS_SINCE)]
 
 
 def _ask(
@@ -209,7 +216,9 @@ def _ask(
 
 
 def _plain(value: Any) -> Any:
-    """A sum comes as a Decimal, which is no number in JSON."""
+    """A sum comes as a Decimal, which is no number in JSON; a day is its ISO form."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
     if not isinstance(value, Decimal):
         return value
     return int(value) if value == value.to_integral_value() else float(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,7 +30,7 @@ NIGHT_WIDTHS = {
     "cover": 5,
 }
 """79 columns with their names, the gaps between them, and the figures of a default account."""
-ROWS_SHOWN = 8
+ROWS_SHOWN = 10
 
 
 @click.command()
@@ -46,10 +47,11 @@ ROWS_SHOWN = 8
 @click.option(
     "--seed", type=int, default=1, show_default=True, help="Seed of the simulated account."
 )
+@click.option("--sql", "with_sql", is_flag=True, help="Show the SQL of each question, too.")
 @json_option
 @log_options
 @pass_runtime
-def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
+def demo(runtime: Runtime, nights: int, tokens: int, seed: int, with_sql: bool) -> None:
     """Sync a simulated account over seven simulated nights.
 
     Each night is synced into the embedded Postgres, schema kaltura_demo, regardless of
@@ -76,7 +78,7 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
                 lived.append(event)
             else:
                 answers.append(event)
-                _show(runtime, *_answer(event), before="\n")
+                _show(runtime, *_answer(event, with_sql=with_sql), before="\n")
     if runtime.json:
         runtime.print_result(
             {
@@ -87,7 +89,7 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int) -> None:
             }
         )
     else:
-        _show(runtime, *_what_next(SCHEMA, answers), before="\n")
+        _show(runtime, *_what_next(SCHEMA, answers, with_sql=with_sql), before="\n")
 
 
 def _show(runtime: Runtime, *parts: RenderableType, before: str = "") -> None:
@@ -102,9 +104,9 @@ def _introduction(tokens: int) -> RenderableType:
 
     return paragraph(
         f"A simulated account of {tokens:,} tokens, which is read over HTTP each night. The "
-        "nights are simulated, the syncs are real and run now: times of tokens are in those "
-        "nights, times of the warehouse are now. The cover {(,)} is everything: no token that was "
-        "listed throughout the run can be missing.\n"
+        "nights are simulated, the syncs are real: they run now, and are then dated to their "
+        "nights. The cover {(,)} is everything: no token that was listed throughout the run can "
+        "be missing.\n"
     )
 
 
@@ -128,31 +130,42 @@ def _night(night: Night) -> RenderableType:
     )
 
 
-def _answer(answer: Answer) -> list[RenderableType]:
+def _answer(answer: Answer, *, with_sql: bool) -> list[RenderableType]:
     from etl.cli.tables import paragraph, rows_table
     from etl.process.log import printable
 
-    query = "\n".join("    " + printable(line) for line in answer.sql.splitlines())
     parts = [
-        paragraph(f"-- {answer.question}", style="bold"),
-        paragraph(f"   sql/queries/{answer.file}", style="dim"),
-        paragraph(query, style="dim"),
-        rows_table("", answer.rows, shown=ROWS_SHOWN)
-        if answer.rows
-        else paragraph("    (no rows)"),
+        paragraph(answer.question, style="bold"),
+        paragraph(f"sql/queries/{answer.file}\n", style="dim"),
     ]
+    if with_sql:
+        query = "\n".join(map(printable, answer.sql.splitlines()))
+        parts.append(paragraph(f"{query}\n", style="dim"))
+    rows = [{name: _cell(value) for name, value in row.items()} for row in answer.rows]
+    parts.append(rows_table("", rows, shown=ROWS_SHOWN) if rows else paragraph("    (no rows)"))
     if answer.note and answer.rows:
-        parts.append(paragraph(answer.note))
+        parts.append(paragraph(f"\n{answer.note}"))
     return parts
 
 
-def _what_next(schema: str, answers: list[Answer]) -> list[RenderableType]:
+def _cell(value: object) -> object:
+    """As a person writes it: a time to the minute, a list without brackets and quotes."""
+    if isinstance(value, datetime):
+        return f"{value.astimezone(UTC):%Y-%m-%d %H:%MZ}"
+    return ", ".join(map(str, value)) if isinstance(value, list) else value
+
+
+def _what_next(schema: str, answers: list[Answer], *, with_sql: bool) -> list[RenderableType]:
     import etl
     from etl.cli.tables import paragraph
 
     checkout = (Path(etl.__file__).resolve().parents[1] / "dev").is_file()
     program = "./dev run" if checkout else "kaltura-etl"
     lines = [f"The warehouse stays in schema {schema} until the next demo. Next steps:", ""]
+    if not with_sql:
+        lines += [
+            f"    {program.removesuffix(' run')} demo --sql     # with the SQL of each answer"
+        ]
     lines += [
         f"    {program.removesuffix(' run')} psql --schema {schema}",
         "        \\d+ upload_token_history",
@@ -161,7 +174,7 @@ def _what_next(schema: str, answers: list[Answer]) -> list[RenderableType]:
         asked = next(answer for answer in answers if answer.variables)
         lines += [f"        \\set {name} {value}" for name, value in asked.variables.items()]
         lines += [f"        \\i sql/queries/{asked.file}"]
-        lines += ["    docs/howto/ask.md has more questions, and how to read the answers"]
+        lines += ["    docs/howto/ask.md     # more questions, and how to read the answers"]
     lines += [
         f"    {program} status --schema {schema}",
         f"    {program} verify --schema {schema}",

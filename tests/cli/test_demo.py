@@ -5,42 +5,83 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from rich.cells import cell_len
 
-from etl.demo import OPEN_SHARE, SYNC_HOUR, Night, first_load_at, night_to_ask_for, with_variables
+from etl.demo import (
+    OPEN_SHARE,
+    SYNC_HOUR,
+    Answer,
+    Night,
+    first_load_at,
+    night_to_ask_for,
+    run_demo,
+    with_variables,
+)
 from etl.embedded.server import embedded_server
+from etl.process.stop import Stop
+from etl.settings.table import Settings
 from etl.simulator import Life, generate_account
+from tests.questions.questions import QUESTIONS
+from tests.support.calls import call_each, on_terminal
 from tests.support.json_reference import contradictions, documented, fields_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-NIGHTS = 3
-TOKENS = 1_500
-SEED = 4
+NIGHTS, TOKENS, SEED = 7, 5_000, 1
+"""As without any option."""
 MEANT = {"ETL_EMBEDDED": "yes"}
 """What the other commands need without a terminal."""
 VOLATILE = ("autoFinalize", "uploadUrl")
+WITHOUT_TROUBLE = {"troubled_nights.sql", "troubled_runs.sql", "rejected_rows.sql"}
+"""Questions about what goes wrong, which nothing does."""
+Lists = list[dict[str, dict[str, Any]]]
+
+
+def _folder() -> str:
+    """As root the server runs as another user, who cannot pass through pytest's own folders."""
+    return tempfile.mkdtemp(prefix="demo-", dir=os.environ["ETL_TEST_RUN_DIR"])
 
 
 @pytest.fixture
 def clean_environment(clean_environment: dict[str, str]) -> dict[str, str]:
-    """As root the server runs as another user, who cannot pass through pytest's own folders."""
-    folder = tempfile.mkdtemp(prefix="demo-", dir=os.environ["ETL_TEST_RUN_DIR"])
-    return clean_environment | {"ETL_DATA_DIR": folder}
+    return clean_environment | {"ETL_DATA_DIR": _folder()}
 
 
-def _lists_of_nights(begin: int) -> list[dict[str, dict[str, Any]]]:
+@pytest.fixture(scope="module")
+def week() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
+    """What the demo shows without any option, and the environment with its warehouse."""
+    environment = {
+        "PATH": os.environ.get("PATH", ""),
+        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
+        "ETL_DATA_DIR": _folder(),
+        **MEANT,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "etl", "demo", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    with embedded_server(Path(environment["ETL_DATA_DIR"])):  # one start for all that follows
+        yield json.loads(done.stdout), environment
+
+
+def _lists_of_nights(begin: int, *, nights: int = NIGHTS, tokens: int = TOKENS) -> Lists:
     """What the account listed in each night, from the simulator alone: id to the JSON object."""
-    account = generate_account(TOKENS, seed=SEED, now=begin, open_share=OPEN_SHARE)
+    account = generate_account(tokens, seed=SEED, now=begin, open_share=OPEN_SHARE)
     life = Life(account, seed=SEED)
     lists = []
-    for night in range(NIGHTS + 1):
+    for night in range(nights + 1):
         if night:
             life.advance(hours=24)
         listed = {}
@@ -51,11 +92,10 @@ def _lists_of_nights(begin: int) -> list[dict[str, dict[str, Any]]]:
     return lists
 
 
-def test_the_figures_of_the_nights_are_the_truth_of_the_account(run: Run) -> None:
-    done = run("demo", "--json", f"--nights={NIGHTS}", f"--tokens={TOKENS}", f"--seed={SEED}")
-
-    assert done.returncode == 0, done.stderr
-    shown = json.loads(done.stdout)
+def test_the_figures_of_the_nights_are_the_truth_of_the_account(
+    week: tuple[dict[str, Any], dict[str, str]],
+) -> None:
+    shown, _ = week
     assert shown["schema"] == "kaltura_demo"
     seen: set[str] = set()
     assert contradictions(shown, fields_of("demo", failed=False), seen) == []
@@ -109,10 +149,11 @@ def _check_answers(
     assert sum(row["still_open"] for row in rows) == sum(
         lists[-1][each]["status"] in (0, 1, 2) for each in set(stuck) - gone
     )
-    disappeared = by_file["disappeared.sql"]["rows"]
-    assert {row["token_id"] for row in disappeared if not row["is_back"]} == gone
-    assert {row["token_id"] for row in disappeared if row["is_back"]} <= seen - gone
-    assert all(row["went_after"] < row["went_before"] for row in disappeared)
+    assert all(sum(row[name] for row in rows) for name in ("closed", "failed", "gone"))
+    last_day = by_file["status_each_day.sql"]["rows"][-1]
+    assert len(by_file["status_each_day.sql"]["rows"]) == len(lists)
+    assert last_day["not_listed"] == len(gone)
+    assert last_day["closed"] == Counter(each["status"] for each in lists[-1].values())[3]
     sizes = by_file["failure_rate_by_size.sql"]["rows"]
     of_these_nights = {
         each: fields
@@ -126,22 +167,71 @@ def _check_answers(
     )
     versions = by_file["history_of_token.sql"]["rows"]
     assert [row["version"] for row in versions] == list(range(1, len(versions) + 1))
+    assert len({row["status"] for row in versions}) >= 3
+    assert [row["run_id"] for row in versions] == sorted({row["run_id"] for row in versions})
 
 
-def test_it_tells_what_it_does_and_starts_afresh_each_time(run: Run) -> None:
-    for _ in range(2):
-        done = run("demo", "--nights=2", "--tokens=300", DATABASE_URL="")
+def test_every_example_query_has_rows_on_it(week: tuple[dict[str, Any], dict[str, str]]) -> None:
+    """As docs/howto/ask.md asks them: variables.psql, then the file."""
+    _, environment = week
+    calls = ["-f", "sql/queries/variables.psql"]
+    for file in QUESTIONS:
+        calls += ["-c", rf"\echo FILE {file}", "-f", f"sql/queries/{file}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "etl", "psql", "--schema", "kaltura_demo", "-XqAt", *calls],
+        env=environment,
+        cwd=environment["PYTHONPATH"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = {
+        file: lines.strip()
+        for file, _, lines in (part.partition("\n") for part in done.stdout.split("FILE ")[1:])
+    }
 
-        assert (done.returncode, done.stderr) == (0, "")
-        lines = done.stdout.splitlines()
+    assert done.stderr == ""
+    assert rows.keys() == QUESTIONS.keys()
+    assert {file for file, lines in rows.items() if not lines} == WITHOUT_TROUBLE
+
+
+def test_its_warehouse_is_that_of_a_real_week(week: tuple[dict[str, Any], dict[str, str]]) -> None:
+    """Each run at its night, for the status, the report and every invariant."""
+    shown, environment = week
+    commands = (["status"], ["verify"], ["report", "--output", os.devnull])
+    done = call_each(
+        environment, [[*command, "--schema=kaltura_demo", "--json"] for command in commands]
+    )
+    assert [each.code for each in done] == [0, 0, 0]
+    status, verified, report = (each.report for each in done)
+
+    assert [night["outcome"] for night in status["last_nights"]][1:] == ["complete"] * 6
+    assert [run["started_at"][:19] for run in reversed(status["last_runs"])] == [
+        night["at"][:19] for night in shown["nights"]
+    ]
+    assert all(check["ok"] for check in verified["checks"])
+    assert report["last_day"] == shown["nights"][-1]["at"][:10]
+
+
+def test_it_is_whole_at_80_columns_and_starts_afresh_each_time(
+    run: Run, clean_environment: dict[str, str]
+) -> None:
+    for option, has_sql in (([], False), (["--sql"], True)):
+        text = on_terminal(
+            clean_environment | {"DATABASE_URL": ""},
+            ["demo", "--nights=2", "--tokens=300", *option],
+            80,
+        )
+
+        lines = text.splitlines()
+        assert [line for line in lines if cell_len(line) > 80] == []
         assert [line.split()[0] for line in lines if line.endswith(" {(,)}")] == list("123")
-        assert "What changed last night" in done.stdout
-        assert "select" in done.stdout
-        assert "./dev run status --schema kaltura_demo" in done.stdout
+        assert "What was stuck last" in text
+        assert ("select" in text) is has_sql
+        assert "./dev run status --schema kaltura_demo" in text
 
     status = json.loads(run("status", "--schema=kaltura_demo", "--json", **MEANT).stdout)
     assert [each["run_id"] for each in status["last_runs"]] == [3, 2, 1]
-    assert run("verify", "--schema=kaltura_demo", **MEANT).returncode == 0
 
 
 def test_a_real_warehouse_and_a_real_account_are_not_touched(run: Run) -> None:
@@ -193,29 +283,65 @@ def test_the_last_night_is_yesterdays() -> None:
 
 
 @pytest.mark.parametrize("day", range(7))
-def test_every_week_has_a_tuesday(day: int) -> None:
-    first = first_load_at(7, datetime(2026, 11, 20 + day, 12, tzinfo=UTC))
-    nights = [
+def test_on_every_weekday_the_same_night_is_asked_about_by_its_name(day: int) -> None:
+    now = datetime(2026, 11, 20 + day, 12, tzinfo=UTC)
+    nights = _nights(first_load_at(NIGHTS, now))
+
+    asked = night_to_ask_for(nights)
+
+    assert (asked.night, len(nights) - 1 - asked.night) == (4, 3)
+    assert timedelta(days=1) < now - asked.at < timedelta(days=7)  # "last Tuesday" is that one
+
+
+def test_an_account_lives_alike_on_every_weekday() -> None:
+    """So what is asked about one night of the life has the same answer whenever it is asked."""
+    lives = [
+        [
+            {key: fields["status"] for key, fields in listed.items()}
+            for listed in _lists_of_nights(begin, nights=3, tokens=300)
+        ]
+        for begin in (
+            1_795_000_000 - 1_795_000_000 % 86_400 + 82_800 + day * 86_400 for day in range(7)
+        )
+    ]
+
+    assert all(life == lives[0] for life in lives)
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize("days_ago", range(7))
+def test_on_every_weekday_what_was_stuck_has_moved(days_ago: int, database_url: str) -> None:
+    now = datetime.now(UTC) - timedelta(days=days_ago)
+    events = list(
+        run_demo(
+            Settings(database_url=database_url),
+            nights=NIGHTS,
+            tokens=TOKENS,
+            seed=SEED,
+            stop=Stop(),
+            now=lambda: now,
+        )
+    )
+    headline, *_, history = (event for event in events if isinstance(event, Answer))
+
+    assert headline.question.startswith(f"What was stuck last {now - timedelta(days=4):%A}")
+    assert all(sum(row[name] for row in headline.rows) for name in ("closed", "failed", "gone"))
+    assert len({row["status"] for row in history.rows}) >= 3
+
+
+def _nights(first: datetime) -> list[Night]:
+    counts = dict.fromkeys(("tokens", "new", "changed", "absent", "relisted", "requests"), 0)
+    return [
         Night(
             night=number,
             at=first + timedelta(days=number),
             run_id=number + 1,
-            tokens=0,
-            new=0,
-            changed=0,
-            absent=0,
-            relisted=0,
-            requests=0,
             seconds=0.0,
             coverage="{(,)}",
+            **counts,
         )
-        for number in range(8)
+        for number in range(NIGHTS + 1)
     ]
-
-    asked = night_to_ask_for(nights)
-
-    assert asked.at.strftime("%A") == "Tuesday"
-    assert asked.night > 0  # the night before it was read too
 
 
 def test_variables_are_filled_in_as_psql_does() -> None:

@@ -1,11 +1,13 @@
-"""What only ``demo`` asks of the warehouse: a schema of its own, and a token to show."""
+"""What only ``demo`` asks of the warehouse: a schema of its own, its calendar, a token to show."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
+import psycopg
 from psycopg import sql
 from sqlalchemy import func, select
 
@@ -15,6 +17,18 @@ from etl.warehouse.read.queries import Reader
 from etl.warehouse.schema.database import Database
 
 MADE_BY_DEMO: Final = "Made by kaltura-etl demo, which drops it when it runs again."
+
+WRITTEN_BY_A_RUN: Final = (
+    (
+        "sync_run",
+        "run_id",
+        ("started_at", "heartbeat_at", "finished_at", "published_at", "oldest_page_at"),
+    ),
+    ("sync_page", "run_id", ("requested_at", "received_at")),
+    ("upload_token", "run_id", ("valid_from", "observed_at", "absence_confirmed_at")),
+    ("upload_token_superseded", "superseded_by_run_id", ("valid_to",)),
+)
+"""Every time that a run writes: the table, its column of the run, and the columns of times."""
 
 
 @contextmanager
@@ -62,9 +76,48 @@ def recreate_demo_schema(database: Database) -> None:
         )
 
 
-def busiest_token(reader: Reader) -> str:
-    """The id of a token with the most versions."""
+def move_run(database: Database, run_id: int, begin: datetime) -> None:
+    """``restamp_run`` in a transaction of its own."""
+    with transaction(database.engine) as connection:
+        restamp_run(driver_connection(connection), run_id, begin, database.schema)
+
+
+def restamp_run(
+    connection: psycopg.Connection[Any], run_id: int, begin: datetime, schema: str = "kaltura"
+) -> None:
+    """Move a run to another time: as if it had begun at ``begin``, after all runs moved before.
+
+    Every time that it has written (ledger, pages, versions) is shifted by one offset, so what
+    happened within the run keeps its order and its distances; the account's own times
+    (``created_at``, ``updated_at``) stay.  Call it before the next run, which builds on the moved
+    times: its ``last_listed_at`` is a copy of one of them.  Needs the owner of the tables.
+    """
+    row = connection.execute(
+        sql.SQL("select %s - started_at from {} where run_id = %s").format(
+            sql.Identifier(schema, "sync_run")
+        ),
+        (begin, run_id),
+    ).fetchone()
+    assert row is not None, f"no run {run_id}"  # noqa: S101 - the caller has just made it
+    with connection.transaction():
+        for table, key, columns in WRITTEN_BY_A_RUN:
+            connection.execute(
+                sql.SQL("update {} set {} where {} = {}").format(
+                    sql.Identifier(schema, table),
+                    sql.SQL(", ").join(
+                        sql.SQL("{0} = {0} + {1}").format(sql.Identifier(column), row[0])
+                        for column in columns
+                    ),
+                    sql.Identifier(key),
+                    run_id,
+                )
+            )
+
+
+def most_eventful_token(reader: Reader) -> str:
+    """The id of a token that has been in the most states, counting not being listed as one."""
     (row,) = reader.query(
-        "select token_id from upload_token order by version desc, token_id limit 1"
+        "select token_id from upload_token_history group by partner_id, token_id "
+        "order by count(distinct (status, is_listed)) desc, count(*) desc, token_id limit 1"
     )
     return str(row["token_id"])
