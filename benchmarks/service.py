@@ -156,7 +156,7 @@ def _users_deleted(listed: list[_Listed]) -> Iterator[dict[str, Any]]:
 def simulator(tokens: int, account: str, *, seed: int = 1) -> Iterator[Simulator]:
     """Serve a generated account of ``tokens`` tokens, without delay."""
     command = [*program(), "simulate", "--tokens", str(tokens), "--kind", account]
-    command += ["--seed", str(seed), "--partner-id", str(PARTNER_ID)]
+    command += ["--seed", str(seed), "--until", "2026-01-05", "--partner-id", str(PARTNER_ID)]
     command += ["--admin-secret", ADMIN_SECRET]
     environment = clean_environment()
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as server:

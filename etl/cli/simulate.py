@@ -23,6 +23,12 @@ import click
     help="What the names and rows of a generated account look like.",
 )
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--until",
+    metavar="TIME",
+    help="When the generated account ends, such as 2026-01-05; default: now.  Only with this "
+    "does a seed give the same account on another day.",
+)
 @click.option("--partner-id", type=int, help="Default 102, or the partner id in FILE.")
 @click.option("--admin-secret", help="Default: that of the recorded account.")
 @click.option(
@@ -103,6 +109,21 @@ def simulate(**options: Any) -> None:
     server.close()
 
 
+def _end_of_account(until: str | None) -> int:
+    """In Unix seconds."""
+    import time
+
+    from etl.cli.backfill_input import read_moment
+    from etl.errors import UsageError
+
+    if until is None:
+        return int(time.time())
+    try:
+        return int(read_moment("--until", until, is_end=False).timestamp())
+    except UsageError as exc:
+        raise click.UsageError(str(exc)) from exc
+
+
 def _make_server(options: dict[str, Any]) -> Any:
     """The server that the options describe; click.UsageError for what cannot be."""
     from etl.simulator import (
@@ -123,7 +144,11 @@ def _make_server(options: dict[str, Any]) -> Any:
         else:
             partner_id = options["partner_id"] if options["partner_id"] is not None else 102
             account = generate_account(
-                options["tokens"], seed=seed, kind=options["kind"], partner_id=partner_id
+                options["tokens"],
+                seed=seed,
+                kind=options["kind"],
+                partner_id=partner_id,
+                now=_end_of_account(options["until"]),
             )
     except OSError as exc:
         raise click.UsageError(

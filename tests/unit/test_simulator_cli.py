@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,19 @@ def test_serves_and_ends_cleanly(number: signal.Signals) -> None:
         assert log == ""
 
 
+def test_a_generated_account_ends_today_unless_told_otherwise() -> None:
+    """What is shown of it (stuck, stale, the days of a report) is about these days, too."""
+    ends = []
+    for options in ((), ("--until", "2026-01-05")):
+        with running("--tokens", "2000", *options) as (_, url), SimulatorClient(url) as client:
+            ks = client.start_session(DEFAULT_ADMIN_SECRET)
+            last = client.list_tokens(ks, 2_000, 1)["objects"][0]["createdAt"]
+            ends.append(datetime.fromtimestamp(last, UTC))
+
+    assert timedelta(0) <= datetime.now(UTC) - ends[0] < timedelta(days=1)
+    assert datetime(2026, 1, 4, tzinfo=UTC) < ends[1] < datetime(2026, 1, 5, tzinfo=UTC)
+
+
 def test_serves_a_file(tmp_path: Path) -> None:
     rows = [
         {"id": f"0_{number}", "partnerId": 55, "status": 3, "createdAt": 10 - number}
@@ -95,6 +109,7 @@ def test_faults_and_churn_by_option() -> None:
         (("--tokens", "1", "--fault-rate", "2"), "--fault-rate"),
         (("--tokens", "1", "--poison", "0_x"), "the account has no token with this id."),
         (("--tokens", "-1"), "--tokens"),
+        (("--tokens", "1", "--until", "soon"), "--until"),
         (("--tokens", "1", "--port", "99999"), "--port"),
     ],
 )
