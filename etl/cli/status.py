@@ -36,7 +36,7 @@ RARE_COUNTS = ("relisted", "rejected", "unreadable")
 @log_options
 @pass_runtime
 def status(runtime: Runtime, max_age: timedelta | None) -> None:
-    """Show recent nights and runs, the freshness of the data, and counts by status.
+    """Show recent runs, the freshness of the data, and counts by status.
 
     For one account if KALTURA_PARTNER_ID is set, else for the whole warehouse.  With --max-age
     that account, or each in the warehouse, must have a complete run that is recent enough; a

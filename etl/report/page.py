@@ -20,7 +20,7 @@ from etl.report.charts import (
     stacked_shares,
 )
 from etl.report.read import ReportRows
-from etl.report.trust import trust
+from etl.report.trust import night_in_words, trust
 from etl.resources import program_version
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
@@ -41,6 +41,7 @@ def render_report(rows: ReportRows, zone: tzinfo, *, draw: Draw | None = None) -
         not_succeeded=facts.NOT_SUCCEEDED,
         times=facts.TIMES,
         shown_of=facts.shown_of,
+        night_in_words=night_in_words,
         program_version=program_version(),
         style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704  ours
     )

@@ -16,6 +16,7 @@ STUCK_ROWS: Final = 50
 VANISHED_ROWS: Final = 50
 USER_ROWS: Final = 20
 RUN_ROWS: Final = 14
+NIGHT_ROWS: Final = 14
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +37,8 @@ class ReportRows:
     stuck: list[Row] = field(default_factory=list)
     vanished: list[Row] = field(default_factory=list)
     users: list[Row] = field(default_factory=list)
+    nights: list[Row] = field(default_factory=list)
+    """Newest first: today, so far."""
     runs: list[Row] = field(default_factory=list)
 
 
@@ -95,5 +98,6 @@ def _read_account(reader: Reader, freshness: Row, days: int, time_zone: str) -> 
         stuck=reader.rows("stuck", **account, rows=STUCK_ROWS),
         vanished=reader.rows("vanished", **shown, rows=VANISHED_ROWS),
         users=reader.rows("users", **account, rows=USER_ROWS),
+        nights=reader.rows("nights", **account, rows=NIGHT_ROWS),
         runs=reader.rows("runs", **account, rows=RUN_ROWS),
     )

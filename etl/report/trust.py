@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from etl.coverage import EVERYTHING, Coverage
 from etl.report.read import ReportRows
-from etl.report.words import counted, moment_in_words, rough_duration, span_in_words
+from etl.report.words import counted, day_in_words, moment_in_words, rough_duration, span_in_words
 from etl.tokens.token import seconds_between
 
 STALE_AFTER: Final = timedelta(hours=36)
@@ -21,6 +21,15 @@ HOW_IT_ENDED: Final = {
     "abandoned": "broke off",
 }
 """A run that did not publish, by its status."""
+
+NIGHT: Final = {
+    "complete": "complete",
+    "partial": "a part was read",
+    "failed": "failed",
+    "no_run": "no run",
+}
+NIGHTS_LOOKED_AT: Final = 7
+"""Before today."""
 
 GOOD: Final = "good"
 WARNING: Final = "warning"
@@ -79,7 +88,7 @@ def _complete(rows: ReportRows, freshness: Mapping[str, Any], zone: tzinfo) -> T
             f"No run has read the whole account for {rough_duration(age)}: what happened since "
             "then is missing, or known in part."
         )
-    sentences += _last_run(rows, zone)
+    sentences += [*_last_run(rows, zone), *_bad_nights(rows)]
     level = WARNING if stale or left_out else GOOD
     complete = "Complete but for what is said here" if left_out else "Complete"
     old = f"but {rough_duration(age)} old" if stale else f"as of {rough_duration(age)} ago"
@@ -109,6 +118,7 @@ def _never_complete(rows: ReportRows, freshness: Mapping[str, Any], zone: tzinfo
             f"On {at} {_a_run(latest['mode'])} was published: {_read_part(latest, zone)}. "
             "Counts and shares on this page are those of the uploads that were read.",
             *_last_run(rows, zone),
+            *_bad_nights(rows),
         ],
     )
 
@@ -120,6 +130,26 @@ def _left_out(certificate: Mapping[str, Any]) -> Iterator[str]:
     if certificate["rejected"]:
         count = counted(certificate["rejected"], "row")
         yield f"{count} that could not be loaded and were set aside"
+
+
+def night_in_words(night: Mapping[str, Any], is_today: bool) -> str:
+    """What came of a day; today may still get its run."""
+    return "no run yet" if is_today and night["outcome"] == "no_run" else NIGHT[night["outcome"]]
+
+
+def _bad_nights(rows: ReportRows) -> Iterator[str]:
+    """Nights that cost nothing but precision, since a complete run followed."""
+    before_today = rows.nights[1 : NIGHTS_LOOKED_AT + 1]
+    bad = [night for night in before_today if night["outcome"] in ("failed", "no_run")]
+    if bad:
+        named = ", ".join(
+            f"{day_in_words(night['day'])} ({night_in_words(night, False)})" for night in bad[::-1]
+        )
+        yield (
+            f"Of the last {counted(len(before_today), 'day')} before today, "
+            f"{len(bad)} had no published run: {named}. When something happened is known less "
+            "precisely for these."
+        )
 
 
 def _a_run(mode: str) -> str:

@@ -18,6 +18,7 @@ from tests.support.report_sample import (
     certificate,
     freshness,
     month,
+    night,
     nothing,
     outcome,
     page_of,
@@ -266,3 +267,17 @@ def test_the_reason_of_a_failed_run_is_shown() -> None:
 
     assert "The service said <no>." in text
     assert "the reason is in the table of runs" in text
+
+
+def test_a_night_without_a_run_has_a_row() -> None:
+    days = [night(day=LAST_DAY - timedelta(days=number), runs=HUGE) for number in range(3)]
+    days[0] |= {"outcome": "no_run", "complete_at": None}
+    days[1] |= {"outcome": "no_run", "complete_at": None}
+    days[2] |= {"outcome": "failed", "error_kind": "credentials", "complete_at": None}
+    page = page_of(rows(nights=days))
+
+    assert "Last nights" in page.text
+    assert page.text.count("no run yet") == 1
+    assert page.text.count("no run") == 3  # the other night's, in its row and above
+    assert "credentials" in page.text
+    assert "Last nights" not in page_of(rows()).text

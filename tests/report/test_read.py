@@ -99,6 +99,20 @@ def test_what_vanished_while_open_is_found(lived: Lived) -> None:
         assert lived.nights[2] <= seen < lived.nights[3] <= gone < lived.nights[4]
 
 
+def test_nights_without_a_run_are_among_the_last_nights(lived: Lived) -> None:
+    nights = read(lived.url).nights
+    days = [each.date() for each in lived.nights[::-1]]
+
+    complete = [night for night in nights if night["outcome"] == "complete"]
+    assert [night["day"] for night in complete] == days
+    assert {night["outcome"] for night in nights} <= {"complete", "no_run"}
+    assert [night["day"] for night in nights[-len(days) :]] == days
+    assert (
+        read(lived.url, time_zone="Asia/Tokyo").nights[-1]["day"]
+        == (lived.nights[0] + timedelta(hours=9)).date()
+    )
+
+
 def test_users_and_runs(lived: Lived) -> None:
     rows = read(lived.url)
 

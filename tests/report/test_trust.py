@@ -10,10 +10,12 @@ import pytest
 from etl.report.trust import trust
 from tests.support.report_sample import (
     HOUR,
+    LAST_DAY,
     NOW,
     PUBLISHED,
     certificate,
     freshness,
+    night,
     nothing,
     rows,
     run,
@@ -136,3 +138,20 @@ def test_an_empty_warehouse_says_what_to_do() -> None:
 
     assert (told.level, told.headline) == ("bad", "This warehouse is empty.")
     assert "kaltura-etl sync" in told.sentences[-1]
+
+
+def test_nights_that_cost_precision_are_told_and_change_no_colour() -> None:
+    outcomes = ("no_run", "complete", "failed", "no_run", "partial", "complete", "complete")
+    nights = [
+        night(day=LAST_DAY - number * DAY, outcome=outcome)
+        for number, outcome in enumerate([*outcomes, "complete", "failed"])
+    ]
+
+    level, headline, text = said(nights=nights)
+
+    assert (level, headline) == ("good", "Complete, as of 5 hours ago.")
+    assert text.endswith(
+        "Of the last 7 days before today, 2 had no published run: 20 November 2026 (no run), "
+        "21 November 2026 (failed). When something happened is known less precisely for these."
+    )
+    assert "before today" not in said(nights=nights[:2])[2]  # today may still get its run

@@ -77,6 +77,17 @@ def run(**columns: Any) -> Row:
     } | columns
 
 
+def night(**columns: Any) -> Row:
+    return {
+        "day": LAST_DAY,
+        "outcome": "complete",
+        "runs": 1,
+        "complete_at": PUBLISHED,
+        "last_attempt_at": PUBLISHED - HOUR / 2,
+        "error_kind": None,
+    } | columns
+
+
 def outcome(**columns: Any) -> Row:
     """Of a day, or of a size if there is no ``day``."""
     counts = ("started", "succeeded", "still_open", "failed", "abandoned", "deleted", "completed")
