@@ -37,6 +37,8 @@ NOT_RUN = {
 }
 PROGRAM_LINE = re.compile(r"^(?:\$ )?(?:kaltura-etl|curl|\./dev) ", re.MULTILINE)
 OWNER_URL = "postgresql://etl:...@db.example.com/warehouse?sslmode=verify-full&sslrootcert=system"
+NEW_URL = "postgresql://etl:...@db.example.com/kaltura"
+"""The server that an embedded warehouse moves to."""
 IN_EMPTY_WAREHOUSE = "replay /var/lib/kaltura-archive\n"
 """A replay needs a warehouse with nothing in it."""
 
@@ -124,6 +126,7 @@ def test_the_commands_of_a_page_work(
     page: Path, reader: Reader, server: SimulatorServer, empty_database_url: str
 ) -> None:
     _prepare(page, reader, server)
+    reader.replaced[NEW_URL] = empty_database_url
     with _simulator_of(page, reader):
         for block in runnable(page):
             if "simulate --port" in block.text:
