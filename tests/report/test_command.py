@@ -21,7 +21,9 @@ def test_the_closing_line_says_where_and_how_large(report: Report, tmp_path: Pat
     done = report("--output", str(path))
 
     assert done.returncode == 0, done.stderr
-    assert [line.split() for line in done.stdout.splitlines()] == [
+    *facts, warehouse = (line.split() for line in done.stdout.splitlines() if line)
+    assert (warehouse[0], warehouse[-2:]) == ("Warehouse:", ["schema", "kaltura"])
+    assert facts == [
         ["path", str(path)],
         ["bytes", f"{path.stat().st_size:,}"],
     ]
