@@ -128,5 +128,5 @@ def test_the_history_of_sixty_nights_is_true(database_url: str, seed: int) -> No
     rng = random.Random(f"{seed}/kinds")
     others = [kind for kind in KINDS if kind != "quiet"]
     kinds = [rng.choice([*others, "quiet", "quiet", "quiet"]) for _ in range(59)]
-    chronicle = chronicle_of(database_url, kinds, tokens=600, page_cap=80, seed=seed)
+    chronicle = chronicle_of(database_url, kinds, tokens=600, page_cap=40, seed=seed)
     assert_history_is_true(chronicle)
