@@ -4,4 +4,5 @@ table          every setting: name, default, parser, purpose; ``Settings``, ``Cr
 read           ``load_settings``: flag > environment > file > default
 values         parsers: one function per kind of value
 variable_file  the file named by ``VARIABLE_FILE``
+private_file   a file that no other user can read or replace
 """

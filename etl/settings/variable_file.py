@@ -6,23 +6,20 @@ one JSON object.  Nothing is expanded or executed, and no message repeats a line
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import stat
 from pathlib import Path
 
 from etl.errors import ConfigurationError
+from etl.settings.private_file import read_private_file
 
-SIZE_LIMIT_BYTES = 64 * 1024
 _LINE = re.compile(r"(?:export\s+)?([A-Za-z_][A-Za-z0-9_]*)\s*=\s*(.*)", re.DOTALL)
 _COMMENT_AFTER_VALUE = re.compile(r"\s+#.*$")
 
 
 def read_variable_file(path: Path) -> dict[str, str]:
     """Return the variables of the file; raise ``ConfigurationError`` if it cannot be trusted."""
-    body = _read_private(path)
+    body = read_private_file(path, named_by="VARIABLE_FILE")
     try:
         text = body.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -32,67 +29,6 @@ def read_variable_file(path: Path) -> dict[str, str]:
     if text.lstrip().startswith("{"):
         return _parse_json(path, text)
     return _parse_lines(path, text)
-
-
-def _read_private(path: Path) -> bytes:
-    """Read a file that no other user can read or replace."""
-    try:
-        real = path.resolve(strict=True)
-        # Kubernetes mounts secrets as links that stay inside the mounted directory; a link that
-        # leads elsewhere may have been planted.
-        if not real.is_relative_to(path.parent.resolve()):
-            raise ConfigurationError(
-                f"VARIABLE_FILE: {path} is a link that leads out of its directory; "
-                "name the file itself."
-            )
-        # The checks below look at the opened file, so that it cannot be replaced in between;
-        # O_NONBLOCK keeps a FIFO from blocking the open.
-        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise ConfigurationError(
-            f"VARIABLE_FILE: there is no file {path}; create it or unset VARIABLE_FILE."
-        ) from None
-    except (OSError, RuntimeError, ValueError) as exc:
-        reason = getattr(exc, "strerror", None) or "not a usable path"
-        raise ConfigurationError(
-            f"VARIABLE_FILE: {path} cannot be read ({reason}); check its path and its owner."
-        ) from None
-    try:
-        _refuse_if_others_can_touch_it(path, real, os.fstat(descriptor))
-        with contextlib.suppress(OSError), open(descriptor, "rb", closefd=False) as file:
-            body = file.read(SIZE_LIMIT_BYTES + 1)
-            if len(body) <= SIZE_LIMIT_BYTES:
-                return body
-    finally:
-        os.close(descriptor)
-    raise ConfigurationError(
-        f"VARIABLE_FILE: {path} cannot be read or is larger than {SIZE_LIMIT_BYTES} bytes; "
-        "is it the right file?"
-    )
-
-
-def _refuse_if_others_can_touch_it(path: Path, real: Path, status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(
-            f"VARIABLE_FILE: {path} is not a regular file; name a file of NAME=VALUE lines."
-        )
-    # The group may read: Kubernetes' fsGroup gives a container access to a secret that way.
-    if status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
-        raise ConfigurationError(
-            f"VARIABLE_FILE: other users can read or change {path} "
-            f"(mode {stat.S_IMODE(status.st_mode):04o}); run: chmod 600 {path}"
-        )
-    us = os.geteuid()
-    if us != 0 and status.st_uid not in (0, us):
-        raise ConfigurationError(
-            f"VARIABLE_FILE: {path} belongs to another user; it must belong to you or to root."
-        )
-    folder = real.parent.stat().st_mode
-    if folder & stat.S_IWOTH and not folder & stat.S_ISVTX:
-        raise ConfigurationError(
-            f"VARIABLE_FILE: other users can replace files in {real.parent}; "
-            f"run: chmod o-w {real.parent}"
-        )
 
 
 def _parse_json(path: Path, text: str) -> dict[str, str]:

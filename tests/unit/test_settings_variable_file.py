@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from etl.errors import ConfigurationError
-from etl.settings.variable_file import SIZE_LIMIT_BYTES, read_variable_file
+from etl.settings.private_file import SIZE_LIMIT_BYTES
+from etl.settings.variable_file import read_variable_file
 
 CANARY = "canary-77"
 
