@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterable
 from typing import TextIO
 
+from etl.process.log_context import add_log_fields
 from etl.process.secrets import scrub
 
 TEXT_LENGTH_LIMIT = 8_000
@@ -174,6 +175,7 @@ def setup_logging(
     scrub.add(*secrets)
     logging.raiseExceptions = False
     handler = StandardErrorHandler(sys.stderr)
+    handler.addFilter(add_log_fields)
     handler.setFormatter(JsonFormatter() if wants_json(log_format) else TextFormatter())
     root, ours = logging.getLogger(), logging.getLogger("etl")
     for logger in (root, ours):

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol, TextIO, cast
 
 from etl.process.log import StandardErrorHandler, is_terminal
+from etl.process.log_context import with_log_fields
 
 if TYPE_CHECKING:
     import rich.progress
@@ -178,7 +179,7 @@ def _lines(progress: LogProgress, interval_seconds: float) -> Iterator[None]:
         while not ended.wait(interval_seconds):
             progress.line()
 
-    teller = threading.Thread(target=tell, name="progress", daemon=True)
+    teller = threading.Thread(target=with_log_fields(tell), name="progress", daemon=True)
     teller.start()
     try:
         yield

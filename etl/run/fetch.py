@@ -22,6 +22,7 @@ import msgspec
 from etl.coverage import page_span
 from etl.errors import DataRefused, ServiceUnavailable
 from etl.kaltura.retry import RowSuspected
+from etl.process.log_context import with_log_fields
 from etl.run.audit import audit_unreadable
 from etl.run.pace import Pace
 from etl.tokens.columns import DecodedRows
@@ -116,8 +117,11 @@ class Fetcher:
         The future raises what ``etl.kaltura`` raises, or DataRefused.
         """
         if isinstance(request, Lookup):
-            return self._pool.submit(self._in_turn, lambda: self.look_up(request.token_ids))
-        return self._pool.submit(self._in_turn, lambda: self._fetch_page(request, open_only))
+            return self._submit(lambda: self.look_up(request.token_ids))
+        return self._submit(lambda: self._fetch_page(request, open_only))
+
+    def _submit(self, fetch: Callable[[], Fetched]) -> Future[Fetched]:
+        return self._pool.submit(with_log_fields(self._in_turn), fetch)
 
     def _in_turn(self, fetch: Callable[[], Fetched]) -> Fetched:
         """Fetch when the pace allows one more request, and tell it how that went.
