@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, TypeVar
@@ -21,6 +22,7 @@ from typing import Final, TypeVar
 import tenacity
 
 from etl.errors import EtlError, ServiceFailure
+from etl.kaltura.in_flight import RequestLimit
 from etl.process.stop import Stop
 
 log = logging.getLogger("etl.kaltura")
@@ -218,14 +220,19 @@ class RetryPolicy:
         stop: Stop,
         *,
         counters: Counters | None = None,
+        in_flight: RequestLimit | None = None,
         sleep: Callable[[float], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """``sleep`` replaces waiting on ``stop`` (tests); ``uniform(a, b)`` gives the jitter."""
+        """``in_flight`` is a limit that other runs share.
+
+        ``sleep`` replaces waiting on ``stop`` (tests); ``uniform(a, b)`` gives the jitter.
+        """
         self.limits = limits
         self.counters = counters or Counters()
         self._stop = stop
+        self._in_flight = in_flight
         self._sleep = sleep
         self._monotonic = monotonic
         self._uniform = uniform
@@ -247,15 +254,19 @@ class RetryPolicy:
         ended_by = ""
 
         def one() -> T:
+            nonlocal started
             left = started + self.limits.total_seconds - self._monotonic()
             try:
                 self._hold(left)
-                self._stop.check()
-                if self._is_over and call.sent > 0:
-                    raise PassingFailure("given up because another call has failed")
-                self.counters.count_request(again=call.sent > 0)
-                call.sent += 1
-                return attempt(max(0.001, min(self.limits.request_seconds, left)))
+                queued = self._monotonic()
+                with self._place():
+                    started += self._monotonic() - queued  # that wait is not the service's
+                    self._stop.check()
+                    if self._is_over and call.sent > 0:
+                        raise PassingFailure("given up because another call has failed")
+                    self.counters.count_request(again=call.sent > 0)
+                    call.sent += 1
+                    return attempt(max(0.001, min(self.limits.request_seconds, left)))
             except PassingFailure as failure:
                 call.note(failure.failure_kind)
                 raise
@@ -307,6 +318,11 @@ class RetryPolicy:
             last = failure
         # Outside the handler, so that no half-read reply is kept as the context of the error.
         raise _final(last, ended_by, call)
+
+    def _place(self) -> AbstractContextManager[None]:
+        if self._in_flight is None:
+            return nullcontext()
+        return self._in_flight.place(self._stop.check)
 
     def wait(self, seconds: float) -> None:
         """Sleep until nothing is retried any more; Interrupted as soon as a stop is requested."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from etl.kaltura.calls import Calls
 from etl.kaltura.client import KalturaClient, utc_now
+from etl.kaltura.in_flight import RequestLimit
 from etl.kaltura.login import Credentials, choose_login
 from etl.kaltura.retry import Counters, RetryLimits, RetryPolicy
 from etl.kaltura.session import Sessions
@@ -40,15 +41,16 @@ def open_service(
     clock: Callable[[], datetime] = utc_now,
     settings: ServiceSettings | None = None,
     counters: Counters | None = None,
+    in_flight: RequestLimit | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] | None = None,
 ) -> UploadTokens:
     """Log in and return the reader of upload tokens; its session is verified to be of admin type.
 
     ``clock`` gives aware UTC times.  ``counters`` counts the requests of the login as well, even if
-    it fails.  ``sleep`` and ``monotonic`` are for tests; without ``sleep``,
-    waiting ends when a stop is requested.  Raises ConfigurationError, CredentialsRefused,
-    ServiceUnavailable or Interrupted.
+    it fails; ``in_flight`` is a limit that other runs share.  ``sleep`` and ``monotonic`` are for
+    tests; without ``sleep``, waiting ends when a stop is requested.  Raises ConfigurationError,
+    CredentialsRefused, ServiceUnavailable or Interrupted.
     """
     settings = settings or ServiceSettings()
     login = choose_login(credentials, app_token_hash=settings.app_token_hash)
@@ -62,7 +64,14 @@ def open_service(
         ca_file=settings.ca_file,
         use_environment_proxies=settings.use_environment_proxies,
     )
-    policy = RetryPolicy(settings.retry, stop, counters=counters, sleep=sleep, monotonic=monotonic)
+    policy = RetryPolicy(
+        settings.retry,
+        stop,
+        counters=counters,
+        in_flight=in_flight,
+        sleep=sleep,
+        monotonic=monotonic,
+    )
     calls = Calls(client, policy, monotonic)
     sessions = Sessions(calls, login)
     try:

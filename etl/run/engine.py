@@ -95,7 +95,9 @@ def run_plan(
         progress.stage("logging in")
         with recorded_attempt(database, attempt, counters.columns):
             tokens = opened.enter_context(
-                open_upload_tokens(settings, stop, clock=clock, counters=counters)
+                open_upload_tokens(
+                    settings, stop, clock=clock, counters=counters, in_flight=options.in_flight
+                )
             )
             recorder = _recorder(settings, options, database)
             run, plan = _take_lease(settings, options, plan_for, database, attempt, stop, progress)

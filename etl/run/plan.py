@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
 
 from etl.coverage import EVERYTHING, POSITIVE_INFINITY, Span
 from etl.settings.values import duration_text
@@ -17,6 +18,9 @@ from etl.warehouse.ledger.certificates import (
 )
 from etl.warehouse.load.fingerprint import FINGERPRINT
 from etl.warehouse.schema.database import Database
+
+if TYPE_CHECKING:
+    from etl.kaltura.in_flight import RequestLimit
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,8 @@ class SyncOptions:
     """What the ledger calls the run besides its number, such as the orchestrator's id of it."""
     wait_seconds: float = 0
     """How long to wait for a running run of the account to end."""
+    in_flight: RequestLimit | None = None
+    """The limit of requests that it shares with the other runs of a job; None: it is alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

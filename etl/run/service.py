@@ -13,6 +13,7 @@ from etl.process.stop import Stop
 from etl.settings.table import Settings
 
 if TYPE_CHECKING:
+    from etl.kaltura.in_flight import RequestLimit
     from etl.kaltura.upload_token import UploadTokens
 
 
@@ -22,6 +23,7 @@ def open_upload_tokens(
     *,
     clock: Callable[[], datetime] = utc_now,
     counters: Counters | None = None,
+    in_flight: RequestLimit | None = None,
 ) -> UploadTokens:
     """Log in; raises ConfigurationError, CredentialsRefused, ServiceUnavailable, Interrupted.
 
@@ -39,6 +41,7 @@ def open_upload_tokens(
         stop=stop,
         clock=clock,
         counters=counters,
+        in_flight=in_flight,
         settings=ServiceSettings(
             retry=RetryLimits(
                 attempts=settings.retry_attempts,
