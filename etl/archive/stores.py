@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
@@ -102,8 +103,10 @@ class LocalStore:
 
     def write(self, name: str, body: bytes) -> None:
         path = self._root / name
-        # Listings skip names with a leading dot, so what a killed run leaves is never read.
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
+        # Listings skip names with a leading dot, so what a killed run leaves is never read.  Runs
+        # of several accounts, in threads of one process, may write the mark at the same time.
+        writer = f"{os.getpid()}-{threading.get_ident()}"
+        temporary = path.with_name(f".{path.name}.{writer}.new")
         try:
             self._make(path.parent)
             try:

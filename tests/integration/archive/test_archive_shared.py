@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from etl.archive.stores import LocalStore
 from etl.errors import ConfigurationError
 from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.schema.revision import migrate
@@ -50,6 +52,19 @@ def test_an_archive_of_another_warehouse_is_not_touched(
         other.run()
 
     assert {path: path.stat().st_mtime_ns for path in kept.archive.rglob("*")} == before
+
+
+def test_runs_in_one_process_write_the_mark_of_a_new_archive_at_the_same_time(
+    tmp_path: Path,
+) -> None:
+    store = LocalStore(tmp_path / "archive")
+    with ThreadPoolExecutor(8) as pool:
+        written = [pool.submit(store.write, "archive.json", b"mark") for _ in range(80)]
+        for each in written:
+            each.result()
+
+    assert store.read("archive.json") == b"mark"
+    assert [path.name for path in (tmp_path / "archive").iterdir()] == ["archive.json"]
 
 
 def test_a_replayed_warehouse_goes_on_with_its_archive(kept: Kept) -> None:
