@@ -143,6 +143,18 @@ class Settings:
     concurrency: int = _setting(
         4, "ETL_CONCURRENCY", values.whole_number(1, 32), "Concurrent requests for pages."
     )
+    accounts_file: Path | None = _setting(
+        None,
+        "ETL_ACCOUNTS",
+        values.file_path,
+        "File of the accounts of a job; if unset, accounts.toml in the working directory.",
+    )
+    accounts_at_once: int = _setting(
+        4,
+        "ETL_ACCOUNTS_AT_ONCE",
+        values.whole_number(1, 32),
+        "Accounts of a job that are read at the same time; ETL_CONCURRENCY is for all of them.",
+    )
     page_size: int = _setting(
         500,
         "ETL_PAGE_SIZE",
