@@ -164,7 +164,12 @@ class Runtime:
             if settings.metrics_file is not None:
                 from etl.process.metrics import write_metrics
 
-                write_metrics(settings.metrics_file, exit_code=code, report=result)
+                write_metrics(
+                    settings.metrics_file,
+                    exit_code=code,
+                    report=result,
+                    labels={"partner_id": str(settings.partner_id)},
+                )
         if self.json:
             self.print_result(result)
             return

@@ -34,9 +34,16 @@ COUNTS: Final = {
 PUBLISHED: Final = "published_time_seconds"
 
 
-def write_metrics(path: Path, *, exit_code: int, report: Mapping[str, Any] | None) -> None:
+def write_metrics(
+    path: Path,
+    *,
+    exit_code: int,
+    report: Mapping[str, Any] | None,
+    labels: Mapping[str, str],
+) -> None:
     """Write the outcome of a run; ``report`` is None if it failed.
 
+    ``labels``: the account, so that the collector can tell the files of several accounts apart.
     A file that cannot be written is a warning: what was published stays published.
     """
     registry = CollectorRegistry()
@@ -44,7 +51,8 @@ def write_metrics(path: Path, *, exit_code: int, report: Mapping[str, Any] | Non
     published = _published_before(path) if published_at is None else published_at.timestamp()
 
     def add(name: str, meaning: str, value: float) -> None:
-        Gauge(f"kaltura_etl_{name}", meaning, registry=registry).set(value)
+        gauge = Gauge(f"kaltura_etl_{name}", meaning, list(labels), registry=registry)
+        gauge.labels(**labels).set(value)
 
     add("last_run_end_time_seconds", "When the last run ended.", time.time())
     add("last_run_exit_code", "Exit code of the last run.", exit_code)

@@ -11,8 +11,11 @@ from tests.support.job import Job
 
 
 def samples(path: Path) -> dict[str, float]:
+    """By name; each is of account 102."""
     families = text_string_to_metric_families(path.read_text("utf-8"))
-    return {sample.name: sample.value for family in families for sample in family.samples}
+    found = [sample for family in families for sample in family.samples]
+    assert {sample.labels["partner_id"] for sample in found} == {"102"}
+    return {sample.name: sample.value for sample in found}
 
 
 def test_a_run_tells_what_it_did_and_a_failure_that_it_failed(
