@@ -157,7 +157,7 @@ def _check_partner(value: object, partner_id: int, row_index: int, coercions: Co
             "check the session and KALTURA_PARTNER_ID",
             reason="foreign_partner",
             row_index=row_index,
-            partner_id=found,
+            row_partner_id=found,
         )
 
 
