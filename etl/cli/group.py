@@ -12,20 +12,19 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
 from etl.cli.run_ended import EVENT
-from etl.cli.runtime import Runtime, failure_fields
+from etl.cli.runtime import Runtime, bug_message, failure_fields
 from etl.errors import EtlError, Interrupted
 from etl.process.log import (
     STANDARD_FIELDS,
     StandardErrorHandler,
     abandon_stream,
-    exception_places,
     printable,
     setup_logging,
 )
@@ -152,12 +151,7 @@ def _report(error: BaseException, runtime: Runtime) -> int:
         kind, code, message = error.kind, exit_code_of(error), error.message
     else:
         kind, code = EtlError.kind, exit_code_of(error)
-        places = exception_places(error)
-        # The exception's own text may contain a row or a statement: --verbose shows what is safe.
-        message = (
-            f"This is a bug: {type(error).__name__} at {places[-1] if places else 'start'}. "
-            "Run the command again with --verbose and report its output."
-        )
+        message = bug_message(error)
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.kind, "Interrupted."
     if not runtime.has_learnt:
@@ -179,9 +173,19 @@ def _log_error(error: BaseException, failure: dict[str, object], runtime: Runtim
         # The command line was wrong before the settings were read.
         log_format = os.environ.get("ETL_LOG_FORMAT", "auto").strip().lower()
         setup_logging(log_format=log_format if log_format in ("auto", "text", "json") else "auto")
-    fields: dict[str, object] = {key: failure[key] for key in ("error_kind", "exit_code")}
+    facts: dict[str, object] = {}
     if runtime.warehouse is not None:
-        fields["warehouse"] = runtime.warehouse
+        facts["warehouse"] = runtime.warehouse
+    if runtime.is_run:
+        facts |= {**runtime.run_ended(error, failure), "event": EVENT}
+    log_failure(error, failure, facts)
+
+
+def log_failure(
+    error: BaseException, failure: Mapping[str, object], facts: Mapping[str, object]
+) -> None:
+    """Log an error with its own fields and these ``facts``; ``failure`` as in ``failure_fields``."""
+    fields: dict[str, object] = {key: failure[key] for key in ("error_kind", "exit_code")}
     if isinstance(error, EtlError):
         # logging refuses extra keys that are its own, such as "name" and "message".
         fields |= {
@@ -189,10 +193,8 @@ def _log_error(error: BaseException, failure: dict[str, object], runtime: Runtim
             for key, value in error.fields.items()
             if key not in STANDARD_FIELDS and value is not None
         }
-    if runtime.is_run:
-        fields |= {**runtime.run_ended(error, failure), "event": EVENT}
     log.debug("where it happened", exc_info=error)
-    log.error("%s", failure["error_message"], extra=fields)
+    log.error("%s", failure["error_message"], extra=fields | dict(facts))
 
 
 def _output_is_broken() -> bool:

@@ -17,6 +17,7 @@ from etl.errors import EtlError, UsageError
 from etl.process.log import (
     StandardErrorHandler,
     abandon_stream,
+    exception_places,
     is_terminal,
     json_text,
     setup_logging,
@@ -242,6 +243,18 @@ def failure_fields(
         "retryable": code in WORTH_RETRYING,
     }
     return found | {"run_id": fields["run_id"]} if fields.get("run_id") else found
+
+
+def bug_message(error: BaseException) -> str:
+    """What is said of an error that was not raised on purpose.
+
+    Its own text may contain a row or a statement: --verbose shows what is safe.
+    """
+    places = exception_places(error)
+    return (
+        f"This is a bug: {type(error).__name__} at {places[-1] if places else 'start'}. "
+        "Run the command again with --verbose and report its output."
+    )
 
 
 def write_output(text: str) -> None:
