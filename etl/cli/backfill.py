@@ -8,15 +8,24 @@ from typing import TYPE_CHECKING
 
 import click
 
+from etl.cli.accounts import (
+    AccountsCommand,
+    account_options,
+    chosen_accounts,
+    run_accounts,
+    shared_limit,
+)
 from etl.cli.options import json_option, log_options, pass_runtime, run_options
-from etl.cli.runtime import Run, Runtime
+from etl.cli.runtime import Runtime
 from etl.errors import UsageError
 
 if TYPE_CHECKING:
+    from etl.run.accounts import Run
+    from etl.run.backfill import Range
     from etl.run.plan import SyncOptions
 
 
-@click.command()
+@click.command(cls=AccountsCommand)
 @click.option(
     "--from",
     "begin",
@@ -40,6 +49,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Publish nothing; print the expected requests and what would change.",
 )
+@account_options("accounts_at_once")
 @run_options
 @json_option
 @log_options
@@ -50,6 +60,8 @@ def backfill(
     end: str | None,
     ids_file: str | None,
     dry_run: bool,
+    account_names: tuple[str, ...],
+    all_accounts: bool,
     no_resume: bool,
     compare: str,
     accept_absences: int | None,
@@ -65,6 +77,7 @@ def backfill(
     """
     runtime.run_facts.mode, runtime.run_facts.label = "backfill", run_label
     settings = runtime.start()
+    accounts = chosen_accounts(runtime, settings, account_names, all_accounts)
     from etl.run.plan import SyncOptions
 
     options = SyncOptions(
@@ -77,24 +90,33 @@ def backfill(
         compare=compare,
         wait_seconds=wait_seconds,
         label=run_label,
+        in_flight=shared_limit(settings, accounts),
     )
-    run = _run(options, begin, end, ids_file)
-    settings.credential()
-    settings.require_partner_id()
+    if ids_file is not None and accounts is not None and len(accounts) > 1:
+        raise UsageError("--ids is for one account: name it alone with --accounts NAME.")
+    wanted, run = _run(options, begin, end, ids_file)
+    if accounts is None:
+        settings.credential()
+        settings.require_partner_id()
     runtime.stop.install()
-    runtime.run(settings, run)
+    if accounts is None:
+        runtime.run(settings, run)
+    else:
+        run_accounts(runtime, settings, accounts, run, options, wanted=wanted)
 
 
-def _run(options: SyncOptions, begin: str | None, end: str | None, ids_file: str | None) -> Run:
-    """The run to do; raises UsageError before anything is touched."""
+def _run(
+    options: SyncOptions, begin: str | None, end: str | None, ids_file: str | None
+) -> tuple[Range | None, Run]:
+    """The range and the run to do; raises UsageError before anything is touched."""
     from etl.cli.backfill_input import ids_of_file, read_range
     from etl.run.backfill import backfill_ids, backfill_range
 
     if ids_file is not None:
         if begin is not None or end is not None:
             raise UsageError("--ids cannot be combined with --from or --to.")
-        return partial(backfill_ids, options=options, token_ids=ids_of_file(ids_file))
+        return None, partial(backfill_ids, options=options, token_ids=ids_of_file(ids_file))
     if begin is None and end is None:
         raise UsageError("Give --from, --to or both, or --ids FILE.")
     wanted = read_range(begin, end, now=datetime.now(UTC))
-    return partial(backfill_range, options=options, wanted=wanted)
+    return wanted, partial(backfill_range, options=options, wanted=wanted)

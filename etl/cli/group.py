@@ -18,7 +18,6 @@ from typing import Any
 import click
 
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
-from etl.cli.run_ended import EVENT
 from etl.cli.runtime import Runtime, bug_message, failure_fields
 from etl.errors import EtlError, Interrupted
 from etl.process.log import (
@@ -111,7 +110,7 @@ class LazyGroup(click.Group):
                 self.invoke(context)
             code = 0
             if runtime.is_run:
-                log.info(EVENT, extra=runtime.run_ended(None))
+                log.info(runtime.end_event, extra=runtime.run_ended(None))
         except click.exceptions.Exit as end:
             code = end.exit_code
         except BaseException as error:
@@ -177,14 +176,14 @@ def _log_error(error: BaseException, failure: dict[str, object], runtime: Runtim
     if runtime.warehouse is not None:
         facts["warehouse"] = runtime.warehouse
     if runtime.is_run:
-        facts |= {**runtime.run_ended(error, failure), "event": EVENT}
+        facts |= {**runtime.run_ended(error, failure), "event": runtime.end_event}
     log_failure(error, failure, facts)
 
 
 def log_failure(
     error: BaseException, failure: Mapping[str, object], facts: Mapping[str, object]
 ) -> None:
-    """Log an error with its own fields and these ``facts``; ``failure`` as in ``failure_fields``."""
+    """Log an error with its own fields and ``facts``; ``failure`` is as in ``failure_fields``."""
     fields: dict[str, object] = {key: failure[key] for key in ("error_kind", "exit_code")}
     if isinstance(error, EtlError):
         # logging refuses extra keys that are its own, such as "name" and "message".

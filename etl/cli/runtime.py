@@ -9,10 +9,10 @@ import sys
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from etl.cli.exit_codes import WORTH_RETRYING, exit_code_of
-from etl.cli.run_ended import RUNS, RunFacts
+from etl.cli.run_ended import EVENT, RUNS, RunFacts
 from etl.errors import EtlError, UsageError
 from etl.process.log import (
     StandardErrorHandler,
@@ -33,20 +33,12 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etl.process.progress import Progress
-    from etl.run.report import Figures, RunReport
+    from etl.run.accounts import Run
 
 log = logging.getLogger("etl.cli")
 
 PIPE_WIDTH = 160
 """Columns of a table that is not printed on a terminal."""
-
-
-class Run(Protocol):
-    """A run whose options are given already."""
-
-    def __call__(
-        self, settings: Settings, *, stop: Stop, progress: Progress, figures: Figures
-    ) -> RunReport: ...
 
 
 class Runtime:
@@ -57,6 +49,8 @@ class Runtime:
         """Its name, once that is known to be one."""
         self.run_facts = RunFacts()
         """If the command is a run."""
+        self.end_event = EVENT
+        """The last event of the log, if the command is a run."""
         self.flags: dict[str, str] = {}
         """Text given to options that are settings, by name of the field."""
         self.json = False
@@ -135,11 +129,12 @@ class Runtime:
             log.warning(warning)
         return loaded.checked(without=without)
 
-    def progress(self) -> AbstractContextManager[Progress]:
+    def progress(self, *, alone: bool = True) -> AbstractContextManager[Progress]:
+        """The progress of one run; a bar only if no other run is shown at the same time."""
         from etl.process.progress import open_progress, wants_bar
 
         quiet = self.quiet or self.terse
-        return open_progress(self._handler, bar=wants_bar(self._json_log), quiet=quiet)
+        return open_progress(self._handler, bar=alone and wants_bar(self._json_log), quiet=quiet)
 
     def run(self, settings: Settings, run: Run) -> None:
         """Open the warehouse, run, print the report and write the metrics file."""
@@ -182,14 +177,9 @@ class Runtime:
         self, error: BaseException | None, failure: Mapping[str, object] | None = None
     ) -> dict[str, object]:
         """The keys of ``run ended``; ``failure``: those of ``failure_fields``."""
-        told = dict(failure or {"exit_code": 0, "retryable": False})
-        event = self.run_facts.event(error)
-        return event | {
-            "run_id": told.get("run_id") or event["run_id"],
-            "partner_id": self.partner_id,
-            "warehouse": self.warehouse,
-            **{key: told.get(key) for key in ("exit_code", "error_kind", "reason", "retryable")},
-        }
+        return self.run_facts.event(
+            error, failure, partner_id=self.partner_id, warehouse=self.warehouse
+        )
 
     def print_result(
         self,

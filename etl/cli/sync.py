@@ -7,12 +7,19 @@ from functools import partial
 
 import click
 
+from etl.cli.accounts import (
+    AccountsCommand,
+    account_options,
+    chosen_accounts,
+    run_accounts,
+    shared_limit,
+)
 from etl.cli.options import duration_type, json_option, log_options, pass_runtime, run_options
 from etl.cli.runtime import Runtime
 from etl.errors import UsageError
 
 
-@click.command()
+@click.command(cls=AccountsCommand)
 @click.option(
     "--mode",
     type=click.Choice(["full", "incremental"]),
@@ -27,6 +34,7 @@ from etl.errors import UsageError
     help="Run in full mode if the last full certificate is older than this, such as 7d.",
 )
 @click.option("--dry-run", is_flag=True, help="Publish nothing; print what would change.")
+@account_options("accounts_at_once")
 @run_options
 @json_option
 @log_options
@@ -36,6 +44,8 @@ def sync(
     mode: str,
     full_every: timedelta | None,
     dry_run: bool,
+    account_names: tuple[str, ...],
+    all_accounts: bool,
     no_resume: bool,
     compare: str,
     accept_absences: int | None,
@@ -57,8 +67,10 @@ def sync(
     if full_every is not None and mode != "incremental":
         raise UsageError("--full-every requires --mode incremental.")
     settings = runtime.start()
-    settings.credential()
-    settings.require_partner_id()
+    accounts = chosen_accounts(runtime, settings, account_names, all_accounts)
+    if accounts is None:
+        settings.credential()
+        settings.require_partner_id()
     runtime.stop.install()
     from etl.run.plan import SyncOptions
     from etl.run.sync import sync as run_sync
@@ -74,5 +86,10 @@ def sync(
         compare=compare,
         wait_seconds=wait_seconds,
         label=run_label,
+        in_flight=shared_limit(settings, accounts),
     )
-    runtime.run(settings, partial(run_sync, options=options))
+    run = partial(run_sync, options=options)
+    if accounts is None:
+        runtime.run(settings, run)
+    else:
+        run_accounts(runtime, settings, accounts, run, options)

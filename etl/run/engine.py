@@ -78,7 +78,7 @@ def run_plan(
     """
     figures = Figures() if figures is None else figures
     with (
-        _rare_garbage_collection(),
+        rare_garbage_collection(),
         open_database(str(settings.database_url), settings.schema) as database,
         ExitStack() as opened,
     ):
@@ -111,7 +111,7 @@ def run_plan(
 
 
 @contextmanager
-def _rare_garbage_collection() -> Iterator[None]:
+def rare_garbage_collection() -> Iterator[None]:
     """Collect garbage rarely during a run.
 
     A batch is thousands of small objects without cycles: with the default threshold of 700

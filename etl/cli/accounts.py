@@ -1,0 +1,280 @@
+"""``--accounts`` and ``--all``: one call for several accounts of ``accounts.toml``."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from etl.cli.exit_codes import WORTH_RETRYING, error_of, exit_code_of
+from etl.cli.group import log_failure
+from etl.cli.options import setting_options
+from etl.cli.runtime import Runtime, bug_message, failure_fields
+from etl.errors import ConfigurationError, EtlError, Interrupted, UsageError
+from etl.process.log_context import log_fields
+from etl.process.secrets import scrub
+from etl.settings.table import Settings
+
+if TYPE_CHECKING:
+    from etl.kaltura.in_flight import RequestLimit
+    from etl.run.accounts import Member, Outcome, Run
+    from etl.run.backfill import Range
+    from etl.run.plan import SyncOptions
+    from etl.settings.accounts import Account
+
+log = logging.getLogger("etl.cli")
+
+FAILED_NAMED: Final = 5
+RETRIED_FIRST: Final = (74, 69, 75)
+"""The exit code of a job in which some accounts are worth another try, ..."""
+GRAVEST_FIRST: Final = (1, 65, 77, 78, 2)
+"""... and of one in which none is: the first of these that an account has."""
+COUNTS: Final = ("tokens_read", "inserted", "changed", "absent", "requests")
+
+
+class AccountsCommand(click.Command):
+    """A command whose ``--accounts`` takes several names: ``--accounts acme globex``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, one_name_each("--accounts", args))
+
+
+def one_name_each(option: str, arguments: Iterable[str]) -> list[str]:
+    """The arguments with the option before each of its names, as click wants them."""
+    found: list[str] = []
+    names = 0
+    """Of the option that is being read; -1: it is not being read."""
+    for argument in arguments:
+        if argument.startswith("-"):
+            names = 0 if argument == option else 1 if argument.startswith(f"{option}=") else -1
+            found.append(argument)
+        else:
+            found += [option, argument] if names > 0 else [argument]
+            names += names >= 0
+    return found
+
+
+def account_options(*setting_names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``--accounts`` and ``--all``, and options for these settings."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for each in (
+            setting_options(*setting_names),
+            click.option(
+                "--all",
+                "all_accounts",
+                is_flag=True,
+                help="All accounts of accounts.toml.",
+            ),
+            click.option(
+                "--accounts",
+                "account_names",
+                metavar="NAME…",
+                multiple=True,
+                help="These accounts of accounts.toml, or of the file that ETL_ACCOUNTS names.",
+            ),
+        ):
+            command = each(command)
+        return command
+
+    return decorate
+
+
+def chosen_accounts(
+    runtime: Runtime, settings: Settings, names: Sequence[str], all_accounts: bool
+) -> list[Account] | None:
+    """The accounts that a call is about; None: the one of the settings."""
+    if not names and not all_accounts:
+        return None
+    if names and all_accounts:
+        raise UsageError("--accounts and --all contradict each other; give one.")
+    if "partner_id" in runtime.flags:
+        raise UsageError("--partner-id cannot be combined with --accounts or --all.")
+    from etl.settings.accounts import chosen_accounts as chosen
+    from etl.settings.accounts import read_accounts
+
+    runtime.partner_id = None
+    accounts = read_accounts(settings)
+    return chosen(accounts, accounts if all_accounts else names)
+
+
+def shared_limit(settings: Settings, accounts: Sequence[Account] | None) -> RequestLimit | None:
+    """The limit of requests that the runs of a job share."""
+    if accounts is None:
+        return None
+    from etl.kaltura.in_flight import RequestLimit
+
+    return RequestLimit(settings.concurrency)
+
+
+def run_accounts(
+    runtime: Runtime,
+    settings: Settings,
+    accounts: Sequence[Account],
+    run: Run,
+    options: SyncOptions,
+    *,
+    wanted: Range | None = None,
+) -> None:
+    """Run each account, print how all of them ended, and raise an error if one has failed."""
+    from etl.cli.database import migrate_embedded, open_warehouse
+    from etl.run.accounts import Member, Outcome
+    from etl.run.accounts import run_accounts as run_members
+    from etl.settings.accounts import secret_variables
+
+    if len(accounts) > 1:
+        _refuse_numbers_of_one(options)
+    variables = secret_variables()
+    outcomes: dict[str, Outcome] = {}
+    with open_warehouse(settings, create=True) as opened:
+        members = []
+        for account in accounts:
+            try:
+                members.append(Member(account.name, account.settings(opened, variables)))
+            except ConfigurationError as error:
+                outcomes[account.name] = Outcome(error=error)
+                with log_fields(account=account.name, partner_id=account.partner_id):
+                    _log_end(outcomes[account.name])
+        scrub.add(*(secret for member in members for secret in member.settings.secrets()))
+        if settings.database_url is None:
+            for schema in dict.fromkeys(member.settings.schema for member in members):
+                migrate_embedded(dataclasses.replace(opened, schema=schema))
+
+        def ended(member: Member, outcome: Outcome) -> None:
+            outcomes[member.name] = outcome
+            with log_fields(account=member.name, partner_id=member.settings.partner_id):
+                _log_end(outcome)
+                _write_metrics(settings.metrics_file, member, outcome)
+
+        run_members(
+            members,
+            run,
+            options,
+            wanted=wanted,
+            at_once=settings.accounts_at_once,
+            stop=runtime.stop,
+            progress=lambda _name: runtime.progress(alone=False),
+            ended=ended,
+        )
+        rows = [
+            _row(runtime, account, account.schema_of(opened), outcomes[account.name])
+            for account in accounts
+        ]
+    failure = _failure(runtime, rows, outcomes.values())
+    runtime.print_result({"accounts": rows}, *_tables(runtime, rows), failure=failure)
+    if failure is not None:
+        raise failure
+
+
+def _refuse_numbers_of_one(options: SyncOptions) -> None:
+    """A number of rows or absences that somebody has looked at is of one account."""
+    for given, option in (
+        (options.accept_absences, "--accept-absences"),
+        (options.accept_rejected, "--accept-rejected"),
+    ):
+        if given is not None:
+            raise UsageError(f"{option} is for one account: name it alone with --accounts NAME.")
+
+
+def _log_end(outcome: Outcome) -> None:
+    """One line per account, as the last line of a run of its own would be."""
+    error = outcome.error
+    if error is None:
+        facts: dict[str, object] = {"run_id": outcome.done_in_run}
+        if outcome.report is not None:
+            facts = {name: getattr(outcome.report, name) for name in ("run_id", "mode", *COUNTS)}
+            log.info("account ended: %s", outcome.report.status, extra=facts)
+        else:
+            log.info("account left out: published with this label before", extra=facts)
+        return
+    log_failure(error, failure_fields(error, message=_message(error)), {})
+
+
+def _message(error: Exception) -> str:
+    return scrub(error.message if isinstance(error, EtlError) else bug_message(error))
+
+
+def _write_metrics(path: Path | None, member: Member, outcome: Outcome) -> None:
+    """Each account has a file of its own: ``kaltura.prom`` becomes ``kaltura-acme.prom``."""
+    if path is None or outcome.done_in_run is not None:
+        return
+    from etl.process.metrics import write_metrics
+
+    write_metrics(
+        path.with_name(f"{path.stem}-{member.name}{path.suffix}"),
+        exit_code=0 if outcome.error is None else exit_code_of(outcome.error),
+        report=None if outcome.report is None else dataclasses.asdict(outcome.report),
+        labels={"account": member.name, "partner_id": str(member.settings.partner_id)},
+    )
+
+
+def _row(runtime: Runtime, account: Account, schema: str, outcome: Outcome) -> dict[str, Any]:
+    """What the command would print for the account alone, and its name."""
+    row: dict[str, Any] = {
+        "name": account.name,
+        "status": "succeeded",
+        "exit_code": 0,
+        "partner_id": account.partner_id,
+        "run_id": outcome.done_in_run,
+        "warehouse": {**(runtime.warehouse or {}), "schema": schema},
+        "done_before": outcome.done_in_run is not None,
+    }
+    if outcome.report is not None:
+        row |= dataclasses.asdict(outcome.report)
+    if outcome.error is not None:
+        row |= failure_fields(outcome.error, message=_message(outcome.error))
+    return row
+
+
+def _failure(
+    runtime: Runtime, rows: Sequence[Mapping[str, Any]], outcomes: Iterable[Outcome]
+) -> EtlError | None:
+    """The error with which the job ends, None if no account has failed."""
+    failed = [row for row in rows if row["exit_code"]]
+    if not failed:
+        return None
+    named = [f"{row['name']} ({row['error_kind']})" for row in failed[:FAILED_NAMED]]
+    if len(failed) > FAILED_NAMED:
+        named.append(f"and {len(failed) - FAILED_NAMED:,} more")
+    message = f"{len(failed)} of {len(rows)} accounts failed: {', '.join(named)}."
+    number = runtime.stop.signal_number
+    if number is not None and any(isinstance(each.error, Interrupted) for each in outcomes):
+        name = signal.Signals(number).name
+        return Interrupted(f"Stopped by {name}. {message}", signal_number=number)
+    failure = error_of(exit_code_of_job(row["exit_code"] for row in failed), message)
+    failure.fields["reason"] = "accounts_failed"
+    return failure
+
+
+def exit_code_of_job(codes: Iterable[int]) -> int:
+    """One exit code for those of all accounts: one that is worth a retry if an account's is."""
+    found = set(codes) - {0}
+    if not found:
+        return 0
+    order = RETRIED_FIRST if found & WORTH_RETRYING else GRAVEST_FIRST
+    return next((code for code in order if code in found), EtlError.exit_code)
+
+
+def _tables(runtime: Runtime, rows: Sequence[Mapping[str, Any]]) -> list[Any]:
+    if runtime.json:
+        return []
+    from etl.cli.tables import rows_table
+
+    shown = [
+        {
+            "account": row["name"],
+            "partner_id": row["partner_id"],
+            "status": "done before" if row["done_before"] else row["status"],
+            "exit_code": row["exit_code"],
+            "run_id": row["run_id"],
+            **{name: row.get(name) for name in COUNTS},
+            "error": row.get("error_message"),
+        }
+        for row in rows
+    ]
+    return [rows_table("Accounts", shown, shown=len(shown), beneath=("error",))]

@@ -1,0 +1,119 @@
+"""A job of many accounts: their runs side by side, so many at a time, in one process.
+
+Each account has a run of its own, with its own session, lease, ledger row and database connection;
+they share the process, the limit of requests in flight (``SyncOptions.in_flight``) and the request
+to stop.  How one ends changes nothing for the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from etl.process.log_context import log_fields
+from etl.run.engine import rare_garbage_collection
+from etl.run.report import Figures
+from etl.warehouse.ledger.labelled import published_with_label
+from etl.warehouse.schema.database import open_database
+
+if TYPE_CHECKING:
+    from etl.process.progress import Progress
+    from etl.process.stop import Stop
+    from etl.run.backfill import Range
+    from etl.run.plan import SyncOptions
+    from etl.run.report import RunReport
+    from etl.settings.table import Settings
+
+log = logging.getLogger(__name__)
+
+MODES: Final = {"incremental": ("incremental", "full")}
+"""The modes that a run may have in the ledger, where these are not just the one asked for."""
+
+
+class Run(Protocol):
+    """A run whose options are given already."""
+
+    def __call__(
+        self, settings: Settings, *, stop: Stop, progress: Progress, figures: Figures
+    ) -> RunReport: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An account of the job."""
+
+    name: str
+    settings: Settings
+    """Complete: with partner id, credential and database."""
+    figures: Figures = field(default_factory=Figures)
+    """Of its run, which fills them in."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """How an account's part of the job ended: with one of these three."""
+
+    report: RunReport | None = None
+    error: Exception | None = None
+    done_in_run: int | None = None
+    """It was left out, because this run had published with the label of the job already."""
+
+
+def run_accounts(
+    members: Sequence[Member],
+    run: Run,
+    options: SyncOptions,
+    *,
+    wanted: Range | None = None,
+    at_once: int,
+    stop: Stop,
+    progress: Callable[[str], AbstractContextManager[Progress]],
+    ended: Callable[[Member, Outcome], None],
+) -> None:
+    """Do the run of each member, ``at_once`` at a time, in their order.
+
+    ``options`` are those of ``run``, and ``wanted`` is its range: with a label, members that have
+    published a run of it are left out.  ``ended`` is called in this thread as members end.  After
+    a request to stop, the members that have not begun end with Interrupted, too.
+    """
+
+    def one(member: Member) -> Outcome:
+        with log_fields(account=member.name, partner_id=member.settings.partner_id):
+            try:
+                stop.check()
+                done_in_run = _done_in_run(member.settings, options, wanted)
+                if done_in_run is not None:
+                    return Outcome(done_in_run=done_in_run)
+                with progress(member.name) as shown:
+                    report = run(member.settings, stop=stop, progress=shown, figures=member.figures)
+                return Outcome(report=report)
+            except Exception as error:
+                # Also a bug: it is this account's alone, and the command tells it as one.
+                return Outcome(error=error)
+
+    with (
+        # Around those of the runs, which each put back what they have found.
+        rare_garbage_collection(),
+        ThreadPoolExecutor(at_once, thread_name_prefix="account") as pool,
+    ):
+        running: dict[Future[Outcome], Member] = {pool.submit(one, each): each for each in members}
+        for future in as_completed(running):
+            ended(running[future], future.result())
+
+
+def _done_in_run(settings: Settings, options: SyncOptions, wanted: Range | None) -> int | None:
+    if options.label is None or options.dry_run:
+        return None
+    with open_database(str(settings.database_url), settings.schema) as database:
+        return published_with_label(
+            database,
+            partner_id=settings.require_partner_id(),
+            label=options.label,
+            modes=MODES.get(options.mode, (options.mode,)),
+            range_from=None if wanted is None else wanted.begin,
+            range_to=None if wanted is None else wanted.end,
+        )

@@ -1,0 +1,232 @@
+"""Many accounts in one call: each on its own, however the others end."""
+
+from __future__ import annotations
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from etl.cli.accounts import exit_code_of_job, one_name_each
+from etl.warehouse.schema.revision import migrate
+from tests.support.calls import call_each
+from tests.support.job import Ended, ended, killed_at_exit, wait_until
+from tests.support.json_reference import contradictions, fields_of
+from tests.support.tenants import tenants
+
+JOB = ("sync", "--all", "--json", "--run-label", "night 1")
+
+
+def _rows(call: Ended) -> dict[str, dict[str, Any]]:
+    return {row["name"]: row for row in call.report["accounts"]}
+
+
+def _contradictions(row: dict[str, Any]) -> list[str]:
+    """Where an account's row is not what ``sync`` prints of one account."""
+    has_result = row["exit_code"] == 0 and not row["done_before"]
+    row = {key: value for key, value in row.items() if key not in ("name", "done_before")}
+    fields = fields_of("sync" if has_result else "", failed=row["exit_code"] != 0)
+    return contradictions(row, fields, set())
+
+
+def test_accounts_that_fail_stop_no_other_and_a_retry_reads_only_them(
+    database_url: str, tmp_path: Path
+) -> None:
+    migrate(database_url, "apart")
+    archive, metrics = tmp_path / "archive", tmp_path / "metrics"
+    metrics.mkdir()
+    variables = {
+        "ETL_ARCHIVE": str(archive),
+        "ETL_METRICS_FILE": str(metrics / "kaltura.prom"),
+        "ETL_CONCURRENCY": "2",
+    }
+    with tenants(8, database_url, tmp_path, latency_seconds=0.02) as many:
+        many.write_file({"a08": 'schema = "apart"'})
+        many.faults = {1_002: "foreign-partner", 1_003: "503-html"}
+        first = many.call(*JOB, SECRET_a04="wrong", SECRET_a05="", **variables)
+        asked = many.lists.copy()
+        rows = many.rows()
+        many.faults = {}
+        second = many.call(*JOB, **variables)
+
+        assert (first.code, second.code) == (69, 0), first.err + second.err
+        assert many.at_once == 2
+        failed = {
+            name: (row["exit_code"], row["error_kind"], row["retryable"])
+            for name, row in _rows(first).items()
+            if row["exit_code"]
+        }
+        assert failed == {
+            "a02": (65, "refused", False),
+            "a03": (69, "service_unavailable", True),
+            "a04": (77, "credentials", False),
+            "a05": (78, "configuration", False),
+        }
+        assert rows == many.truth(1_002, 1_003, 1_004, 1_005, 1_008)
+        assert many.rows() == many.truth(1_008)
+        assert many.rows("apart") == many.truth(*range(1_001, 1_008))
+        done = {name for name, row in _rows(second).items() if row["done_before"]}
+        assert done == {"a01", "a06", "a07", "a08"}
+        for name in done:
+            assert _rows(second)[name]["run_id"] == _rows(first)[name]["run_id"]
+            assert many.lists[many.partner(name)] == asked[many.partner(name)]
+    assert [_contradictions(row) for call in (first, second) for row in _rows(call).values()] == [
+        [] for _ in range(16)
+    ]
+    assert _rows(first)["a08"]["warehouse"]["schema"] == "apart"
+    assert first.report["error_message"].startswith("4 of 8 accounts failed: a02 (refused), a03")
+    _check_log(first)
+    _check_metrics(metrics, _rows(second))
+    published = {str(path.parent.parent.relative_to(archive)) for path in archive.rglob("manif*")}
+    assert published == {*(f"partner-{1_000 + n}" for n in range(1, 8)), "apart/partner-1008"}
+
+
+def _check_log(call: Ended) -> None:
+    """Every line but the last, which sums up, says which account it is about."""
+    *lines, last = [json.loads(line) for line in call.err.splitlines()]
+    assert "account" not in last
+    assert {line["event"] for line in lines} >= {"session_opened", "run opened"}
+    accounts = {(line["account"], line["partner_id"]) for line in lines}
+    assert accounts == {(f"a{number:02}", 1_000 + number) for number in range(1, 9)}
+
+
+def _check_metrics(folder: Path, rows: dict[str, dict[str, Any]]) -> None:
+    """node_exporter reads all files of a folder, and takes no sample twice."""
+    assert {path.name for path in folder.iterdir()} == {f"kaltura-{name}.prom" for name in rows}
+    samples = [
+        (sample.name, tuple(sorted(sample.labels.items())), sample.value)
+        for path in folder.iterdir()
+        for family in text_string_to_metric_families(path.read_text("utf-8"))
+        for sample in family.samples
+    ]
+    assert len({sample[:2] for sample in samples}) == len(samples)
+    codes = {
+        dict(labels)["account"]: (dict(labels)["partner_id"], value)
+        for name, labels, value in samples
+        if name == "kaltura_etl_last_run_exit_code"
+    }
+    assert codes == {name: (str(row["partner_id"]), 0) for name, row in rows.items()}
+
+
+def test_a_stop_ends_all_accounts_with_true_ledgers_and_the_next_call_goes_on(
+    database_url: str, tmp_path: Path
+) -> None:
+    with tenants(4, database_url, tmp_path) as many:
+        many.faults = dict.fromkeys((1_002, 1_003), "no-answer")
+        with killed_at_exit(many.start(*JOB, "--accounts-at-once", "2")) as process:
+            wait_until(lambda: many.lists[1_003])  # it has begun when the first has ended
+            process.send_signal(signal.SIGTERM)
+            stopped = ended(process)
+        many.faults = {}
+        ledger = many.query("select partner_id, status, error_kind from kaltura.sync_run")
+        again = many.call("sync", "--all", SECRET_a04="")
+
+        assert (stopped.code, stopped.report["exit_code"]) == (143, 143), stopped.err
+        states = {name: (row["status"], row["exit_code"]) for name, row in _rows(stopped).items()}
+        assert states == {
+            "a01": ("succeeded", 0),
+            "a02": ("failed", 143),
+            "a03": ("failed", 143),
+            "a04": ("failed", 143),
+        }
+        assert sorted((row["partner_id"], row["status"], row["error_kind"]) for row in ledger) == [
+            (1_001, "succeeded", None),
+            (1_002, "failed", "interrupted"),
+            (1_003, "failed", "interrupted"),
+        ]
+        assert again.code == 78, again.err
+        assert many.rows() == many.truth(1_004)
+    for line in ("a02         1002  succeeded", "the variable SECRET_a04 is not"):
+        assert line in again.out
+
+
+def test_every_mode_takes_accounts(
+    database_url: str, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    ids = tmp_path / "ids.txt"
+    ids.write_text("0_unknown\n")
+    calls = [
+        ["sync", "--all", "--dry-run"],
+        ["sync", "--all"],
+        ["sync", "--mode", "incremental", "--all", "--run-label", "5 minutes"],
+        ["sync", "--mode", "incremental", "--all", "--run-label", "5 minutes"],
+        ["backfill", "--from", "2020-01-01", "--accounts", "a02", "a01", "--run-label", "b"],
+        ["backfill", "--from", "2020-01-02", "--accounts", "a02", "--run-label", "b"],
+        ["backfill", "--from", "2020-01-01", "--all", "--run-label", "b"],
+        ["backfill", "--ids", str(ids), "--accounts", "a01"],
+    ]
+    wrong = [
+        ["sync", "--all", "--accounts", "a01"],
+        ["sync", "--all", "--partner-id", "1001"],
+        ["sync", "--accounts", "a1"],
+        ["sync", "--all", "--accept-absences", "5"],
+        ["backfill", "--ids", str(ids), "--all"],
+        ["sync", "a01"],
+    ]
+    with tenants(2, database_url, tmp_path) as many:
+        environment = clean_environment | many.environment()
+        done = call_each(environment, [[*call, "--json"] for call in [*calls, *wrong]])
+    dry, full, fast, again, back, other, every, by_id = done[: len(calls)]
+    codes = [each.code for each in done]
+
+    assert codes == [0] * len(calls) + [2] * len(wrong), [each.err for each in done]
+    assert {row["status"] for row in _rows(dry).values()} == {"dry run"}
+    assert {row["inserted"] for row in _rows(full).values()} == {30}
+    assert {row["mode"] for row in _rows(fast).values()} == {"incremental"}
+    assert {row["done_before"] for row in _rows(again).values()} == {True}
+    assert list(_rows(back)) == ["a02", "a01"]
+    assert {row["mode"] for row in _rows(back).values()} == {"backfill"}
+    assert not _rows(other)["a02"]["done_before"]  # the same label, and another range
+    assert {name for name, row in _rows(every).items() if row["done_before"]} == {"a01", "a02"}
+    assert _rows(by_id)["a01"]["not_found"] == ["0_unknown"]
+    messages = [each.report["error_message"] for each in done[len(calls) :]]
+    for message, part in zip(
+        messages,
+        [
+            "--accounts and --all contradict each other",
+            "--partner-id cannot be combined",
+            "no account a1 in the accounts file; did you mean a01?",
+            "--accept-absences is for one account",
+            "--ids is for one account",
+            "unexpected extra argument (a01)",
+        ],
+        strict=True,
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("codes", "expected"),
+    [
+        ([0, 0], 0),
+        ([0, 65, 75, 78], 75),
+        ([69, 75, 1], 69),
+        ([75, 74, 69], 74),
+        ([65, 77, 78], 65),
+        ([78, 77], 77),
+        ([78, 1, 65], 1),
+        ([78], 78),
+    ],
+)
+def test_the_exit_code_of_a_job_is_worth_a_retry_if_one_account_is(
+    codes: list[int], expected: int
+) -> None:
+    assert exit_code_of_job(codes) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (["--accounts", "a", "b", "--json"], ["--accounts", "a", "--accounts", "b", "--json"]),
+        (["--json", "--accounts=a", "b"], ["--json", "--accounts=a", "--accounts", "b"]),
+        (["--accounts", "a", "--mode", "full"], ["--accounts", "a", "--mode", "full"]),
+        (["--mode", "full", "a"], ["--mode", "full", "a"]),
+        (["--accounts"], ["--accounts"]),
+        (["--accounts", "a", "-q", "b"], ["--accounts", "a", "-q", "b"]),
+    ],
+)
+def test_an_option_may_be_followed_by_several_names(given: list[str], expected: list[str]) -> None:
+    assert one_name_each("--accounts", given) == expected
