@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from etl.cli.accounts import exit_code_of_job, one_name_each
+from etl.verify.checks import verify
 from etl.warehouse.schema.revision import migrate
 from tests.support.calls import call_each
-from tests.support.job import Ended, ended, killed_at_exit, wait_until
+from tests.support.job import Ended, ended, killed_at_exit, tell, wait_until
 from tests.support.json_reference import contradictions, fields_of
-from tests.support.tenants import tenants
+from tests.support.tenants import Tenants, secret, tenants
 
 JOB = ("sync", "--all", "--json", "--run-label", "night 1")
 
@@ -196,6 +198,50 @@ def test_every_mode_takes_accounts(
         strict=True,
     ):
         assert part in message
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(1_800)
+def test_fifty_accounts_as_one_job(database_url: str, tmp_path: Path) -> None:
+    failing = {1_007: "foreign-partner", 1_023: "503-html"}
+    with tenants(50, database_url, tmp_path, tokens=400) as many:
+        many.faults = dict(failing)
+        first, first_seconds = _with_processor_time(many, *JOB, SECRET_a40="wrong")
+        rows = many.rows()
+        many.faults = {}
+        retry, retry_seconds = _with_processor_time(many, *JOB)
+        again, again_seconds = _with_processor_time(many, "sync", "--all", "--json")
+        alone, alone_seconds = _with_processor_time(
+            many, "sync", "--json", KALTURA_PARTNER_ID="1001", KALTURA_ADMIN_SECRET=secret("a01")
+        )
+        tell(
+            {
+                "processor_seconds_of_an_account": {
+                    "first load": first_seconds / 50,
+                    "nothing changed": again_seconds / 50,
+                    "nothing changed, in a process of its own": alone_seconds,
+                },
+                "processor_seconds_of_the_retry": retry_seconds,
+            }
+        )
+
+        assert [first.code, retry.code, again.code, alone.code] == [69, 0, 0, 0], first.err
+        codes = {name: row["exit_code"] for name, row in _rows(first).items() if row["exit_code"]}
+        assert codes == {"a07": 65, "a23": 69, "a40": 77}
+        assert rows == many.truth(*failing, 1_040)
+        assert sum(not row["done_before"] for row in _rows(retry).values()) == 3
+        assert {row["unchanged"] for row in _rows(again).values()} == {400}
+        assert many.rows() == many.truth()
+        assert many.at_once <= 4
+    assert [each.name for each in verify(database_url) if not each.ok] == []
+
+
+def _with_processor_time(many: Tenants, *arguments: str, **variables: str) -> tuple[Ended, float]:
+    """A call, and the seconds that processors worked for its process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = ended(many.start(*arguments, **variables), timeout=600)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ class Tenants:
             "DATABASE_URL": self.database_url,
             "ETL_ACCOUNTS": str(self.file),
             "ETL_RETRY_ATTEMPTS": "1",
-            **{f"SECRET_{name}": _secret(name) for name in self.names},
+            **{f"SECRET_{name}": secret(name) for name in self.names},
             **variables,
         }
 
@@ -117,7 +117,7 @@ class Tenants:
         return None if kind is None else Fault(kind)
 
 
-def _secret(name: str) -> str:
+def secret(name: str) -> str:
     return f"{name}secret".rjust(32, "0")
 
 
@@ -137,7 +137,7 @@ def tenants(
         for number in range(count)
     ]
     first, *others = [
-        Partner(account, _secret(f"a{number:02}")) for number, account in enumerate(accounts, 1)
+        Partner(account, secret(f"a{number:02}")) for number, account in enumerate(accounts, 1)
     ]
     with SimulatorServer(
         first.account,
