@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -34,6 +34,15 @@ RETRIED_FIRST: Final = (74, 69, 75)
 """The exit code of a job in which some accounts are worth another try, ..."""
 GRAVEST_FIRST: Final = (1, 65, 77, 78, 2)
 """... and of one in which none is: the first of these that an account has."""
+NEVER: Final[Mapping[str, object]] = {
+    "published_at": None,
+    "complete_at": None,
+    "age_hours": None,
+    "complete_age_hours": None,
+    "running": False,
+    "last_run_status": None,
+}
+"""``accounts[]`` of ``status`` for an account of which no run has ever begun."""
 COUNTS: Final = ("tokens_read", "inserted", "changed", "absent", "requests")
 
 
@@ -169,6 +178,34 @@ def run_accounts(
     runtime.print_result({"accounts": rows}, *_tables(runtime, rows), failure=failure)
     if failure is not None:
         raise failure
+
+
+def status_of(
+    accounts: Sequence[Account],
+    settings: Settings,
+    read: Callable[[str, Collection[int]], dict[str, list[dict[str, Any]]]],
+) -> dict[str, list[dict[str, Any]]]:
+    """The ``status_summary`` of these accounts; each row has the ``name`` of its account.
+
+    ``read`` gives that of some partners in one schema.  An account that has no row in the
+    warehouse, because no run of it has ever begun, has one in ``accounts``.
+    """
+    merged: dict[str, list[dict[str, Any]]] = {}
+    for schema in dict.fromkeys(account.schema_of(settings) for account in accounts):
+        names = {
+            account.partner_id: account.name
+            for account in accounts
+            if account.schema_of(settings) == schema
+        }
+        for part, rows in read(schema, list(names)).items():
+            named = [{"name": names[row["partner_id"]], **row} for row in rows]
+            merged.setdefault(part, []).extend(named)
+    found = {row["name"]: row for row in merged["accounts"]}
+    merged["accounts"] = [
+        found.get(each.name, {"name": each.name, "partner_id": each.partner_id, **NEVER})
+        for each in accounts
+    ]
+    return merged
 
 
 def _refuse_numbers_of_one(options: SyncOptions) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from etl.cli.accounts import AccountsCommand, account_options, chosen_accounts, status_of
 from etl.cli.options import duration_type, json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
 from etl.errors import Stale
-from etl.settings.table import Settings
 from etl.settings.values import duration_text
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ RARE_COUNTS = ("relisted", "rejected", "unreadable")
 """Shown if one of the runs has any; ``--json`` has all of them, and more."""
 
 
-@click.command()
+@click.command(cls=AccountsCommand)
 @click.option(
     "--max-age",
     type=duration_type,
@@ -31,42 +32,56 @@ RARE_COUNTS = ("relisted", "rejected", "unreadable")
     help="Exit with 79 if an account has no complete run that was published within this time, such "
     "as 30h.",
 )
+@account_options()
 @setting_options("partner_id", "schema")
 @json_option
 @log_options
 @pass_runtime
-def status(runtime: Runtime, max_age: timedelta | None) -> None:
+def status(
+    runtime: Runtime,
+    max_age: timedelta | None,
+    account_names: tuple[str, ...],
+    all_accounts: bool,
+) -> None:
     """Show recent runs, the freshness of the data, and counts by status.
 
-    For one account if KALTURA_PARTNER_ID is set, else for the whole warehouse.  With --max-age
-    that account, or each in the warehouse, must have a complete run that is recent enough; a
-    warehouse without any account fails.
+    For one account if KALTURA_PARTNER_ID is set, for those of --accounts or --all, else for the
+    whole warehouse.  With --max-age that account, each of those that are named, or each in the
+    warehouse, must have a complete run that is recent enough; a warehouse without any account
+    fails.
     """
     settings = runtime.start()
+    chosen = chosen_accounts(runtime, settings, account_names, all_accounts)
     from etl.cli.database import open_warehouse
 
     with open_warehouse(settings, create=False) as opened:
-        from etl.warehouse.read.status import status_summary
+        from etl.warehouse.read.status import Partners, status_summary
 
-        summary = status_summary(
-            str(opened.database_url),
-            opened.schema,
-            opened.partner_id,
-            lease_seconds=opened.lease_seconds,
-        )
-    failure = None if max_age is None else _staleness(summary["accounts"], settings, max_age)
+        def read(schema: str, partners: Partners) -> dict[str, list[dict[str, Any]]]:
+            return status_summary(
+                str(opened.database_url), schema, partners, lease_seconds=opened.lease_seconds
+            )
+
+        if chosen is None:
+            summary = read(opened.schema, opened.partner_id)
+        else:
+            summary = status_of(chosen, opened, read)
+    ages: dict[int | str, float | None] = {
+        row.get("name", row["partner_id"]): row["complete_age_hours"] for row in summary["accounts"]
+    }
+    if chosen is None and settings.partner_id is not None:
+        ages.setdefault(settings.partner_id, None)
+    failure = None if max_age is None else _staleness(ages, max_age)
     runtime.print_result(summary, *status_tables(summary), failure=failure)
     if failure is not None:
         raise failure
 
 
-def _staleness(
-    accounts: list[dict[str, Any]], settings: Settings, max_age: timedelta
-) -> Stale | None:
-    """What is too old, or None; an account that ought to exist and does not is too old."""
-    ages = {row["partner_id"]: row["complete_age_hours"] for row in accounts}
-    if settings.partner_id is not None:
-        ages.setdefault(settings.partner_id, None)
+def _staleness(ages: Mapping[int | str, float | None], max_age: timedelta) -> Stale | None:
+    """What is too old, or None, by the hours since the last complete run of each account.
+
+    An account that ought to exist and does not is too old.
+    """
     limit = max_age.total_seconds() / 3600
     stale = {account: age for account, age in ages.items() if age is None or age > limit}
     if ages and not stale:
@@ -85,7 +100,7 @@ def _staleness(
     return Stale(
         f"{message[0].upper()}{message[1:]}; --max-age is {duration_text(max_age)}.",
         reason="never_complete" if None in stale.values() else "too_old",
-        accounts=sorted(stale),
+        accounts=list(stale),
     )
 
 
@@ -108,8 +123,9 @@ def status_tables(summary: dict[str, Any]) -> list[RenderableType]:
 def _account(row: dict[str, Any]) -> dict[str, object]:
     if "partner_id" not in row:
         return row
-    return {
-        "state": "running" if row["running"] else row["last_run_status"],
+    name = {"account": row["name"]} if "name" in row else {}
+    return name | {
+        "state": "running" if row["running"] else row["last_run_status"] or "no run yet",
         "partner_id": row["partner_id"],
         "last_complete": row["complete_at"] or "never",
         "hours_since_complete": row["complete_age_hours"],

@@ -8,6 +8,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -15,6 +16,7 @@ from etl.cli.accounts import exit_code_of_job, one_name_each
 from etl.verify.checks import verify
 from etl.warehouse.schema.revision import migrate
 from tests.support.calls import call_each
+from tests.support.corruptions import build_healthy
 from tests.support.job import Ended, ended, killed_at_exit, tell, wait_until
 from tests.support.json_reference import contradictions, fields_of
 from tests.support.tenants import Tenants, secret, tenants
@@ -151,8 +153,10 @@ def test_every_mode_takes_accounts(
     ids = tmp_path / "ids.txt"
     ids.write_text("0_unknown\n")
     calls = [
-        ["sync", "--all", "--dry-run"],
+        ["sync", "--accounts", "a01", "--dry-run"],
         ["sync", "--all"],
+        ["status", "--all", "--max-age", "1h"],
+        ["status", "--accounts", "a02"],
         ["sync", "--mode", "incremental", "--all", "--run-label", "5 minutes"],
         ["sync", "--mode", "incremental", "--all", "--run-label", "5 minutes"],
         ["backfill", "--from", "2020-01-01", "--accounts", "a02", "a01", "--run-label", "b"],
@@ -171,12 +175,15 @@ def test_every_mode_takes_accounts(
     with tenants(2, database_url, tmp_path) as many:
         environment = clean_environment | many.environment()
         done = call_each(environment, [[*call, "--json"] for call in [*calls, *wrong]])
-    dry, full, fast, again, back, other, every, by_id = done[: len(calls)]
+    dry, full, fresh, one, fast, again, back, other, every, by_id = done[: len(calls)]
     codes = [each.code for each in done]
 
     assert codes == [0] * len(calls) + [2] * len(wrong), [each.err for each in done]
     assert {row["status"] for row in _rows(dry).values()} == {"dry run"}
     assert {row["inserted"] for row in _rows(full).values()} == {30}
+    assert list(_rows(fresh)) == ["a01", "a02"]
+    for part in ("accounts", "last_runs", "tokens_by_status"):
+        assert {(row["name"], row["partner_id"]) for row in one.report[part]} == {("a02", 1_002)}
     assert {row["mode"] for row in _rows(fast).values()} == {"incremental"}
     assert {row["done_before"] for row in _rows(again).values()} == {True}
     assert list(_rows(back)) == ["a02", "a01"]
@@ -198,6 +205,44 @@ def test_every_mode_takes_accounts(
         strict=True,
     ):
         assert part in message
+
+
+def test_status_fails_for_an_account_that_is_old_or_was_never_read(
+    database_url: str, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    migrate(database_url, "apart")
+    with psycopg.connect(database_url) as connection:
+        connection.execute("set search_path = kaltura")
+        build_healthy(connection)
+    (tmp_path / "accounts.toml").write_text(
+        "[accounts.known]\npartner_id = 101\nks = { env = 'K' }\n"
+        "[accounts.new]\npartner_id = 7\nks = { env = 'K' }\n"
+        "[accounts.twin]\npartner_id = 101\nschema = 'apart'\nks = { env = 'K' }\n"
+    )
+    environment = clean_environment | {
+        "DATABASE_URL": database_url,
+        "ETL_ACCOUNTS": str(tmp_path / "accounts.toml"),
+    }
+    ages = ("--max-age", "366d", "--json")
+    every, known, table = call_each(
+        environment,
+        [
+            ["status", "--all", *ages],
+            ["status", "--accounts", "known", *ages],
+            ["status", "--all"],
+        ],
+    )
+
+    assert (every.code, every.report["reason"]) == (79, "never_complete")
+    message = every.report["error_message"]
+    assert message.startswith("Account new has never had a complete run; account twin has never")
+    assert [
+        (row["name"], row["partner_id"], row["complete_at"] is None)
+        for row in every.report["accounts"]
+    ] == [("known", 101, False), ("new", 7, True), ("twin", 101, True)]
+    assert (known.code, {row["partner_id"] for row in known.report["last_runs"]}) == (0, {101})
+    assert table.code == 0
+    assert "no run yet" in table.out
 
 
 @pytest.mark.campaign

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -17,16 +18,19 @@ NIGHTS_SHOWN: Final = 7
 LEASE_SECONDS: Final = 900.0
 """The default of ETL_LEASE_SECONDS."""
 
+Partners = int | Collection[int] | None
+"""One account, some, or all."""
+
 
 def status_summary(
-    url: str, schema: str, partner_id: int | None, *, lease_seconds: float = LEASE_SECONDS
+    url: str, schema: str, partner_id: Partners, *, lease_seconds: float = LEASE_SECONDS
 ) -> dict[str, list[dict[str, Any]]]:
     """``accounts``, ``last_nights``, ``last_runs`` (newest first) and ``tokens_by_status``: rows.
 
-    For one account, or for all with None.  A run that is no longer at work, because its heartbeat
-    is older than ``lease_seconds`` or its process was one of this machine and is dead, is shown as
-    what the next run marks it: ``abandoned``.  Raises ConfigurationError where the schema is not
-    of this program's version.
+    For these accounts.  A run that is no longer at work, because its heartbeat is older than
+    ``lease_seconds`` or its process was one of this machine and is dead, is shown as what the next
+    run marks it: ``abandoned``.  Raises ConfigurationError where the schema is not of this
+    program's version.
     """
     engine = connect(url)
     tables = build_tables(schema)
@@ -48,12 +52,14 @@ def _rows(connection: sa.Connection, query: sa.Select[Any]) -> list[dict[str, ob
     return [dict(row) for row in connection.execute(query).mappings()]
 
 
-def _of(column: sa.ColumnElement[Any], partner_id: int | None) -> sa.ColumnElement[bool]:
+def _of(column: sa.ColumnElement[Any], partner_id: Partners) -> sa.ColumnElement[bool]:
+    if isinstance(partner_id, Collection):
+        return column.in_(partner_id)
     return sa.true() if partner_id is None else column == partner_id
 
 
 def _dead_runs(
-    connection: sa.Connection, run: sa.Table, partner_id: int | None, lease_seconds: float
+    connection: sa.Connection, run: sa.Table, partner_id: Partners, lease_seconds: float
 ) -> list[int]:
     """The runs that are ``running`` in the ledger alone."""
     running = sa.and_(_of(run.c.partner_id, partner_id), run.c.status == "running")
@@ -61,7 +67,7 @@ def _dead_runs(
     return [*connection.scalars(silent), *ended_processes(connection, run, running)]
 
 
-def _accounts(tables: Tables, partner_id: int | None, dead: list[int]) -> sa.Select[Any]:
+def _accounts(tables: Tables, partner_id: Partners, dead: list[int]) -> sa.Select[Any]:
     run = tables.sync_run
     complete = sa.and_(run.c.status == "succeeded", is_complete(run))
     fresh_at = sa.func.max(run.c.published_at)
@@ -104,7 +110,7 @@ def _hours_since(time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     return sa.cast(sa.extract("epoch", sa.func.clock_timestamp() - time) / 3600, sa.Double)
 
 
-def _last_nights(schema: str, partner_id: int | None) -> sa.Select[Any]:
+def _last_nights(schema: str, partner_id: Partners) -> sa.Select[Any]:
     """The newest days of each account, today's first: a night without any run is one of them."""
     names = (
         *("partner_id", "day", "outcome", "runs", "complete_at", "last_attempt_at", "error_kind"),
@@ -127,7 +133,7 @@ def _last_nights(schema: str, partner_id: int | None) -> sa.Select[Any]:
     )
 
 
-def _last_runs(tables: Tables, partner_id: int | None, dead: list[int]) -> sa.Select[Any]:
+def _last_runs(tables: Tables, partner_id: Partners, dead: list[int]) -> sa.Select[Any]:
     run = tables.sync_run
     of_dead = {
         "status": "abandoned",
@@ -166,7 +172,7 @@ def _last_runs(tables: Tables, partner_id: int | None, dead: list[int]) -> sa.Se
     )
 
 
-def _tokens_by_status(tables: Tables, partner_id: int | None) -> sa.Select[Any]:
+def _tokens_by_status(tables: Tables, partner_id: Partners) -> sa.Select[Any]:
     token, status = tables.upload_token, tables.upload_token_status
     counted = (
         sa.select(
