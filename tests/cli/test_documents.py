@@ -23,7 +23,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from etl.simulator import SimulatorServer, generate_account
+from etl.simulator import DEFAULT_ADMIN_SECRET, Partner, SimulatorServer, generate_account
 from etl.simulator.client import SimulatorClient
 from tests.support.documents import BLOCK, ROOT, Block, Reader, blocks_of
 from tests.support.forked import forking, shim
@@ -60,7 +60,8 @@ pages = pytest.mark.parametrize(
 
 @pytest.fixture
 def server() -> Iterator[SimulatorServer]:
-    with SimulatorServer(generate_account(60, seed=8)) as running:
+    globex = Partner(generate_account(20, seed=9, partner_id=103))
+    with SimulatorServer(generate_account(60, seed=8), other_partners=[globex]) as running:
         yield running
 
 
@@ -161,8 +162,31 @@ def _prepare(page: Path, reader: Reader, server: SimulatorServer) -> None:
     file.write_text(own)
     file.chmod(0o600)
     reader.environment["VARIABLE_FILE"] = str(file)
+    if page.name == "accounts.md":
+        _write_accounts(page, reader, server)
     if page.name != "archive.md":  # an archive begins with the first run
         reader.run(Block("sh", "kaltura-etl sync --quiet", ""))
+
+
+def _write_accounts(page: Path, reader: Reader, server: SimulatorServer) -> None:
+    """The page's own ``accounts.toml``, with the accounts of the simulator in it."""
+    found = re.search(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None
+    app_token_id, app_token = (
+        value.partition("=")[2]
+        for name, value in reader.replaced.items()
+        if name.startswith("KALTURA_APP_TOKEN")
+    )
+    text = found[1].replace("1234567", "102").replace("7654321", "103")
+    text = text.replace("https://video.globex.example", server.url)
+    (reader.checkout / "accounts.toml").write_text(text.replace("0_abcdefgh", app_token_id))
+    (reader.checkout / "accounts.toml").chmod(0o644)
+    reader.environment["ACME_APP_TOKEN"] = app_token
+    secret = reader.checkout / "secrets" / "globex"
+    secret.parent.mkdir()
+    secret.write_text(f"{DEFAULT_ADMIN_SECRET}\n")
+    secret.chmod(0o600)
+    reader.run(Block("sh", "kaltura-etl migrate --schema globex", ""))
 
 
 def _before(block: Block, reader: Reader) -> None:

@@ -17,6 +17,8 @@ from tests.support.job import Job
 from tests.support.json_reference import contradictions, documented, fields_of
 
 WITHOUT = {"psql", "simulate"}
+VARIANTS = {"--check", "--account", "--all"}
+"""Options with which a command prints other fields, if they are documented."""
 ELSEWHERE = {"demo"}
 """Checked where its result is tested already: it takes seconds."""
 
@@ -48,6 +50,7 @@ def test_what_the_commands_print_is_what_is_documented(
             ["backfill", "--ids", str(ids), "--archive", archive],
             ["backfill", "--from", "2025-01-01", "--to", "2025-12-31", "--archive", archive],
             ["status", "--max-age", "1h"],
+            ["status", "--all"],
             ["verify", "--source", "5"],
             ["report", "--output", str(tmp_path / "report.html")],
             ["grant", "--loader", role],
@@ -60,9 +63,14 @@ def test_what_the_commands_print_is_what_is_documented(
             ["replay", "--check", str(tmp_path / "nothing")],
             ["check", "--schema", "nothing_here"],
             ["status", "--partner-id", "7", "--max-age", "1h"],
+            ["sync", "--all", "--schema", "nothing_here"],
             ["backfill"],
         ]
-        job = Job.of(server, database_url)
+        accounts = tmp_path / "accounts.toml"
+        accounts.write_text(
+            "[accounts.acme]\npartner_id = 102\nadmin_secret = { env = 'KALTURA_ADMIN_SECRET' }\n"
+        )
+        job = Job.of(server, database_url, ETL_ACCOUNTS=str(accounts))
         job.query("drop view kaltura.stuck_upload")
         ended = call_each(
             clean_environment | job.environment(), [[*call, "--json"] for call in calls]
@@ -73,7 +81,7 @@ def test_what_the_commands_print_is_what_is_documented(
         result = json.loads(each.out)
         assert each.out.count("\n") == 1
         assert result["exit_code"] == each.code, each.err
-        variant = " ".join((call[0], *(each for each in call if each in ("--check", "--account"))))
+        variant = " ".join((call[0], *(each for each in call if each in VARIANTS)))
         name = variant if variant in documented() else call[0]
         fields = fields_of(name, failed=each.code != 0)
         if each.code and "parts" not in result and "accounts" not in result:
@@ -96,4 +104,6 @@ def test_every_command_is_documented() -> None:
         "A command that failed",
         "erase --account",
         "replay --check",
+        "sync --all",
+        "backfill --all",
     }

@@ -30,7 +30,7 @@ def documented() -> dict[str, Fields]:
 def fields_of(command: str, *, failed: bool) -> Fields:
     """What one object of a command may hold."""
     pages = documented()
-    own = pages.get("sync" if command == "backfill" else command, {})
+    own = pages.get(command.replace("backfill", "sync"), {})
     return pages[EVERY] | (pages[FAILURE] if failed else {}) | own
 
 
