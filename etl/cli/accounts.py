@@ -22,7 +22,7 @@ from etl.settings.table import Settings
 
 if TYPE_CHECKING:
     from etl.kaltura.in_flight import RequestLimit
-    from etl.run.accounts import Member, Outcome, Run
+    from etl.run.accounts import Outcome, Run
     from etl.run.backfill import Range
     from etl.run.plan import SyncOptions
     from etl.settings.accounts import Account
@@ -139,26 +139,26 @@ def run_accounts(
     if len(accounts) > 1:
         _refuse_numbers_of_one(options)
     variables = secret_variables()
+    by_name = {account.name: account for account in accounts}
     outcomes: dict[str, Outcome] = {}
+
+    def ended(name: str, outcome: Outcome) -> None:
+        outcomes[name] = outcome
+        with log_fields(account=name, partner_id=by_name[name].partner_id):
+            _log_end(outcome)
+            _write_metrics(settings.metrics_file, by_name[name], outcome)
+
     with open_warehouse(settings, create=True) as opened:
         members = []
         for account in accounts:
             try:
                 members.append(Member(account.name, account.settings(opened, variables)))
             except ConfigurationError as error:
-                outcomes[account.name] = Outcome(error=error)
-                with log_fields(account=account.name, partner_id=account.partner_id):
-                    _log_end(outcomes[account.name])
+                ended(account.name, Outcome(error=error))
         scrub.add(*(secret for member in members for secret in member.settings.secrets()))
         if settings.database_url is None:
             for schema in dict.fromkeys(member.settings.schema for member in members):
                 migrate_embedded(dataclasses.replace(opened, schema=schema))
-
-        def ended(member: Member, outcome: Outcome) -> None:
-            outcomes[member.name] = outcome
-            with log_fields(account=member.name, partner_id=member.settings.partner_id):
-                _log_end(outcome)
-                _write_metrics(settings.metrics_file, member, outcome)
 
         run_members(
             members,
@@ -236,17 +236,17 @@ def _message(error: Exception) -> str:
     return scrub(error.message if isinstance(error, EtlError) else bug_message(error))
 
 
-def _write_metrics(path: Path | None, member: Member, outcome: Outcome) -> None:
+def _write_metrics(path: Path | None, account: Account, outcome: Outcome) -> None:
     """Each account has a file of its own: ``kaltura.prom`` becomes ``kaltura-acme.prom``."""
     if path is None or outcome.done_in_run is not None:
         return
     from etl.process.metrics import write_metrics
 
     write_metrics(
-        path.with_name(f"{path.stem}-{member.name}{path.suffix}"),
+        path.with_name(f"{path.stem}-{account.name}{path.suffix}"),
         exit_code=0 if outcome.error is None else exit_code_of(outcome.error),
         report=None if outcome.report is None else dataclasses.asdict(outcome.report),
-        labels={"account": member.name, "partner_id": str(member.settings.partner_id)},
+        labels={"account": account.name, "partner_id": str(account.partner_id)},
     )
 
 

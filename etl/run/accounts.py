@@ -72,13 +72,13 @@ def run_accounts(
     at_once: int,
     stop: Stop,
     progress: Callable[[str], AbstractContextManager[Progress]],
-    ended: Callable[[Member, Outcome], None],
+    ended: Callable[[str, Outcome], None],
 ) -> None:
     """Do the run of each member, ``at_once`` at a time, in their order.
 
     ``options`` are those of ``run``, and ``wanted`` is its range: with a label, members that have
-    published a run of it are left out.  ``ended`` is called in this thread as members end.  After
-    a request to stop, the members that have not begun end with Interrupted, too.
+    published a run of it are left out.  ``ended(name, outcome)`` is called in this thread as
+    members end.  After a request to stop, those that have not begun end with Interrupted, too.
     """
 
     def one(member: Member) -> Outcome:
@@ -102,7 +102,7 @@ def run_accounts(
     ):
         running: dict[Future[Outcome], Member] = {pool.submit(one, each): each for each in members}
         for future in as_completed(running):
-            ended(running[future], future.result())
+            ended(running[future].name, future.result())
 
 
 def _done_in_run(settings: Settings, options: SyncOptions, wanted: Range | None) -> int | None:

@@ -52,12 +52,12 @@ def test_accounts_that_fail_stop_no_other_and_a_retry_reads_only_them(
         many.faults = {1_002: "foreign-partner", 1_003: "503-html"}
         first = many.call(*JOB, SECRET_a04="wrong", SECRET_a05="", **variables)
         asked = many.lists.copy()
-        rows = many.rows()
+        rows, files = many.rows(), len(list(metrics.iterdir()))
         many.faults = {}
         second = many.call(*JOB, **variables)
 
         assert (first.code, second.code) == (69, 0), first.err + second.err
-        assert many.at_once == 2
+        assert (many.at_once, files) == (2, 8)
         failed = {
             name: (row["exit_code"], row["error_kind"], row["retryable"])
             for name, row in _rows(first).items()
