@@ -322,7 +322,12 @@ class RetryPolicy:
     def _place(self) -> AbstractContextManager[None]:
         if self._in_flight is None:
             return nullcontext()
-        return self._in_flight.place(self._stop.check)
+        return self._in_flight.place(self._check_in_queue)
+
+    def _check_in_queue(self) -> None:
+        self._stop.check()
+        if self._is_over:
+            raise PassingFailure("given up because another call has failed")
 
     def wait(self, seconds: float) -> None:
         """Sleep until nothing is retried any more; Interrupted as soon as a stop is requested."""

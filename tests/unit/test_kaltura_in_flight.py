@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from etl.errors import Interrupted
+from etl.errors import Interrupted, ServiceFailure
 from etl.kaltura import in_flight
 from etl.kaltura.in_flight import RequestLimit
 from etl.kaltura.retry import PassingFailure, RetryLimits, RetryPolicy
@@ -75,6 +75,19 @@ def test_who_gives_up_waiting_leaves_its_place_to_the_others() -> None:
             entered.append(True)
 
     assert entered == [True, True]
+
+
+def test_a_call_of_a_run_that_is_over_leaves_the_queue_and_sends_nothing() -> None:
+    limit, sent = RequestLimit(1), list[float]()
+    policy = RetryPolicy(RetryLimits(), Stop(), in_flight=limit)
+    with limit.place(lambda: None):
+        policy.give_up()
+        with pytest.raises(ServiceFailure, match="another call has failed"):
+            policy.call(sent.append)
+
+    assert (sent, policy.counters.requests) == ([], 0)
+    with limit.place(lambda: pytest.fail("no place is free")):
+        pass
 
 
 class _Queue(RequestLimit):
