@@ -96,7 +96,7 @@ def run_accounts(
                 return Outcome(error=error)
 
     with (
-        # Around those of the runs, which each put back what they have found.
+        # Once for all: runs that begin and end at different times would undo each other's.
         rare_garbage_collection(),
         ThreadPoolExecutor(at_once, thread_name_prefix="account") as pool,
     ):

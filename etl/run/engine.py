@@ -115,9 +115,13 @@ def rare_garbage_collection() -> Iterator[None]:
     """Collect garbage rarely during a run.
 
     A batch is thousands of small objects without cycles: with the default threshold of 700
-    objects, collection took a quarter of the CPU time of a run.
+    objects, collection took a quarter of the CPU time of a run.  Inside another such block this
+    does nothing.
     """
     thresholds = gc.get_threshold()
+    if thresholds == GARBAGE_COLLECTION:
+        yield
+        return
     if gc.get_freeze_count() == 0:
         gc.freeze()  # the modules; once, because what is frozen is never freed
     gc.set_threshold(*GARBAGE_COLLECTION)
