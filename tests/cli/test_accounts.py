@@ -121,7 +121,7 @@ def test_a_stop_ends_all_accounts_with_true_ledgers_and_the_next_call_goes_on(
 ) -> None:
     with tenants(4, database_url, tmp_path) as many:
         many.faults = dict.fromkeys((1_002, 1_003), "no-answer")
-        with killed_at_exit(many.start(*JOB, "--accounts-at-once", "2")) as process:
+        with killed_at_exit(many.start(*JOB, ETL_ACCOUNTS_AT_ONCE="2")) as process:
             wait_until(lambda: many.lists[1_003])  # it has begun when the first has ended
             process.send_signal(signal.SIGTERM)
             stopped = ended(process)

@@ -38,6 +38,13 @@ EFFECTS = {
     "ETL_SCHEMA": f"{HERE}::test_the_schema_is_where_it_writes",
     "ETL_DATA_DIR": ("cli/test_psql.py::test_it_opens_the_embedded_postgres_of_the_variable_file"),
     "ETL_CONCURRENCY": f"{HERE}::test_as_many_requests_are_in_flight_as_allowed",
+    "ETL_ACCOUNTS": (
+        "cli/test_accounts.py::test_status_fails_for_an_account_that_is_old_or_was_never_read"
+    ),
+    "ETL_ACCOUNTS_AT_ONCE": (
+        "cli/test_accounts.py::"
+        "test_a_stop_ends_all_accounts_with_true_ledgers_and_the_next_call_goes_on"
+    ),
     "ETL_PAGE_SIZE": f"{HERE}::test_a_page_has_as_many_tokens_as_set",
     "ETL_REQUEST_TIMEOUT_SECONDS": f"{HERE}::test_a_request_without_an_answer_ends_in_time",
     "ETL_RETRY_ATTEMPTS": (
