@@ -90,9 +90,20 @@ def test_accounts_that_fail_stop_no_other_and_a_retry_reads_only_them(
 
 
 def _check_log(call: Ended) -> None:
-    """Every line but the last, which sums up, says which account it is about."""
+    """Every line but the last, which sums up, says which account it is about; the last one of each
+    account is that of a run of its own."""
     *lines, last = [json.loads(line) for line in call.err.splitlines()]
+    assert (last["event"], last["exit_code"], last["label"]) == ("job ended", 69, "night 1")
     assert "account" not in last
+    ends = {line["account"]: line for line in lines if line["event"] == "run ended"}
+    rows = _rows(call)
+    for key in ("exit_code", "partner_id", "run_id", "warehouse"):
+        assert {name: line[key] for name, line in ends.items()} == {
+            name: row[key] for name, row in rows.items()
+        }
+    assert {name: line["inserted"] for name, line in ends.items() if not line["exit_code"]} == {
+        name: 30 for name, row in rows.items() if row["exit_code"] == 0
+    }
     assert {line["event"] for line in lines} >= {"session_opened", "run opened"}
     accounts = {(line["account"], line["partner_id"]) for line in lines}
     assert accounts == {(f"a{number:02}", 1_000 + number) for number in range(1, 9)}
