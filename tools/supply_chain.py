@@ -1,7 +1,6 @@
 """``./dev sbom`` and ``./dev audit``: what the lock files install, and what is known against it.
 
-Both use well-kept tools (cyclonedx-py, pip-audit) from an environment of their own, made from
-``requirements-audit.txt``.  Everything is installed with ``--require-hashes``.
+Both use well-kept tools (cyclonedx-py, pip-audit), which ``requirements-audit.txt`` locks.
 """
 
 from __future__ import annotations
@@ -14,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-ROOT: Final = Path(__file__).resolve().parents[1]
+from tools.environments import ROOT, environment, tool_environment
+
 LOCKS: Final = (
     *("requirements.txt", "requirements-dev.txt", "requirements-audit.txt", "requirements-uv.txt"),
 )
@@ -38,7 +38,7 @@ def sbom(file: Path | None) -> int:
 
     To standard output, or to a file.
     """
-    tools = tool_environment()
+    tools = tool_environment("audit")
     with tempfile.TemporaryDirectory() as folder:
         installed = environment(Path(folder) / "installed", ROOT / "requirements.txt")
         made = subprocess.run(
@@ -66,7 +66,7 @@ def packages_without_licence(document: dict[str, Any]) -> list[str]:
 
 def audit() -> int:
     """Ask the advisory index about every package of the lock files."""
-    tools = tool_environment()
+    tools = tool_environment("audit")
     code = 0
     for lock in LOCKS:
         asked = subprocess.run(
@@ -104,30 +104,6 @@ def verdict(lock: str, report: str) -> tuple[int, str]:
             f"{len(packages)} packages, or cannot be reached"
         )
     return 0, f"{lock}: no known vulnerability in {len(packages)} packages"
-
-
-def tool_environment() -> Path:
-    return environment(Path(sys.prefix) / "cache" / "audit", ROOT / "requirements-audit.txt")
-
-
-def environment(folder: Path, lock: Path) -> Path:
-    """An environment with exactly what a lock file names; made again if that has changed."""
-    stamp, wanted = folder / "stamp", lock.read_text(encoding="utf-8")
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        uv = Path(sys.prefix) / "bin" / "uv"
-        subprocess.run(
-            [uv, "venv", "-q", "--clear", "--no-project", "--python", sys.executable, folder],
-            check=True,
-        )
-        subprocess.run(
-            [
-                *(uv, "pip", "sync", "-q", "--require-hashes"),
-                *("--python", folder / "bin" / "python", lock),
-            ],
-            check=True,
-        )
-        stamp.write_text(wanted, encoding="utf-8")
-    return folder
 
 
 def say(text: str) -> None:

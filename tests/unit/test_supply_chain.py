@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.job import ROOT
+from tools.environments import environment
 from tools.supply_chain import (
     LOCKS,
     NOT_REACHABLE,
     VULNERABLE,
-    environment,
     packages_without_licence,
     verdict,
 )
