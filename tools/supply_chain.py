@@ -16,7 +16,8 @@ from typing import Any, Final
 from tools.environments import ROOT, environment, tool_environment
 
 LOCKS: Final = (
-    *("requirements.txt", "requirements-dev.txt", "requirements-audit.txt", "requirements-uv.txt"),
+    *("requirements.txt", "requirements-dev.txt", "requirements-audit.txt"),
+    *("requirements-docs.txt", "requirements-uv.txt"),
 )
 VULNERABLE: Final = 1
 NOT_REACHABLE: Final = 69
