@@ -79,6 +79,15 @@ def test_every_page_is_there_and_its_links_lead_somewhere(site: Path, browser: B
     assert {urlsplit(link).scheme for link in links} == {"file", "https"}
 
 
+@pytest.mark.parametrize("width", [320, 900, 1100, 1600])
+def test_the_pages_fit_the_screen(site: Path, browser: Browser, width: int) -> None:
+    browser.show(width=width)
+    for page in ("README", "docs/howto/operate", "docs/reference/settings"):
+        browser.open(site / f"{page}.html")
+
+        assert browser.run("document.documentElement.scrollWidth") == width, page
+
+
 def test_the_search_needs_no_server(site: Path, browser: Browser) -> None:
     browser.open(site / "search.html")
 

@@ -31,6 +31,7 @@ extensions = ["myst_parser"]
 myst_heading_anchors = 6
 myst_disable_syntax = ["myst_line_comment", "myst_block_break", "myst_target", "myst_role"]
 smartquotes = False
+highlight_language = "none"  # for blocks that name none; Sphinx' own default is Python
 nitpicky = True
 # Not wrong in a page: psql's \i among SQL, and Mermaid, for which Pygments has no lexer.
 suppress_warnings = ["misc.highlighting_failure"]
@@ -46,6 +47,8 @@ html_sidebars = {
         "sidebar/scroll-end.html",
     ]
 }
+html_static_path = ["static"]
+html_css_files = ["site.css"]
 html_extra_path = ["root"]
 html_use_index = False
 html_copy_source = False
