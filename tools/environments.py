@@ -6,6 +6,8 @@ environment.
 
 from __future__ import annotations
 
+import fcntl
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -22,18 +24,22 @@ def tool_environment(name: str) -> Path:
 def environment(folder: Path, lock: Path) -> Path:
     """An environment with exactly what a lock file names; made again if that has changed."""
     stamp, wanted = folder / "stamp", lock.read_text(encoding="utf-8")
-    if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
-        uv = Path(sys.prefix) / "bin" / "uv"
-        subprocess.run(
-            [uv, "venv", "-q", "--clear", "--no-project", "--python", sys.executable, folder],
-            check=True,
-        )
-        subprocess.run(
-            [
-                *(uv, "pip", "sync", "-q", "--require-hashes"),
-                *("--python", folder / "bin" / "python", lock),
-            ],
-            check=True,
-        )
-        stamp.write_text(wanted, encoding="utf-8")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with Path(f"{folder}.lock").open("w") as turn:
+        fcntl.flock(turn, fcntl.LOCK_EX)
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+            _uv("venv", "-q", "--clear", "--no-project", "--python", sys.executable, folder)
+            python = folder / "bin" / "python"
+            _uv("pip", "sync", "-q", "--require-hashes", "--python", python, lock)
+            stamp.write_text(wanted, encoding="utf-8")
     return folder
+
+
+def _uv(*arguments: str | Path) -> None:
+    """``uv`` with the settings that ``./dev`` gives it when it makes its own environment."""
+    settings = {"UV_SYSTEM_CERTS": "1", "UV_NO_CONFIG": "1", "UV_PYTHON_DOWNLOADS": "never"}
+    if index := os.environ.get("PIP_INDEX_URL"):  # uv does not read pip's settings
+        settings["UV_DEFAULT_INDEX"] = index
+    subprocess.run(
+        [Path(sys.prefix) / "bin" / "uv", *arguments], env=settings | os.environ, check=True
+    )

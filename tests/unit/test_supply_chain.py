@@ -7,8 +7,12 @@ import hashlib
 import json
 import re
 import subprocess
+import threading
 import zipfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,16 +39,20 @@ def test_every_package_of_a_lock_file_has_a_version_and_hashes(lock: str) -> Non
         assert "://" not in package
 
 
-def test_what_was_changed_after_it_was_locked_is_not_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A lock file of one wheel, which is the only one that can be had."""
     wheel = wheel_in(tmp_path)
     monkeypatch.setenv("UV_NO_INDEX", "1")
     monkeypatch.setenv("UV_FIND_LINKS", str(tmp_path))
     monkeypatch.setenv("UV_CACHE_DIR", str(tmp_path / "cache"))
-    lock = tmp_path / "lock.txt"
+    file = tmp_path / "lock.txt"
     sha256 = hashlib.sha256(wheel.read_bytes()).hexdigest()
-    lock.write_text(f"locked==1.0 --hash=sha256:{sha256}\n", encoding="utf-8")
+    file.write_text(f"locked==1.0 --hash=sha256:{sha256}\n", encoding="utf-8")
+    return file
+
+
+def test_what_was_changed_after_it_was_locked_is_not_installed(tmp_path: Path, lock: Path) -> None:
     assert list(environment(tmp_path / "right", lock).glob("lib/*/site-packages/locked.py"))
 
     for changed in (f"locked==1.0 --hash=sha256:{'0' * 64}\n", "locked==1.0\n"):
@@ -52,6 +60,31 @@ def test_what_was_changed_after_it_was_locked_is_not_installed(
         with pytest.raises(subprocess.CalledProcessError):
             environment(tmp_path / "wrong", lock)
         assert not list((tmp_path / "wrong").glob("lib/*/site-packages/locked.py"))
+
+
+def test_those_who_come_together_make_one_environment_once(
+    tmp_path: Path, lock: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As workers of the tests do: none of them may clear what another one is using."""
+    calls: list[str] = []
+    run = subprocess.run
+
+    def counted(command: Sequence[str | Path], **options: Any) -> subprocess.CompletedProcess[Any]:
+        calls.append(" ".join(str(part) for part in command[1:3]))
+        return run(command, **options)
+
+    monkeypatch.setattr(subprocess, "run", counted)
+    together = threading.Barrier(3)
+
+    def make(_: int) -> list[Path]:
+        together.wait()
+        return list(environment(tmp_path / "one", lock).glob("lib/*/site-packages/locked.py"))
+
+    with ThreadPoolExecutor(3) as pool:
+        found = list(pool.map(make, range(3)))
+
+    assert [len(each) for each in found] == [1, 1, 1]
+    assert calls == ["venv -q", "pip sync"]
 
 
 def wheel_in(folder: Path) -> Path:
