@@ -29,19 +29,20 @@ NOT_IN_AN_ANCHOR: Final = re.compile(r"[^\w\- ]")
 class Page(NamedTuple):
     links: list[str]
     anchors: set[str]
-    titles: int
-    """How many headings of the first level."""
+    levels: list[int]
+    """Of its headings."""
 
 
 @cache
 def read(path: Path) -> Page:
     links: list[str] = []
     anchors: set[str] = set()
-    titles, seen = 0, Counter[str]()
+    levels: list[int] = []
+    seen = Counter[str]()
     tokens = MARKDOWN.parse(path.read_text(encoding="utf-8"))
     for token, after in pairwise(tokens):
         if token.type == "heading_open":
-            titles += token.tag == "h1"
+            levels.append(int(token.tag[1:]))
             heading = "".join(
                 part.content
                 for part in after.children or []
@@ -55,7 +56,7 @@ def read(path: Path) -> Page:
             links.extend(HTML_LINK.findall(token.content))
         elif target := token.attrGet("href") or token.attrGet("src"):
             links.append(unquote(str(target)))
-    return Page(links, anchors, titles)
+    return Page(links, anchors, levels)
 
 
 def dead_links(checkout: Path) -> list[str]:
@@ -103,9 +104,13 @@ def test_every_link_and_every_anchor_exists() -> None:
     assert dead_links(ROOT) == []
 
 
-def test_a_page_has_one_title() -> None:
-    """More of them would be entries of the navigation."""
-    assert [page for page in pages_of(ROOT) if read(ROOT / page).titles != 1] == []
+def test_a_page_has_one_title_and_its_headings_leave_out_no_level() -> None:
+    """More titles would be entries of the navigation."""
+    levels = {page: read(ROOT / page).levels for page in pages_of(ROOT)}
+
+    assert [page for page, each in levels.items() if each[0] != 1 or each.count(1) != 1] == []
+    steps = {page: [below - above for above, below in pairwise(levels[page])] for page in levels}
+    assert [page for page, each in steps.items() if max(each, default=0) > 1] == []
 
 
 WRONG: Final = {
