@@ -110,7 +110,7 @@ PROBES: Final = (
     ),
     Probe(
         "A distant Postgres that is not proved",
-        (f"{DATABASE_URL}::test_a_distant_server_that_is_not_proved_gives_a_warning",),
+        ("integration/servers/test_as_found.py::test_a_connection_that_others_can_read_is_told",),
         "a warning, not a refusal; a proxy that refuses TLS is not tried",
     ),
     Probe(

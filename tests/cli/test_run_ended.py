@@ -24,7 +24,7 @@ KEYS = {
     *("partner_id", "label", "status", "exit_code", "error_kind", "reason", "retryable"),
     *("duration_seconds", "stage_seconds", "warehouse"),
 }
-STAGES = ["opening", "reading", "confirming", "auditing", "publishing", "tidying up"]
+STAGES = ["opening", "logging in", "reading", "confirming", "auditing", "publishing", "tidying up"]
 COUNTS = ("tokens_read", "inserted", "changed", "absent", "unchanged", "rejected", "unreadable")
 
 
