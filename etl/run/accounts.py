@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from etl.process.log_context import log_fields
 from etl.run.engine import rare_garbage_collection
+from etl.run.leg import STOP_POLL_SECONDS
 from etl.run.report import Figures
 from etl.warehouse.ledger.labelled import published_with_label
 from etl.warehouse.schema.database import open_database
@@ -101,8 +102,12 @@ def run_accounts(
         ThreadPoolExecutor(at_once, thread_name_prefix="account") as pool,
     ):
         running: dict[Future[Outcome], Member] = {pool.submit(one, each): each for each in members}
-        for future in as_completed(running):
-            ended(running[future].name, future.result())
+        left = set(running)
+        while left:
+            # Signals are handled by this thread, between two of its steps: it waits in short ones.
+            done, left = wait(left, timeout=STOP_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            for future in done:
+                ended(running[future].name, future.result())
 
 
 def _done_in_run(settings: Settings, options: SyncOptions, wanted: Range | None) -> int | None:
