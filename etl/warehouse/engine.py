@@ -67,6 +67,7 @@ DISK_FULL: Final = "53100"
 OBJECT_NOT_IN_PREREQUISITE_STATE: Final = "55000"
 LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
+RAISE_EXCEPTION: Final = "P0001"
 
 SCHEMA_OPTION: Final = "kaltura_etl_schema"
 """Execution option of an engine: the schema of its transactions, for ``holders_named``."""
@@ -192,6 +193,15 @@ def sqlstate_of(error: BaseException) -> str | None:
     return state if isinstance(state, str) else None
 
 
+def is_rolled_back(error: EtlError) -> bool:
+    """Whether Postgres itself said that the transaction failed, so that it is not committed.
+
+    Not if the connection may have ended with the error: the COMMIT may have come before it.
+    """
+    state = error.fields.get("sqlstate")
+    return isinstance(state, str) and not state.startswith(_CONNECTION_ENDS)
+
+
 def translate_error(error: BaseException, engine: sa.Engine | None = None) -> EtlError:
     """The error of ours for ``error``; ``fields['sqlstate']`` has its code.
 
@@ -230,6 +240,9 @@ def translate_error(error: BaseException, engine: sa.Engine | None = None) -> Et
         f"Postgres refused a statement (SQLSTATE {state}): see the server's log", sqlstate=state
     )
 
+
+_CONNECTION_ENDS: Final = ("08", "40003", "57P", "58", "XX")
+"""Connection exceptions, an unknown completion, shutdowns, system and internal errors."""
 
 _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str, str], ...]] = (
     (
@@ -291,6 +304,13 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str, str], ...]] =
         WarehouseUnavailable,
         "disk_full",
         "The disk of Postgres is full: free some space",
+    ),
+    (
+        (RAISE_EXCEPTION,),
+        ConfigurationError,
+        "raised",
+        "A trigger or a rule of somebody else on the tables raised an error: 'kaltura-etl check' "
+        "names them, the server's log has its text",
     ),
     (
         ("53", "57", "08"),

@@ -13,6 +13,7 @@ from sqlalchemy.dialects.postgresql import insert
 from etl.errors import DataRefused, WarehouseUnavailable
 from etl.warehouse.engine import (
     SETTINGS,
+    is_rolled_back,
     lock_until_commit,
     require_row_count,
     transaction,
@@ -121,10 +122,10 @@ def publish(
             if run.walk.counts.staged:
                 done = connection.execute(sa.delete(staging).where(in_walk(staging, run)))
                 require_row_count(staging.name, changed=done.rowcount, meant=run.walk.counts.staged)
-    except WarehouseUnavailable:
-        # Without a stamp nothing can have been committed.  With one, perhaps only the reply to the
-        # COMMIT was lost.
-        if stamp is None or not settle_commit(database, run):
+    except WarehouseUnavailable as error:
+        # Without a stamp nothing can have been committed, nor if Postgres refused a statement.
+        # Otherwise perhaps only the reply to the COMMIT was lost.
+        if stamp is None or is_rolled_back(error) or not settle_commit(database, run):
             raise
         LOG.warning(
             "the reply to the commit was lost, but the run has published",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from etl.errors import DataRefused
-from etl.warehouse.ledger.ending import finish_dry_run
+from etl.errors import DataRefused, EtlError
+from etl.warehouse.ledger.ending import failed_on_error, finish_dry_run
 from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import plan_changes
 from tests.support.nights import START, Nights, make_token, page_of
@@ -207,6 +207,33 @@ def test_trigger_that_swallows_rows_is_noticed(nights: Nights) -> None:
 
     assert refused.value.fields["reason"] == "row_count_mismatch"
     assert [row["token_id"] for row in nights.query("select * from kaltura.upload_token")] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("state", "exit_code", "reason"),
+    [("P0001", 78, "raised"), ("55P03", 74, "lock_timeout"), ("57014", 74, "statement_canceled")],
+)
+def test_the_ledger_names_what_ended_the_publication(
+    nights: Nights, state: str, exit_code: int, reason: str
+) -> None:
+    """Not a lost connection: Postgres itself refused a statement."""
+    nights.query(
+        "create function public.no() returns trigger language plpgsql as "
+        f"$$ begin raise exception 'no' using errcode = '{state}'; end $$"
+    )
+    nights.query(
+        "create trigger no before insert on kaltura.upload_token "
+        "for each row execute function public.no()"
+    )
+    run = nights.open()
+    nights.stage(run, page_of([make_token("a")], from_start=True, to_end=True))
+    with pytest.raises(EtlError) as ended, failed_on_error(nights.database, run):
+        nights.publish(run)
+
+    assert (ended.value.exit_code, ended.value.fields["reason"]) == (exit_code, reason)
+    row = nights.ledger(run.run_id)
+    told = (row["status"], row["error_kind"], row["error_message"])
+    assert told == ("failed", ended.value.kind, ended.value.message)
 
 
 def test_stamps_grow_although_the_clock_was_set_back(nights: Nights) -> None:
