@@ -187,6 +187,11 @@ class Recorder:
     def _reconcile(self, run: OpenRun) -> None:
         """Finish what an earlier run left unfinished; refuse the archive of another warehouse."""
         run_ids = self._archive.run_ids(run.partner_id)
+        if run_ids[-1:] == [run.run_id] and (
+            self._archive.manifest(run.partner_id, run.run_id) is None
+        ):
+            # Of an attempt that read nothing: it was folded, and this run has its row.
+            run_ids.pop()
         if run_ids and run_ids[-1] >= run.run_id:
             raise self._of_another_warehouse(
                 f"it has run {run_ids[-1]} of partner {run.partner_id} already, and this is run "

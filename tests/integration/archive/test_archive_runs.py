@@ -188,6 +188,20 @@ def test_a_history_may_restart_after_a_gap(kept: Kept) -> None:
         assert_verified(job.database_url)
 
 
+def test_attempts_that_read_nothing_do_not_stop_the_next_run(kept: Kept) -> None:
+    """The second of them is folded into the first, and the next run has its row and its folder."""
+    kept.job.run()
+    for _ in range(2):
+        kept.server.faults.schedule("unknown-error", where="list", first=1)
+        with pytest.raises(DataRefused):
+            kept.job.run()
+    report = kept.job.run()
+
+    assert report.run_id == 3
+    assert kept.manifests() == [1, 3]
+    kept.assert_replayed()
+
+
 def test_a_folder_that_cannot_be_written_stops_the_run_before_it_reads(kept: Kept) -> None:
     kept.archive.write_text("in the way")
     asked = len(kept.server.service.log)
