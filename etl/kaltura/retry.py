@@ -51,7 +51,8 @@ class FailureKind(Enum):
     ROW = "row"
     """An error inside the service: trouble, or a row of the answer that it cannot serve."""
     MARKUP = "markup"
-    """HTML in place of an answer: trouble for once, a wrong address or a login page if it stays."""
+    """HTML in place of an answer.  From a service that has answered in this run it is trouble, such
+    as a maintenance page; else it is that once, and a wrong address or a login page if it stays."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,8 @@ class Patience:
     """So many failures of the kind are final, although the call has attempts left."""
     in_a_row: bool = False
     """Whether a failure of another kind starts that count again."""
+    until_answered: bool = False
+    """Whether that count ends with the first answer in this run."""
     least_wait_seconds: float = 0.0
 
 
@@ -69,7 +72,7 @@ PATIENCE: Final[Mapping[FailureKind, Patience]] = {
     FailureKind.TROUBLE: Patience(),
     FailureKind.RATE_LIMIT: Patience(least_wait_seconds=10.0),  # the window in which Kaltura counts
     FailureKind.ROW: Patience(),  # final after ``Call.row_attempts``
-    FailureKind.MARKUP: Patience(attempts=2, in_a_row=True),
+    FailureKind.MARKUP: Patience(attempts=2, in_a_row=True, until_answered=True),
 }
 
 
@@ -141,9 +144,12 @@ class Call:
     in_a_row: int = 0
     """How many of the last failures were of one kind."""
     last: FailureKind | None = None
+    answered: bool = False
+    """Whether the service had answered another call of this run when this one failed last."""
 
-    def note(self, kind: FailureKind) -> None:
+    def note(self, kind: FailureKind, *, answered: bool = False) -> None:
         self.failed[kind] += 1
+        self.answered = answered
         self.in_a_row = self.in_a_row + 1 if kind is self.last else 1
         self.last = kind
 
@@ -152,6 +158,8 @@ class Call:
         if self.last is None:
             return False
         patience = PATIENCE[self.last]
+        if patience.until_answered and self.answered:
+            return False
         at_most = self.row_attempts if self.last is FailureKind.ROW else patience.attempts
         met = self.in_a_row if patience.in_a_row else self.failed[self.last]
         return at_most is not None and met >= at_most
@@ -238,6 +246,7 @@ class RetryPolicy:
         self._uniform = uniform
         self._hold_until = float("-inf")
         self._is_over = False
+        self._has_answered = False
 
     def give_up(self) -> None:
         """From now on nothing is retried, in no thread: what the calls were for is over."""
@@ -268,7 +277,7 @@ class RetryPolicy:
                     call.sent += 1
                     return attempt(max(0.001, min(self.limits.request_seconds, left)))
             except PassingFailure as failure:
-                call.note(failure.failure_kind)
+                call.note(failure.failure_kind, answered=self._has_answered)
                 raise
 
         def stop(retry: tenacity.RetryCallState) -> bool:
@@ -313,9 +322,12 @@ class RetryPolicy:
             reraise=True,
         )
         try:
-            return retrying(one)
+            answer = retrying(one)
         except PassingFailure as failure:
             last = failure
+        else:
+            self._has_answered = True
+            return answer
         # Outside the handler, so that no half-read reply is kept as the context of the error.
         raise _final(last, ended_by, call)
 

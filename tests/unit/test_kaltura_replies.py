@@ -199,7 +199,7 @@ def test_html_is_tried_once_more_and_then_refused(body: bytes) -> None:
 
     assert isinstance(error, PassingFailure)
     assert error.failure_kind is FailureKind.MARKUP
-    assert PATIENCE[error.failure_kind] == Patience(attempts=2, in_a_row=True)
+    assert PATIENCE[error.failure_kind] == Patience(attempts=2, in_a_row=True, until_answered=True)
     assert isinstance(error.verdict, DataRefused)
 
 

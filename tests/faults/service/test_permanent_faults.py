@@ -92,10 +92,10 @@ def test_a_permanent_fault_causes_exactly_one_request(
     assert waits == []
 
 
-@pytest.mark.parametrize("where", POSITIONS)
 def test_html_with_status_200_is_tried_once_more_and_refused(
-    service: Served, waits: Waits, seen: Seen, where: str
+    service: Served, waits: Waits, seen: Seen
 ) -> None:
+    where = "login"
     service.meet("200-html", where, 1)
     run_at(service, waits)
     for before in ([], ["503-html"], ["200-html", "503-html"]):
@@ -106,6 +106,23 @@ def test_html_with_status_200_is_tried_once_more_and_refused(
 
         assert caught[0].fields["reason"] == "markup_reply"
         assert len(service.at(where)) == requests + len(before) + 2
+
+
+@pytest.mark.parametrize("where", [each for each in POSITIONS if each != "login"])
+def test_html_from_a_service_that_has_answered_is_trouble(
+    service: Served, waits: Waits, seen: Seen, where: str
+) -> None:
+    """A maintenance page: it is waited for, and the job is worth another try."""
+    quiet = run_at(service, waits)
+    service.meet("200-html", where, 4)
+    assert run_at(service, waits) == quiet + 4
+    requests = len(service.at(where))
+    service.meet("200-html", where)
+    with error_of(seen, ServiceUnavailable) as caught:
+        run_at(service, waits)
+
+    assert caught[0].exit_code == 69
+    assert len(service.at(where)) == requests + 6
 
 
 @pytest.mark.parametrize("where", POSITIONS)
