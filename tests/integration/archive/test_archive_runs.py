@@ -208,10 +208,10 @@ def test_a_folder_that_cannot_be_written_stops_the_run_before_it_reads(kept: Kep
     with pytest.raises(EtlError, match="cannot be") as failed:
         kept.job.run()
 
-    assert failed.value.exit_code == 74
+    assert failed.value.exit_code == 78
     lists = [record for record in list(kept.server.service.log)[asked:] if record.action == "list"]
     assert len(lists) <= 1  # the proof of the session
-    assert kept.job.last_run()["error_kind"] == "archive_unavailable"
+    assert kept.job.last_run()["error_kind"] == "configuration"
 
 
 def test_a_disk_that_fills_up_publishes_nothing(kept: Kept) -> None:
