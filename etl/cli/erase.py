@@ -14,6 +14,7 @@ from etl.errors import UsageError
 
 if TYPE_CHECKING:
     from etl.settings.table import Settings
+    from etl.warehouse.schema.database import Database
 
 log = logging.getLogger("etl.cli")
 
@@ -102,14 +103,14 @@ def _erase_account(runtime: Runtime, settings: Settings, partner_id: int, *, app
     from etl.archive.stores import open_store
     from etl.cli.database import open_warehouse
     from etl.cli.tables import paragraph, rows_table
-    from etl.warehouse.schema.database import open_database, require_current_schema
+    from etl.warehouse.schema.database import open_database
 
     store = None if settings.archive is None else open_store(settings.archive)
     with (
         open_warehouse(settings, create=False) as opened,
         open_database(str(opened.database_url), opened.schema) as database,
     ):
-        require_current_schema(database)
+        _require_erasable(database)
         erased = erase_account(
             database,
             store,
@@ -160,7 +161,7 @@ def _erase_people(
     from etl.archive.stores import open_store
     from etl.cli.database import open_warehouse
     from etl.warehouse.privacy.subject import Subject
-    from etl.warehouse.schema.database import open_database, require_current_schema
+    from etl.warehouse.schema.database import open_database
 
     subjects = [Subject("user", user_id) for user_id in dict.fromkeys(user_ids)]
     subjects += [Subject("token", token_id) for token_id in dict.fromkeys(token_ids)]
@@ -169,7 +170,7 @@ def _erase_people(
         open_warehouse(settings, create=False) as opened,
         open_database(str(opened.database_url), opened.schema) as database,
     ):
-        require_current_schema(database)
+        _require_erasable(database)
         erased, archive = erase_people(
             database,
             store,
@@ -198,6 +199,17 @@ def _erase_people(
         "still_there": STILL_THERE if archive is None else COPIES_LEFT,
     }
     runtime.print_result(result, *_tables(result))
+
+
+def _require_erasable(database: Database) -> None:
+    """Refuse another schema, and a standby: it does not have the rows of the staging table."""
+    from etl.warehouse.engine import transaction
+    from etl.warehouse.schema.database import require_current_schema
+    from etl.warehouse.schema.server import require_primary
+
+    require_current_schema(database)
+    with transaction(database.engine) as connection:
+        require_primary(connection)
 
 
 def _tables(result: dict[str, Any]) -> list[Any]:

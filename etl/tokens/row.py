@@ -34,6 +34,7 @@ from etl.tokens.values import (
     Number,
     RowRejected,
     bound_instant,
+    is_digits,
     read_instant,
     read_nullable_boolean,
     read_text,
@@ -124,7 +125,7 @@ _DECODER: Final = json.JSONDecoder(
 
 def _page_refused(reason: str, row_index: int, what: str) -> DataRefused:
     return DataRefused(
-        f"row {row_index} of the page {what}; read the page again",
+        f"row {row_index} of the page {what}",
         reason=reason,
         row_index=row_index,
     )
@@ -147,7 +148,7 @@ def _check_partner(value: object, partner_id: int, row_index: int, coercions: Co
     try:
         found = read_whole(value, "partner_id", 0, INT64_MAX, coercions, digits_are_usual=False)
     except RowRejected:
-        if not isinstance(value, Number):
+        if not (isinstance(value, Number) or is_digits(value)):
             raise
         found = None  # a number, and not ours
     if found != partner_id:

@@ -83,6 +83,11 @@ class Number(msgspec.Struct, frozen=True, gc=False):
         return _WHOLE.fullmatch(self.literal) is not None
 
 
+def is_digits(value: object) -> bool:
+    """Whether it is a string that is read as a whole number."""
+    return isinstance(value, str) and _DIGITS.fullmatch(value) is not None
+
+
 def read_whole(
     value: object,
     column: str,

@@ -47,6 +47,13 @@ def require_writable(connection: Connection) -> None:
         raise problem
 
 
+def require_primary(connection: Connection) -> None:
+    """Raise WarehouseUnavailable on a standby, for what needs unlogged tables even to read."""
+    for problem in server_problems(connection):
+        if problem.fields["reason"] == "standby":
+            raise problem
+
+
 def server_problems(connection: Connection) -> list[EtlError]:
     """Why the program cannot write to this database; ``fields['reason']`` names each."""
     facts = connection.execute(_FACTS).one()

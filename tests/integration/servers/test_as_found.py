@@ -117,6 +117,9 @@ def test_a_standby_is_read_and_told_by_its_name(
             with pytest.raises(WarehouseUnavailable, match="is a standby") as refused:
                 write()
             assert refused.value.fields["reason"] == "standby"
+        for what in (["--user-id", "u"], ["--account"]):
+            erased = job.call_command("erase", *what, DATABASE_URL=url)
+            assert (erased.code, "is a standby" in erased.err) == (74, True)
         assert len(service.service.log) == asked
 
 
