@@ -118,12 +118,20 @@ def connect_error(text: str, url: str) -> EtlError:
     cause = next((each for each in CAUSES if re.search(each.pattern, text)), _UNKNOWN)
     address = database_address(url, os.environ)
     state = f" (SQLSTATE {cause.sqlstate})" if cause.sqlstate else ""
+    named = _PARAMETER.search(text) if cause.reason == "parameter" else None
+    name = f" (refused: {named[1]})" if named else ""
     return cause.kind(
-        f"No connection to the warehouse, {place_text(**address)}: {cause.said}{state}",
+        f"No connection to the warehouse, {place_text(**address)}: {cause.said}{name}{state}",
         reason=cause.reason,
         sqlstate=cause.sqlstate,
         **address,
     )
+
+
+_PARAMETER: Final = re.compile(
+    r"(?:invalid (?=\w+ value:)|parameter \"|for connection option \"|bad value for )([a-z_.]+)"
+)
+"""A parameter by its name, never its value."""
 
 
 def place_text(host: object, port: object, database: object) -> str:
@@ -175,11 +183,19 @@ CAUSES: Final = (
     ),
     Cause(
         "login",
-        r"authentication failed|no password supplied|pg_hba\.conf rejects|client password must be",
+        r"authentication failed|no password supplied|client password must be",
         CredentialsRefused,
         "Postgres refused the user or the password: check both in DATABASE_URL (a password may "
         "also come from PGPASSWORD or ~/.pgpass)",
         "28P01",
+    ),
+    Cause(
+        "login",
+        r"pg_hba\.conf rejects",
+        CredentialsRefused,
+        "an entry of the server's pg_hba.conf rejects this user, this database or this machine's "
+        "address, perhaps without TLS only: add sslmode=require, or have the entry changed",
+        "28000",
     ),
     Cause(
         "login",
