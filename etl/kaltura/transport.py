@@ -276,7 +276,8 @@ def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
             context.load_verify_locations(cafile=ca_file)
         except (OSError, ssl.SSLError):
             raise ConfigurationError(
-                f"cannot read certificates from {ca_file}: give a PEM file", setting="ca_file"
+                f"cannot read certificates from {ca_file}: name a PEM file in ETL_CA_FILE",
+                setting="ETL_CA_FILE",
             ) from None
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])

@@ -192,3 +192,23 @@ def test_a_certificate_file_that_is_none_is_a_wrong_setting(
     for name in ("empty.pem", "missing.pem"):
         with error_of(seen, ConfigurationError):
             open_at(service, waits, ca_file=tmp_path / name)
+
+
+@pytest.mark.parametrize("text", [None, "no certificate"])
+def test_a_file_without_certificates_is_named_with_its_setting(
+    tmp_path: Path, text: str | None
+) -> None:
+    file = tmp_path / "ca.pem"
+    if text:
+        file.write_text(text)
+
+    with pytest.raises(ConfigurationError) as caught:
+        open_service(
+            "https://localhost",
+            CREDENTIALS,
+            stop=Stop(),
+            settings=ServiceSettings(ca_file=file),
+        )
+
+    assert f"{file}: name a PEM file in ETL_CA_FILE" in caught.value.message
+    assert caught.value.fields["setting"] == "ETL_CA_FILE"
