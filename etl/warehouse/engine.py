@@ -271,7 +271,9 @@ _MEANINGS: Final[tuple[tuple[tuple[str, ...], type[EtlError], str, str], ...]] =
         ),
         ConfigurationError,
         "schema_version",
-        "The schema is not of this program's version: run 'kaltura-etl migrate'",
+        "An object of the schema is missing or of another version: run 'kaltura-etl migrate' or, "
+        "if there is nothing to migrate, 'kaltura-etl migrate --repair'; 'kaltura-etl check' says "
+        "which",
     ),
     (
         (OBJECT_NOT_IN_PREREQUISITE_STATE,),

@@ -5,6 +5,9 @@ from __future__ import annotations
 import pytest
 
 from etl.errors import ConfigurationError, CredentialsRefused, DataRefused
+from etl.warehouse.load.ready import require_ready
+from etl.warehouse.read.status import status_summary
+from etl.warehouse.schema.database import open_database
 from etl.warehouse.schema.objects import expected_objects, missing_objects
 from etl.warehouse.schema.repair import repair
 from etl.warehouse.schema.revision import open_connection
@@ -101,6 +104,23 @@ def test_what_held_data_is_named_and_refused(
         repair(database_url, "kaltura")
     assert (refused.value.exit_code, refused.value.fields["reason"]) == (78, "objects")
     assert "view stuck_upload" in missing(database_url)
+
+
+def test_a_table_that_is_gone_is_no_matter_of_privileges(database_url: str) -> None:
+    run(database_url, "drop table kaltura.rejected_row")
+    with (
+        pytest.raises(ConfigurationError, match="lacks table rejected_row") as refused,
+        open_database(database_url, "kaltura") as database,
+    ):
+        require_ready(database)
+    assert (refused.value.exit_code, refused.value.fields["reason"]) == (78, "objects")
+
+
+def test_a_view_that_is_gone_is_not_said_to_need_a_migration_only(database_url: str) -> None:
+    run(database_url, "drop view kaltura.sync_night")
+    with pytest.raises(ConfigurationError, match="migrate --repair") as refused:
+        status_summary(database_url, "kaltura", None)
+    assert refused.value.exit_code == 78
 
 
 def test_rows_that_violate_a_constraint_and_views_of_others_are_named(database_url: str) -> None:

@@ -7,6 +7,8 @@ from etl.warehouse.access.hindrances import require_unhindered
 from etl.warehouse.access.privileges import current_role, missing_privileges, shortened
 from etl.warehouse.engine import transaction
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.objects import missing_objects
+from etl.warehouse.schema.repair import require_data
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.server import require_writable
 
@@ -18,7 +20,7 @@ def require_ready(database: Database) -> None:
     reading.
 
     Raises:
-        ConfigurationError: another revision, what ``require_writable`` or
+        ConfigurationError: another revision, a table that is gone, what ``require_writable`` or
             ``require_unhindered`` says.
         CredentialsRefused: a missing privilege.
         WarehouseUnavailable: a standby, or a server that is read-only.
@@ -29,6 +31,8 @@ def require_ready(database: Database) -> None:
         require_current(connection, schema)
         missing = missing_privileges(connection, schema)
         if missing:
+            # All privileges on a table that is gone are missing, and no grant brings it back.
+            require_data(missing_objects(connection, schema), schema)
             role = current_role(connection)
             raise CredentialsRefused(
                 f"The database role {role} may not load into schema {schema}: it lacks "

@@ -72,7 +72,7 @@ def repair(url: str, schema: str) -> list[SchemaObject]:
             take_migration_lock(connection, schema)
             require_current(connection, schema)
             missing = missing_objects(connection, schema)
-            _require_data(missing, schema)
+            require_data(missing, schema)
             if missing:
                 require_owner(connection, schema)
                 later = _put_back(connection, schema, missing)
@@ -83,7 +83,8 @@ def repair(url: str, schema: str) -> list[SchemaObject]:
         engine.dispose()
 
 
-def _require_data(missing: list[SchemaObject], schema: str) -> None:
+def require_data(missing: list[SchemaObject], schema: str) -> None:
+    """Raise ConfigurationError if something is missing that held data."""
     lost = [str(each) for each in missing if each.held_data]
     if lost:
         raise ConfigurationError(
