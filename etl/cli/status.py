@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ACCOUNTS_NAMED = 5
 NOT_YET = "no run yet"
 """Of today, which is not over."""
+DRY_RUN = "dry_run"
+"""Why a dry run did not publish, which is no error."""
 RARE_COUNTS = ("relisted", "rejected", "unreadable")
 """Shown if one of the runs has any; ``--json`` has all of them, and more."""
 
@@ -167,7 +169,7 @@ def _run(row: dict[str, Any], one_account: bool) -> dict[str, object]:
         **{name: row[name] for name in ("inserted", "changed", "absent")},
         **{name: row[name] or None for name in RARE_COUNTS},
     }
-    if row["error_kind"]:
+    if row["error_kind"] not in (None, DRY_RUN):
         shown["error"] = f"{row['error_kind']}: {row['error_message']}"
     return shown
 

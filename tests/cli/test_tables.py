@@ -166,6 +166,19 @@ def test_the_state_of_the_account_and_of_each_run_comes_first(width: int) -> Non
     assert "    error credentials: The service" in [line[:34] for line in lines]
 
 
+def test_a_dry_run_is_no_error() -> None:
+    summary = _status(1)
+    summary["last_runs"] = [
+        run | {"status": "dry_run", "error_kind": kind, "error_message": kind.upper()}
+        for run in summary["last_runs"][:1]
+        for kind in ("dry_run", "refused")
+    ]
+
+    text = shown(*status_tables(summary))
+
+    assert ("DRY_RUN" in text, "error refused: REFUSED" in text) == (False, True)
+
+
 def _report(**more: object) -> dict[str, Any]:
     return {
         **dict.fromkeys(tables.RUN_COUNTS, FIGURE),
