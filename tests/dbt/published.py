@@ -72,9 +72,9 @@ WARNINGS: Final = {("upload_token", "status"): ("upload_token_status", "code")}
 FRESHNESS: Final[Mapping[str, Mapping[str, Any]]] = {
     # A night that was missed is a warning, two are an error.
     "sync_run": {"loaded_at_field": "published_at", "warn": 26, "error": 50},
-    # Of several accounts the stalest decides.
+    # Of several accounts the stalest decides; one without a complete run is as stale as can be.
     "sync_freshness": {
-        "loaded_at_query": "select min(last_complete_at) from {{ this }}",
+        "loaded_at_query": "select min(coalesce(last_complete_at, 'epoch')) from {{ this }}",
         "warn": 26,
         "error": 50,
     },

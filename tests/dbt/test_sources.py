@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psycopg
@@ -43,6 +44,18 @@ def test_everything_has_a_description_and_every_relation_a_key(database_url: str
         assert known >= relation.not_null | relation.references.keys() | relation.values.keys()
         for table, _ in relation.references.values():
             assert table in names
+
+
+def test_an_account_without_a_complete_run_is_not_fresh(database_url: str) -> None:
+    query = FRESHNESS["sync_freshness"]["loaded_at_query"].replace(
+        "{{ this }}",
+        "(values (1, now()), (2, cast(null as timestamptz))) as seen (id, last_complete_at)",
+    )
+    with psycopg.connect(database_url) as connection:
+        connection.execute("set time zone 'UTC'")
+        row = connection.execute(query).fetchone()
+
+    assert row == (datetime(1970, 1, 1, tzinfo=UTC),)
 
 
 def test_the_lock_of_dbt_has_hashes_and_no_addresses() -> None:
