@@ -1,0 +1,49 @@
+"""Writes a file atomically."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+
+def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
+    """Put ``content`` at ``path``; a reader sees the file before or the file after.
+
+    An existing file is replaced.  Its permissions are ``mode``, else those of the file before, else
+    those of the umask.  A device or a pipe is written to.  Raises OSError, or RuntimeError.
+    """
+    target = path.resolve()  # a link stays, and what it leads to is replaced
+    before = _mode_of(target)
+    if before is not None and not stat.S_ISREG(before):
+        target.write_bytes(content)  # replacing /dev/null by a file would be worse than half a page
+        return
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            if mode is None:
+                mode = _new_mode() if before is None else stat.S_IMODE(before)
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(name)
+        raise
+
+
+def _mode_of(path: Path) -> int | None:
+    try:
+        return path.stat().st_mode
+    except FileNotFoundError:
+        return None
+
+
+def _new_mode() -> int:
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return 0o666 & ~umask
