@@ -5,17 +5,15 @@ from __future__ import annotations
 import dataclasses
 import logging
 import signal
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from etl.cli.exit_codes import WORTH_RETRYING, error_of, exit_code_of
-from etl.cli.group import log_failure
+from etl.cli.group import log_error
 from etl.cli.options import setting_options
-from etl.cli.run_ended import EVENT, JOB_EVENT, RunFacts
 from etl.cli.runtime import Runtime, bug_message, failure_fields
 from etl.errors import ConfigurationError, EtlError, Interrupted, UsageError
 from etl.process.log_context import log_fields
@@ -24,7 +22,6 @@ from etl.settings.table import Settings
 
 if TYPE_CHECKING:
     from etl.kaltura.in_flight import RequestLimit
-    from etl.process.progress import Progress
     from etl.run.accounts import Outcome, Run
     from etl.run.backfill import Range
     from etl.run.plan import SyncOptions
@@ -103,7 +100,6 @@ def chosen_accounts(
     """The accounts that a call is about; None: the one of the settings."""
     if not names and not all_accounts:
         return None
-    runtime.end_event = JOB_EVENT
     if names and all_accounts:
         raise UsageError("--accounts and --all contradict each other; give one.")
     if "partner_id" in runtime.flags:
@@ -136,7 +132,6 @@ def run_accounts(
 ) -> None:
     """Run each account, print how all of them ended, and raise an error if one has failed."""
     from etl.cli.database import migrate_embedded, open_warehouse
-    from etl.process.progress import StageTimes, TimedProgress
     from etl.run.accounts import Member, Outcome
     from etl.run.accounts import run_accounts as run_members
     from etl.settings.accounts import secret_variables
@@ -145,30 +140,21 @@ def run_accounts(
         _refuse_numbers_of_one(options)
     variables = secret_variables()
     by_name = {account.name: account for account in accounts}
-    facts = {name: RunFacts(options.mode, options.label) for name in by_name}
     outcomes: dict[str, Outcome] = {}
 
-    @contextmanager
-    def progress(name: str) -> Iterator[Progress]:
-        facts[name].times = StageTimes()  # until now it has waited for its turn
-        with runtime.progress(alone=False) as shown:
-            yield TimedProgress(shown, facts[name].times)
-
     def ended(name: str, outcome: Outcome) -> None:
-        outcomes[name], account = outcome, by_name[name]
-        with log_fields(account=name, partner_id=account.partner_id):
-            _log_end(account, outcome, facts[name], _warehouse(runtime, account, settings))
-            _write_metrics(settings.metrics_file, account, outcome)
+        outcomes[name] = outcome
+        with log_fields(account=name, partner_id=by_name[name].partner_id):
+            _log_end(outcome)
+            _write_metrics(settings.metrics_file, by_name[name], outcome)
 
     with open_warehouse(settings, create=True) as opened:
         members = []
         for account in accounts:
             try:
-                own = account.settings(opened, variables)
+                members.append(Member(account.name, account.settings(opened, variables)))
             except ConfigurationError as error:
                 ended(account.name, Outcome(error=error))
-            else:
-                members.append(Member(account.name, own, facts[account.name].figures))
         scrub.add(*(secret for member in members for secret in member.settings.secrets()))
         if settings.database_url is None:
             for schema in dict.fromkeys(member.settings.schema for member in members):
@@ -181,13 +167,13 @@ def run_accounts(
             wanted=wanted,
             at_once=settings.accounts_at_once,
             stop=runtime.stop,
-            progress=progress,
+            progress=lambda: runtime.progress(alone=False),
             ended=ended,
         )
-    rows = [
-        _row(account, outcomes[account.name], _warehouse(runtime, account, settings))
-        for account in accounts
-    ]
+        rows = [
+            _row(runtime, account, account.schema_of(opened), outcomes[account.name])
+            for account in accounts
+        ]
     failure = _failure(runtime, rows, outcomes.values())
     runtime.print_result({"accounts": rows}, *_tables(runtime, rows), failure=failure)
     if failure is not None:
@@ -232,27 +218,18 @@ def _refuse_numbers_of_one(options: SyncOptions) -> None:
             raise UsageError(f"{option} is for one account: name it alone with --accounts NAME.")
 
 
-def _warehouse(runtime: Runtime, account: Account, settings: Settings) -> dict[str, object]:
-    return {**(runtime.warehouse or {}), "schema": account.schema_of(settings)}
-
-
-def _log_end(
-    account: Account, outcome: Outcome, facts: RunFacts, warehouse: Mapping[str, object]
-) -> None:
-    """The last line of an account, as that of a run of its own would be."""
+def _log_end(outcome: Outcome) -> None:
+    """One line per account, as the last line of a run of its own would be."""
     error = outcome.error
-    if outcome.done_in_run is not None:
-        run = {"run_id": outcome.done_in_run}
-        log.info("left out: a run with this label has published", extra=run)
+    if error is None:
+        facts: dict[str, object] = {"run_id": outcome.done_in_run}
+        if outcome.report is not None:
+            facts = {name: getattr(outcome.report, name) for name in ("run_id", "mode", *COUNTS)}
+            log.info("account ended: %s", outcome.report.status, extra=facts)
+        else:
+            log.info("account left out: published with this label before", extra=facts)
         return
-    if outcome.report is not None:
-        facts.report = dataclasses.asdict(outcome.report)
-    failure = None if error is None else failure_fields(error, message=_message(error))
-    event = facts.event(error, failure, partner_id=account.partner_id, warehouse=warehouse)
-    if error is None or failure is None:
-        log.info(EVENT, extra=event)
-    else:
-        log_failure(error, failure, {**event, "event": EVENT})
+    log_error(error, failure_fields(error, message=_message(error)))
 
 
 def _message(error: Exception) -> str:
@@ -273,7 +250,7 @@ def _write_metrics(path: Path | None, account: Account, outcome: Outcome) -> Non
     )
 
 
-def _row(account: Account, outcome: Outcome, warehouse: Mapping[str, object]) -> dict[str, Any]:
+def _row(runtime: Runtime, account: Account, schema: str, outcome: Outcome) -> dict[str, Any]:
     """What the command would print for the account alone, and its name."""
     row: dict[str, Any] = {
         "name": account.name,
@@ -281,7 +258,7 @@ def _row(account: Account, outcome: Outcome, warehouse: Mapping[str, object]) ->
         "exit_code": 0,
         "partner_id": account.partner_id,
         "run_id": outcome.done_in_run,
-        "warehouse": warehouse,
+        "warehouse": {**(runtime.warehouse or {}), "schema": schema},
         "done_before": outcome.done_in_run is not None,
     }
     if outcome.report is not None:

@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
+from etl.cli.run_ended import EVENT
 from etl.cli.runtime import Runtime, bug_message, failure_fields
 from etl.errors import EtlError, Interrupted
 from etl.process.log import (
@@ -110,7 +111,7 @@ class LazyGroup(click.Group):
                 self.invoke(context)
             code = 0
             if runtime.is_run:
-                log.info(runtime.end_event, extra=runtime.run_ended(None))
+                log.info(EVENT, extra=runtime.run_ended(None))
         except click.exceptions.Exit as end:
             code = end.exit_code
         except BaseException as error:
@@ -157,14 +158,16 @@ def _report(error: BaseException, runtime: Runtime) -> int:
         runtime.learn()  # the command line was wrong before the settings were read
     message = printable(scrub(message))
     failure = failure_fields(error, kind=kind, message=message) | {"exit_code": code}
-    _log_error(error, failure, runtime)
+    log_error(error, failure, runtime)
     if runtime.json and not runtime.result_printed:
         runtime.print_json({}, failure)
     return code
 
 
-def _log_error(error: BaseException, failure: dict[str, object], runtime: Runtime) -> None:
-    """As the last event of the log; of a run, ``run ended`` with all figures."""
+def log_error(
+    error: BaseException, failure: Mapping[str, object], runtime: Runtime | None = None
+) -> None:
+    """As a log event; with ``runtime`` the last one of the log: of a run, ``run ended``."""
     handlers = logging.getLogger().handlers
     if not any(
         isinstance(each, StandardErrorHandler) and each.stream is sys.stderr for each in handlers
@@ -172,19 +175,9 @@ def _log_error(error: BaseException, failure: dict[str, object], runtime: Runtim
         # The command line was wrong before the settings were read.
         log_format = os.environ.get("ETL_LOG_FORMAT", "auto").strip().lower()
         setup_logging(log_format=log_format if log_format in ("auto", "text", "json") else "auto")
-    facts: dict[str, object] = {}
-    if runtime.warehouse is not None:
-        facts["warehouse"] = runtime.warehouse
-    if runtime.is_run:
-        facts |= {**runtime.run_ended(error, failure), "event": runtime.end_event}
-    log_failure(error, failure, facts)
-
-
-def log_failure(
-    error: BaseException, failure: Mapping[str, object], facts: Mapping[str, object]
-) -> None:
-    """Log an error with its own fields and ``facts``; ``failure`` is as in ``failure_fields``."""
     fields: dict[str, object] = {key: failure[key] for key in ("error_kind", "exit_code")}
+    if runtime is not None and runtime.warehouse is not None:
+        fields["warehouse"] = runtime.warehouse
     if isinstance(error, EtlError):
         # logging refuses extra keys that are its own, such as "name" and "message".
         fields |= {
@@ -192,8 +185,10 @@ def log_failure(
             for key, value in error.fields.items()
             if key not in STANDARD_FIELDS and value is not None
         }
+    if runtime is not None and runtime.is_run:
+        fields |= {**runtime.run_ended(error, failure), "event": EVENT}
     log.debug("where it happened", exc_info=error)
-    log.error("%s", failure["error_message"], extra=fields | dict(facts))
+    log.error("%s", failure["error_message"], extra=fields)
 
 
 def _output_is_broken() -> bool:

@@ -15,8 +15,6 @@ from etl.process.progress import StageTimes
 from etl.run.report import Figures
 
 EVENT: Final = "run ended"
-JOB_EVENT: Final = "job ended"
-"""Of a job of several accounts, after the event of each; its figures are null."""
 RUNS: Final = frozenset({"sync", "backfill"})
 """The commands that are runs."""
 FIGURES: Final = (
@@ -37,26 +35,8 @@ class RunFacts:
     report: Mapping[str, Any] | None = None
     """Of a run that succeeded."""
 
-    def event(
-        self,
-        error: BaseException | None,
-        failure: Mapping[str, object] | None,
-        *,
-        partner_id: int | None,
-        warehouse: Mapping[str, object] | None,
-    ) -> dict[str, object]:
-        """All keys; ``failure`` are those of ``failure_fields``."""
-        told = dict(failure or {"exit_code": 0, "retryable": False})
-        own = self._own(error)
-        return own | {
-            "run_id": told.get("run_id") or own["run_id"],
-            "partner_id": partner_id,
-            "warehouse": warehouse,
-            **{key: told.get(key) for key in ("exit_code", "error_kind", "reason", "retryable")},
-        }
-
-    def _own(self, error: BaseException | None) -> dict[str, object]:
-        """The keys that are the run's own."""
+    def event(self, error: BaseException | None) -> dict[str, object]:
+        """The keys that are the run's own; those of every failure and result are not in it."""
         facts = {"mode": self.mode} | self.figures.facts() | dict(self.report or {})
         return {
             **{name: facts.get(name) for name in FIGURES},

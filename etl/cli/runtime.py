@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from etl.cli.exit_codes import WORTH_RETRYING, exit_code_of
-from etl.cli.run_ended import EVENT, RUNS, RunFacts
+from etl.cli.run_ended import RUNS, RunFacts
 from etl.errors import EtlError, UsageError
 from etl.process.log import (
     StandardErrorHandler,
@@ -49,8 +49,6 @@ class Runtime:
         """Its name, once that is known to be one."""
         self.run_facts = RunFacts()
         """If the command is a run."""
-        self.end_event = EVENT
-        """The last event of the log, if the command is a run."""
         self.flags: dict[str, str] = {}
         """Text given to options that are settings, by name of the field."""
         self.json = False
@@ -177,9 +175,14 @@ class Runtime:
         self, error: BaseException | None, failure: Mapping[str, object] | None = None
     ) -> dict[str, object]:
         """The keys of ``run ended``; ``failure``: those of ``failure_fields``."""
-        return self.run_facts.event(
-            error, failure, partner_id=self.partner_id, warehouse=self.warehouse
-        )
+        told = dict(failure or {"exit_code": 0, "retryable": False})
+        event = self.run_facts.event(error)
+        return event | {
+            "run_id": told.get("run_id") or event["run_id"],
+            "partner_id": self.partner_id,
+            "warehouse": self.warehouse,
+            **{key: told.get(key) for key in ("exit_code", "error_kind", "reason", "retryable")},
+        }
 
     def print_result(
         self,

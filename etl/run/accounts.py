@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 from etl.process.log_context import log_fields
@@ -50,8 +50,6 @@ class Member:
     name: str
     settings: Settings
     """Complete: with partner id, credential and database."""
-    figures: Figures = field(default_factory=Figures)
-    """Of its run, which fills them in."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +70,7 @@ def run_accounts(
     wanted: Range | None = None,
     at_once: int,
     stop: Stop,
-    progress: Callable[[str], AbstractContextManager[Progress]],
+    progress: Callable[[], AbstractContextManager[Progress]],
     ended: Callable[[str, Outcome], None],
 ) -> None:
     """Do the run of each member, ``at_once`` at a time, in their order.
@@ -89,9 +87,9 @@ def run_accounts(
                 done_in_run = _done_in_run(member.settings, options, wanted)
                 if done_in_run is not None:
                     return Outcome(done_in_run=done_in_run)
-                with progress(member.name) as shown:
-                    report = run(member.settings, stop=stop, progress=shown, figures=member.figures)
-                return Outcome(report=report)
+                with progress() as shown:
+                    report = run(member.settings, stop=stop, progress=shown, figures=Figures())
+                    return Outcome(report=report)
             except Exception as error:
                 # Also a bug: it is this account's alone, and the command tells it as one.
                 return Outcome(error=error)
