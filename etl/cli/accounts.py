@@ -13,7 +13,9 @@ import click
 
 from etl.cli.exit_codes import WORTH_RETRYING, error_of, exit_code_of
 from etl.cli.group import log_error
+from etl.cli.monitoring import state_after, write_account_metrics
 from etl.cli.options import setting_options
+from etl.cli.run_ended import EVENT, RunFacts, ended_event
 from etl.cli.runtime import Runtime, bug_message, failure_fields
 from etl.errors import ConfigurationError, EtlError, Interrupted, UsageError
 from etl.process.log_context import log_fields
@@ -140,28 +142,35 @@ def run_accounts(
         _refuse_numbers_of_one(options)
     variables = secret_variables()
     by_name = {account.name: account for account in accounts}
+    members: dict[str, Member] = {}
     outcomes: dict[str, Outcome] = {}
 
-    def ended(name: str, outcome: Outcome) -> None:
-        outcomes[name] = outcome
-        with log_fields(account=name, partner_id=by_name[name].partner_id):
-            _log_end(outcome)
-            _write_metrics(settings.metrics_file, by_name[name], outcome)
-
     with open_warehouse(settings, create=True) as opened:
-        members = []
+
+        def ended(name: str, outcome: Outcome) -> None:
+            outcomes[name] = outcome
+            account = by_name[name]
+            facts = _facts(outcome, options)
+            with log_fields(account=name, partner_id=account.partner_id):
+                if name in members:
+                    facts.state = state_after(members[name].settings, facts, outcome.error)
+                _log_end(runtime, account, account.schema_of(opened), outcome, facts)
+                _write_metrics(settings.metrics_file, account, outcome, facts)
+
         for account in accounts:
             try:
-                members.append(Member(account.name, account.settings(opened, variables)))
+                own = account.settings(opened, variables)
             except ConfigurationError as error:
                 ended(account.name, Outcome(error=error))
-        scrub.add(*(secret for member in members for secret in member.settings.secrets()))
+            else:
+                members[account.name] = Member(account.name, own)
+                scrub.add(*own.secrets())
         if settings.database_url is None:
-            for schema in dict.fromkeys(member.settings.schema for member in members):
+            for schema in dict.fromkeys(each.settings.schema for each in members.values()):
                 migrate_embedded(dataclasses.replace(opened, schema=schema))
 
         run_members(
-            members,
+            list(members.values()),
             run,
             options,
             wanted=wanted,
@@ -218,35 +227,56 @@ def _refuse_numbers_of_one(options: SyncOptions) -> None:
             raise UsageError(f"{option} is for one account: name it alone with --accounts NAME.")
 
 
-def _log_end(outcome: Outcome) -> None:
-    """One line per account, as the last line of a run of its own would be."""
-    error = outcome.error
-    if error is None:
-        facts: dict[str, object] = {"run_id": outcome.done_in_run}
-        if outcome.report is not None:
-            facts = {name: getattr(outcome.report, name) for name in ("run_id", "mode", *COUNTS)}
-            log.info("account ended: %s", outcome.report.status, extra=facts)
-        else:
-            log.info("account left out: published with this label before", extra=facts)
+def _facts(outcome: Outcome, options: SyncOptions) -> RunFacts:
+    return RunFacts(
+        mode=options.mode,
+        label=options.label,
+        dry_run=options.dry_run,
+        times=outcome.times,
+        figures=outcome.figures,
+        report=None if outcome.report is None else dataclasses.asdict(outcome.report),
+    )
+
+
+def _log_end(
+    runtime: Runtime, account: Account, schema: str, outcome: Outcome, facts: RunFacts
+) -> None:
+    """One line per account: the last one of a run of its own."""
+    if outcome.done_in_run is not None:
+        log.info(
+            "account left out: published with this label before",
+            extra={"run_id": outcome.done_in_run},
+        )
         return
-    log_error(error, failure_fields(error, message=_message(error)))
+    error = outcome.error
+    failure = None if error is None else failure_fields(error, message=_message(error))
+    event = ended_event(
+        facts,
+        error,
+        failure,
+        partner_id=account.partner_id,
+        warehouse={**(runtime.warehouse or {}), "schema": schema},
+    )
+    if error is None or failure is None:
+        log.info(EVENT, extra=event)
+    else:
+        log_error(error, failure, event | {"event": EVENT})
 
 
 def _message(error: Exception) -> str:
     return scrub(error.message if isinstance(error, EtlError) else bug_message(error))
 
 
-def _write_metrics(path: Path | None, account: Account, outcome: Outcome) -> None:
+def _write_metrics(path: Path | None, account: Account, outcome: Outcome, facts: RunFacts) -> None:
     """Each account has a file of its own: ``kaltura.prom`` becomes ``kaltura-acme.prom``."""
     if path is None or outcome.done_in_run is not None:
         return
-    from etl.process.metrics import write_metrics
-
-    write_metrics(
+    write_account_metrics(
         path.with_name(f"{path.stem}-{account.name}{path.suffix}"),
-        exit_code=0 if outcome.error is None else exit_code_of(outcome.error),
-        report=None if outcome.report is None else dataclasses.asdict(outcome.report),
-        labels={"account": account.name, "partner_id": str(account.partner_id)},
+        {"account": account.name, "partner_id": str(account.partner_id)},
+        facts,
+        outcome.error,
+        0 if outcome.error is None else exit_code_of(outcome.error),
     )
 
 

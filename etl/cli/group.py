@@ -73,7 +73,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name, command, rest = super().resolve_command(ctx, args)
-        ctx.ensure_object(Runtime).command = name
+        ctx.ensure_object(Runtime).begins(name, rest)
         return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -111,6 +111,9 @@ class LazyGroup(click.Group):
                 self.invoke(context)
             code = 0
             if runtime.is_run:
+                from etl.cli.monitoring import conclude
+
+                conclude(runtime, None, code)
                 log.info(EVENT, extra=runtime.run_ended(None))
         except click.exceptions.Exit as end:
             code = end.exit_code
@@ -154,41 +157,49 @@ def _report(error: BaseException, runtime: Runtime) -> int:
         message = bug_message(error)
     if isinstance(error, KeyboardInterrupt):
         kind, message = Interrupted.kind, "Interrupted."
-    if not runtime.has_learnt:
+    if runtime.settings is None:
         runtime.learn()  # the command line was wrong before the settings were read
     message = printable(scrub(message))
     failure = failure_fields(error, kind=kind, message=message) | {"exit_code": code}
-    log_error(error, failure, runtime)
+    _set_up_log()
+    fields: dict[str, object] = {}
+    if runtime.warehouse is not None:
+        fields["warehouse"] = runtime.warehouse
+    if runtime.is_run:
+        from etl.cli.monitoring import conclude
+
+        conclude(runtime, error, code)
+        fields |= {**runtime.run_ended(error, failure), "event": EVENT}
+    log_error(error, failure, fields)
     if runtime.json and not runtime.result_printed:
         runtime.print_json({}, failure)
     return code
 
 
-def log_error(
-    error: BaseException, failure: Mapping[str, object], runtime: Runtime | None = None
-) -> None:
-    """As a log event; with ``runtime`` the last one of the log: of a run, ``run ended``."""
+def _set_up_log() -> None:
+    """Unless the settings have: the command line may have been wrong before they were read."""
     handlers = logging.getLogger().handlers
     if not any(
         isinstance(each, StandardErrorHandler) and each.stream is sys.stderr for each in handlers
     ):
-        # The command line was wrong before the settings were read.
         log_format = os.environ.get("ETL_LOG_FORMAT", "auto").strip().lower()
         setup_logging(log_format=log_format if log_format in ("auto", "text", "json") else "auto")
-    fields: dict[str, object] = {key: failure[key] for key in ("error_kind", "exit_code")}
-    if runtime is not None and runtime.warehouse is not None:
-        fields["warehouse"] = runtime.warehouse
+
+
+def log_error(
+    error: BaseException, failure: Mapping[str, object], fields: Mapping[str, object]
+) -> None:
+    """As a log event with these fields; ``failure``: those of ``failure_fields``."""
+    own: dict[str, object] = {key: failure[key] for key in ("error_kind", "exit_code")}
     if isinstance(error, EtlError):
         # logging refuses extra keys that are its own, such as "name" and "message".
-        fields |= {
+        own |= {
             key: value
             for key, value in error.fields.items()
             if key not in STANDARD_FIELDS and value is not None
         }
-    if runtime is not None and runtime.is_run:
-        fields |= {**runtime.run_ended(error, failure), "event": EVENT}
     log.debug("where it happened", exc_info=error)
-    log.error("%s", failure["error_message"], extra=fields)
+    log.error("%s", failure["error_message"], extra={**own, **fields})
 
 
 def _output_is_broken() -> bool:

@@ -6,13 +6,13 @@ import dataclasses
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from etl.cli.exit_codes import WORTH_RETRYING, exit_code_of
-from etl.cli.run_ended import RUNS, RunFacts
+from etl.cli.run_ended import RUNS, RunFacts, ended_event
 from etl.errors import EtlError, UsageError
 from etl.process.log import (
     StandardErrorHandler,
@@ -62,8 +62,8 @@ class Runtime:
         self.warehouse: dict[str, object] | None = None
         """``host``, ``port``, ``database`` and ``schema``, and ``embedded_in`` if it is the
         embedded Postgres; None as long as they are not known."""
-        self.has_learnt = False
-        """Whether the settings were read."""
+        self.settings: Settings | None = None
+        """Once they were read, as far as they are valid."""
         self.stop = Stop()
         self._handler: StandardErrorHandler | None = None
         self._json_log = False
@@ -72,15 +72,20 @@ class Runtime:
     def is_run(self) -> bool:
         return self.command in RUNS
 
+    def begins(self, command: str | None, arguments: Sequence[str]) -> None:
+        """Remember which command was given, and what its arguments say if it is a run."""
+        self.command = command
+        if command is not None and self.is_run:
+            self.run_facts.presume(command, arguments)
+
     def learn(self) -> LoadedSettings:
         """Load the settings, and remember which account and warehouse this call is about."""
         loaded = load_settings(self.flags)
-        settings = loaded.settings
+        self.settings = settings = loaded.settings
         scrub.add(*loaded.secrets)
         self.partner_id = settings.partner_id
         if settings.database_url is not None:
             self.opens(settings.database_url, settings.schema)
-        self.has_learnt = True
         return loaded
 
     def load(self) -> LoadedSettings:
@@ -135,35 +140,20 @@ class Runtime:
         return open_progress(self._handler, bar=alone and wants_bar(self._json_log), quiet=quiet)
 
     def run(self, settings: Settings, run: Run) -> None:
-        """Open the warehouse, run, print the report and write the metrics file."""
+        """Open the warehouse, run and print the report."""
         from etl.cli.database import migrate_embedded, open_warehouse
+        from etl.cli.monitoring import asking_warehouse
         from etl.process.progress import TimedProgress
 
         facts = self.run_facts
-        result: dict[str, Any] | None = None
-        code = 0
-        try:
-            with open_warehouse(settings, create=True) as opened:
-                if settings.database_url is None:
-                    migrate_embedded(opened)
-                self.stop.check()
-                with self.progress() as shown:
-                    timed = TimedProgress(shown, facts.times)
-                    report = run(opened, stop=self.stop, progress=timed, figures=facts.figures)
-                    facts.report = result = dataclasses.asdict(report)
-        except BaseException as error:
-            code = exit_code_of(error)
-            raise
-        finally:
-            if settings.metrics_file is not None:
-                from etl.process.metrics import write_metrics
-
-                write_metrics(
-                    settings.metrics_file,
-                    exit_code=code,
-                    report=result,
-                    labels={"partner_id": str(settings.partner_id)},
-                )
+        with open_warehouse(settings, create=True) as opened:
+            if settings.database_url is None:
+                migrate_embedded(opened)
+            self.stop.check()
+            with asking_warehouse(opened, facts), self.progress() as shown:
+                timed = TimedProgress(shown, facts.times)
+                report = run(opened, stop=self.stop, progress=timed, figures=facts.figures)
+                facts.report = result = dataclasses.asdict(report)
         if self.json:
             self.print_result(result)
             return
@@ -174,15 +164,14 @@ class Runtime:
     def run_ended(
         self, error: BaseException | None, failure: Mapping[str, object] | None = None
     ) -> dict[str, object]:
-        """The keys of ``run ended``; ``failure``: those of ``failure_fields``."""
-        told = dict(failure or {"exit_code": 0, "retryable": False})
-        event = self.run_facts.event(error)
-        return event | {
-            "run_id": told.get("run_id") or event["run_id"],
-            "partner_id": self.partner_id,
-            "warehouse": self.warehouse,
-            **{key: told.get(key) for key in ("exit_code", "error_kind", "reason", "retryable")},
-        }
+        """The keys of ``run ended``; ``failure``: those of ``failure_fields``, if it failed."""
+        return ended_event(
+            self.run_facts,
+            error,
+            failure,
+            partner_id=self.partner_id,
+            warehouse=self.warehouse,
+        )
 
     def print_result(
         self,

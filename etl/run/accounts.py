@@ -11,10 +11,11 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from etl.process.log_context import log_fields
+from etl.process.progress import StageTimes, TimedProgress
 from etl.run.engine import rare_garbage_collection
 from etl.run.leg import STOP_POLL_SECONDS
 from etl.run.report import Figures
@@ -54,12 +55,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """How an account's part of the job ended: with one of these three."""
+    """How an account's part of the job ended: with one of the first three."""
 
     report: RunReport | None = None
     error: Exception | None = None
     done_in_run: int | None = None
     """It was left out, because this run had published with the label of the job already."""
+    figures: Figures = field(default_factory=Figures)
+    times: StageTimes = field(default_factory=StageTimes)
 
 
 def run_accounts(
@@ -82,17 +85,23 @@ def run_accounts(
 
     def one(member: Member) -> Outcome:
         with log_fields(account=member.name, partner_id=member.settings.partner_id):
+            figures, times = Figures(), StageTimes()
             try:
                 stop.check()
                 done_in_run = _done_in_run(member.settings, options, wanted)
                 if done_in_run is not None:
                     return Outcome(done_in_run=done_in_run)
                 with progress() as shown:
-                    report = run(member.settings, stop=stop, progress=shown, figures=Figures())
-                    return Outcome(report=report)
+                    report = run(
+                        member.settings,
+                        stop=stop,
+                        progress=TimedProgress(shown, times),
+                        figures=figures,
+                    )
+                return Outcome(report=report, figures=figures, times=times)
             except Exception as error:
                 # Also a bug: it is this account's alone, and the command tells it as one.
-                return Outcome(error=error)
+                return Outcome(error=error, figures=figures, times=times)
 
     with (
         # Once for all: runs that begin and end at different times would undo each other's.

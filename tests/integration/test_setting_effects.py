@@ -68,7 +68,7 @@ EFFECTS = {
     ),
     "ETL_ARCHIVE": f"{HERE}::test_replies_are_kept_where_the_archive_is",
     "ETL_METRICS_FILE": (
-        "cli/test_metrics.py::test_a_run_tells_what_it_did_and_a_failure_that_it_failed"
+        "cli/test_metrics.py::test_every_exit_is_told_and_what_cannot_be_asked_is_kept"
     ),
     "ETL_LOG_LEVEL": f"{HERE}::test_the_log_begins_at_its_level",
     "ETL_LOG_FORMAT": "cli/test_program.py::test_a_wrong_call_gets_one_line_and_its_exit_code",

@@ -1,0 +1,129 @@
+"""What those who watch the runs are told of one that has ended: the metrics file."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from etl.cli.run_ended import RunFacts
+from etl.cli.runtime import Runtime
+from etl.errors import EtlError, Interrupted, WarehouseUnavailable
+from etl.process.log import exception_text
+from etl.settings.table import Settings
+
+if TYPE_CHECKING:
+    from etl.process.metrics import RunFigures, WarehouseState
+
+log = logging.getLogger("etl.cli")
+
+EVERYTHING: Final = "{(,)}"
+"""The coverage of a complete run, but for what the service could not return."""
+CHANGES: Final = (
+    *("inserted", "changed", "absent", "relisted", "unchanged", "rejected", "unreadable"),
+)
+
+
+@contextmanager
+def harmless(complaint: str) -> Iterator[None]:
+    """What is done stays done: nothing that fails in the block changes how the run ends."""
+    try:
+        yield
+    except Exception as error:
+        reason = error.message if isinstance(error, EtlError) else exception_text(error)
+        log.warning(complaint, extra={"reason": reason})
+
+
+@contextmanager
+def asking_warehouse(settings: Settings, facts: RunFacts) -> Iterator[None]:
+    """Ask the warehouse what is known after the run that the block does, while it is open."""
+    try:
+        yield
+    except Exception as error:
+        facts.state = state_after(settings, facts, error)
+        raise
+    facts.state = state_after(settings, facts, None)
+
+
+def state_after(
+    settings: Settings, facts: RunFacts, error: Exception | None
+) -> WarehouseState | None:
+    """What the warehouse says after a run of this account, for its metrics.
+
+    None if there are none to write, and if the warehouse is not to be asked: the run did not get
+    that far, the warehouse fails, or the run is to end at once.
+    """
+    if settings.metrics_file is None or facts.dry_run or facts.figures.counters is None:
+        return None
+    if isinstance(error, WarehouseUnavailable | Interrupted):
+        return None
+    with harmless("the warehouse could not be asked for the metrics"):
+        from etl.warehouse.read.metrics import warehouse_state
+
+        return warehouse_state(
+            str(settings.database_url), settings.schema, settings.require_partner_id()
+        )
+    return None
+
+
+def conclude(runtime: Runtime, error: BaseException | None, exit_code: int) -> None:
+    """Tell how this call ended; it never raises."""
+    write_metrics_of(runtime, error, exit_code)
+
+
+def write_metrics_of(runtime: Runtime, error: BaseException | None, exit_code: int) -> None:
+    """Write how this call ended, as a run of its account or as a job of many."""
+    facts, settings = runtime.run_facts, runtime.settings
+    if settings is None or settings.metrics_file is None:
+        return
+    partner_id = None if facts.is_job else runtime.partner_id
+    account = {"partner_id": "" if partner_id is None else str(partner_id)}
+    write_account_metrics(settings.metrics_file, account, facts, error, exit_code)
+
+
+def write_account_metrics(
+    path: Path,
+    account: Mapping[str, str],
+    facts: RunFacts,
+    error: BaseException | None,
+    exit_code: int,
+) -> None:
+    """Write how the run of an account ended; without a partner id, only that one has.
+
+    A dry run is no run: it writes nothing.
+    """
+    if facts.dry_run:
+        return
+    with harmless("the metrics file could not be written"):
+        from etl.process.metrics import Attempt, write_metrics
+
+        attempt = Attempt(
+            account=account,
+            mode=str(facts.mode),
+            exit_code=exit_code,
+            run=_figures(facts, error) if account["partner_id"] else None,
+            state=facts.state,
+        )
+        write_metrics(path, attempt)
+
+
+def _figures(facts: RunFacts, error: BaseException | None) -> RunFigures:
+    from etl.process.metrics import RunFigures
+
+    event: dict[str, Any] = facts.event(error)
+    mode, published_at = str(event["mode"]), event["published_at"]
+    if facts.state is None:
+        is_complete = event["coverage"] == EVERYTHING
+    else:
+        is_complete = facts.state.complete_at.get(mode) == published_at
+    return RunFigures(
+        stage_seconds=event["stage_seconds"],
+        changes={name: event[name] or 0 for name in CHANGES},
+        requests=event["requests"] or 0,
+        retries=event["retries"] or 0,
+        mode=mode,
+        published_at=published_at,
+        is_complete=published_at is not None and is_complete,
+    )
