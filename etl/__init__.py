@@ -5,7 +5,8 @@ The rooms, from the top; each imports only what is below it (docs/architecture.m
     cli         parse, call, print: one command per file
     demo        a simulated week · preflight  what ``check`` proves
     verify      invariants and certificates · replay  rebuild from an archive
-    run         one run, whatever its mode: from plan to publish · report  the HTML page
+    run         one run, whatever its mode: from plan to publish · report  the HTML page ·
+                notify  a notice of how a run ended
     archive     accepted replies, kept
     warehouse   the only SQL · kaltura  the only HTTP · walk  from pages to a certificate: pure
     tokens      rows of the wire become tokens: pure · settings · embedded  a Postgres of one's own

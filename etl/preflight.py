@@ -45,6 +45,7 @@ def check_parts(
     """
     settings = loaded.settings
     yield from _check_settings(loaded)
+    yield from _check_notices(settings)
     yield from _check_service(settings, stop, _names_with_problems(loaded))
     yield from _check_database(settings, open_database, _names_with_problems(loaded))
 
@@ -93,6 +94,13 @@ def _ignored_proxy(settings: Settings) -> Iterator[str]:
             f"{scheme}_PROXY or ALL_PROXY is set, and ignored: set ETL_USE_ENVIRONMENT_PROXIES=yes "
             "if the service is reached through it"
         )
+
+
+def _check_notices(settings: Settings) -> Iterator[Finding]:
+    if settings.notify_url is not None:
+        runs = "every run" if settings.notify == "always" else "runs that fail or are refused"
+        detail = f"ETL_NOTIFY_URL is set and valid, for {runs}; nothing was posted to it"
+        yield Finding("notices", OK, detail)
 
 
 def _check_service(settings: Settings, stop: Stop, wrong: set[object]) -> Iterator[Finding]:

@@ -155,6 +155,7 @@ def run_accounts(
                 if name in members:
                     facts.state = state_after(members[name].settings, facts, outcome.error)
                 _log_end(runtime, account, account.schema_of(opened), outcome, facts)
+                runtime.run_facts.accounts.append(_told(account, outcome, facts))
                 _write_metrics(settings.metrics_file, account, outcome, facts)
 
         for account in accounts:
@@ -261,6 +262,21 @@ def _log_end(
         log.info(EVENT, extra=event)
     else:
         log_error(error, failure, event | {"event": EVENT})
+
+
+def _told(account: Account, outcome: Outcome, facts: RunFacts) -> dict[str, object]:
+    """How an account has ended, for the notice of the job."""
+    error = outcome.error
+    failure = {} if error is None else failure_fields(error, message=_message(error))
+    return {
+        "name": account.name,
+        "partner_id": account.partner_id,
+        "status": "succeeded" if outcome.done_in_run is not None else facts.status(error),
+        "exit_code": failure.get("exit_code", 0),
+        "error_kind": failure.get("error_kind"),
+        "reason": failure.get("reason"),
+        "message": failure.get("error_message"),
+    }
 
 
 def _message(error: Exception) -> str:

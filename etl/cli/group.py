@@ -113,8 +113,9 @@ class LazyGroup(click.Group):
             if runtime.is_run:
                 from etl.cli.monitoring import conclude
 
-                conclude(runtime, None, code)
-                log.info(EVENT, extra=runtime.run_ended(None))
+                event = runtime.run_ended(None)
+                conclude(runtime, None, event)
+                log.info(EVENT, extra=event)
         except click.exceptions.Exit as end:
             code = end.exit_code
         except BaseException as error:
@@ -168,8 +169,9 @@ def _report(error: BaseException, runtime: Runtime) -> int:
     if runtime.is_run:
         from etl.cli.monitoring import conclude
 
-        conclude(runtime, error, code)
-        fields |= {**runtime.run_ended(error, failure), "event": EVENT}
+        event = runtime.run_ended(error, failure)
+        conclude(runtime, error, event, message)
+        fields |= {**event, "event": EVENT}
     log_error(error, failure, fields)
     if runtime.json and not runtime.result_printed:
         runtime.print_json({}, failure)

@@ -1,4 +1,4 @@
-"""What those who watch the runs are told of one that has ended: the metrics file."""
+"""What those who watch the runs are told of one that has ended: metrics file and notice."""
 
 from __future__ import annotations
 
@@ -68,9 +68,31 @@ def state_after(
     return None
 
 
-def conclude(runtime: Runtime, error: BaseException | None, exit_code: int) -> None:
-    """Tell how this call ended; it never raises."""
-    write_metrics_of(runtime, error, exit_code)
+def conclude(
+    runtime: Runtime,
+    error: BaseException | None,
+    event: Mapping[str, Any],
+    message: str | None = None,
+) -> None:
+    """Tell how this call ended; it never raises.  ``event``: the keys of ``run ended``."""
+    write_metrics_of(runtime, error, event["exit_code"])
+    with harmless("the notice could not be posted"):
+        _notify(runtime, event, message)
+
+
+def _notify(runtime: Runtime, event: Mapping[str, Any], message: str | None) -> None:
+    """Post one notice, of a job of many accounts as well."""
+    settings, accounts = runtime.settings, runtime.run_facts.accounts
+    if settings is None or settings.notify_url is None:
+        return
+    from etl.notify import is_wanted, notice_of, post_notice
+
+    if is_wanted(settings.notify, event, accounts):
+        post_notice(
+            settings.notify_url,
+            notice_of(event, message, accounts),
+            use_environment_proxies=settings.use_environment_proxies,
+        )
 
 
 def write_metrics_of(runtime: Runtime, error: BaseException | None, exit_code: int) -> None:

@@ -15,6 +15,8 @@ from etl.tokens.keys import VALUE_KEYS
 Command = Callable[..., Any]
 T = TypeVar("T")
 
+SECRETS_WITH_OPTION: Final = frozenset({"notify_url"})
+"""Other users of the machine can read a command line: these are worth less than a credential."""
 LABEL_CHARACTERS_MAX: Final = 200
 _YEAR_SECONDS = 366 * 86_400
 
@@ -24,6 +26,8 @@ _METAVARS = {
     "resume_window": "DURATION",
     "absence_grace": "DURATION",
     "archive": "DIR|URL",
+    "notify_url": "URL",
+    "notify": "failures|always",
 }
 
 
@@ -48,7 +52,7 @@ def setting_options(*field_names: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         for field_name in reversed(field_names):
             setting = SETTINGS[field_name]
-            if setting.secret:
+            if setting.secret and field_name not in SECRETS_WITH_OPTION:
                 raise ValueError(f"{setting.name} is a secret: it must have no option")
             default = setting.text(setting.default)
             shown = f"default {default}; {setting.name}" if default else setting.name
@@ -57,6 +61,8 @@ def setting_options(*field_names: str) -> Callable[[Command], Command]:
                 field_name,
                 metavar=_METAVARS.get(field_name, "N"),
                 callback=remember,
+                # An error in another option is about this account, and told where it is set to be.
+                is_eager=True,
                 expose_value=False,
                 help=f"{setting.purpose} [{shown}]",
             )(command)
@@ -106,6 +112,8 @@ def run_options(command: Command) -> Command:
             "service_url",
             "schema",
             "archive",
+            "notify_url",
+            "notify",
         ),
         click.option(
             "--wait",

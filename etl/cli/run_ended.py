@@ -41,6 +41,8 @@ class RunFacts:
     figures: Figures = field(default_factory=Figures)
     report: Mapping[str, Any] | None = None
     """Of a run that succeeded."""
+    accounts: list[dict[str, object]] = field(default_factory=list)
+    """Of a job: how each account has ended that has."""
     state: WarehouseState | None = None
     """What the warehouse says after the run, if it was asked."""
 

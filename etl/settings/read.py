@@ -92,6 +92,7 @@ def load_settings(
         (
             *_likely_typos(environment, "the environment"),
             *_likely_typos(file_values, file_name),
+            *_without_effect(sources),
         ),
         (*settings.secrets(), *refused_secrets),
     )
@@ -117,6 +118,11 @@ def _empty(setting: Description, source: str) -> EtlError:
         "it and set ETL_EMBEDDED=yes, to keep the history in an embedded Postgres here.",
         setting=setting.name,
     )
+
+
+def _without_effect(sources: Mapping[str, str]) -> Iterator[str]:
+    if "notify" in sources and "notify_url" not in sources:
+        yield "ETL_NOTIFY is set and ETL_NOTIFY_URL is not: no notice will be posted"
 
 
 def _likely_typos(given: Mapping[str, str], where: str) -> Iterator[str]:

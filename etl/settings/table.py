@@ -243,6 +243,19 @@ class Settings:
         values.file_path,
         "File for Prometheus' textfile collector: the outcome of the last run.",
     )
+    notify_url: str | None = _setting(
+        None,
+        "ETL_NOTIFY_URL",
+        values.notify_url,
+        "Address to which a notice of a run is posted: JSON, with a text for Slack.",
+        secret=True,
+    )
+    notify: str = _setting(
+        "failures",
+        "ETL_NOTIFY",
+        values.one_of("failures", "always"),
+        "Of which runs a notice is posted; failures: those that failed or were refused.",
+    )
     log_level: str = _setting(
         "INFO",
         "ETL_LOG_LEVEL",
@@ -307,6 +320,8 @@ class Settings:
         own = [value for value in secrets if value]
         if self.database_url is not None:
             own.extend(values.database_passwords(self.database_url))
+        if self.notify_url is not None:
+            own.extend(values.notify_secrets(self.notify_url))
         return tuple(own)
 
 

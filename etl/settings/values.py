@@ -22,6 +22,8 @@ _DURATION = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*([smhd]?)", re.ASCII)
 _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off"})
 _LONG_SECRET_LENGTH = 32
+_LEAST_SECRET_PART = 16
+"""Characters of a part of an address that is taken for a secret: shorter ones are words."""
 _ARCHIVE_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|:)")
 _OBJECT_SCHEMES = frozenset({"s3", "gs", "az"})
 _DRIVER = re.compile(r"postgres(?:ql)?(\+[a-z0-9_]{1,20})://")
@@ -211,6 +213,38 @@ def service_url(text: str) -> str:
     # What people copy from a client's configuration, or from the address of a call.
     path = parts.path.rstrip("/").removesuffix("/index.php").removesuffix("/api_v3")
     return f"{parts.scheme}://{parts.netloc}{path}"
+
+
+def notify_url(text: str) -> str:
+    """An address to post to: ``https://``, or ``http://`` to this machine.
+
+    No message contains any part of the text: who knows the address can post to it.
+    """
+    try:
+        parts = urlsplit(text)
+        host, _ = parts.hostname, parts.port
+    except ValueError:
+        host = None
+    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", text):
+        raise ValueError(
+            "must be an address such as https://hooks.slack.com/services/… (its value is not shown "
+            "here)"
+        )
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("must not contain a user name or password")
+    if parts.fragment:
+        raise ValueError("must not contain a '#'")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ValueError("must begin with https:// (http:// is allowed only to this machine)")
+    return text
+
+
+def notify_secrets(url: str) -> tuple[str, ...]:
+    """What of the address must not be told: all of it, its path and query, and long parts."""
+    rest = url.partition("://")[2].partition("/")[2]
+    parts = [part for part in re.split(r"[/?&=]", rest) if len(part) >= _LEAST_SECRET_PART]
+    whole = [rest] if len(rest) >= _LEAST_SECRET_PART else []
+    return tuple(dict.fromkeys((url, *whole, *parts)))
 
 
 def _is_loopback(host: str) -> bool:

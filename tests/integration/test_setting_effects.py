@@ -70,6 +70,8 @@ EFFECTS = {
     "ETL_METRICS_FILE": (
         "cli/test_metrics.py::test_every_exit_is_told_and_what_cannot_be_asked_is_kept"
     ),
+    "ETL_NOTIFY_URL": "cli/test_notify.py::test_runs_that_fail_or_are_refused_are_told",
+    "ETL_NOTIFY": "cli/test_notify.py::test_every_run_is_told_if_that_is_set",
     "ETL_LOG_LEVEL": f"{HERE}::test_the_log_begins_at_its_level",
     "ETL_LOG_FORMAT": "cli/test_program.py::test_a_wrong_call_gets_one_line_and_its_exit_code",
 }
