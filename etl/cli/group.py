@@ -18,7 +18,6 @@ from typing import Any
 import click
 
 from etl.cli.exit_codes import EXIT_CODES, exit_code_of
-from etl.cli.run_ended import EVENT
 from etl.cli.runtime import Runtime, bug_message, failure_fields
 from etl.errors import EtlError, Interrupted
 from etl.process.log import (
@@ -115,7 +114,7 @@ class LazyGroup(click.Group):
 
                 event = runtime.run_ended(None)
                 conclude(runtime, None, event)
-                log.info(EVENT, extra=event)
+                log.info(runtime.run_facts.event_name, extra=event)
         except click.exceptions.Exit as end:
             code = end.exit_code
         except BaseException as error:
@@ -171,7 +170,7 @@ def _report(error: BaseException, runtime: Runtime) -> int:
 
         event = runtime.run_ended(error, failure)
         conclude(runtime, error, event, message)
-        fields |= {**event, "event": EVENT}
+        fields |= {**event, "event": runtime.run_facts.event_name}
     log_error(error, failure, fields)
     if runtime.json and not runtime.result_printed:
         runtime.print_json({}, failure)

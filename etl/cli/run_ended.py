@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from etl.process.metrics import WarehouseState
 
 EVENT: Final = "run ended"
+JOB_EVENT: Final = "job ended"
+"""Of a job of several accounts, after the event of each; its figures are null."""
 RUNS: Final = frozenset({"sync", "backfill"})
 """The commands that are runs."""
 FIGURES: Final = (
@@ -45,6 +47,10 @@ class RunFacts:
     """Of a job: how each account has ended that has."""
     state: WarehouseState | None = None
     """What the warehouse says after the run, if it was asked."""
+
+    @property
+    def event_name(self) -> str:
+        return JOB_EVENT if self.is_job else EVENT
 
     def presume(self, command: str, arguments: Sequence[str]) -> None:
         """What is asked for, by arguments that may turn out to be wrong."""
