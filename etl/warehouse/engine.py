@@ -31,6 +31,7 @@ from etl.errors import (
 from etl.settings.values import database_address
 from etl.warehouse.connecting import POOLER, normalise_url, open_driver_connection, place_text
 from etl.warehouse.locks import ROW_LOCKS, LockHolder, lock_holder
+from etl.warehouse.row_security import LIMITS_SOMEBODY, show_rows
 
 LOCK_SECONDS: Final = 10
 STATEMENT_SECONDS: Final = 300
@@ -120,10 +121,16 @@ def transaction(
     }
     if durable:
         local["synchronous_commit"] = "on"
+    schema = engine.get_execution_options().get(SCHEMA_OPTION)
     with translated_errors(engine), holders_named(engine), engine.begin() as connection:
-        connection.execute(
-            sa.select(*[sa.func.set_config(name, value, True) for name, value in local.items()])
-        )
+        *_, limits = connection.execute(
+            sa.select(
+                *[sa.func.set_config(name, value, True) for name, value in local.items()],
+                LIMITS_SOMEBODY,
+            )
+        ).one()
+        if limits and local["row_security"] == "off" and schema is not None:
+            show_rows(connection, schema)
         yield connection
 
 

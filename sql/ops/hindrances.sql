@@ -1,4 +1,4 @@
--- What on the program's tables can change, hide or forbid the rows of a run, and is not the program's.
+-- What on the program's tables can change or forbid the rows of a run, and is not the program's.
 with ours as (
     select
         oid,
@@ -47,16 +47,9 @@ published as (
 )
 
 select
-    'row security' as kind,
+    'publication' as kind,
     relname as on_table,
-    null as name
-from ours
-where row_security_active(oid)
-union all
-select
-    'publication',
-    relname,
-    pubname
+    pubname as name
 from published
 where
     (columns is null and relreplident <> 'f')

@@ -9,12 +9,14 @@ from sqlalchemy import Connection
 
 from etl.errors import ConfigurationError
 from etl.warehouse.access.privileges import TABLES, catalog, current_role, shortened
+from etl.warehouse.row_security import hidden_tables
 
 FORBIDDING: Final = ("row security", "publication")
 """Kinds with which a run cannot work; the others are warned of."""
 _SENTENCES: Final = {
     "row security": "Row-level security hides rows of {names} from role {role}: as the owner, "
-    "alter table … disable row level security, or as a superuser  alter role … bypassrls",
+    "alter table … disable row level security, or as a superuser  alter role … bypassrls; a role "
+    "that kaltura-etl grant limits to some accounts, and its members, cannot do this work",
     "publication": "Postgres refuses an UPDATE or a DELETE of {names}: it is published for logical "
     "replication without its key. Publish all of its columns and rows, or give it a replica "
     "identity (alter table … replica identity full)",
@@ -42,6 +44,9 @@ class Hindrance:
 def hindrances(connection: Connection, schema: str) -> list[Hindrance]:
     """Those of the connection's role, one per kind."""
     by_kind: dict[str, list[str]] = {}
+    hidden = [name for name in hidden_tables(connection, schema) if name in TABLES]
+    if hidden:
+        by_kind["row security"] = [f"{schema}.{name}" for name in hidden]
     for row in catalog(connection, "hindrances", schema=schema, tables=TABLES):
         name = f"{schema}.{row.on_table}" + (f" ({row.name})" if row.name else "")
         by_kind.setdefault(row.kind, []).append(name)
