@@ -301,7 +301,9 @@ def _database_failed(error: EtlError) -> Iterator[Finding]:
 
 
 def _check_privileges(part: str, database_url: str, schema: str, *, embedded: bool) -> Finding:
-    """Whether the role can run ``sync``; warns of rights beyond that, and of views not granted."""
+    """Whether the role can run ``sync``; warns of rights beyond that, of views not granted, and of
+    limits to accounts that do not hold."""
+    from etl.warehouse.access.limits import lapsed_limits  # noqa: PLC0415 - slow
     from etl.warehouse.access.privileges import (  # noqa: PLC0415 - slow
         current_role,
         missing_privileges,
@@ -315,6 +317,7 @@ def _check_privileges(part: str, database_url: str, schema: str, *, embedded: bo
             role = current_role(connection)
             missing = missing_privileges(connection, schema)
             behind = readers_left_behind(connection, schema)
+            lapsed = lapsed_limits(connection, schema)
             # The embedded server has one user, who owns everything.
             power = None if embedded else too_much(connection, schema)
     except EtlError as error:
@@ -325,6 +328,11 @@ def _check_privileges(part: str, database_url: str, schema: str, *, embedded: bo
     warnings = [
         f"role {reader} may not read {', '.join(views)}: run kaltura-etl grant for it again"
         for reader, views in behind.items()
+    ]
+    warnings += [
+        f"the limit of role {limited} does not hold, because it {way}: run kaltura-etl grant for "
+        "it again"
+        for limited, way in lapsed.items()
     ]
     if power:
         warnings.append(

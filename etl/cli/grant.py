@@ -9,6 +9,7 @@ import click
 
 from etl.cli.options import Command, json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime, write_output
+from etl.settings.values import whole_number
 
 log = logging.getLogger("etl.cli")
 
@@ -22,10 +23,28 @@ def _role_option(kind: str, text: str) -> Callable[[Command], Command]:
     return click.option(f"--{kind}", metavar="ROLE", callback=named, help=text)
 
 
+def _accounts(text: str) -> tuple[int, ...]:
+    """Partner ids; none of them for ``all``."""
+    if text.strip().lower() == "all":
+        return ()
+    parse = whole_number(1, 2**31 - 1)
+    try:
+        return tuple(parse(each.strip()) for each in text.split(","))
+    except ValueError as error:
+        raise click.BadParameter(f"each account {error}; or say all.") from None
+
+
 @click.command()
 @_role_option("loader", "Role that runs sync; cannot change what was published earlier.")
 @_role_option("analyst", "Role that reads the views and the published tables.")
 @_role_option("auditor", "Role that runs verify, status and report; reads only.")
+@click.option(
+    "--accounts",
+    type=_accounts,
+    metavar="IDS",
+    help="Limit the analyst to the rows of these accounts, such as 101,102; all lifts the limit.  "
+    "Without it, a limit stays as it is.",
+)
 @click.option(
     "--apply", is_flag=True, help="Execute the statements in one transaction, and check the result."
 )
@@ -34,7 +53,12 @@ def _role_option(kind: str, text: str) -> Callable[[Command], Command]:
 @log_options
 @pass_runtime
 def grant(
-    runtime: Runtime, loader: str | None, analyst: str | None, auditor: str | None, apply: bool
+    runtime: Runtime,
+    loader: str | None,
+    analyst: str | None,
+    auditor: str | None,
+    accounts: tuple[int, ...] | None,
+    apply: bool,
 ) -> None:
     """Print or apply the privileges of the loader, analyst and auditor roles.
 
@@ -49,7 +73,9 @@ def grant(
     named = {"loader": loader, "analyst": analyst, "auditor": auditor}
     roles = {kind: role for kind, role in named.items() if role is not None}
     with open_warehouse(settings, create=False) as opened:
-        found = grants.grant(str(opened.database_url), opened.schema, roles, apply=apply)
+        found = grants.grant(
+            str(opened.database_url), opened.schema, roles, accounts=accounts, apply=apply
+        )
     for warning in found.warnings:
         log.warning(warning)
     if runtime.json:
@@ -59,6 +85,7 @@ def grant(
                 "applied": apply,
                 "schema": settings.schema,
                 "roles": roles,
+                "accounts": list(found.accounts) or None,
                 "statements": found.statements,
                 "warnings": list(found.warnings),
             }

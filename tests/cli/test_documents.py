@@ -117,7 +117,8 @@ def reader(
         }
         made = Reader(tmp_path / "home", program, environment, replaced)
         yield made
-        for name in (names["anna"], names["loader"], names["analyst"]):
+        limited = f"{names['analyst']}_emea"
+        for name in (names["anna"], names["loader"], names["analyst"], limited):
             if owner.execute("select 1 from pg_roles where rolname = %s", [name]).fetchone():
                 owner.execute(f"drop owned by {name}; drop role {name}")
 

@@ -67,16 +67,25 @@ def test_the_result_as_json(grant: Run, roles: Roles) -> None:
     done = grant("--analyst", "--json")
     result = json.loads(done.stdout)
 
-    assert {key: result[key] for key in ("status", "applied", "schema", "roles", "warnings")} == {
+    names = ("status", "applied", "schema", "roles", "accounts", "warnings")
+    assert {key: result[key] for key in names} == {
         "status": "succeeded",
         "applied": False,
         "schema": "kaltura",
         "roles": {"analyst": roles.names["analyst"]},
+        "accounts": None,
         "warnings": [],
     }
     assert all(each.startswith(("revoke ", "grant ")) for each in result["statements"])
     applied = json.loads(grant("--analyst", "--json", "--apply").stdout)
     assert applied == result | {"applied": True}
+
+    limited = json.loads(grant("--analyst", "--accounts", "102, 101", "--apply", "--json").stdout)
+    assert limited["accounts"] == [101, 102]
+    assert any(each.startswith("create policy ") for each in limited["statements"])
+    lifted = json.loads(grant("--analyst", "--accounts", "all", "--apply", "--json").stdout)
+    assert lifted["accounts"] is None
+    assert any(each.startswith("drop policy ") for each in lifted["statements"])
 
 
 def test_check_before_and_after(run: Run, grant: Run, roles: Roles) -> None:
@@ -110,6 +119,7 @@ def test_check_before_and_after(run: Run, grant: Run, roles: Roles) -> None:
         (["--loader", ""], 2, "must not be empty"),
         (["--loader", "nobody_here"], 78, 'create role "nobody_here" login'),
         (["--loader", "public"], 2, "Postgres' own"),
+        (["--analyst", "one", "--accounts", "101,x"], 2, "must be a whole number"),
         (["--loader", "one", "--analyst", "one"], 2, "cannot be both"),
         (["--loader", "postgres", "--apply"], 78, "is a superuser: no grant can hold it back"),
     ],

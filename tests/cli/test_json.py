@@ -53,7 +53,7 @@ def test_what_the_commands_print_is_what_is_documented(
             ["status", "--all"],
             ["verify", "--source", "5"],
             ["report", "--output", str(tmp_path / "report.html")],
-            ["grant", "--loader", role],
+            ["grant", "--analyst", role, "--accounts", "101"],
             ["erase", "--user-id", "somebody", "--archive", archive],
             ["erase", "--account", "--archive", archive],
             ["prune", "--pages-days", "0", "--rejected-days", "0", "--versions-days", "0"],

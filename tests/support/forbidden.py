@@ -175,3 +175,85 @@ ANALYST_ONLY: Final = [
     "select version_num from alembic_version",
     "select currtid2('upload_token_staging', '(0,1)')",
 ]
+
+_LEAK: Final = (
+    "create function pg_temp.leak(text) returns boolean language plpgsql cost 0.0000001 "
+    "as $$ begin raise notice 'leaked %', $1; return true; end $$;;"
+)
+WAYS_TO_OTHER_ACCOUNTS: Final = [
+    "table upload_token",
+    "select * from upload_token_superseded where partner_id = 102",
+    "select token_id, reason from rejected_row",
+    "select run.label, page.* from sync_page as page join sync_run as run using (run_id)",
+    "table unobserved_token",
+    # Settings that a policy might depend on
+    "set row_security = off;; table upload_token",
+    "set kaltura.partner_id = '102';; set kaltura.accounts = '102';; table upload_token",
+    "set session_replication_role = replica;; table upload_token",
+    "reset role;; reset session authorization;; table upload_token",
+    "set role none;; table upload_token",
+    # What is evaluated before the policy would see every row
+    *(
+        _LEAK + each
+        for each in (
+            "select count(*) from upload_token where pg_temp.leak(file_name)",
+            "select count(*) from upload_token_history where pg_temp.leak(user_id)",
+            "select count(*) from upload_token_as_of(now()) where pg_temp.leak(file_name)",
+            "select count(*) from sync_run join sync_page using (run_id) where pg_temp.leak(label)",
+            "create operator pg_temp.<<<< (function = pg_temp.leak, rightarg = text);; "
+            "select count(*) from upload_token where operator(pg_temp.<<<<) file_name",
+            "select count(*) from rejected_row where pg_temp.leak(token_id)",
+        )
+    ),
+    "select * from upload_token where cast(file_name as integer) > 0",
+    "select cast(user_id as integer) from upload_token where partner_id = 102",
+    "select 1 / (partner_id - 102) from upload_token",
+    # Other ways to name a row
+    "select * from upload_token tablesample bernoulli (100)",
+    "select * from only upload_token",
+    "select * from upload_token where ctid = any(array(select cast(format('(%s,%s)', page, line) "
+    "as tid) from generate_series(0, 9) as page, generate_series(1, 99) as line))",
+    "select (select string_agg(file_name, ',') from upload_token where partner_id = 102)",
+    "with known as materialized (table upload_token) table known",
+    "select to_jsonb(known) from upload_token as known",
+    "select query_to_xml('table kaltura.upload_token', true, true, '')",
+    "select table_to_xml('kaltura.upload_token', true, true, '')",
+    "select currtid2('kaltura.upload_token', '(0,40)')",
+    # Other forms of a query
+    "copy upload_token to stdout",
+    "copy (select * from upload_token_history) to stdout",
+    "explain (analyze, verbose) select * from upload_token where file_name > ''",
+    "begin;; declare mine cursor for table upload_token;; fetch all from mine",
+    "prepare mine as table upload_token;; execute mine",
+    "do $$ declare each record; begin for each in table kaltura.upload_token loop "
+    "raise notice '%', each; end loop; end $$",
+    # Objects of his own
+    "create temp view mine as table kaltura.upload_token;; table mine",
+    "create temp view mine with (security_invoker = false) as table kaltura.upload_token_history;; "
+    "table mine",
+    "create temp table mine as table kaltura.upload_token;; table mine",
+    'create temp table mine (partner_id int, token_id text collate "C", '
+    "foreign key (partner_id, token_id) references kaltura.upload_token);; "
+    "insert into mine select 102, token_id from kaltura.upload_token",
+    "create function pg_temp.mine() returns setof kaltura.upload_token language sql "
+    "security definer as 'table kaltura.upload_token';; select * from pg_temp.mine()",
+    # What Postgres keeps of the rows
+    "select * from pg_stats where schemaname = 'kaltura'",
+    "select * from pg_stats_ext",
+    "select * from pg_statistic",
+    "select * from pg_stat_activity",
+]
+"""Each of them by statements between ``;;``; for an analyst that is limited to account 101."""
+
+WAYS_TO_LIFT_A_LIMIT: Final = [
+    "alter table upload_token disable row level security",
+    "alter table upload_token no force row level security",
+    "drop policy kaltura_etl_limit_1 on upload_token",
+    "alter policy kaltura_etl_limit_1 on upload_token using (true)",
+    "alter policy kaltura_etl_limit_1 on upload_token to public",
+    "alter policy kaltura_etl_limit_1 on upload_token rename to mine",
+    "create policy mine on upload_token using (true)",
+    "alter role current_user bypassrls",
+    "delete from pg_policy",
+    "update pg_class set relrowsecurity = false",
+]

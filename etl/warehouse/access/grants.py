@@ -9,13 +9,21 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import Any, Final
 
 from psycopg import sql
-from sqlalchemy import Connection
+from sqlalchemy import Connection, exists, select
 from sqlalchemy.exc import DBAPIError
 
 from etl.errors import ConfigurationError, CredentialsRefused, UsageError
+from etl.warehouse.access.limits import (
+    hidden_by,
+    limit_statements,
+    limited_roles,
+    take_tables,
+    views_past_limits,
+    way_round,
+)
 from etl.warehouse.access.privileges import (
     RIGHTS,
     TABLES,
@@ -37,6 +45,10 @@ from etl.warehouse.engine import (
     transaction,
 )
 from etl.warehouse.schema.revision import require_current
+from etl.warehouse.schema.tables import build_tables
+
+_LIMITS: Final = "Limits to accounts, by row-level security: while others use the tables, try again"
+"""The section of their statements."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +58,12 @@ class Grants:
     sections: dict[str, list[str]]
     """The statements for each role, by a sentence that says what they are for."""
     warnings: list[str]
+    accounts: tuple[int, ...] = ()
+    """Those that the analyst sees; none: all."""
+
+    @property
+    def changes_limits(self) -> bool:
+        return _LIMITS in self.sections
 
     @property
     def statements(self) -> list[str]:
@@ -60,20 +78,33 @@ class Grants:
         return "\n".join([*parts, "\ncommit;", ""])
 
 
-def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Grants:
+def grant(
+    url: str,
+    schema: str,
+    roles: Mapping[str, str],
+    *,
+    accounts: Sequence[int] | None = None,
+    apply: bool,
+) -> Grants:
     """The statements for ``roles``, by kind (``loader``, ``analyst``, ``auditor``); one at least.
 
     With ``apply`` they are executed in one transaction, which also checks that each role then has
     what its kind needs and nothing else; otherwise nothing is changed.
 
+    ``accounts`` are those that the analyst sees; none: all of them.  None leaves a limit as it is.
+
     Raises:
-        UsageError: no role, one role twice, a name that is no role's.
+        UsageError: no role, one role twice, a name that is no role's, accounts without an analyst.
         ConfigurationError: a role that does not exist, that no grant can restrict, or that
-            would keep more than its kind needs; a schema of another version.
+            would keep more than its kind needs; a schema of another version; row-level security
+            that is not the program's.
         CredentialsRefused: ``apply`` by a role that does not own the tables, or may not grant what
             is needed.
+        WarehouseUnavailable: others use the tables all the time, and a limit has to change.
     """
     _check_names(roles)
+    if accounts is not None and "analyst" not in roles:
+        raise UsageError("--accounts limits an analyst: name the role, --analyst ROLE.")
     engine = connect(url).execution_options(**{SCHEMA_OPTION: schema})
     try:
         with transaction(engine) as connection:
@@ -87,11 +118,20 @@ def grant(url: str, schema: str, roles: Mapping[str, str], *, apply: bool) -> Gr
                 # The lock of ``take_migration_lock``: what is granted here is made there.  It also
                 # serialises grants, which would change the same rows of the catalog.
                 lock_until_commit(connection, f"kaltura-etl migrate {schema}")
-            grants = _all_grants(connection, schema, roles)
+            limits = _limits(connection, schema, roles, accounts)
+            grants = _all_grants(connection, schema, roles, limits)
+            if accounts is None and grants.accounts:
+                grants.warnings.append(_stays_limited(roles, grants.accounts))
             if apply:
+                if grants.changes_limits:
+                    take_tables(connection, schema)
                 _execute(connection, grants)
+                if grants.accounts:
+                    # Those of the schema itself have been revoked.
+                    grants.warnings.extend(_past_limits(connection, schema, roles["analyst"]))
                 for kind, role in roles.items():
                     _check_outcome(connection, schema, kind, role)
+                    _check_limit(connection, schema, kind, role, limits[role])
             return grants
     finally:
         engine.dispose()
@@ -156,9 +196,46 @@ def _check_owner(connection: Connection, schema: str) -> None:
         )
 
 
-def _all_grants(connection: Connection, schema: str, roles: Mapping[str, str]) -> Grants:
+def _limits(
+    connection: Connection,
+    schema: str,
+    roles: Mapping[str, str],
+    accounts: Sequence[int] | None,
+) -> dict[str, tuple[int, ...]]:
+    """The accounts that each role sees; none: all."""
+    limits: dict[str, tuple[int, ...]] = dict.fromkeys(roles.values(), ())
+    if "analyst" in roles:
+        analyst = roles["analyst"]
+        if accounts is None:
+            limits[analyst] = limited_roles(connection, schema).get(analyst, ())
+        else:
+            limits[analyst] = tuple(sorted(set(accounts)))
+    return limits
+
+
+def _stays_limited(roles: Mapping[str, str], accounts: tuple[int, ...]) -> str:
+    return (
+        f"analyst {roles['analyst']} stays limited to accounts {', '.join(map(str, accounts))}: "
+        "--accounts all lifts that"
+    )
+
+
+def _past_limits(connection: Connection, schema: str, role: str) -> list[str]:
+    return [
+        f"view {name} shows analyst {role} what the owner of the view may see, whatever its limit: "
+        "revoke it, or create it with (security_invoker)"
+        for name in views_past_limits(connection, schema, role)
+    ]
+
+
+def _all_grants(
+    connection: Connection,
+    schema: str,
+    roles: Mapping[str, str],
+    limits: Mapping[str, tuple[int, ...]],
+) -> Grants:
     objects = catalog(connection, "schema_objects", schema=schema)
-    grants = Grants({}, [])
+    grants = Grants({}, [], limits.get(roles.get("analyst", ""), ()))
     some_role = next(iter(roles.values()))
     on_schema = [row for row in held(connection, schema, some_role) if row.kind != "database"]
     if any("PUBLIC" in row.through for row in on_schema):
@@ -168,8 +245,17 @@ def _all_grants(connection: Connection, schema: str, roles: Mapping[str, str]) -
             f"PUBLIC has rights on schema {schema}, which every role of the server shares: "
             "they are taken away, so name the roles that need some"
         )
+    on_rows = limit_statements(connection, schema, limits)
+    if on_rows:
+        grants.sections[_LIMITS] = on_rows
+    grants.warnings.extend(
+        f"no run of account {account} is in the warehouse yet"
+        for account in grants.accounts
+        if not _is_known(connection, schema, account)
+    )
     for kind, role in roles.items():
-        grants.sections[f"{kind} {role}: {RIGHTS[kind].purpose}"] = [
+        seen = f" (accounts {', '.join(map(str, limits[role]))})" if limits[role] else ""
+        grants.sections[f"{kind} {role}: {RIGHTS[kind].purpose}{seen}"] = [
             *_revokes(schema, objects, _quoted(role)),
             *_grants(connection, schema, objects, kind, role),
         ]
@@ -181,6 +267,11 @@ def _all_grants(connection: Connection, schema: str, roles: Mapping[str, str]) -
         if row.kind == kind and not row.with_callers_rights
     )
     return grants
+
+
+def _is_known(connection: Connection, schema: str, account: int) -> bool:
+    run = build_tables(schema).sync_run
+    return bool(connection.scalar(select(exists().where(run.c.partner_id == account))))
 
 
 def _revokes(schema: str, objects: Sequence[Any], grantee: str) -> list[str]:
@@ -263,4 +354,29 @@ def _check_outcome(connection: Connection, schema: str, kind: str, role: str) ->
             role=role,
             missing=missing,
             excess=excess,
+        )
+
+
+def _check_limit(
+    connection: Connection, schema: str, kind: str, role: str, accounts: tuple[int, ...]
+) -> None:
+    """Raise, which rolls back, unless the role sees the rows of its accounts alone, or of all."""
+    if accounts:
+        way = way_round(connection, schema, role, accounts)
+        if way is not None:
+            raise ConfigurationError(
+                f"Nothing was changed: role {role} cannot be limited to accounts, because it {way}."
+                " End that membership (revoke OTHER from ROLE), or name another role.",
+                role=role,
+                power=way,
+            )
+        return
+    limited = hidden_by(connection, schema, role)
+    if limited:
+        raise ConfigurationError(
+            f"Nothing was changed: role {role} would not see every account, as the {kind} does, "
+            f"because it is a member of {limited[0]}, which is limited to some. End that "
+            "membership (revoke OTHER from ROLE), or name another role.",
+            role=role,
+            limited=limited,
         )
