@@ -78,6 +78,7 @@ def backfill(
     runtime.run_facts.mode, runtime.run_facts.label = "backfill", run_label
     settings = runtime.start()
     accounts = chosen_accounts(runtime, settings, account_names, all_accounts)
+    from etl.kaltura.request_rate import request_rate
     from etl.run.plan import SyncOptions
 
     options = SyncOptions(
@@ -88,6 +89,7 @@ def backfill(
         accept_rejected=accept_rejected,
         accept_vanished_fields=accept_vanished_fields,
         compare=compare,
+        request_rate=request_rate(settings.requests_per_second),
         wait_seconds=wait_seconds,
         label=run_label,
         in_flight=shared_limit(settings, accounts),

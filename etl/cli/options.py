@@ -107,6 +107,7 @@ def run_options(command: Command) -> Command:
             "max_unreadable",
             "absence_grace",
             "concurrency",
+            "requests_per_second",
             "page_size",
             "partner_id",
             "service_url",

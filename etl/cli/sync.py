@@ -72,6 +72,7 @@ def sync(
         settings.credential()
         settings.require_partner_id()
     runtime.stop.install()
+    from etl.kaltura.request_rate import request_rate
     from etl.run.plan import SyncOptions
     from etl.run.sync import sync as run_sync
 
@@ -84,6 +85,7 @@ def sync(
         accept_vanished_fields=accept_vanished_fields,
         full_every=full_every,
         compare=compare,
+        request_rate=request_rate(settings.requests_per_second),
         wait_seconds=wait_seconds,
         label=run_label,
         in_flight=shared_limit(settings, accounts),

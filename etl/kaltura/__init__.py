@@ -9,6 +9,7 @@ leaves this package as an error is an ``EtlError`` whose text contains no secret
     ks              session strings: KS v2 made here, v1 read
     retry           the one policy: attempts, waits, Retry-After, budget, interruption
     in_flight       one limit of requests for several runs in one process
+    request_rate    at most so many requests per second
     replies         the table of errors; what counts as a reply
     shown           which words of the service may be shown
     calls, client   calls under the policy; one POST

@@ -23,6 +23,7 @@ import tenacity
 
 from etl.errors import EtlError, ServiceFailure
 from etl.kaltura.in_flight import RequestLimit
+from etl.kaltura.request_rate import RequestRate
 from etl.process.stop import Stop
 
 log = logging.getLogger("etl.kaltura")
@@ -229,11 +230,12 @@ class RetryPolicy:
         *,
         counters: Counters | None = None,
         in_flight: RequestLimit | None = None,
+        rate: RequestRate | None = None,
         sleep: Callable[[float], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """``in_flight`` is a limit that other runs share.
+        """``in_flight`` and ``rate`` are limits that other runs may share.
 
         ``sleep`` replaces waiting on ``stop`` (tests); ``uniform(a, b)`` gives the jitter.
         """
@@ -241,6 +243,7 @@ class RetryPolicy:
         self.counters = counters or Counters()
         self._stop = stop
         self._in_flight = in_flight
+        self._rate = rate
         self._sleep = sleep
         self._monotonic = monotonic
         self._uniform = uniform
@@ -264,18 +267,22 @@ class RetryPolicy:
 
         def one() -> T:
             nonlocal started
-            left = started + self.limits.total_seconds - self._monotonic()
             try:
-                self._hold(left)
-                queued = self._monotonic()
-                with self._place():
-                    started += self._monotonic() - queued  # that wait is not the service's
-                    self._stop.check()
-                    if self._is_over and call.sent > 0:
-                        raise PassingFailure("given up because another call has failed")
-                    self.counters.count_request(again=call.sent > 0)
-                    call.sent += 1
-                    return attempt(max(0.001, min(self.limits.request_seconds, left)))
+                while True:
+                    left = started + self.limits.total_seconds - self._monotonic()
+                    self._hold(left)
+                    queued = self._monotonic()
+                    with self._place():
+                        self._await_turn()
+                        started += self._monotonic() - queued  # that wait is not the service's
+                        self._stop.check()
+                        if self._is_over and call.sent > 0:
+                            raise PassingFailure("given up because another call has failed")
+                        if self._is_held():
+                            continue  # asked for while this call was in the queue
+                        self.counters.count_request(again=call.sent > 0)
+                        call.sent += 1
+                        return attempt(max(0.001, min(self.limits.request_seconds, left)))
             except PassingFailure as failure:
                 call.note(failure.failure_kind, answered=self._has_answered)
                 raise
@@ -336,6 +343,18 @@ class RetryPolicy:
             return nullcontext()
         return self._in_flight.place(self._check_in_queue)
 
+    def _await_turn(self) -> None:
+        """Wait until the rate lets this request begin.
+
+        It has its place already: a turn taken before would be used late, together with others.
+        """
+        if self._rate is None:
+            return
+        wait = self._rate.take_turn(self._monotonic()) - self._monotonic()
+        if wait > 0:
+            self.wait(wait)
+            self._check_in_queue()
+
     def _check_in_queue(self) -> None:
         self._stop.check()
         if self._is_over:
@@ -365,6 +384,9 @@ class RetryPolicy:
             self._hold_until = max(self._hold_until, self._monotonic() + asked)
             return asked + self._uniform(0.0, step)
         return self._uniform(WAIT_FIXED_SHARE * step, step)
+
+    def _is_held(self) -> bool:
+        return not self._is_over and self._hold_until > self._monotonic()
 
     def _hold(self, left: float) -> None:
         """Wait until the time that the service asked any thread to wait for."""

@@ -12,6 +12,7 @@ from etl.kaltura.calls import Calls
 from etl.kaltura.client import KalturaClient, utc_now
 from etl.kaltura.in_flight import RequestLimit
 from etl.kaltura.login import Credentials, choose_login
+from etl.kaltura.request_rate import RequestRate
 from etl.kaltura.retry import Counters, RetryLimits, RetryPolicy
 from etl.kaltura.session import Sessions
 from etl.kaltura.upload_token import Probe, UploadTokens
@@ -42,15 +43,16 @@ def open_service(
     settings: ServiceSettings | None = None,
     counters: Counters | None = None,
     in_flight: RequestLimit | None = None,
+    rate: RequestRate | None = None,
     monotonic: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] | None = None,
 ) -> UploadTokens:
     """Log in and return the reader of upload tokens; its session is verified to be of admin type.
 
     ``clock`` gives aware UTC times.  ``counters`` counts the requests of the login as well, even if
-    it fails; ``in_flight`` is a limit that other runs share.  ``sleep`` and ``monotonic`` are for
-    tests; without ``sleep``, waiting ends when a stop is requested.  Raises ConfigurationError,
-    CredentialsRefused, ServiceUnavailable or Interrupted.
+    it fails; ``in_flight`` and ``rate`` are limits that other runs may share.  ``sleep`` and
+    ``monotonic`` are for tests; without ``sleep``, waiting ends when a stop is requested.  Raises
+    ConfigurationError, CredentialsRefused, ServiceUnavailable or Interrupted.
     """
     settings = settings or ServiceSettings()
     login = choose_login(credentials, app_token_hash=settings.app_token_hash)
@@ -69,6 +71,7 @@ def open_service(
         stop,
         counters=counters,
         in_flight=in_flight,
+        rate=rate,
         sleep=sleep,
         monotonic=monotonic,
     )

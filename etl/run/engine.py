@@ -96,7 +96,12 @@ def run_plan(
         with recorded_attempt(database, attempt, counters.columns):
             tokens = opened.enter_context(
                 open_upload_tokens(
-                    settings, stop, clock=clock, counters=counters, in_flight=options.in_flight
+                    settings,
+                    stop,
+                    clock=clock,
+                    counters=counters,
+                    in_flight=options.in_flight,
+                    rate=options.request_rate,
                 )
             )
             recorder = _recorder(settings, options, database)

@@ -21,6 +21,7 @@ from etl.warehouse.schema.database import Database
 
 if TYPE_CHECKING:
     from etl.kaltura.in_flight import RequestLimit
+    from etl.kaltura.request_rate import RequestRate
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class SyncOptions:
     """How long to wait for a running run of the account to end."""
     in_flight: RequestLimit | None = None
     """The limit of requests that it shares with the other runs of a job; None: it is alone."""
+    request_rate: RequestRate | None = None
+    """As ``in_flight``, of requests per second; None: as the settings say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

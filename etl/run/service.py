@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from etl.kaltura.client import utc_now
+from etl.kaltura.request_rate import RequestRate, request_rate
 from etl.kaltura.retry import BUDGET_EXTRA, Counters
 from etl.kaltura.service import Credentials, RetryLimits, ServiceSettings, open_service
 from etl.process.stop import Stop
@@ -24,10 +25,12 @@ def open_upload_tokens(
     clock: Callable[[], datetime] = utc_now,
     counters: Counters | None = None,
     in_flight: RequestLimit | None = None,
+    rate: RequestRate | None = None,
 ) -> UploadTokens:
     """Log in; raises ConfigurationError, CredentialsRefused, ServiceUnavailable, Interrupted.
 
-    ``counters`` knows what was sent also if the login fails.
+    ``counters`` knows what was sent also if the login fails.  ``rate`` is the one of a job of
+    several runs; None: one as the settings say.
     """
     credential = settings.credential()
     return open_service(
@@ -42,6 +45,7 @@ def open_upload_tokens(
         clock=clock,
         counters=counters,
         in_flight=in_flight,
+        rate=rate or request_rate(settings.requests_per_second),
         settings=ServiceSettings(
             retry=RetryLimits(
                 attempts=settings.retry_attempts,

@@ -161,6 +161,12 @@ class Settings:
         values.whole_number(1, 500),
         "Tokens per page; the service returns at most 500.",
     )
+    requests_per_second: float | None = _setting(
+        None,
+        "ETL_REQUESTS_PER_SECOND",
+        values.number(0.01, 1000),
+        "Requests that begin per second at most, in the whole job; if unset, there is no limit.",
+    )
     request_timeout_seconds: float = _setting(
         60.0,
         "ETL_REQUEST_TIMEOUT_SECONDS",

@@ -49,6 +49,19 @@ def whole_number(least: int, most: int) -> Callable[[str], int]:
     return parse
 
 
+def number(least: float, most: float) -> Callable[[str], float]:
+    """A number that may have a fraction, such as ``0.5``."""
+
+    def parse(text: str) -> float:
+        # float() alone would take "1_000", "1e3", "nan" and Arabic digits.
+        plain = re.fullmatch(r"\d{1,9}(\.\d{1,6})?", text, re.ASCII)
+        if plain is None or not least <= float(text) <= most:
+            raise ValueError(f"must be a number from {least:g} to {most:g}, not {shown(text)}")
+        return float(text)
+
+    return parse
+
+
 def duration(least_seconds: float, most_seconds: float) -> Callable[[str], timedelta]:
     """``90s``, ``15m``, ``6h``, ``7d``, ``1.5h``, and ``0``.
 

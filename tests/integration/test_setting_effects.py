@@ -7,12 +7,14 @@ import threading
 import time
 from collections.abc import Iterator
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 
 import pytest
 
 from etl.errors import ConfigurationError, CredentialsRefused, LeaseHeld, ServiceUnavailable
+from etl.kaltura.request_rate import RequestRate
 from etl.settings.table import SETTINGS
 from etl.simulator import SimulatorServer, generate_account
 from etl.simulator.client import SimulatorClient
@@ -46,6 +48,7 @@ EFFECTS = {
         "test_a_stop_ends_all_accounts_with_true_ledgers_and_the_next_call_goes_on"
     ),
     "ETL_PAGE_SIZE": f"{HERE}::test_a_page_has_as_many_tokens_as_set",
+    "ETL_REQUESTS_PER_SECOND": f"{HERE}::test_as_many_requests_begin_per_second_as_set",
     "ETL_REQUEST_TIMEOUT_SECONDS": f"{HERE}::test_a_request_without_an_answer_ends_in_time",
     "ETL_RETRY_ATTEMPTS": (
         "integration/modes/test_outages.py::test_the_attempts_of_the_settings_are_made_and_told"
@@ -258,6 +261,26 @@ def test_as_many_requests_are_in_flight_as_allowed(
     monkeypatch.setattr(server.service, "workers", gauge)
     job.run(ETL_CONCURRENCY="3", ETL_PAGE_SIZE="40")
     assert gauge.most == 3
+
+
+def test_as_many_requests_begin_per_second_as_set(
+    server: SimulatorServer, job: Job, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns: list[float] = []
+    take_turn = RequestRate.take_turn
+
+    def taken(rate: RequestRate, now: float) -> float:
+        turns.append(take_turn(rate, now))
+        return turns[-1]
+
+    monkeypatch.setattr(RequestRate, "take_turn", taken)
+    job.run(ETL_PAGE_SIZE="12")
+    assert turns == []
+    sent = len(server.service.log)
+    job.run(ETL_PAGE_SIZE="12", ETL_REQUESTS_PER_SECOND="250")
+    assert len(turns) == len(server.service.log) - sent >= TOKENS / 12
+    turns.sort()
+    assert all(one - other >= 0.99 / 250 for other, one in pairwise(turns))
 
 
 def test_a_page_has_as_many_tokens_as_set(server: SimulatorServer, job: Job) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job
+from tests.support.retries import without_waits
 
 CONCURRENCY = 4
 
@@ -37,14 +38,15 @@ def test_a_service_that_keeps_up_gets_all_that_is_wanted(
     assert limits(caplog) == []
 
 
-@pytest.mark.parametrize("fault", ["429", "503-html", "reset"])
+@pytest.mark.parametrize("fault", ["429", "503-html", "reset", "action-blocked"])
 def test_a_failure_halves_the_number_and_quiet_pages_bring_it_back(
     database_url: str, caplog: pytest.LogCaptureFixture, fault: str
 ) -> None:
     with SimulatorServer(generate_account(20_000, seed=1)) as server:
         options = {"retry_after": 0} if fault == "429" else {}
         server.faults.schedule(fault, where="list", at=9, **options)
-        report = Job.of(server, database_url, ETL_CONCURRENCY=str(CONCURRENCY)).run()
+        with without_waits():
+            report = Job.of(server, database_url, ETL_CONCURRENCY=str(CONCURRENCY)).run()
     assert report.coverage == "{(,)}"
     assert report.retries == 1
     assert limits(caplog) == [2, 3, 4]
