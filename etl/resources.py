@@ -1,4 +1,4 @@
-"""What was installed with the program: its SQL files, its migrations, its version."""
+"""What was installed with the program: SQL files, migrations, documents; and its version."""
 
 from __future__ import annotations
 
@@ -15,6 +15,30 @@ def sql_directory() -> Path:
 def migrations_directory() -> Path:
     """Return the folder of Alembic's ``env.py`` and ``versions/``."""
     return _directory("migrations")
+
+
+def document(name: str) -> Path:
+    """Return the path of a document, such as ``howto/erase.md``: for messages that refer to it."""
+    return _directory("docs") / name
+
+
+def as_named(path: Path) -> str:
+    """A path for messages: short for a reader who is in the checkout, else absolute."""
+    try:
+        at_home = in_checkout() and Path.cwd() == _PACKAGE.parent
+    except OSError:  # the working directory is gone
+        at_home = False
+    return str(path.relative_to(_PACKAGE.parent) if at_home else path)
+
+
+def in_checkout() -> bool:
+    """Whether the program is not installed but runs from a checkout, which has ``./dev``."""
+    return (_PACKAGE.parent / "dev").is_file()
+
+
+def program_call() -> str:
+    """How a reader calls the program, for messages: a command follows it."""
+    return "./dev run" if in_checkout() else "kaltura-etl"
 
 
 def program_version() -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -156,11 +155,10 @@ def _cell(value: object) -> object:
 
 
 def _what_next(schema: str, answers: list[Answer], *, with_sql: bool) -> list[RenderableType]:
-    import etl
     from etl.cli.tables import paragraph
+    from etl.resources import as_named, document, program_call, sql_directory
 
-    checkout = (Path(etl.__file__).resolve().parents[1] / "dev").is_file()
-    program = "./dev run" if checkout else "kaltura-etl"
+    program = program_call()
     lines = [f"The warehouse stays in schema {schema} until the next demo. Next steps:", ""]
     if not with_sql:
         lines += [
@@ -170,18 +168,17 @@ def _what_next(schema: str, answers: list[Answer], *, with_sql: bool) -> list[Re
         f"    {program.removesuffix(' run')} psql --schema {schema}",
         "        \\d+ upload_token_history",
     ]
-    if checkout:
-        asked = next(answer for answer in answers if answer.variables)
-        lines += [f"        \\set {name} {value}" for name, value in asked.variables.items()]
-        lines += [f"        \\i sql/queries/{asked.file}"]
-        lines += ["    docs/howto/ask.md     # more questions, and how to read the answers"]
+    asked = next(answer for answer in answers if answer.variables)
+    lines += [f"        \\set {name} {value}" for name, value in asked.variables.items()]
+    lines += [f"        \\i {as_named(sql_directory() / 'queries' / asked.file)}"]
+    page = as_named(document("howto/ask.md"))
+    lines += [f"    {page}     # more questions, and how to read the answers"]
     lines += [
         f"    {program} status --schema {schema}",
         f"    {program} verify --schema {schema}",
         "",
-        "A real account (README.md says what goes into the file):",
+        "A real account:",
         "",
-        f"    VARIABLE_FILE=~/account.env {program} check",
-        f"    VARIABLE_FILE=~/account.env {program} sync",
+        f"    {program} init",
     ]
     return [paragraph("\n".join(lines))]

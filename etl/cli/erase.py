@@ -11,6 +11,7 @@ import click
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
 from etl.errors import UsageError
+from etl.resources import as_named, document
 
 if TYPE_CHECKING:
     from etl.settings.table import Settings
@@ -18,17 +19,18 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("etl.cli")
 
+_PAGE = as_named(document("howto/erase.md"))
 ARCHIVE_LEFT = (
     "No archive was named (--archive, ETL_ARCHIVE): if there is one, delete the account's folder "
     "in it."
 )
 COPIES_LEFT = (
     "Backups, WAL archives, lagging replicas and versions that an object store keeps still contain "
-    "the data: let them expire or delete them; see docs/howto/erase.md."
+    f"the data: let them expire or delete them; see {_PAGE}."
 )
 STILL_THERE = (
     "Backups, WAL archives, lagging replicas and archives of replies that were not named still "
-    "contain the data: let them expire or delete them; see docs/howto/erase.md."
+    f"contain the data: let them expire or delete them; see {_PAGE}."
 )
 
 
