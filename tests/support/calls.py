@@ -8,6 +8,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from tests.support.job import Ended
 
@@ -25,14 +26,21 @@ for arguments in json.load(sys.stdin):
 """
 
 
-def call_each(environment: Mapping[str, str], calls: Sequence[Sequence[str]]) -> list[Ended]:
+def call_each(
+    environment: Mapping[str, str],
+    calls: Sequence[Sequence[str]],
+    *,
+    python: Path | str = sys.executable,
+    before: str = "",
+) -> list[Ended]:
     """Each call's exit code, standard output and standard error.
 
     Neither is a terminal.  A wrong option is best called first or alone: it is reported by the
-    logging that an earlier call has set up.
+    logging that an earlier call has set up.  ``python`` may be another one, ``before`` is code that
+    it runs first.
     """
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
+        [python, "-c", f"{before}\n{PROGRAM}"],
         env=dict(environment),
         input=json.dumps(calls),
         stdout=subprocess.PIPE,
