@@ -37,6 +37,7 @@ log = logging.getLogger("etl.cli")
 
 # Repeated here so that the group's --help imports no command; a test compares them.
 COMMANDS: dict[str, str] = {
+    "init": "Ask for the settings of an account, and write them to a private file.",
     "check": "Check settings, service, session and warehouse; write nothing.",
     "migrate": "Bring the warehouse's schema to this program's version.",
     "sync": "Read the account's upload tokens and publish what changed.",

@@ -28,6 +28,8 @@ _METAVARS = {
     "archive": "DIR|URL",
     "notify_url": "URL",
     "notify": "failures|always",
+    "app_token_id": "ID",
+    "embedded": "auto|yes|no",
 }
 
 

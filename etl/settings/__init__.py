@@ -5,5 +5,6 @@ read           ``load_settings``: flag > environment > file > default
 accounts       ``accounts.toml``: the accounts of a job
 values         parsers: one function per kind of value
 variable_file  the file named by ``VARIABLE_FILE``
+written_file   writing such a file
 private_file   a file that no other user can read or replace
 """

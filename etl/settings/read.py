@@ -73,7 +73,7 @@ def load_settings(
             continue
         sources[setting.field_name] = source
         try:
-            parsed[setting.field_name] = _parse(setting, candidates[source])
+            parsed[setting.field_name] = parse_setting(setting, candidates[source])
         except ValueError as exc:
             if setting.secret:
                 refused_secrets.append(candidates[source])
@@ -98,7 +98,8 @@ def load_settings(
     )
 
 
-def _parse(setting: Description, text: str) -> object:
+def parse_setting(setting: Description, text: str) -> object:
+    """The value; raises ValueError with the end of a sentence that begins with the name."""
     if len(text) > _LENGTH_LIMIT:
         raise ValueError(f"must not be longer than {_LENGTH_LIMIT} characters")
     if "\x00" in text:

@@ -42,6 +42,7 @@ def test_what_the_commands_print_is_what_is_documented(
         poisoned = list(server.account.line)[30].id
         server.configure(poison=[poisoned])
         calls = [
+            ["init", "--output", str(tmp_path / "account.env")],
             ["migrate", "--repair"],
             ["check"],
             ["sync", "--dry-run"],

@@ -46,6 +46,7 @@ def test_a_success_is_silent_in_every_command(
 ) -> None:
     archive = str(tmp_path / "archive")
     calls = [
+        ["init", "--output", str(tmp_path / "account.env")],
         ["migrate"],
         ["check"],
         ["sync", "--archive", archive],
