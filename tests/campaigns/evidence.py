@@ -58,6 +58,10 @@ NOT_PROMISED: Final = """
   gives these in another order each time: up to 46 were counted, where the bound for rows that stay
   in their place is 38 (pages of 500). And that every list with ten such rows is published if pages
   have 5 or 6 rows: 6 to 7 of 8 were; the others were refused.
+- Times that a database server's clock told while it was wrong: they stay in the rows, and `verify`
+  may name them (`published_within_run`, `absence_times_ordered`). Runs go on, and are
+  published.
+- Fewer requests for known unreadable rows in lists whose tied rows change their order each time.
 - Whatever a database administrator changes in the tables by hand. `verify` finds what its checks
   describe (`docs/reference/verify.md`).
 - Protection of a machine: full-disk encryption, backups and access to the server are the
