@@ -149,6 +149,6 @@ def _show(runtime: Runtime, settings: Settings, path: Path, names: list[str]) ->
         "Next:",
         "",
         f"    export {VARIABLE_FILE}={shlex.quote(str(path))}",
-        *(f"    {program_call()} {command}" for command in ("check", "migrate", "sync")),
+        *(f"    {program_call()} {command}" for command in ("migrate", "check", "sync")),
     ]
     runtime.print_result({"file": str(path), "settings": names}, paragraph("\n".join(lines)))

@@ -123,7 +123,7 @@ def test_answers_become_a_private_file_that_check_takes(
     assert "DATABASE_URL must be an address such as postgresql://" in shown
     for secret in ("mistyped", "hidden-password", made["token"], database_url):
         assert secret not in shown
-    assert f"export VARIABLE_FILE='{path}' ./dev run check ./dev run migrate ./dev run" in shown
+    assert f"export VARIABLE_FILE='{path}' ./dev run migrate ./dev run check ./dev run" in shown
 
 
 def test_an_empty_answer_is_the_embedded_postgres_and_options_are_not_asked_for(
