@@ -35,6 +35,9 @@ class Tenants:
     database_url: str
     faults: dict[int, str] = field(default_factory=dict)
     """By partner id: the fault that each of its lists gets."""
+    held: dict[int, tuple[int, threading.Event]] = field(default_factory=dict)
+    """By partner id: after so many lists, the next one is answered when the event is set."""
+    here: threading.local = field(default_factory=threading.local)
     lists: Counter[int] = field(default_factory=Counter)
     """Lists that each partner has been asked for."""
     at_once: int = 0
@@ -113,6 +116,9 @@ class Tenants:
             return None
         partner_id = _partner_of(str(info.params.get("ks", "")))
         self.lists[partner_id] += 1
+        answered, released = self.held.get(partner_id, (0, None))
+        if released is not None and self.lists[partner_id] == answered + 1:
+            self.here.released = released  # waited for in take_time, which holds no lock
         kind = self.faults.get(partner_id)
         return None if kind is None else Fault(kind)
 
@@ -154,7 +160,8 @@ def tenants(
 
 def _count_in_flight(made: Tenants) -> None:
     service, lock = made.server.service, threading.Lock()
-    take_time, here = service.take_time, 0
+    take_time, here, nothing_to_wait_for = service.take_time, 0, threading.Event()
+    nothing_to_wait_for.set()
 
     def counted(reply: HttpReply, closed: threading.Event) -> None:
         nonlocal here
@@ -162,6 +169,7 @@ def _count_in_flight(made: Tenants) -> None:
             here += 1
             made.at_once = max(made.at_once, here)
         try:
+            made.here.__dict__.pop("released", nothing_to_wait_for).wait(600)
             take_time(reply, closed)
         finally:
             with lock:
