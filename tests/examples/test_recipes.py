@@ -23,6 +23,7 @@ from tests.support.recipes import (
     FINAL,
     INTERRUPTED,
     ROOT,
+    added_options,
     calls,
     constants,
     jobs,
@@ -44,6 +45,14 @@ def test_every_call_is_one_that_the_program_understands() -> None:
         *("airflow", "cron", "dagster", "docker", "kubernetes", "systemd")
     }
     assert {name for _, (name, *_) in found} == {"backfill", "migrate", "status", "sync", "verify"}
+
+
+def test_options_that_are_added_to_a_run_are_those_of_every_run() -> None:
+    for name in ("sync", "backfill"):
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        known = {option for parameter in command.params for option in parameter.opts}
+        assert {"--all", "--accounts", "--json", "--run-label"} <= added_options() <= known
 
 
 def test_python_recipes_retry_what_is_worth_it() -> None:

@@ -68,6 +68,18 @@ def calls() -> Iterator[tuple[str, list[str]]]:
             yield "docker/compose.yaml", service["command"]
 
 
+def added_options() -> set[str]:
+    """The options in lists of the Python recipes that are put behind a command of another list."""
+    return {
+        word
+        for tree in modules().values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.List) and not COMMANDS.keys() & set(words := list(_words(node)))
+        for word in words
+        if word.startswith("--")
+    }
+
+
 def constants(tree: ast.Module) -> dict[str, Any]:
     """The literals that a module gives names to."""
     found = {}
