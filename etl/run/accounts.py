@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from etl.process.log_context import log_fields
 from etl.process.progress import StageTimes, TimedProgress
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from etl.settings.table import Settings
 
 log = logging.getLogger(__name__)
-
-MODES: Final = {"incremental": ("incremental", "full")}
-"""The modes that a run may have in the ledger, where these are not just the one asked for."""
 
 
 class Run(Protocol):
@@ -118,14 +115,16 @@ def run_accounts(
 
 
 def _done_in_run(settings: Settings, options: SyncOptions, wanted: Range | None) -> int | None:
-    if options.label is None or options.dry_run:
+    # The ledger does not know which ids a run was asked for.
+    of_ids = options.mode == "backfill" and wanted is None
+    if options.label is None or options.dry_run or of_ids:
         return None
     with open_database(str(settings.database_url), settings.schema) as database:
         return published_with_label(
             database,
             partner_id=settings.require_partner_id(),
             label=options.label,
-            modes=MODES.get(options.mode, (options.mode,)),
+            modes=(options.mode,),
             range_from=None if wanted is None else wanted.begin,
             range_to=None if wanted is None else wanted.end,
         )

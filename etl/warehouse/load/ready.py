@@ -7,8 +7,6 @@ from etl.warehouse.access.hindrances import require_unhindered
 from etl.warehouse.access.privileges import current_role, missing_privileges, shortened
 from etl.warehouse.engine import transaction
 from etl.warehouse.schema.database import Database
-from etl.warehouse.schema.objects import missing_objects
-from etl.warehouse.schema.repair import require_data
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.server import require_writable
 
@@ -31,6 +29,10 @@ def require_ready(database: Database) -> None:
         require_current(connection, schema)
         missing = missing_privileges(connection, schema)
         if missing:
+            # Alembic is slow to import, and only a failure needs it.
+            from etl.warehouse.schema.objects import missing_objects  # noqa: PLC0415
+            from etl.warehouse.schema.repair import require_data  # noqa: PLC0415
+
             # All privileges on a table that is gone are missing, and no grant brings it back.
             require_data(missing_objects(connection, schema), schema)
             role = current_role(connection)
