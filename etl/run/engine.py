@@ -345,12 +345,10 @@ class _Engine:
     def _ask_for_ids(self, context: RunContext) -> None:
         ids = sorted(self._plan.token_ids)
         self._found = set()
-        parts = (ids[at : at + LOOKUP_IDS_AT_MOST] for at in range(0, len(ids), LOOKUP_IDS_AT_MOST))
-        asked = 0
-        for part, found in context.look_up(parts):
-            self._found |= found
-            asked += len(part)
-            self._progress.update(asked, len(ids), self._run.walk.counts.pages)
+        for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
+            some = ids[begin : begin + LOOKUP_IDS_AT_MOST]
+            self._found |= context.look_up(some)
+            self._progress.update(begin + len(some), len(ids), self._run.walk.counts.pages)
 
     def _confirm_missing(self, context: RunContext) -> None:
         """Look up by id what was missing from its page: only a lookup confirms an absence.
@@ -368,8 +366,9 @@ class _Engine:
             if not missing:
                 return
             after = missing[-1][0]
-            for part, _ in context.look_up(in_lookups(token_id for token_id, _ in missing)):
-                confirmed += len(part)
+            for some in in_lookups(token_id for token_id, _ in missing):
+                context.look_up(some)
+                confirmed += len(some)
                 self._progress.update(confirmed, None, self._run.walk.counts.pages)
 
     # --- the end -----------------------------------------------------------------------------

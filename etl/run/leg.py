@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.coverage import TIE_GROUP
@@ -108,31 +106,11 @@ class RunContext:
             age_max=self.settings.publish_age_max,
         )
 
-    def look_up(self, parts: Iterable[Sequence[str]]) -> Iterator[tuple[Sequence[str], set[str]]]:
-        """Look up these ids, at most 500 in each part, and stage the answers in their order.
-
-        As many parts are asked for at a time as requests may be in flight.  Yields each part, and
-        those of its ids that were found.
-        """
-        waiting: deque[tuple[Sequence[str], Future[Fetched]]] = deque()
-        left = iter(parts)
-        try:
-            while True:
-                for part in islice(left, self.settings.concurrency - len(waiting)):
-                    waiting.append((part, self.fetcher.submit(Lookup(tuple(part)))))
-                if not waiting:
-                    return
-                part, future = waiting.popleft()
-                answer = self.wait(future)
-                assert isinstance(answer, Answer)  # noqa: S101 - a lookup's future gives one
-                yield part, self._stage_answer(answer)
-        finally:
-            for _, future in waiting:
-                future.cancel()
-
-    def _stage_answer(self, answer: Answer) -> set[str]:
-        """Stage the answer to a lookup; returns the ids found."""
+    def look_up(self, token_ids: list[str]) -> set[str]:
+        """Look up these ids (at most 500), stage the answers, and return the ids found."""
         answered: set[str] = set()
+        answer = self.wait(self.fetcher.submit(Lookup(tuple(token_ids))))
+        assert isinstance(answer, Answer)  # noqa: S101 - a lookup's future gives one
         self.unreadable_ids.update(answer.unreadable)
         for page in answer.pages:
             self.number([page], lookup=True)
@@ -207,8 +185,8 @@ class LegReader:
                 hole.span,
                 open_only=self._leg.open_only,
             )
-            for _ in context.look_up(in_lookups(ids)):
-                pass
+            for some in in_lookups(ids):
+                context.look_up(some)
 
     def _request_ahead(self, in_flight: deque[tuple[Request, Future[Fetched]]]) -> None:
         """Submit what the walk wants next; as many as are fetched at a time wait for their turn."""

@@ -15,11 +15,6 @@ import pytest
 
 from etl.errors import ConfigurationError, CredentialsRefused, LeaseHeld, ServiceUnavailable
 from etl.kaltura.request_rate import RequestRate
-from etl.process.progress import NoProgress
-from etl.process.stop import Stop
-from etl.run.backfill import backfill_ids
-from etl.run.plan import SyncOptions
-from etl.settings.read import load_settings
 from etl.settings.table import SETTINGS
 from etl.simulator import SimulatorServer, generate_account
 from etl.simulator.client import SimulatorClient
@@ -266,17 +261,6 @@ def test_as_many_requests_are_in_flight_as_allowed(
     monkeypatch.setattr(server.service, "workers", gauge)
     job.run(ETL_CONCURRENCY="3", ETL_PAGE_SIZE="40")
     assert gauge.most == 3
-
-
-def test_as_many_lookups_are_in_flight_as_allowed(
-    server: SimulatorServer, job: Job, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    gauge = Gauge(allowed=3)
-    monkeypatch.setattr(server.service, "workers", gauge)
-    settings = load_settings(environment=job.environment(ETL_CONCURRENCY="3")).checked()
-    ids = [f"0_{number:04}" for number in range(2_200)]
-    report = backfill_ids(settings, SyncOptions(), ids, stop=Stop(), progress=NoProgress())
-    assert (report.asked, gauge.most) == (2_200, 3)
 
 
 def test_as_many_requests_begin_per_second_as_set(

@@ -156,9 +156,10 @@ class Life:
         return self._set(token_id, event, {"status": status, **fields})
 
     def _size_of(self, token_id: str) -> int:
-        """Bytes announced; 0 if none were."""
+        """Bytes announced; 0 if none were, or none that are a number."""
         found = self.account.find(token_id)
-        return int(self.account.fields(found[0]).get("fileSize") or 0) if found else 0
+        announced = str(self.account.fields(found[0]).get("fileSize")) if found else ""
+        return int(announced) if announced.isdecimal() else 0
 
     # ---- events -------------------------------------------------------------------------------
 
