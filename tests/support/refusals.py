@@ -73,13 +73,11 @@ def refuse(job: Job, reason: str, options: SyncOptions | None = None, **variable
     return caught.value.message
 
 
-def break_half_way(
-    server: SimulatorServer, job: Job, *, at: int = HALF_WAY, **variables: str
-) -> int:
+def break_half_way(server: SimulatorServer, job: Job, *, at: int = HALF_WAY) -> int:
     """A run that fails after it has saved pages, with the list ``at``; returns its id."""
     server.faults.schedule("service-forbidden", where="list", at=(at,))
     with pytest.raises(CredentialsRefused):
-        job.run(**variables)
+        job.run()
     broken = job.last_run()
     assert (broken["status"], broken["pages"] > 0) == ("failed", True)
     return int(broken["run_id"])

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -234,7 +235,8 @@ def test_a_resumed_walk_that_the_limit_stops_can_be_published(
 ) -> None:
     rows = spoil(server, 40)
     # One request at a time: all pages before the one that fails are saved.
-    broken = break_half_way(server, job, at=8, ETL_CONCURRENCY="1")
+    alone = replace(job, variables=job.variables | {"ETL_CONCURRENCY": "1"})
+    broken = break_half_way(server, alone, at=8)
     assert len(job.rejected(broken)) > 10
 
     ended = job.call("--accept-rejected", "40")
