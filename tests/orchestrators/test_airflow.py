@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.support.job import ROOT, wait_until
+from tests.support.night import Night
 from tests.support.own_airflow import ENDED, OwnAirflow, own_airflow
-from tests.support.tenants import Tenants, tenants
+from tests.support.tenants import tenants
 
 DAGS = ROOT / "examples" / "airflow"
 WAIT = 300  # on a busy machine Airflow needs seconds for each step of a task
@@ -25,54 +23,6 @@ TOKENS = 2_000
 GOOD, FLAKY, LOCKED_OUT, REFUSED, KILLED = "a01", "a02", "a03", "a04", "a05"
 
 pytestmark = [pytest.mark.campaign, pytest.mark.timeout(1800)]
-
-
-class Night:
-    """Accounts, a warehouse, and what a worker of Airflow has."""
-
-    def __init__(self, many: Tenants, folder: Path) -> None:
-        self.many = many
-        self.program = folder / "kaltura-etl"
-        self.program.write_text(f'#!/bin/sh\nexec {sys.executable} -m etl "$@"\n')
-        self.program.chmod(0o755)
-        self.settings = folder / "settings.env"
-
-    def write_settings(self, **changed: str) -> None:
-        values = self.many.environment(
-            # With one request in flight, one that is held holds the run.
-            ETL_CONCURRENCY="1",
-            ETL_PAGE_SIZE="50",
-            ETL_REQUEST_TIMEOUT_SECONDS="600",
-            **changed,
-        )
-        del values["ETL_ACCOUNTS"]
-        self.settings.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
-        self.settings.chmod(0o600)
-
-    def environment(self) -> dict[str, str]:
-        return {
-            "KALTURA_ETL": str(self.program),
-            "PYTHONPATH": str(ROOT),
-            "VARIABLE_FILE": str(self.settings),
-            "ETL_ACCOUNTS": str(self.many.file),
-        }
-
-    def runs(self, account: str) -> list[dict[str, Any]]:
-        return self.many.query(
-            "select * from kaltura.sync_run "  # noqa: S608 - a number
-            f"where partner_id = {self.many.partner(account)} order by run_id"
-        )
-
-    def running(self, account: str) -> dict[str, Any] | None:
-        """The run that is at work, once it has saved pages."""
-        found = [run for run in self.runs(account) if run["status"] == "running" and run["pages"]]
-        return found[0] if found else None
-
-    def hold(self, account: str, lists: int) -> threading.Event:
-        """After so many lists of the account from now on, one waits for the event."""
-        partner, released = self.many.partner(account), threading.Event()
-        self.many.held[partner] = self.many.lists[partner] + lists, released
-        return released
 
 
 @pytest.fixture
