@@ -124,7 +124,7 @@ def _done_in_run(settings: Settings, options: SyncOptions, wanted: Range | None)
             database,
             partner_id=settings.require_partner_id(),
             label=options.label,
-            modes=(options.mode,),
+            mode=options.mode,
             range_from=None if wanted is None else wanted.begin,
             range_to=None if wanted is None else wanted.end,
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from datetime import datetime
 
 import sqlalchemy as sa
@@ -16,12 +15,12 @@ def published_with_label(
     *,
     partner_id: int,
     label: str,
-    modes: Collection[str],
+    mode: str,
     range_from: datetime | None = None,
     range_to: datetime | None = None,
 ) -> int | None:
-    """The newest run of the account that has published with this label, in one of these modes and
-    for this range; None if there is none."""
+    """The newest run of the account that has published with this label, in this mode and for
+    this range; None if there is none."""
     sync_run = database.tables.sync_run
     with transaction(database.engine) as connection:
         run_id: int | None = connection.scalar(
@@ -29,7 +28,7 @@ def published_with_label(
                 sync_run.c.partner_id == partner_id,
                 sync_run.c.status == "succeeded",
                 sync_run.c.label == label,
-                sync_run.c.mode.in_(modes),
+                sync_run.c.mode == mode,
                 sync_run.c.range_from.is_not_distinct_from(range_from),
                 sync_run.c.range_to.is_not_distinct_from(range_to),
             )
