@@ -209,20 +209,10 @@ def schema_name(text: str) -> str:
 
 def service_url(text: str) -> str:
     """The base address without a trailing slash: ``https://``, or ``http://`` to this machine."""
-    try:
-        parts = urlsplit(text)
-        host, _ = parts.hostname, parts.port
-    except ValueError:
-        host = None
-    # The address is not repeated: it may contain a session or a password.
-    if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise ValueError("must be an address such as https://www.kaltura.com")
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("must not contain a user name or password")
+    parts = _web_address(text, "must be an address such as https://www.kaltura.com")
     if parts.query or parts.fragment:
         raise ValueError("must not contain a '?' or '#': give the base address only")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise ValueError("must begin with https:// (http:// is allowed only to this machine)")
+    _refuse_open_http(parts)
     # What people copy from a client's configuration, or from the address of a call.
     path = parts.path.rstrip("/").removesuffix("/index.php").removesuffix("/api_v3")
     return f"{parts.scheme}://{parts.netloc}{path}"
@@ -233,23 +223,37 @@ def notify_url(text: str) -> str:
 
     No message contains any part of the text: who knows the address can post to it.
     """
+    parts = _web_address(
+        text,
+        "must be an address such as https://hooks.slack.com/services/… (its value is not shown "
+        "here)",
+    )
+    if parts.fragment:
+        raise ValueError("must not contain a '#'")
+    _refuse_open_http(parts)
+    return text
+
+
+def _web_address(text: str, otherwise: str) -> SplitResult:
+    """The parts of an http or https address without a user; ``otherwise`` says what it must be.
+
+    The address is not repeated: it may contain a session or a password.
+    """
     try:
         parts = urlsplit(text)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        host = None
+        raise ValueError(otherwise) from None
     if not host or parts.scheme not in ("http", "https") or re.search(r"[\s\x00-\x1f\x7f]", text):
-        raise ValueError(
-            "must be an address such as https://hooks.slack.com/services/… (its value is not shown "
-            "here)"
-        )
+        raise ValueError(otherwise)
     if parts.username is not None or parts.password is not None:
         raise ValueError("must not contain a user name or password")
-    if parts.fragment:
-        raise ValueError("must not contain a '#'")
-    if parts.scheme == "http" and not _is_loopback(host):
+    return parts
+
+
+def _refuse_open_http(parts: SplitResult) -> None:
+    if parts.scheme == "http" and not _is_loopback(str(parts.hostname)):
         raise ValueError("must begin with https:// (http:// is allowed only to this machine)")
-    return text
 
 
 def notify_secrets(url: str) -> tuple[str, ...]:
