@@ -154,8 +154,9 @@ def run_accounts(
             with log_fields(account=name, partner_id=account.partner_id):
                 if name in members:
                     facts.state = state_after(members[name].settings, facts, outcome.error)
-                _log_end(runtime, account, account.schema_of(opened), outcome, facts)
-                runtime.run_facts.accounts.append(_told(account, outcome, facts))
+                failure = _failure_of(outcome)
+                _log_end(runtime, account, account.schema_of(opened), outcome, facts, failure)
+                runtime.run_facts.accounts.append(_told(account, outcome, facts, failure))
                 _write_metrics(settings.metrics_file, account, outcome, facts)
 
         for account in accounts:
@@ -239,8 +240,18 @@ def _facts(outcome: Outcome, options: SyncOptions) -> RunFacts:
     )
 
 
+def _failure_of(outcome: Outcome) -> dict[str, object] | None:
+    error = outcome.error
+    return None if error is None else failure_fields(error, message=_message(error))
+
+
 def _log_end(
-    runtime: Runtime, account: Account, schema: str, outcome: Outcome, facts: RunFacts
+    runtime: Runtime,
+    account: Account,
+    schema: str,
+    outcome: Outcome,
+    facts: RunFacts,
+    failure: Mapping[str, object] | None,
 ) -> None:
     """One line per account: the last one of a run of its own."""
     if outcome.done_in_run is not None:
@@ -250,7 +261,6 @@ def _log_end(
         )
         return
     error = outcome.error
-    failure = None if error is None else failure_fields(error, message=_message(error))
     event = ended_event(
         facts,
         error,
@@ -264,14 +274,15 @@ def _log_end(
         log_error(error, failure, event | {"event": EVENT})
 
 
-def _told(account: Account, outcome: Outcome, facts: RunFacts) -> dict[str, object]:
+def _told(
+    account: Account, outcome: Outcome, facts: RunFacts, failure: Mapping[str, object] | None
+) -> dict[str, object]:
     """How an account has ended, for the notice of the job."""
-    error = outcome.error
-    failure = {} if error is None else failure_fields(error, message=_message(error))
+    failure = failure or {}
     return {
         "name": account.name,
         "partner_id": account.partner_id,
-        "status": "succeeded" if outcome.done_in_run is not None else facts.status(error),
+        "status": "succeeded" if outcome.done_in_run is not None else facts.status(outcome.error),
         "exit_code": failure.get("exit_code", 0),
         "error_kind": failure.get("error_kind"),
         "reason": failure.get("reason"),
@@ -309,9 +320,8 @@ def _row(runtime: Runtime, account: Account, schema: str, outcome: Outcome) -> d
     }
     if outcome.report is not None:
         row |= dataclasses.asdict(outcome.report)
-    if outcome.error is not None:
-        row |= failure_fields(outcome.error, message=_message(outcome.error))
-    return row
+    # By now the secrets of all accounts are known, which no message shows.
+    return row | (_failure_of(outcome) or {})
 
 
 def _failure(
