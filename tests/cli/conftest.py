@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,6 +24,16 @@ def clean_environment(tmp_path: Path) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
         "ETL_DATA_DIR": str(tmp_path / "data"),
     }
+
+
+@pytest.fixture
+def role(database_url: str) -> Iterator[str]:
+    """A role without privileges."""
+    name = f"loader_{secrets.token_hex(6)}"
+    with psycopg.connect(database_url, autocommit=True) as owner:
+        owner.execute(f"create role {name}")
+        yield name
+        owner.execute(f"drop owned by {name}; drop role {name}")
 
 
 @pytest.fixture

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import json
-import secrets
-from collections.abc import Iterator
 from pathlib import Path
-
-import psycopg
-import pytest
 
 from etl.cli.group import COMMANDS
 from etl.simulator import SimulatorServer, generate_account
@@ -21,15 +16,6 @@ VARIANTS = {"--check", "--account", "--all"}
 """Options with which a command prints other fields, if they are documented."""
 ELSEWHERE = {"demo"}
 """Checked where its result is tested already: it takes seconds."""
-
-
-@pytest.fixture
-def role(database_url: str) -> Iterator[str]:
-    name = f"loader_{secrets.token_hex(6)}"
-    with psycopg.connect(database_url, autocommit=True) as owner:
-        owner.execute(f"create role {name}")
-        yield name
-        owner.execute(f"drop owned by {name}; drop role {name}")
 
 
 def test_what_the_commands_print_is_what_is_documented(

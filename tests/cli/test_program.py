@@ -16,6 +16,7 @@ import pytest
 
 from etl.cli.group import COMMANDS
 from etl.simulator import SimulatorServer, generate_account
+from tests.support.calls import all_that_is_shown
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -359,13 +360,7 @@ def test_a_terminal_gets_a_bar_and_text_above_it(clean_environment: dict[str, st
         stderr=theirs,
     ) as process:
         os.close(theirs)
-        shown = b""
-        try:
-            while chunk := os.read(ours, 65536):
-                shown += chunk
-        except OSError:  # Linux: the other end is closed
-            pass
-        os.close(ours)
+        shown = all_that_is_shown(ours)
 
     assert process.returncode == 0
     text = shown.decode()
@@ -405,13 +400,7 @@ def test_a_bar_shows_whole_figures(columns: int, clean_environment: dict[str, st
         stderr=theirs,
     ) as process:
         os.close(theirs)
-        shown = b""
-        try:
-            while chunk := os.read(ours, 65536):
-                shown += chunk
-        except OSError:  # Linux: the other end is closed
-            pass
-        os.close(ours)
+        shown = all_that_is_shown(ours)
 
     assert process.returncode == 0
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", shown.decode())

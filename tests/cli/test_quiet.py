@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import os
-import secrets
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import click
-import psycopg
-import pytest
 
 from etl.cli import main
 from etl.cli.group import COMMANDS
@@ -26,15 +23,6 @@ FAILING = {
     "erase": ["erase", "--user-id", "x"],
     "replay": ["replay", "/nowhere"],
 }
-
-
-@pytest.fixture
-def role(database_url: str) -> Iterator[str]:
-    name = f"loader_{secrets.token_hex(6)}"
-    with psycopg.connect(database_url, autocommit=True) as owner:
-        owner.execute(f"create role {name}")
-        yield name
-        owner.execute(f"drop owned by {name}; drop role {name}")
 
 
 def test_a_success_is_silent_in_every_command(

@@ -50,6 +50,18 @@ def call_each(
     return [Ended(*json.loads(line)) for line in done.stdout.splitlines()]
 
 
+def all_that_is_shown(terminal: int) -> bytes:
+    """What comes out of this end of a terminal until the other is closed; it is closed then."""
+    shown = b""
+    try:
+        while chunk := os.read(terminal, 65536):
+            shown += chunk
+    except OSError:  # Linux: the other end is closed
+        pass
+    os.close(terminal)
+    return shown
+
+
 def on_terminal(environment: Mapping[str, str], arguments: Sequence[str], columns: int) -> str:
     """Standard output of one call on a terminal of so many columns, without its bold."""
     ours, theirs = pty.openpty()
@@ -59,13 +71,7 @@ def on_terminal(environment: Mapping[str, str], arguments: Sequence[str], column
         stdout=theirs,
     ) as process:
         os.close(theirs)
-        body = b""
-        try:
-            while chunk := os.read(ours, 65536):
-                body += chunk
-        except OSError:  # Linux: the other end is closed
-            pass
-        os.close(ours)
+        body = all_that_is_shown(ours)
     assert process.returncode == 0
     text = body.decode().replace("\r\n", "\n")
     for style in ("\x1b[1m", "\x1b[2m", "\x1b[0m"):

@@ -7,6 +7,8 @@ import ssl
 import threading
 from contextlib import suppress
 
+from tests.support.listener import Listener
+
 SSL_REQUEST_BYTES = 8
 PIECE_BYTES = 65_536
 
@@ -24,22 +26,11 @@ class TlsFront:
         self._behind = behind
         self._context = context
         self._answer = answer
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._listener = Listener(self._serve)
+        self.port = self._listener.port
 
     def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
         with suppress(OSError), client:

@@ -8,7 +8,6 @@ import ipaddress
 import select
 import socket
 import ssl
-import threading
 import time
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ from cryptography.x509.oid import NameOID
 
 from etl.simulator import Fault
 from etl.simulator.message import HttpReply
+from tests.support.listener import Listener
 
 PIECE = b" " * 1_000_000
 
@@ -80,22 +80,11 @@ class Proxy:
     """The heads of the requests that it got."""
 
     def __post_init__(self) -> None:
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
+        self._listener = Listener(self._welcome)
+        self.port = self._listener.port
 
     def close(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                client, _ = self._listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._welcome, args=(client,), daemon=True).start()
 
     def _welcome(self, client: socket.socket) -> None:
         if self.tls is not None:
