@@ -79,7 +79,7 @@ def insert_attempt(
     overrides: Mapping[str, Any] | None = None,
 ) -> int:
     """Write the row of an attempt, into a spare row if the account's newest is one."""
-    now = sa.func.clock_timestamp()
+    now = sa.func.statement_timestamp()
     values: dict[str, Any] = {
         "partner_id": partner_id,
         "mode": mode,
@@ -134,7 +134,7 @@ def still_starting(database: Database, attempt: int) -> None:
         connection.execute(
             sa.update(sync_run)
             .where(sync_run.c.run_id == attempt, sync_run.c.status == "running")
-            .values(heartbeat_at=sa.func.clock_timestamp())
+            .values(heartbeat_at=sa.func.statement_timestamp())
         )
 
 
@@ -204,7 +204,7 @@ def ended_by(error: EtlError, *, status: str | None = None) -> dict[str, Any]:
 def finished_now(sync_run: sa.Table) -> sa.ColumnElement[Any]:
     """The time at which a run ends: never before it began, even if the server's clock was set back
     meanwhile."""
-    return sa.func.greatest(sa.func.clock_timestamp(), sync_run.c.started_at)
+    return sa.func.greatest(sa.func.statement_timestamp(), sync_run.c.started_at)
 
 
 def end_row(

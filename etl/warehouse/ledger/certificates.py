@@ -65,7 +65,7 @@ def last_complete(database: Database, partner_id: int) -> Complete | None:
             sa.select(
                 run.c.run_id,
                 run.c.published_at,
-                (sa.func.clock_timestamp() - run.c.published_at).label("age"),
+                (sa.func.statement_timestamp() - run.c.published_at).label("age"),
             )
             .where(
                 run.c.partner_id == partner_id, run.c.published_at.is_not(None), is_complete(run)

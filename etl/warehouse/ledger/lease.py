@@ -141,7 +141,7 @@ def take_lease(
 
     Violates the unique index while another run of the account holds it.
     """
-    now = sa.func.clock_timestamp()
+    now = sa.func.statement_timestamp()
     taken = connection.scalars(
         sa.update(sync_run)
         .where(sync_run.c.run_id == run_id)
@@ -162,7 +162,7 @@ def fence(connection: sa.Connection, database: Database, run: OpenRun, **values:
     alive = connection.execute(
         sa.update(sync_run)
         .where(sync_run.c.run_id == run.run_id, sync_run.c.status == "running")
-        .values(heartbeat_at=sa.func.clock_timestamp(), **values)
+        .values(heartbeat_at=sa.func.statement_timestamp(), **values)
         .returning(sync_run.c.run_id)
     ).one_or_none()
     if alive is None:
@@ -255,7 +255,7 @@ def is_silent(sync_run: sa.Table, lease_seconds: float) -> sa.ColumnElement[bool
     One that is as far in the future is from before the clock was set back; a run that is at work
     has renewed it since.
     """
-    now, lease = sa.func.clock_timestamp(), timedelta(seconds=lease_seconds)
+    now, lease = sa.func.statement_timestamp(), timedelta(seconds=lease_seconds)
     return sa.not_(sync_run.c.heartbeat_at.between(now - lease, now + lease))
 
 
@@ -307,7 +307,7 @@ def lease_held(database: Database, partner_id: int) -> LeaseHeld:
                 sync_run.c.host,
                 sync_run.c.pid,
                 sync_run.c.started_at,
-                sa.extract("epoch", sa.func.clock_timestamp() - sync_run.c.heartbeat_at).label(
+                sa.extract("epoch", sa.func.statement_timestamp() - sync_run.c.heartbeat_at).label(
                     "silent_seconds"
                 ),
                 sync_run.c.overrides[ERASING].astext.label("erasing"),

@@ -147,7 +147,7 @@ def open_replay(
         **_values(sync_run, own),
         **dict.fromkeys(_WALKED_BEFORE_PUBLISHING, 0),
         "status": "running",
-        "heartbeat_at": sa.func.clock_timestamp(),
+        "heartbeat_at": sa.func.statement_timestamp(),
         "process": process_identity(),
         "finished_at": None,
         "published_at": None,

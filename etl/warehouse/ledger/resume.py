@@ -35,7 +35,7 @@ def is_past_resuming(sync_run: sa.Table) -> sa.ColumnElement[bool]:
         sync_run.c.status != "running",
         sa.or_(
             sync_run.c.status.not_in(RESUMABLE_STATUSES),
-            sync_run.c.started_at < sa.func.clock_timestamp() - RESUMABLE_FOR,
+            sync_run.c.started_at < sa.func.statement_timestamp() - RESUMABLE_FOR,
         ),
     )
 
@@ -60,7 +60,7 @@ def resume_walk(
     tables = database.tables
     sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
     staging = tables.upload_token_staging
-    now = sa.func.clock_timestamp()
+    now = sa.func.statement_timestamp()
     oldest_page_at = sa.func.coalesce(sync_run.c.oldest_page_at, first.c.started_at)
     # The age of what seems to come from the future is not known: the clock was set back since.
     is_young = sa.and_(

@@ -55,7 +55,7 @@ class Hold:
         """Save the heartbeat and the counts; raises LeaseHeld if another process took it over."""
         self._update(
             connection,
-            heartbeat_at=sa.func.clock_timestamp(),
+            heartbeat_at=sa.func.statement_timestamp(),
             overrides=_marks(self.purpose, self.erased_rows),
         )
 
@@ -160,7 +160,7 @@ def take_hold(
                 .where(sync_run.c.run_id == hold.run_id)
                 .values(
                     overrides=_marks(purpose, hold.erased_rows),
-                    heartbeat_at=sa.func.clock_timestamp(),
+                    heartbeat_at=sa.func.statement_timestamp(),
                     **this_process() | {"process": None},
                 )
             )

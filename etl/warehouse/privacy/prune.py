@@ -118,7 +118,8 @@ def prune_old_pages(database: Database, keep_pages_days: float) -> int:
         old = connection.scalars(
             sa.select(sync_run.c.run_id)
             .where(
-                sync_run.c.started_at < sa.func.clock_timestamp() - timedelta(days=keep_pages_days),
+                sync_run.c.started_at
+                < sa.func.statement_timestamp() - timedelta(days=keep_pages_days),
                 is_past_resuming(sync_run),
                 sa.or_(
                     *[

@@ -107,7 +107,7 @@ def _state_of_newest(run: sa.Table, dead: list[int]) -> sa.ScalarSelect[Any]:
 
 
 def _hours_since(time: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
-    return sa.cast(sa.extract("epoch", sa.func.clock_timestamp() - time) / 3600, sa.Double)
+    return sa.cast(sa.extract("epoch", sa.func.statement_timestamp() - time) / 3600, sa.Double)
 
 
 def _last_nights(schema: str, partner_id: Partners) -> sa.Select[Any]:
