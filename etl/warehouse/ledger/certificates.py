@@ -34,6 +34,14 @@ class Complete(NamedTuple):
     """By the database's clock."""
 
 
+def walk_began_with(first: Any, run: Any) -> sa.ColumnElement[bool]:
+    """Whether ``first`` is the first run of the walk of ``run``; both are ``sync_run``, or aliases.
+
+    By the account as well: a table may be distributed by it.
+    """
+    return sa.and_(first.c.partner_id == run.c.partner_id, first.c.run_id == run.c.walk_id)
+
+
 def is_complete(run: Any) -> sa.ColumnElement[bool]:
     """Whether a row of ``sync_run`` covers everything except its tolerated holes.
 
@@ -100,7 +108,7 @@ def watermark(database: Database, partner_id: int) -> int | None:
     )
     began = (
         sa.select(first.c.started_at)
-        .select_from(run.join(first, first.c.run_id == run.c.walk_id))
+        .select_from(run.join(first, walk_began_with(first, run)))
         .where(
             run.c.partner_id == partner_id,
             run.c.published_at.is_not(None),

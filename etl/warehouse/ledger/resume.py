@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from etl.coverage import Coverage
 from etl.errors import DataRefused
 from etl.warehouse.engine import require_row_count
+from etl.warehouse.ledger.certificates import walk_began_with
 from etl.warehouse.ledger.run import OpenRun, StagedWalk, WalkCounts
 from etl.warehouse.schema.database import Database
 
@@ -77,7 +78,7 @@ def resume_walk(
             sa.cast(sync_run.c.open_coverage, sa.Text).label("open_coverage"),
             is_young.label("is_young"),
         )
-        .join(first, first.c.run_id == sync_run.c.walk_id)
+        .join(first, walk_began_with(first, sync_run))
         .where(
             sync_run.c.partner_id == run.partner_id,
             sync_run.c.run_id != run.run_id,

@@ -47,7 +47,7 @@ VERSION_COLUMNS: Final = (
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
 
 
-def resolved(database: Database, run: OpenRun) -> sa.CTE:
+def resolved(database: Database, run: OpenRun) -> sa.Subquery:
     """One row of staging per token that has an outcome, in the order of token_id."""
     staged = database.tables.upload_token_staging
     ties = [
@@ -67,7 +67,7 @@ def resolved(database: Database, run: OpenRun) -> sa.CTE:
             staged.c.observed_at.desc(),
             *[tie.desc().nulls_last() for tie in ties],
         )
-        .cte("resolved")
+        .subquery("resolved")
     )
 
 

@@ -11,10 +11,10 @@ from sqlalchemy.sql.elements import Grouping
 
 from etl.coverage import EVERYTHING, Coverage, Span
 from etl.tokens.token import OPEN_STATUSES
+from etl.warehouse.ledger.certificates import walk_began_with
 from etl.warehouse.schema.database import Database
 
 _RUNS_AT_ONCE: Final = 1_000
-_NEVER: Final = "-infinity"
 
 
 class Steps(NamedTuple):
@@ -41,12 +41,11 @@ class Steps(NamedTuple):
         return cls(lowers, starts)
 
     def at(self, second: sa.ColumnElement[int]) -> sa.ColumnElement[Any]:
-        """The start at a second: a binary search, whatever the number of runs.  Or -infinity."""
-        starts = [_NEVER if start is None else start.isoformat() for start in self.starts]
+        """The start at a second: a binary search, whatever the number of runs.  Or NULL."""
         step = sa.func.width_bucket(second, sa.cast(self.lowers, sa.ARRAY(sa.BigInteger)))
         # In parentheses: without them, the index would belong to the name of the type.
         times: sa.ColumnElement[Any] = Grouping(
-            sa.cast(starts, sa.ARRAY(sa.DateTime(timezone=True)))
+            sa.cast(self.starts, sa.ARRAY(sa.DateTime(timezone=True)))
         )
         return times[step]
 
@@ -68,7 +67,7 @@ def load_witnesses(connection: sa.Connection, database: Database, partner_id: in
             sa.cast(run.c.open_coverage, sa.Text),
             first.c.started_at,
         )
-        .select_from(run.join(first, first.c.run_id == run.c.walk_id))
+        .select_from(run.join(first, walk_began_with(first, run)))
         .where(run.c.partner_id == partner_id, run.c.published_at.is_not(None))
         # The order in which their walks started: the lease allows one at a time.
         .order_by(run.c.published_at.desc()),
@@ -110,11 +109,14 @@ def last_seen_at(
     """
     unobserved = database.tables.unobserved_token
     published, first = database.tables.sync_run, database.tables.sync_run.alias("first_run")
-    second = sa.cast(sa.func.floor(sa.extract("epoch", known.c.created_at)), sa.BigInteger)
+    # In UTC, because the epoch of a time with a zone counts as depending on the session's zone, and
+    # Citus 13 sends an INSERT with such a function to the worker in a form that does not parse.
+    in_utc = sa.func.timezone("UTC", known.c.created_at)
+    second = sa.cast(sa.func.floor(sa.func.date_part("epoch", in_utc)), sa.BigInteger)
     is_open = sa.and_(known.c.is_listed, known.c.status.in_(OPEN_STATUSES))
     publisher = (
         sa.select(first.c.started_at)
-        .select_from(published.join(first, first.c.run_id == published.c.walk_id))
+        .select_from(published.join(first, walk_began_with(first, published)))
         .where(published.c.run_id == known.c.run_id, published.c.published_at.is_not(None))
         .correlate(known)
         .scalar_subquery()
@@ -129,12 +131,7 @@ def last_seen_at(
         (was_overlooked, _last_that_saw(database, known, partner_id, second, is_open)),
         else_=covered,
     )
-    return sa.func.coalesce(
-        sa.func.nullif(
-            sa.func.greatest(publisher, seen), sa.cast(_NEVER, sa.DateTime(timezone=True))
-        ),
-        known.c.observed_at,
-    )
+    return sa.func.coalesce(sa.func.greatest(publisher, seen), known.c.observed_at)
 
 
 def _last_that_saw(
@@ -159,7 +156,7 @@ def _last_that_saw(
     )
     return (
         sa.select(first.c.started_at)
-        .select_from(published.join(first, first.c.run_id == published.c.walk_id))
+        .select_from(published.join(first, walk_began_with(first, published)))
         .where(
             published.c.partner_id == partner_id,
             published.c.published_at.is_not(None),

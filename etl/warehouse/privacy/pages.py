@@ -28,7 +28,11 @@ def rehash_pages(hold: Hold, run_id: int, pages: Sequence[PageHash]) -> None:
     """Store the hashes of pages of the walk of a run, as far as they are still in the ledger."""
     page, run = hold.database.tables.sync_page, hold.database.tables.sync_run
     other = run.alias("other")
-    walk = sa.select(other.c.walk_id).where(other.c.run_id == run_id).scalar_subquery()
+    walk = (
+        sa.select(other.c.walk_id)
+        .where(other.c.partner_id == hold.partner_id, other.c.run_id == run_id)
+        .scalar_subquery()
+    )
     new = sa.func.unnest(
         sa.cast([each.seq for each in pages], sa.ARRAY(sa.BigInteger)),
         sa.cast([each.received_at for each in pages], sa.ARRAY(sa.DateTime(timezone=True))),
