@@ -72,7 +72,7 @@ def check_archives(
                 progress.stage("comparing")
                 found.tables = compare_schemas(
                     database,
-                    aside,
+                    replayed,
                     partners=sorted({run.manifest.partner_id for run in plan.runs}),
                     runs=[run.manifest.run_id for run in plan.runs],
                 )

@@ -1,17 +1,23 @@
 """Compare two schemas of one database row by row: a warehouse, and its replay.
 
-Rows are compared as text, so byte for byte as a dump would show them.
+Rows are compared as text, so byte for byte as a dump would show them.  No statement reads both
+schemas, which may be on two machines: each makes hashes of groups of its rows, and the rows of the
+groups whose hashes differ are compared here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 from psycopg import sql
-from psycopg.rows import dict_row
 from sqlalchemy.schema import DropSchema
 
 from etl.tokens.digest import DIGEST_COLUMNS
@@ -23,6 +29,9 @@ from etl.warehouse.schema.database import Database
 
 STATEMENT_SECONDS: Final = 3_600
 ROWS_SHOWN: Final = 20
+EARLIEST: Final = datetime(1, 1, 1, tzinfo=UTC)
+GROUPS: Final = 4_096
+"""The rows of one group of each schema are in memory."""
 _RUN_FACTS: Final = (
     *("run_id", "partner_id", "walk_id", "range_from", "range_to", "status", "started_at"),
     *("finished_at", "published_at", "pages", "rows_read", "tokens_read", "inserted", "changed"),
@@ -42,15 +51,13 @@ class _Compared:
     table: str
     keys: tuple[str, ...]
     where: sql.SQL
-    """Which rows; ``{kept}`` is the schema of the warehouse, where old rows may be pruned."""
+    """Which rows; of what was pruned in the warehouse, the replay has more."""
     columns: tuple[str, ...] | None = None
     """None: all of them."""
 
 
-_PARTNERS: Final = sql.SQL("row.partner_id = any(%(partners)s)")
-_WITH_PAGES: Final = sql.SQL(
-    "row.run_id = any(%(runs)s) and row.run_id in (select run_id from {kept}.sync_page)"
-)
+_PARTNERS: Final = sql.SQL("row.partner_id = any(cast(%(partners)s as integer[]))")
+_WITH_PAGES: Final = sql.SQL("row.run_id = any(cast(%(runs_with_pages)s as bigint[]))")
 _COMPARED: Final = (
     _Compared(
         "upload_token",
@@ -63,16 +70,19 @@ _COMPARED: Final = (
         "upload_token_superseded",
         ("partner_id", "token_id", "version"),
         sql.SQL(
-            "row.partner_id = any(%(partners)s) and row.valid_to >= coalesce((select max(horizon) "
-            "from {kept}.pruning as pruned where pruned.kind = 'versions' "
-            "and pruned.partner_id = row.partner_id), '-infinity')"
+            "row.partner_id = any(cast(%(partners)s as integer[])) and row.valid_to >= "
+            "(cast(%(horizons)s as timestamptz[]))"
+            "[array_position(cast(%(partners)s as integer[]), row.partner_id)]"
         ),
     ),
     _Compared("unobserved_token", ("partner_id", "token_id", "run_id"), _PARTNERS),
     _Compared("rejected_row", ("run_id", "token_id", "reason"), _WITH_PAGES),
     _Compared("sync_page", ("run_id", "seq"), _WITH_PAGES, _PAGE_FACTS),
     _Compared(
-        "sync_run", ("partner_id", "run_id"), sql.SQL("row.run_id = any(%(runs)s)"), _RUN_FACTS
+        "sync_run",
+        ("partner_id", "run_id"),
+        sql.SQL("row.run_id = any(cast(%(runs)s as bigint[]))"),
+        _RUN_FACTS,
     ),
 )
 
@@ -94,34 +104,148 @@ class TableComparison:
 
 
 def compare_schemas(
-    database: Database, replayed: str, *, partners: Sequence[int], runs: Sequence[int]
+    database: Database, replayed: Database, *, partners: Sequence[int], runs: Sequence[int]
 ) -> list[TableComparison]:
     """Compare the tables of these accounts, and what is kept of these runs."""
-    values = {"partners": list(partners), "runs": list(runs), "shown": ROWS_SHOWN}
-    found = []
-    for compared in _COMPARED:
-        with (
-            read_only(database, STATEMENT_SECONDS) as connection,
-            driver_connection(connection).cursor(row_factory=dict_row) as cursor,
-        ):
-            cursor.execute(_statement(compared, database.schema, replayed), values)
-            rows = cursor.fetchall()
-        (counts,) = [row for row in rows if row["number"] == 0]
-        found.append(
-            TableComparison(
-                table=compared.table,
-                in_warehouse=counts["in_kept"],
-                in_archive=counts["in_replayed"],
-                only_in_warehouse=counts["only_in_kept"],
-                only_in_archive=counts["only_in_replayed"],
-                rows=[
-                    {"only_in": row["only_in"]} | {name: row[name] for name in compared.keys}
-                    for row in rows
-                    if row["number"] > 0
-                ],
+    with _snapshot(database) as kept, _snapshot(replayed) as again:
+        values = _kept(kept, database, partners, runs)
+        return [
+            _compare(
+                compared,
+                _Side(kept, database.schema, values),
+                _Side(again, replayed.schema, values),
             )
+            for compared in _COMPARED
+        ]
+
+
+def _snapshot(database: Database) -> AbstractContextManager[sa.Connection]:
+    engine = database.engine.execution_options(isolation_level="REPEATABLE READ")
+    return read_only(replace(database, engine=engine), STATEMENT_SECONDS)
+
+
+def _kept(
+    connection: sa.Connection, database: Database, partners: Sequence[int], runs: Sequence[int]
+) -> dict[str, Any]:
+    """What the warehouse has not pruned: the parameters of both sides."""
+    page, pruning = database.tables.sync_page, database.tables.pruning
+    horizons = {
+        row.partner_id: row.horizon
+        for row in connection.execute(
+            sa.select(pruning.c.partner_id, sa.func.max(pruning.c.horizon).label("horizon"))
+            .where(pruning.c.kind == "versions")
+            .group_by(pruning.c.partner_id)
         )
-    return found
+    }
+    with_pages = connection.scalars(
+        sa.select(page.c.run_id).where(page.c.run_id.in_(runs)).distinct()
+    )
+    return {
+        "partners": list(partners),
+        "horizons": [horizons.get(each, EARLIEST) for each in partners],
+        "runs": list(runs),
+        "runs_with_pages": list(with_pages),
+        "groups": GROUPS,
+    }
+
+
+class _Side(NamedTuple):
+    """One of the two schemas."""
+
+    connection: sa.Connection
+    schema: str
+    values: Mapping[str, Any]
+
+    def groups(self, compared: _Compared) -> dict[int, tuple[int, bytes]]:
+        """The number and the hash of the rows of each group, by its number."""
+        statement = sql.SQL(
+            "select number, count(*), sha256(string_agg(hash, '' order by hash)) from ("
+            "select {number} as number, sha256(convert_to({content}, 'UTF8')) as hash "
+            "from {table} as row where {where}) as hashed group by number"
+        )
+        with driver_connection(self.connection).cursor() as cursor:
+            cursor.execute(self._filled(statement, compared), self.values)
+            return {number: (count, bytes(hashed)) for number, count, hashed in cursor}
+
+    def rows(
+        self, compared: _Compared, numbers: Sequence[int]
+    ) -> Iterator[tuple[int, Counter[tuple[tuple[Any, ...], str]]]]:
+        """The rows of these groups, in their order: keys and content, and how many there are."""
+        statement = sql.SQL(
+            "select {number}, {content}, {keys} from {table} as row "
+            "where {where} and {number} = any(%(numbers)s) order by 1"
+        )
+        with driver_connection(self.connection).cursor() as cursor:
+            found = cursor.stream(
+                self._filled(statement, compared), {**self.values, "numbers": list(numbers)}
+            )
+            for number, rows in groupby(found, key=itemgetter(0)):
+                yield number, Counter((tuple(keys), content) for _, content, *keys in rows)
+
+    def _filled(self, statement: sql.SQL, compared: _Compared) -> sql.Composed:
+        keys = [sql.Identifier("row", name) for name in compared.keys]
+        content: sql.Composable = sql.SQL("row")
+        if compared.columns is not None:
+            columns = [sql.Identifier("row", name) for name in compared.columns]
+            content = sql.SQL("row({})").format(sql.SQL(", ").join(columns))
+        return statement.format(
+            number=sql.SQL("mod(hashtextextended(concat_ws(' ', {}), 0), %(groups)s)").format(
+                sql.SQL(", ").join(keys)
+            ),
+            content=sql.SQL("cast({} as text)").format(content),
+            keys=sql.SQL(", ").join(keys),
+            table=sql.Identifier(self.schema, compared.table),
+            where=compared.where,
+        )
+
+
+def _compare(compared: _Compared, kept: _Side, replayed: _Side) -> TableComparison:
+    ours, theirs = kept.groups(compared), replayed.groups(compared)
+    differing = sorted(
+        number for number in ours.keys() | theirs if ours.get(number) != theirs.get(number)
+    )
+    only_kept = only_replayed = 0
+    shown: list[tuple[tuple[Any, ...], str]] = []
+    if differing:
+        there = _by_number(kept.rows(compared, differing), differing)
+        again = _by_number(replayed.rows(compared, differing), differing)
+        for one, other in zip(there, again, strict=True):
+            for word, rows in (("warehouse", one - other), ("archive", other - one)):
+                if word == "warehouse":
+                    only_kept += rows.total()
+                else:
+                    only_replayed += rows.total()
+                shown += [(keys, word) for keys, _ in rows.elements()]
+            shown = sorted(shown, key=_order)[:ROWS_SHOWN]
+    return TableComparison(
+        table=compared.table,
+        in_warehouse=sum(count for count, _ in ours.values()),
+        in_archive=sum(count for count, _ in theirs.values()),
+        only_in_warehouse=only_kept,
+        only_in_archive=only_replayed,
+        rows=[
+            {"only_in": word} | dict(zip(compared.keys, keys, strict=True)) for keys, word in shown
+        ],
+    )
+
+
+def _by_number(
+    found: Iterator[tuple[int, Counter[Any]]], numbers: Sequence[int]
+) -> Iterator[Counter[Any]]:
+    """One for each of ``numbers``, which are in order; some may have no rows."""
+    following = next(found, None)
+    for number in numbers:
+        if following is not None and following[0] == number:
+            yield following[1]
+            following = next(found, None)
+        else:
+            yield Counter()
+
+
+def _order(row: tuple[tuple[Any, ...], str]) -> tuple[Any, ...]:
+    """By the keys, None last."""
+    keys, word = row
+    return *[(key is None, key) for key in keys], word
 
 
 def copy_suppression(database: Database, replayed: Database) -> None:
@@ -129,68 +253,16 @@ def copy_suppression(database: Database, replayed: Database) -> None:
 
     What was erased must not come back to be compared.
     """
-    with transaction(replayed.engine) as connection:
-        for ours, theirs in (
-            (database.tables.erasure, replayed.tables.erasure),
-            (database.tables.erasure_key, replayed.tables.erasure_key),
-        ):
-            names = [column.name for column in ours.c]
-            connection.execute(
-                sa.insert(theirs).from_select(names, sa.select(*[ours.c[name] for name in names]))
-            )
+    for name in ("erasure", "erasure_key"):
+        ours: sa.Table = getattr(database.tables, name)
+        with transaction(database.engine) as connection:
+            rows = [dict(row) for row in connection.execute(sa.select(ours)).mappings()]
+        if rows:
+            with transaction(replayed.engine) as connection:
+                connection.execute(sa.insert(getattr(replayed.tables, name)), rows)
 
 
 def drop_schema(database: Database) -> None:
     """Drop a schema and all that is in it."""
     with transaction(database.engine) as connection:
         connection.execute(DropSchema(database.schema, cascade=True, if_exists=True))
-
-
-def _statement(compared: _Compared, kept: str, replayed: str) -> sql.Composed:
-    """One row of counts (number 0), then the keys of rows that only one side has."""
-    keys = sql.SQL(", ").join(sql.Identifier(name) for name in compared.keys)
-    if compared.columns is None:
-        content: sql.Composable = sql.SQL("row")
-    else:
-        content = sql.SQL("row({})").format(
-            sql.SQL(", ").join(sql.Identifier("row", name) for name in compared.columns)
-        )
-
-    def side(schema: str) -> sql.Composed:
-        return sql.SQL(
-            "select {keys}, cast({content} as text) as content from {table} as row where {where}"
-        ).format(
-            keys=sql.SQL(", ").join(sql.Identifier("row", name) for name in compared.keys),
-            content=content,
-            table=sql.Identifier(schema, compared.table),
-            where=compared.where.format(kept=sql.Identifier(kept)),
-        )
-
-    return sql.SQL(
-        """
-        with kept as materialized ({kept}), replayed as materialized ({replayed}),
-        only_kept as materialized (select * from kept except all select * from replayed),
-        only_replayed as materialized (select * from replayed except all select * from kept),
-        differing as (
-            select {keys}, 'warehouse' as only_in from only_kept
-            union all select {keys}, 'archive' from only_replayed
-        )
-        select
-            0 as number, (select count(*) from kept) as in_kept,
-            (select count(*) from replayed) as in_replayed,
-            (select count(*) from only_kept) as only_in_kept,
-            (select count(*) from only_replayed) as only_in_replayed,
-            null as only_in, {nulls}
-        union all
-        select row_number() over (), null, null, null, null, shown.only_in, {keys}
-        from (select * from differing order by {keys}, only_in limit %(shown)s) as shown
-        order by number
-        """
-    ).format(
-        kept=side(kept),
-        replayed=side(replayed),
-        keys=keys,
-        nulls=sql.SQL(", ").join(
-            sql.SQL("null as {}").format(sql.Identifier(name)) for name in compared.keys
-        ),
-    )
