@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -70,6 +70,9 @@ LOCK_NOT_AVAILABLE: Final = "55P03"
 QUERY_CANCELED: Final = "57014"
 RAISE_EXCEPTION: Final = "P0001"
 
+TIME_ZONE: Final = "kaltura.time_zone"
+"""The setting that views read, for the zone in which they cut days."""
+
 SCHEMA_OPTION: Final = "kaltura_etl_schema"
 """Execution option of an engine: the schema of its transactions, for ``holders_named``."""
 
@@ -123,15 +126,35 @@ def transaction(
         local["synchronous_commit"] = "on"
     schema = engine.get_execution_options().get(SCHEMA_OPTION)
     with translated_errors(engine), holders_named(engine), engine.begin() as connection:
-        *_, limits = connection.execute(
+        *_, limits, time_zone, citus = connection.execute(
             sa.select(
                 *[sa.func.set_config(name, value, True) for name, value in local.items()],
                 LIMITS_SOMEBODY,
+                sa.func.current_setting(TIME_ZONE, True),
+                sa.func.current_setting("citus.version", True),
             )
         ).one()
         if limits and local["row_security"] == "off" and schema is not None:
-            show_rows(connection, schema)
+            local["row_security"] = show_rows(connection, schema)
+        if citus is not None:
+            # Its workers do not get what set_config() sets.
+            set_local(
+                connection,
+                {"citus.propagate_set_commands": "local"} | local | {TIME_ZONE: time_zone or "UTC"},
+            )
         yield connection
+
+
+def set_local(connection: sa.Connection, settings: Mapping[str, str]) -> None:
+    """Set them for the transaction: on every node, if ``transaction`` opened it."""
+    driver_connection(connection).execute(
+        sql.SQL("; ").join(
+            sql.SQL("set local {} = {}").format(
+                sql.Identifier(*name.split(".")), sql.Literal(value)
+            )
+            for name, value in settings.items()
+        )
+    )
 
 
 @contextmanager

@@ -27,10 +27,13 @@ def hidden_tables(connection: sa.Connection, schema: str) -> list[str]:
     return list(connection.exec_driver_sql(text, {"schema": schema}).scalars())
 
 
-def show_rows(connection: sa.Connection, schema: str) -> None:
+def show_rows(connection: sa.Connection, schema: str) -> str:
     """Let the transaction read tables with policies, unless these hide rows from the role.
 
-    If they do, every statement that they affect is still refused by Postgres.
+    If they do, every statement that they affect is still refused by Postgres.  Returns the value
+    of ``row_security``.
     """
-    if not hidden_tables(connection, schema):
-        connection.execute(sa.select(sa.func.set_config("row_security", "on", True)))
+    if hidden_tables(connection, schema):
+        return "off"
+    connection.execute(sa.select(sa.func.set_config("row_security", "on", True)))
+    return "on"
