@@ -20,6 +20,7 @@ branch_labels = None
 depends_on = None
 
 VIEWS: Final = (
+    "upload_token_status_name",
     "upload_token_history",
     "kaltura_time_zone",
     "upload_size_bucket",
@@ -40,6 +41,7 @@ VIEWS: Final = (
 )
 """In the order in which they build on each other."""
 FUNCTIONS: Final = {
+    "upload_token_status_name": "upload_token_status_name(smallint)",
     "kaltura_time_zone": "kaltura_time_zone()",
     "upload_size_bucket": "upload_size_bucket(smallint)",
     "sync_run_state": "sync_run_state(text, timestamptz)",

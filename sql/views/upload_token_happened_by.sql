@@ -50,7 +50,9 @@ begin atomic
         earlier.last_listed_at,
         earlier.absence_confirmed_at,
         earlier.run_id,
-        earlier.superseded_by_run_id
+        earlier.superseded_by_run_id,
+        earlier.status_name,
+        earlier.valid_period
     from upload_token as latest
     cross join lateral (
         select known.*

@@ -4,6 +4,9 @@
 -- is_current: Whether this is the latest version.
 -- valid_to: When the next version was published, not included; NULL for the latest.
 -- superseded_by_run_id: The run that published the next version; NULL for the latest.
+-- status_name: Name of status, UNKNOWN_<code> or UNKNOWN: the last one shown if not is_listed.
+-- valid_period: [valid_from, valid_to), without an end for the latest: valid_period @> a moment finds
+--   the version of then; "between valid_from and valid_to" finds no latest version.
 create or replace view upload_token_history with (security_invoker = true) as
 select
     partner_id,
@@ -31,7 +34,9 @@ select
     last_listed_at,
     absence_confirmed_at,
     run_id,
-    cast(null as bigint) as superseded_by_run_id
+    cast(null as bigint) as superseded_by_run_id,
+    upload_token_status_name(status) as status_name,
+    tstzrange(valid_from, null) as valid_period
 from upload_token
 union all
 select
@@ -60,5 +65,7 @@ select
     last_listed_at,
     absence_confirmed_at,
     run_id,
-    superseded_by_run_id
+    superseded_by_run_id,
+    upload_token_status_name(status) as status_name,
+    tstzrange(valid_from, valid_to) as valid_period
 from upload_token_superseded

@@ -1,0 +1,42 @@
+"""Views that tell what happened, or that it is not known; names of statuses in the history."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from alembic import op
+
+from etl.warehouse.schema.migration import enter_schema, install_view
+from etl.warehouse.schema.tables import build_tables
+
+revision = "0011"
+down_revision = "0009"
+branch_labels = None
+depends_on = None
+
+CHANGED: Final = (
+    "upload_token_status_name",
+    "upload_token_history",
+    # They return rows of the history, which has more columns now.
+    "upload_token_as_of",
+    "upload_token_happened_by",
+    "upload_token_snapshot_dbt",
+)
+WITH_ALL_COLUMNS: Final = ("upload_token_history", "upload_token_snapshot_dbt")
+ADDED: Final[tuple[str, ...]] = ()
+"""In the order in which they build on each other."""
+
+
+def upgrade() -> None:
+    enter_schema()
+    versions = build_tables().upload_token_superseded
+    like = {column.name: str(column.comment) for column in versions.columns}
+    for name in (*CHANGED, *ADDED):
+        install_view(name, like=like if name in WITH_ALL_COLUMNS else None)
+
+
+def downgrade() -> None:
+    """The views that there were keep the columns that they have got: a view cannot lose one."""
+    enter_schema()
+    for name in reversed(ADDED):
+        op.execute(f"drop view {name}")
