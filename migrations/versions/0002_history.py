@@ -28,7 +28,6 @@ VIEWS: Final = (
     "upload_token_happened_by",
     "upload_token_status_moment",
     "upload_token_status_history",
-    "upload_token_daily_status",
     "sync_run_state",
     "sync_tolerated_holes",
     "sync_run_is_complete",

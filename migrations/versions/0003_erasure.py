@@ -30,6 +30,8 @@ def downgrade() -> None:
         "back"
     )
     enter_schema()
+    # Made by revision 0011, which reads what was pruned.
+    op.execute("drop view if exists upload_token_daily_status")
     op.drop_table("pruning")
     op.drop_table("erasure_key")
     op.drop_table("erasure")

@@ -21,6 +21,7 @@ CHANGED: Final = (
     "upload_token_as_of",
     "upload_token_happened_by",
     "upload_token_snapshot_dbt",
+    "upload_token_daily_status",
 )
 WITH_ALL_COLUMNS: Final = ("upload_token_history", "upload_token_snapshot_dbt")
 ADDED: Final[tuple[str, ...]] = ()

@@ -90,7 +90,7 @@ def test_what_was_dropped_is_found_and_put_back(
 @pytest.mark.parametrize(
     ("statement", "named"),
     [
-        ("drop table kaltura.pruning", ["table pruning"]),
+        ("drop table kaltura.erasure_key", ["table erasure_key"]),
         ("alter table kaltura.sync_run drop column label", ["column sync_run.label"]),
         ("alter table kaltura.sync_run alter pid type bigint", ["column sync_run.pid"]),
     ],

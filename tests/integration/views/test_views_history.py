@@ -187,6 +187,7 @@ def test_the_days_of_the_daily_status_end_at_midnight_of_the_zone(
     connection.execute("select set_config('kaltura.time_zone', %s, false)", [zone])
     connection.execute("set time zone 'America/New_York'")  # which must not matter
     days: dict[date, Counter[str]] = {}
+    unseen: Counter[date] = Counter()
     for row in connection.execute(
         "select * from upload_token_daily_status where day < '2026-04-20' order by day"
     ).fetchall():
@@ -194,18 +195,29 @@ def test_the_days_of_the_daily_status_end_at_midnight_of_the_zone(
         assert row["partner_id"] == PARTNER
         assert row["tokens"] > 0
         days.setdefault(row["day"], Counter())[row["status"]] += row["tokens"]
+        unseen[row["day"]] += row["unseen_tokens"]
+        assert not row["unseen_tokens"] or row["status"] == "PENDING"
     first = min(run.published_at for run in made.runs).astimezone(ZoneInfo(zone)).date()
     assert list(days) == [first + timedelta(days=number) for number in range(len(days))]
     assert len(days) > 40
+    changed: dict[str, list[Row]] = {}
+    query = "select * from upload_token_status_history order by version"
+    for row in connection.execute(query.encode()).fetchall():
+        changed.setdefault(row["token_id"], []).append(row)
     for day, counted in days.items():
         following = day + timedelta(days=1)
         midnight = datetime.combine(following, time(), ZoneInfo(zone)).astimezone(UTC)
         expected: Counter[str] = Counter()
-        for versions in made.versions.values():
-            known = [each for each in versions if each["valid_from"] < midnight]
-            if known:
-                expected[named(known[-1])] += 1
-        assert counted == expected, day
+        begun = 0
+        for rows in changed.values():
+            past = [row["to_status"] for row in rows if row["happened_at"] < midnight]
+            if past:
+                expected[past[-1]] += 1
+            elif rows[0]["happened_after"] < midnight:
+                begun += 1
+        expected["PENDING"] += begun
+        assert counted == +expected, day
+        assert unseen[day] == begun
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,207 @@
+"""What happened is what the views tell, or within the bounds that they give: nights at 02:30.
+
+A life of three weeks is known to the second: uploads of some minutes, mostly closed when they are
+first seen, some that hang for days, tokens that are purged.  Its account is synced at 02:30 local
+time, with a night lost, two lost in a row, and a change of the clocks.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import psycopg
+import pytest
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from tests.support.databases import with_database
+from tests.support.model import Row
+from tests.support.world import PARTNER, SECOND, Life, Run, State, World
+
+ZONE = ZoneInfo("Europe/Berlin")
+FIRST_NIGHT = date(2026, 3, 20)
+NIGHTS = 20
+LOST = (4, 9, 10, 15)
+"""Numbers of the nights without a run; the clocks change in the night of number 9."""
+TOKENS = 400
+NAMES = ("PENDING", "PARTIAL_UPLOAD", "FULL_UPLOAD", "CLOSED", "TIMED_OUT")
+CHUNK = 1_000
+DAY = timedelta(days=1)
+
+
+class Steady(random.Random):
+    """Every page shows the middle of its walk, and every reply loads."""
+
+    def random(self) -> float:
+        return 0.5
+
+
+class Nights(World):
+    """A world, with the bytes that each token has received."""
+
+    received: dict[str, list[tuple[datetime, int]]]
+    """Of each token, when bytes arrived, and how many."""
+
+    def live(self) -> None:
+        rng = random.Random(7)
+        self.received = defaultdict(list)
+        begin = midnight(FIRST_NIGHT) - 2 * DAY
+        for number in range(TOKENS):
+            moment = begin + SECOND * rng.randrange(86_400 * (NIGHTS + 1))
+            # Half of them in the hours before a midnight or after it.
+            if number % 2:
+                moment = midnight(moment.astimezone(ZONE).date()) + SECOND * rng.randrange(
+                    -3_600, 7_200
+                )
+            token_id = f"0_{number:04}"
+            states = [State(moment, 0)]
+            stuck_in = rng.choice((0, 1, 2)) if rng.random() < 0.15 else None
+            for status in (1, 1, 1, 2, 3):
+                seconds = 1 + round(rng.expovariate(1 / 60))
+                if states[-1].status == stuck_in:
+                    seconds += rng.randrange(86_400 * 9)
+                moment += SECOND * seconds
+                if stuck_in is not None and seconds > 86_400 * 7:
+                    states.append(State(states[-1].since + 7 * DAY, 4))
+                    break
+                states.append(State(moment, status))
+                if status == 1:
+                    self.received[token_id].append((moment, CHUNK))
+            if rng.random() < 0.2:
+                last = states[-1]
+                states.append(State(last.since + 5 * DAY, last.status, listed=False))
+            self.lives.append(Life(token_id, states[0].since, states))
+        for run_id, number in enumerate((n for n in range(NIGHTS) if n not in LOST), 1):
+            began = datetime.combine(FIRST_NIGHT + number * DAY, time(2, 30), ZONE).astimezone(UTC)
+            run = Run(run_id, began, began + timedelta(minutes=20), (None, None))
+            self._publish(run, began)
+        for (token_id, version), seen_at in self.seen_at.items():
+            row = self.versions[token_id][version - 1]
+            arrived = [count for at, count in self.received[token_id] if at <= seen_at]
+            row["uploaded_size_bytes"] = sum(arrived)
+            if (
+                version > 1
+                and row["uploaded_size_bytes"]
+                != (self.versions[token_id][version - 2]["uploaded_size_bytes"])
+            ):
+                row["changed_columns"] = [*row["changed_columns"], "uploaded_size_bytes"]
+
+    def seen(self) -> list[Life]:
+        return [life for life in self.lives if life.token_id in self.versions]
+
+
+def midnight(day: date) -> datetime:
+    return datetime.combine(day, time(), ZONE).astimezone(UTC)
+
+
+def named(state: State) -> str:
+    return NAMES[state.status or 0] if state.listed else "NOT_LISTED"
+
+
+@pytest.fixture(scope="module")
+def nights() -> Nights:
+    made = Nights(Steady())
+    made.live()
+    return made
+
+
+@pytest.fixture(scope="module")
+def life_url(postgres_url: str, template_database: str, nights: Nights) -> Iterator[str]:
+    """A database that holds it; each test rolls back what it changes."""
+    name = f"known_life_{secrets.token_hex(6)}"
+    names = {"name": sql.Identifier(name), "template": sql.Identifier(template_database)}
+    with closing(psycopg.connect(postgres_url, autocommit=True)) as server:
+        server.execute(sql.SQL("create database {name} template {template}").format(**names))
+        url = with_database(postgres_url, name)
+        with psycopg.connect(url, row_factory=dict_row) as opened:
+            opened.execute("set search_path = kaltura")
+            nights.write(opened)
+        yield url
+        server.execute(sql.SQL("drop database {name} with (force)").format(**names))
+
+
+@pytest.fixture
+def connection(life_url: str) -> Iterator[psycopg.Connection[Row]]:
+    with closing(psycopg.connect(life_url, row_factory=dict_row)) as opened:
+        opened.execute("set search_path = kaltura")
+        opened.execute("set kaltura.time_zone = 'Europe/Berlin'")
+        yield opened
+
+
+def ask(connection: psycopg.Connection[Row], statement: str, *values: Any) -> list[Row]:
+    return connection.execute(statement.encode(), values).fetchall()
+
+
+def test_the_day_ends_at_midnight_also_if_the_night_is_at_half_past_two(
+    connection: psycopg.Connection[Row], nights: Nights
+) -> None:
+    rows = ask(connection, "select * from upload_token_daily_status")
+    last = FIRST_NIGHT + (NIGHTS - 2) * DAY  # the last one whose end a run came after
+    checked = 0
+    while last - checked * DAY >= FIRST_NIGHT:
+        day = last - checked * DAY
+        truth: Counter[str] = Counter()
+        for life in nights.seen():
+            state = life.at(midnight(day + DAY) - SECOND)
+            if state is not None:
+                truth[named(state)] += 1
+        found = {row["status"]: row for row in rows if row["day"] == day}
+        counted = Counter({name: row["tokens"] for name, row in found.items()})
+        assert sum(counted[name] for name in NAMES[:3]) == sum(truth[name] for name in NAMES[:3])
+        assert (
+            sum(counted[name] for name in NAMES[3:]) + counted["NOT_LISTED"]
+            == sum(truth[name] for name in NAMES[3:]) + truth["NOT_LISTED"]
+        )
+        # What no run saw in an open status counts as PENDING.
+        unseen = found["PENDING"]["unseen_tokens"] if "PENDING" in found else 0
+        for name in NAMES[1:3]:
+            assert truth[name] - unseen <= counted[name] <= truth[name] + unseen
+        for row in found.values():
+            following = day + DAY
+            while (following - FIRST_NIGHT).days in LOST:
+                following += DAY
+            looked = datetime.combine(following, time(2, 30), ZONE)
+            assert row["known_at"] == looked
+            assert row["stale_by_seconds"] == 0
+        checked += 1
+    assert checked == NIGHTS - 1
+    # The day of the last run: what happened after it is not known.
+    ends = {row["status"]: row for row in rows if row["day"] == last + DAY}
+    for row in ends.values():
+        assert row["known_at"] == datetime.combine(last + DAY, time(2, 30), ZONE)
+        assert row["stale_by_seconds"] == 21.5 * 3600
+    now = Counter(
+        named(State(SECOND + midnight(last), row["status"], row["is_listed"]))
+        for row in ask(connection, "select status, is_listed from upload_token")
+    )
+    assert {name: row["tokens"] for name, row in ends.items()} == now
+
+
+def test_days_before_the_horizon_of_a_pruning_are_left_out_and_the_others_stay(
+    connection: psycopg.Connection[Row],
+) -> None:
+    query = "select * from upload_token_daily_status order by day, status"
+    before = ask(connection, query)
+    horizon = midnight(FIRST_NIGHT + 12 * DAY) + timedelta(hours=9)
+    deleted = connection.execute(
+        "delete from upload_token_superseded where valid_to < %s", [horizon]
+    ).rowcount
+    assert deleted > 20
+    connection.execute(
+        "insert into pruning (partner_id, kind, horizon, deleted, program_version) "
+        "values (%s, 'versions', %s, %s, '')",
+        [PARTNER, horizon, deleted],
+    )
+    after = ask(connection, query)
+    assert {row["day"] for row in after} < {row["day"] for row in before}
+    expected = [row for row in before if row["day"] >= horizon.astimezone(ZONE).date()]
+    assert [row | {"unseen_tokens": 0} for row in after] == [
+        row | {"unseen_tokens": 0} for row in expected
+    ]
