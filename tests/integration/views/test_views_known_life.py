@@ -205,3 +205,42 @@ def test_days_before_the_horizon_of_a_pruning_are_left_out_and_the_others_stay(
     assert [row | {"unseen_tokens": 0} for row in after] == [
         row | {"unseen_tokens": 0} for row in expected
     ]
+
+
+def test_the_true_time_in_each_status_lies_within_the_bounds(
+    connection: psycopg.Connection[Row], nights: Nights
+) -> None:
+    rows = ask(connection, "select * from upload_status_duration")
+    found = {(row["token_id"], row["status"]): row for row in rows}
+    assert len(found) == len(rows)
+    looked = nights.runs[-1].began
+    shown = max(nights.seen_at.values())
+    compared = estimated = 0
+    for life in nights.seen():
+        truth: Counter[str] = Counter()
+        ends = [state.since for state in life.states[1:]] + [None]
+        for state, end in zip(life.states, ends, strict=True):
+            if state.since <= shown:
+                truth[named(state)] += round(((end or looked) - state.since).total_seconds())
+        current = named(life.at(shown) or life.states[0])
+        for status, seconds in truth.items():
+            row = found.pop((life.token_id, status), None)
+            if row is None:
+                # Ended there between two looks: nothing says that it had been in it at all.
+                assert (status, current) == ("TIMED_OUT", "NOT_LISTED")
+                continue
+            assert row["at_least_seconds"] <= seconds, (row, life)
+            if row["is_current"]:
+                assert status == current
+                assert row["at_most_seconds"] is row["estimated_at_most_seconds"] is None
+            else:
+                assert seconds <= row["at_most_seconds"], (row, life)
+                compared += 1
+                estimated += seconds <= row["estimated_at_most_seconds"] + 1
+            if not row["seen"]:
+                assert row["at_least_seconds"] == 0
+    # Whatever else it names was passed in no time.
+    assert {row["at_least_seconds"] for row in found.values()} <= {0}
+    unseen = sum(not row["seen"] for row in rows)
+    assert estimated > 0.99 * compared
+    assert unseen > len(rows) / 3  # the sample that the bounds are for
