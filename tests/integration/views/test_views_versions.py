@@ -12,6 +12,10 @@ import psycopg
 import pytest
 from psycopg.rows import dict_row
 
+from etl.warehouse.privacy.erase import erase
+from etl.warehouse.privacy.subject import Subject
+from etl.warehouse.schema.database import open_database
+from tests.support.erasure import KEY
 from tests.support.model import Row
 from tests.support.world import PARTNER, insert
 
@@ -32,6 +36,7 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[Row]]:
             for number in (1, 2, 3)
         ]
         insert(opened, "sync_run", runs)
+        opened.execute("select setval(pg_get_serial_sequence('sync_run', 'run_id'), 3)")
         yield opened
 
 
@@ -88,3 +93,39 @@ def test_statuses_have_names_and_versions_a_period(connection: psycopg.Connectio
     assert not ask(
         connection, "select 1 from upload_token_history where valid_period @> %s", NIGHT + DAY * 2
     )
+
+
+def test_a_renamed_user_is_named_and_an_erased_one_is_not(
+    connection: psycopg.Connection[Row], database_url: str
+) -> None:
+    for number in range(3):
+        renamed = {"user_id": "anna", "status": 0}, {"user_id": "anna.neu"}
+        add_token(connection, f"renamed {number}", *renamed)
+    add_token(connection, "later", {"user_id": "berta"}, {"user_id": "berta"}, {"status": 3})
+    add_token(connection, "got one", {"status": 0}, {"user_id": "berta"})
+    add_token(connection, "chain", {"user_id": "c"}, {"user_id": "d"}, {"user_id": "e"})
+    query = "select * from upload_user_rename order by user_id_before"
+    anna, *chain = ask(connection, query)
+    assert anna == {
+        **{"partner_id": PARTNER, "user_id_before": "anna", "user_id_after": "anna.neu"},
+        **dict.fromkeys(("first_seen_at", "last_seen_at"), NIGHT + DAY * 3),
+        **{"tokens": 3, "run_id": 3},
+    }
+    assert [(row["user_id_before"], row["user_id_after"]) for row in chain] == [
+        ("c", "d"),
+        ("d", "e"),
+    ]
+
+    with open_database(database_url, "kaltura") as database:
+        erase(
+            database,
+            partner_id=PARTNER,
+            key=KEY,
+            subjects=[Subject("user", "anna")],
+            lease_seconds=900,
+            apply=True,
+        )
+
+    erased, *_ = ask(connection, query.replace("order by", "where tokens = 3 order by"))
+    assert erased["user_id_before"].startswith("erased:")
+    assert "anna" not in {erased["user_id_before"], erased["user_id_after"]}
