@@ -244,3 +244,31 @@ def test_the_true_time_in_each_status_lies_within_the_bounds(
     unseen = sum(not row["seen"] for row in rows)
     assert estimated > 0.99 * compared
     assert unseen > len(rows) / 3  # the sample that the bounds are for
+
+
+def test_the_bytes_of_a_day_lie_within_their_bounds(
+    connection: psycopg.Connection[Row], nights: Nights
+) -> None:
+    rows = {row["day"]: row for row in ask(connection, "select * from upload_bytes_daily")}
+    seen = {
+        token_id: versions[-1]["uploaded_size_bytes"]
+        for token_id, versions in nights.versions.items()
+    }
+    truth: Counter[date] = Counter()
+    created: Counter[date] = Counter()
+    for life in nights.seen():
+        known = 0
+        for at, count in nights.received[life.token_id]:
+            known += count
+            if known <= seen[life.token_id]:
+                truth[at.astimezone(ZONE).date()] += count
+                created[life.created_at.astimezone(ZONE).date()] += count
+    assert sum(row["bytes"] for row in rows.values()) == sum(truth.values())
+    for day, row in rows.items():
+        assert row["at_least_bytes"] <= truth[day] <= row["at_most_bytes"], day
+        assert row["at_least_bytes"] <= row["bytes"] <= row["at_most_bytes"]
+    assert truth.keys() <= rows.keys()
+    off = sum(abs(rows[day]["bytes"] - truth[day]) for day in truth)
+    assert off < sum(abs(created[day] - truth[day]) for day in truth) / 2
+    # The bounds say something.
+    assert sum(row["at_least_bytes"] for row in rows.values()) > 0.8 * sum(truth.values())
