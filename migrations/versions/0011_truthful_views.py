@@ -24,7 +24,9 @@ CHANGED: Final = (
     "upload_token_daily_status",
 )
 WITH_ALL_COLUMNS: Final = ("upload_token_history", "upload_token_snapshot_dbt")
-ADDED: Final = ("upload_status_duration", "upload_user_rename", "upload_bytes_daily")
+ADDED: Final = (
+    *("upload_status_duration", "upload_user_rename", "upload_bytes_daily", "upload_mart"),
+)
 """In the order in which they build on each other."""
 
 

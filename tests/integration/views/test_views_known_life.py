@@ -272,3 +272,32 @@ def test_the_bytes_of_a_day_lie_within_their_bounds(
     assert off < sum(abs(created[day] - truth[day]) for day in truth) / 2
     # The bounds say something.
     assert sum(row["at_least_bytes"] for row in rows.values()) > 0.8 * sum(truth.values())
+
+
+def test_the_mart_counts_as_the_other_views_do(connection: psycopg.Connection[Row]) -> None:
+    rows = ask(connection, "select * from upload_mart")
+    today = ask(
+        connection,
+        "select status, tokens from upload_token_daily_status "
+        "where day = (select max(day) from upload_token_daily_status)",
+    )
+    assert Counter(row["status"] for row in rows) == {row["status"]: row["tokens"] for row in today}
+    outcomes = ask(connection, "select outcome, count(*) from upload_outcome group by 1")
+    assert Counter(row["outcome"] for row in rows) == {
+        row["outcome"]: row["count"] for row in outcomes
+    }
+    for row in rows:
+        local = row["created_at"].astimezone(ZONE)
+        assert (row["created_day"], row["created_hour"]) == (local.date(), local.hour)
+        assert row["created_week"] == local.date() - timedelta(days=local.weekday())
+        is_open = row["status"] in NAMES[:3]
+        assert (row["seconds_not_moved"] is not None) == is_open
+    types = ask(
+        connection,
+        "select distinct format_type(atttypid, atttypmod) as type from pg_attribute "
+        "where attrelid = 'upload_mart'::regclass and attnum > 0",
+    )
+    assert {row["type"] for row in types} == {
+        *("integer", "bigint", "text", "boolean", "date", "double precision"),
+        "timestamp with time zone",
+    }

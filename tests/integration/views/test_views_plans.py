@@ -82,6 +82,7 @@ def test_one_token_is_found_by_its_keys(connection: psycopg.Connection[TupleRow]
         "upload_token_status_history",
         "upload_token_snapshot_dbt",
         "upload_status_duration",
+        "upload_mart",
     ):
         query = f"select * from {asked} where partner_id = 101 and token_id = {TOKEN}"
         assert connection.execute(query.encode()).fetchone()
