@@ -35,13 +35,17 @@ VIEW_KEYS: Final = {
     "stuck_upload": ("partner_id", "token_id"),
     "sync_freshness": ("partner_id",),
     "sync_night": ("partner_id", "day"),
+    "upload_bytes_daily": ("partner_id", "day"),
+    "upload_mart": ("partner_id", "token_id"),
     "upload_outcome": ("partner_id", "token_id"),
     "upload_outcome_daily": ("partner_id", "day", "size_bucket"),
+    "upload_status_duration": ("partner_id", "token_id", "status"),
     "upload_token_daily_status": ("partner_id", "day", "status"),
     "upload_token_history": ("partner_id", "token_id", "version"),
     "upload_token_snapshot_dbt": ("dbt_scd_id",),
     "upload_token_status_history": ("partner_id", "token_id", "version"),
     "upload_token_status_moment": ("partner_id", "token_id", "version"),
+    "upload_user_rename": ("partner_id", "user_id_before", "user_id_after"),
     "upload_user_summary": ("partner_id", "user_id"),
 }
 NULL_IN_KEY: Final = {"upload_user_summary": "user_id"}
@@ -53,7 +57,10 @@ VIEW_VALUES: Final = {
         *("running", "succeeded", "refused", "failed", "abandoned"),
     ),
     ("sync_night", "outcome"): ("complete", "partial", "failed", "no_run"),
-    ("upload_outcome", "outcome"): ("succeeded", "failed", "deleted", "abandoned", "still_open"),
+    **dict.fromkeys(
+        (("upload_outcome", "outcome"), ("upload_mart", "outcome")),
+        ("succeeded", "failed", "deleted", "abandoned", "still_open"),
+    ),
     ("upload_token_history", "change_kind"): CHANGE_KINDS,
     ("upload_token_snapshot_dbt", "dbt_is_deleted"): ("True", "False"),
     ("upload_token_status_history", "change_kind"): CHANGE_KINDS,
@@ -65,6 +72,9 @@ RELATIONSHIPS: Final = {
     ("upload_token_superseded", "superseded_by_run_id"): RUN,
     ("unobserved_token", "token_id"): ("upload_token", "token_id"),
     ("upload_token_status_history", "run_id"): RUN,
+    ("upload_mart", "run_id"): RUN,
+    ("upload_status_duration", "token_id"): ("upload_token", "token_id"),
+    ("upload_user_rename", "run_id"): RUN,
 }
 """What is true without a foreign key."""
 WARNINGS: Final = {("upload_token", "status"): ("upload_token_status", "code")}
