@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from etl.errors import ConfigurationError, UsageError
-from etl.settings.private_file import read_private_file
+from etl.settings.private_file import open_regular_file, read_private_file
 from etl.settings.read import VARIABLE_FILE
 from etl.settings.table import SETTINGS, Settings
 from etl.settings.variable_file import read_variable_file
@@ -153,7 +153,7 @@ def _tables(path: Path) -> dict[str, Any]:
 
 def _read(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
+        with open_regular_file(path, named_by="ETL_ACCOUNTS") as file:
             status = os.fstat(file.fileno())
             body = file.read(SIZE_LIMIT_BYTES + 1)
     except FileNotFoundError:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import stat
 from pathlib import Path
+from typing import BinaryIO
 
 from etl.errors import ConfigurationError
 
@@ -26,9 +27,8 @@ def read_private_file(path: Path, *, named_by: str) -> bytes:
                 f"{named_by}: {path} is a link that leads out of its directory; "
                 "name the file itself."
             )
-        # The checks below look at the opened file, so that it cannot be replaced in between;
-        # O_NONBLOCK keeps a FIFO from blocking the open.
-        descriptor = os.open(real, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        # The checks below look at the opened file, so that it cannot be replaced in between.
+        opened = open_regular_file(real, named_by=named_by, flags=os.O_NOFOLLOW)
     except FileNotFoundError:
         raise ConfigurationError(
             f"{named_by}: there is no file {path}; create it, or name another one."
@@ -38,25 +38,36 @@ def read_private_file(path: Path, *, named_by: str) -> bytes:
         raise ConfigurationError(
             f"{named_by}: {path} cannot be read ({reason}); check its path and its owner."
         ) from None
-    try:
-        _refuse_if_others_can_touch_it(path, real, os.fstat(descriptor), named_by)
-        with contextlib.suppress(OSError), open(descriptor, "rb", closefd=False) as file:
+    with opened as file:
+        _refuse_if_others_can_touch_it(path, real, os.fstat(file.fileno()), named_by)
+        with contextlib.suppress(OSError):
             body = file.read(SIZE_LIMIT_BYTES + 1)
             if len(body) <= SIZE_LIMIT_BYTES:
                 return body
-    finally:
-        os.close(descriptor)
     raise ConfigurationError(
         f"{named_by}: {path} cannot be read or is larger than {SIZE_LIMIT_BYTES} bytes; "
         "is it the right file?"
     )
 
 
+def open_regular_file(path: Path, *, named_by: str, flags: int = 0) -> BinaryIO:
+    """The file, to read from.  Raises OSError, and ``ConfigurationError`` if it is something else.
+
+    A FIFO is not waited for, as a plain open would, until somebody writes to it.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | flags)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise ConfigurationError(f"{named_by}: {path} is not a regular file; name a file.")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
 def _refuse_if_others_can_touch_it(
     path: Path, real: Path, status: os.stat_result, named_by: str
 ) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ConfigurationError(f"{named_by}: {path} is not a regular file; name a file.")
     # The group may read: Kubernetes' fsGroup gives a container access to a secret that way.
     if status.st_mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise ConfigurationError(

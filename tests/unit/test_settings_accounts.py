@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -186,7 +187,12 @@ def test_a_file_that_cannot_be_read_or_trusted_is_refused(tmp_path: Path) -> Non
     file.unlink()
     with pytest.raises(ConfigurationError, match="There is no file"):
         read_accounts(settings)
-    file.mkdir()
+    for make in (Path.mkdir, os.mkfifo):  # a FIFO without a writer must not be waited for
+        make(file)
+        with pytest.raises(ConfigurationError, match="is not a regular file"):
+            read_accounts(settings)
+        file.rmdir() if file.is_dir() else file.unlink()
+    file.symlink_to(file)
     with pytest.raises(ConfigurationError, match="cannot be read"):
         read_accounts(settings)
 
