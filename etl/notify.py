@@ -79,7 +79,8 @@ def notice_of(
 
 def _first_line(event: Mapping[str, Any], accounts: Sequence[object]) -> str:
     if accounts:
-        subject = f"the {event['mode']} run of {len(accounts):,} accounts"
+        plural = "s" if len(accounts) > 1 else ""
+        subject = f"the {event['mode']} run of {len(accounts):,} account{plural}"
     elif event["partner_id"] is None:
         subject = f"a {event['mode']} run"
     else:

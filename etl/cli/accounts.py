@@ -334,7 +334,8 @@ def _failure(
     named = [f"{row['name']} ({row['error_kind']})" for row in failed[:FAILED_NAMED]]
     if len(failed) > FAILED_NAMED:
         named.append(f"and {len(failed) - FAILED_NAMED:,} more")
-    message = f"{len(failed)} of {len(rows)} accounts failed: {', '.join(named)}."
+    plural = "s" if len(rows) > 1 else ""
+    message = f"{len(failed)} of {len(rows)} account{plural} failed: {', '.join(named)}."
     number = runtime.stop.signal_number
     if number is not None and any(isinstance(each.error, Interrupted) for each in outcomes):
         name = signal.Signals(number).name

@@ -182,13 +182,13 @@ def test_a_job_of_many_accounts_posts_one_notice(
     with tenants(3, database_url, tmp_path) as many:
         many.faults = {1_002: "foreign-partner"}
         variables = many.environment(SECRET_a03="", ETL_NOTIFY_URL=hook.url)
-        calls = [["sync", "--all"], ["sync", "--accounts", "a01"], ["sync", "--all"]]
-        done = call_each(os.environ | variables, calls[:2])
+        calls = [["sync", "--all"], *(["sync", "--accounts", name] for name in ("a01", "a02"))]
+        done = call_each(os.environ | variables, calls)
         many.file.write_text("[accounts.a01]\n")
-        done += call_each(os.environ | variables, calls[2:])
+        done += call_each(os.environ | variables, calls[:1])
 
-    assert [each.code for each in done] == [65, 0, 78]
-    job, broken = hook.got
+    assert [each.code for each in done] == [65, 0, 65, 78]
+    job, one, broken = hook.got
     assert (job["exit_code"], job["accounts_total"]) == (65, 3)
     told = [(each["name"], each["status"], each["exit_code"]) for each in job["accounts"]]
     assert sorted(told) == [("a02", "refused", 65), ("a03", "failed", 78)]
@@ -199,6 +199,8 @@ def test_a_job_of_many_accounts_posts_one_notice(
         "a02 (account 1002): refused, e",
         "a03 (account 1003): failed, ex",
     ]
+    assert one["text"].startswith("kaltura-etl: the full run of 1 account failed (exit code 65")
+    assert one["message"].startswith("1 of 1 account failed: a02 (refused)")
     assert broken["text"].startswith("kaltura-etl: a full run failed (exit code 78)\n")
     assert "partner_id is missing" in broken["text"]
 
