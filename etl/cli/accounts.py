@@ -56,18 +56,24 @@ class AccountsCommand(click.Command):
 
 
 def one_name_each(option: str, arguments: Iterable[str]) -> list[str]:
-    """The arguments with the option before each of its names, as click wants them."""
+    """The arguments with the option before each of its names, as click wants them.
+
+    Raises ``click.UsageError`` if it has none: click would take the next option for a name.
+    """
     found: list[str] = []
-    names = 0
+    names = -1
     """Of the option that is being read; -1: it is not being read."""
-    for argument in arguments:
+    for argument in [*arguments, "--"]:
         if argument.startswith("-"):
-            names = 0 if argument == option else 1 if argument.startswith(f"{option}=") else -1
-            found.append(argument)
+            if names == 0:
+                raise click.UsageError(f"{option} needs a name: {option} NAME…, or --all.")
+            given, _, name = argument.partition("=")
+            names = bool(name) if given == option else -1
+            found += [argument] if names else []
         else:
-            found += [option, argument] if names > 0 else [argument]
+            found += [argument] if names < 0 else [option, argument]
             names += names >= 0
-    return found
+    return found[:-1]
 
 
 def account_options(*setting_names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

@@ -186,6 +186,9 @@ def test_every_mode_takes_accounts(
         ["sync", "--all", "--accept-absences", "5"],
         ["backfill", "--ids", str(ids), "--all"],
         ["sync", "a01"],
+        ["sync", "--accounts", "-q"],
+        ["status", "--accounts"],
+        ["sync", "--accounts=", "--all"],
     ]
     with tenants(2, database_url, tmp_path) as many:
         environment = clean_environment | many.environment()
@@ -217,6 +220,9 @@ def test_every_mode_takes_accounts(
             "--accept-absences is for one account",
             "--ids is for one account",
             "unexpected extra argument (a01)",
+            "--accounts needs a name: --accounts NAME…, or --all.",
+            "--accounts needs a name: --accounts NAME…, or --all.",
+            "--accounts needs a name: --accounts NAME…, or --all.",
         ],
         strict=True,
     ):
@@ -331,7 +337,7 @@ def test_the_exit_code_of_a_job_is_worth_a_retry_if_one_account_is(
         (["--json", "--accounts=a", "b"], ["--json", "--accounts=a", "--accounts", "b"]),
         (["--accounts", "a", "--mode", "full"], ["--accounts", "a", "--mode", "full"]),
         (["--mode", "full", "a"], ["--mode", "full", "a"]),
-        (["--accounts"], ["--accounts"]),
+        (["--accounts", "a", "--", "b"], ["--accounts", "a", "--", "b"]),
         (["--accounts", "a", "-q", "b"], ["--accounts", "a", "-q", "b"]),
     ],
 )
