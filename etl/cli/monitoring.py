@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,6 +25,8 @@ EVERYTHING: Final = "{(,)}"
 CHANGES: Final = (
     *("inserted", "changed", "absent", "relisted", "unchanged", "rejected", "unreadable"),
 )
+OUTCOMES: Final = ("succeeded", "refused", "failed", "skipped")
+"""How an account of a job can end; one that had published with the job's label has succeeded."""
 
 
 @contextmanager
@@ -127,8 +130,15 @@ def write_account_metrics(
             exit_code=exit_code,
             run=_figures(facts, error) if account["partner_id"] else None,
             state=facts.state,
+            accounts=_outcomes(facts),
         )
         write_metrics(path, attempt)
+
+
+def _outcomes(facts: RunFacts) -> dict[str, int]:
+    """How many accounts of a job ended in each way, also in none; empty if none has ended."""
+    found = Counter(str(each["status"]) for each in facts.accounts)
+    return {outcome: found[outcome] for outcome in OUTCOMES} if found else {}
 
 
 def _figures(facts: RunFacts, error: BaseException | None) -> RunFigures:

@@ -14,7 +14,7 @@ import stat
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Final
@@ -32,6 +32,9 @@ ATTEMPT: Final = {
     "last_attempt_time_seconds": "When the last run ended, however it ended.",
     "last_exit_code": "Exit code of the last run.",
 }
+JOB: Final = {
+    "job_accounts": "Accounts of the last job of several accounts, by how they ended.",
+}
 RUN: Final = {
     "run_duration_seconds": "How long each stage of the last run took.",
     "run_tokens": "Tokens that the last run found, by how they had changed; of a run that did not "
@@ -46,7 +49,7 @@ WAREHOUSE: Final = {
     "last_complete_time_seconds": "When a run of this mode that was complete was published last.",
     "tokens": "Listed tokens in the warehouse, by status.",
 }
-_MEANINGS: Final = ATTEMPT | RUN | WAREHOUSE
+_MEANINGS: Final = ATTEMPT | JOB | RUN | WAREHOUSE
 
 FILE_MODE: Final = 0o644
 """The collector is another user."""
@@ -99,6 +102,8 @@ class Attempt:
     """None of a job of many accounts: each of them has figures of its own."""
     state: WarehouseState | None
     """None if the warehouse could not be asked: then the file keeps what it said before."""
+    accounts: Mapping[str, int] = field(default_factory=dict)
+    """Of a job that got as far as its accounts: how many ended in each way."""
 
 
 def write_metrics(path: Path, attempt: Attempt, *, clock: Callable[[], float] = time.time) -> None:
@@ -152,6 +157,8 @@ def _said(
     asked = {"mode": attempt.mode}
     yield "last_attempt_time_seconds", asked, now
     yield "last_exit_code", asked, attempt.exit_code
+    for outcome, count in attempt.accounts.items():
+        yield "job_accounts", {**asked, "outcome": outcome}, count
     if (run := attempt.run) is not None:
         for stage, seconds in run.stage_seconds.items():
             yield "run_duration_seconds", {**asked, "stage": stage}, seconds

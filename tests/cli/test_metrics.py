@@ -212,6 +212,11 @@ def test_the_files_of_ten_accounts_are_read_together(database_url: str, tmp_path
         ("mode=full", "partner_id="): 69,
         ("mode=incremental", "partner_id="): 2,
     }
+    outcomes = {key[1:]: value for key, value in together.items() if "job_accounts" in key[0]}
+    assert outcomes == {  # the second call did not get as far as its accounts
+        ("mode=full", f"outcome={outcome}", "partner_id="): count
+        for outcome, count in {"succeeded": 7, "refused": 1, "failed": 2, "skipped": 0}.items()
+    }
 
 
 def test_accounts_that_share_a_file_keep_what_the_others_said(tmp_path: Path) -> None:
