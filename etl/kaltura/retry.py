@@ -231,11 +231,13 @@ class RetryPolicy:
         counters: Counters | None = None,
         in_flight: RequestLimit | None = None,
         rate: RequestRate | None = None,
+        worded: Callable[[str], str] = str,
         sleep: Callable[[float], None] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
-        """``in_flight`` and ``rate`` are limits that other runs may share.
+        """``in_flight`` and ``rate`` are limits that other runs may share; ``worded`` is what the
+        log says instead of a message.
 
         ``sleep`` replaces waiting on ``stop`` (tests); ``uniform(a, b)`` gives the jitter.
         """
@@ -244,6 +246,7 @@ class RetryPolicy:
         self._stop = stop
         self._in_flight = in_flight
         self._rate = rate
+        self._worded = worded
         self._sleep = sleep
         self._monotonic = monotonic
         self._uniform = uniform
@@ -306,7 +309,7 @@ class RetryPolicy:
             failure = _failure(retry)
             log.warning(
                 "service call failed, retrying: %s",
-                failure.message,
+                self._worded(failure.message),
                 extra={
                     "event": "service_retry",
                     "attempt": call.sent,

@@ -32,6 +32,8 @@ class ServiceSettings:
     """A PEM file of authorities to trust instead of the system's."""
     app_token_hash: str | None = None
     """SHA1, SHA256, SHA512 or MD5; None tries them in that order at the first login."""
+    worded: Callable[[str], str] = str
+    """Messages of failed attempts, in the words of whoever made the settings."""
 
 
 def open_service(
@@ -72,6 +74,7 @@ def open_service(
         counters=counters,
         in_flight=in_flight,
         rate=rate,
+        worded=settings.worded,
         sleep=sleep,
         monotonic=monotonic,
     )

@@ -93,7 +93,7 @@ def run_plan(
         clock, counters = _Clock(), Counters()
         figures.counters = counters
         progress.stage("logging in")
-        with recorded_attempt(database, attempt, counters.columns):
+        with recorded_attempt(database, attempt, counters.columns), worded_errors(settings):
             tokens = opened.enter_context(
                 open_upload_tokens(
                     settings,
@@ -111,8 +111,19 @@ def run_plan(
         engine = _Engine(
             settings, options, plan, database, run, tokens, stop, progress, recorder, figures
         )
-        with failed_on_error(database, run, counters.columns):
+        with failed_on_error(database, run, counters.columns), worded_errors(settings):
             return engine.run_all()
+
+
+@contextmanager
+def worded_errors(settings: Settings) -> Iterator[None]:
+    """Errors of the block name the settings as they were given."""
+    try:
+        yield
+    except EtlError as error:
+        error.message = settings.worded(error.message)
+        error.args = (error.message,)
+        raise
 
 
 @contextmanager

@@ -57,5 +57,6 @@ def open_upload_tokens(
             use_environment_proxies=settings.use_environment_proxies,
             ca_file=settings.ca_file,
             app_token_hash=credential.app_token_hash,
+            worded=settings.worded,
         ),
     )

@@ -73,12 +73,15 @@ class Account:
 
         Raises ``ConfigurationError`` if the secret is not where the file says.
         """
-        own = {**self.values, self.secret_kind: self._secret(variables)}
-        changes: dict[str, Any] = dict.fromkeys((*_SECRETS, "app_token_id", "app_token_hash"))
-        changes |= own
-        changes["archive"] = self._archive(base)
-        changes["sources"] = {**base.sources, **dict.fromkeys(own, self.place)}
-        return dataclasses.replace(base, **changes)
+        own: dict[str, Any] = dict.fromkeys((*_SECRETS, "app_token_id", "app_token_hash"))
+        own |= {**self.values, self.secret_kind: self._secret(variables)}
+        return dataclasses.replace(
+            base,
+            **own,
+            archive=self._archive(base),
+            sources={**base.sources, **dict.fromkeys(own, self.place)},
+            account_place=self.place,
+        )
 
     def _archive(self, base: Settings) -> str | None:
         """An archive belongs to one schema: another schema has a folder of its own in it."""

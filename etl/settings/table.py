@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -276,6 +277,23 @@ class Settings:
     )
     sources: Mapping[str, str] = field(default_factory=dict, repr=False)
     """Where each field's value came from; a field that is not in it has its default."""
+    account_place: str = ""
+    """The table of ``accounts.toml`` that is one of the sources, for messages; empty: none is."""
+
+    def worded(self, message: str) -> str:
+        """The message, with the keys of ``accounts.toml`` for the settings that come from there.
+
+        What is said of a setting, and so what to correct, is true of the key; the variable of the
+        same meaning is not even read in a job of several accounts.
+        """
+        found = message
+        for setting in SETTINGS.values():
+            if self.account_place and self.sources.get(setting.field_name) == self.account_place:
+                found = re.sub(rf"\b{setting.name}\b", setting.field_name, found)
+        if found == message:
+            return message
+        text, stop = (found[:-1], ".") if found.endswith(".") else (found, "")
+        return f"{text} ({self.account_place}){stop}"
 
     def credential(self) -> Credential:
         """The credential; ``ConfigurationError`` unless exactly one is set, and completely.

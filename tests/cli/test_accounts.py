@@ -53,6 +53,7 @@ def test_accounts_that_fail_stop_no_other_and_a_retry_reads_only_them(
         first = many.call(*JOB, SECRET_a04="wrong", SECRET_a05="", **variables)
         asked = many.lists.copy()
         rows, files = many.rows(), len(list(metrics.iterdir()))
+        ledger = many.query("select error_message from kaltura.sync_run where status <> 'running'")
         many.faults = {}
         second = many.call(*JOB, **variables)
 
@@ -84,6 +85,12 @@ def test_accounts_that_fail_stop_no_other_and_a_retry_reads_only_them(
     assert _rows(first)["a08"]["warehouse"]["schema"] == "apart"
     assert first.report["error_message"].startswith("4 of 8 accounts failed: a02 (refused), a03")
     _check_log(first)
+    wrong_secret = _rows(first)["a04"]["error_message"]
+    assert f"check the secret and partner_id ({many.file} [accounts.a04])" in wrong_secret
+    # The settings of a single account, which are not those to correct.
+    for text in (first.out, first.err, str(ledger)):
+        assert "check the session and partner_id" in text
+        assert "KALTURA_" not in text
     _check_metrics(metrics, _rows(second))
     published = {str(path.parent.parent.relative_to(archive)) for path in archive.rglob("manif*")}
     assert published == {*(f"partner-{1_000 + n}" for n in range(1, 8)), "apart/partner-1008"}
@@ -246,12 +253,13 @@ def test_status_fails_for_an_account_that_is_old_or_was_never_read(
         "ETL_ACCOUNTS": str(tmp_path / "accounts.toml"),
     }
     ages = ("--max-age", "366d", "--json")
-    every, known, table = call_each(
+    every, known, table, nowhere = call_each(
         environment,
         [
             ["status", "--all", *ages],
             ["status", "--accounts", "known", *ages],
             ["status", "--all"],
+            ["status", "--all", "--schema", "nowhere"],
         ],
     )
 
@@ -265,6 +273,8 @@ def test_status_fails_for_an_account_that_is_old_or_was_never_read(
     assert (known.code, {row["partner_id"] for row in known.report["last_runs"]}) == (0, {101})
     assert table.code == 0
     assert "no run yet" in table.out
+    # An account with a schema of its own is not helped by a migration of the other one.
+    assert (nowhere.code, "run kaltura-etl migrate --schema nowhere." in nowhere.err) == (78, True)
 
 
 @pytest.mark.campaign

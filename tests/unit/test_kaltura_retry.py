@@ -37,7 +37,12 @@ class Clock:
 
 
 class Policy(RetryPolicy):
-    def __init__(self, limits: RetryLimits | None = None, share: float = 1.0) -> None:
+    def __init__(
+        self,
+        limits: RetryLimits | None = None,
+        share: float = 1.0,
+        worded: Callable[[str], str] = str,
+    ) -> None:
         """``share`` of the jitter's range is what the jitter always is."""
         self.clock = Clock()
         self.stop = Stop()
@@ -47,6 +52,7 @@ class Policy(RetryPolicy):
             sleep=self.clock.sleep,
             monotonic=self.clock,
             uniform=lambda low, high: low + share * (high - low),
+            worded=worded,
         )
 
 
@@ -359,7 +365,7 @@ def test_the_runs_budget_bounds_retries_to_a_fifth_and_ten() -> None:
 
 
 def test_each_retry_is_one_log_event_with_its_facts(caplog: pytest.LogCaptureFixture) -> None:
-    policy = Policy()
+    policy = Policy(worded=str.upper)
     with caplog.at_level(logging.DEBUG, logger="etl.kaltura"):
         policy.call(failing(2, passing), Call(facts={"page_index": 4}))
 
@@ -369,6 +375,8 @@ def test_each_retry_is_one_log_event_with_its_facts(caplog: pytest.LogCaptureFix
     assert {e.__dict__["code"] for e in events} == {"INTERNAL_DATABASE_ERROR"}
     assert {e.__dict__["page_index"] for e in events} == {4}
     assert {e.__dict__["event"] for e in events} == {"service_retry"}
+    said = passing().args[0].upper()
+    assert {e.getMessage() for e in events} == {f"service call failed, retrying: {said}"}
 
 
 def test_a_stop_ends_a_wait_within_a_second() -> None:

@@ -64,6 +64,20 @@ def test_each_account_has_its_own_settings_and_no_credential_but_its_own(tmp_pat
     assert initech.sources["ks"].endswith("accounts.toml [accounts.initech]")
 
 
+def test_messages_name_the_keys_of_the_account_for_what_it_gives(tmp_path: Path) -> None:
+    base = _settings(tmp_path, GOOD)
+    acme = read_accounts(base)["acme"].settings(base, {"ACME_TOKEN": TOKEN})
+    place = f"{tmp_path / 'accounts.toml'} [accounts.acme]"
+
+    said = acme.worded("Wrong app token: check KALTURA_APP_TOKEN_ID and KALTURA_APP_TOKEN.")
+    assert said == f"Wrong app token: check app_token_id and app_token ({place})."
+    assert acme.worded(said) == said
+    assert acme.worded("KALTURA_KS: none") == f"ks: none ({place})"
+    for other in ("check KALTURA_SERVICE_URL", "KALTURA_PARTNER_IDS", "DATABASE_URL is wrong."):
+        assert acme.worded(other) == other
+    assert base.worded("check KALTURA_PARTNER_ID") == "check KALTURA_PARTNER_ID"
+
+
 def test_a_secret_may_be_in_the_variable_file_and_the_environment_comes_first(
     tmp_path: Path,
 ) -> None:

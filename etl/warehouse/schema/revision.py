@@ -54,17 +54,18 @@ def require_current(connection: Connection, schema: str = "kaltura") -> None:
     found = _revisions(connection, schema)
     if found == [HEAD_REVISION]:
         return
+    command = "kaltura-etl migrate" + (f" --schema {schema}" if schema != "kaltura" else "")
     if not found:
-        said = f"Schema {schema} has no tables of this program yet: run kaltura-etl migrate."
+        said = f"Schema {schema} has no tables of this program yet: run {command}."
     elif len(found) > 1:
         said = (
             f"Schema {schema} names several revisions ({', '.join(found)}): restore its table "
-            f"{VERSION_TABLE} to the one that holds, then run kaltura-etl migrate."
+            f"{VERSION_TABLE} to the one that holds, then run {command}."
         )
     elif found[0] < HEAD_REVISION:
         said = (
             f"Schema {schema} is at revision {found[0]}, this program needs {HEAD_REVISION}: "
-            "run kaltura-etl migrate."
+            f"run {command}."
         )
     else:
         said = (
