@@ -6,6 +6,7 @@ import dataclasses
 import os
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,7 @@ from etl.process.secrets import scrub
 from etl.settings.read import VARIABLE_FILE, parse_setting
 from etl.settings.table import SETTINGS, Settings
 from etl.settings.values import file_path
+from etl.settings.variable_file import read_variable_file, variable_lines
 
 DEFAULT_FILE: Final = "~/account.env"
 WRITTEN: Final = (
@@ -70,8 +72,6 @@ def init(runtime: Runtime, output: str | None, force: bool) -> None:
     complete = dataclasses.replace(settings, **values)  # type: ignore[arg-type]
     scrub.add(*complete.secrets())
     complete.credential()
-    from etl.settings.written_file import write_variable_file
-
     names = {SETTINGS[name].name: str(values[name]) for name in SETTINGS if name in values}
     write_variable_file(path, names, replace=replace)
     _show(runtime, complete, path, list(names))
@@ -91,6 +91,30 @@ def _may_replace(path: Path, *, force: bool) -> bool:
     if not click.confirm(f"There is a file {path} already. Replace it?", err=True):
         raise UsageError(f"{path} stays as it is; --output names another file.")
     return True
+
+
+def write_variable_file(path: Path, values: Mapping[str, str], *, replace: bool) -> None:
+    """Write a new file of mode 0600, whole or not at all.
+
+    With ``replace`` it may take the place of another file.  Raises ConfigurationError if that is
+    not allowed, and where the program would refuse to read the file.
+    """
+    from etl.process.whole_file import written_aside
+
+    content = variable_lines(values).encode("utf-8")
+    try:
+        with written_aside(path, content, mode=0o600) as aside:
+            read_variable_file(aside)  # its folder may be one in which others can replace it
+            if replace:
+                os.replace(aside, path)
+            else:
+                os.link(aside, path)  # unlike a renamed file, it takes no other's place
+    except FileExistsError:
+        raise ConfigurationError(f"There is a file {path} already; it stays as it is.") from None
+    except OSError as exc:
+        raise ConfigurationError(
+            f"{path} cannot be written: {exc.strerror or exc}. Name another file with --output."
+        ) from exc
 
 
 def _complete(values: Values) -> None:

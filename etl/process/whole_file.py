@@ -5,8 +5,29 @@ from __future__ import annotations
 import os
 import stat
 import tempfile
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+
+@contextmanager
+def written_aside(target: Path, content: bytes, *, mode: int) -> Iterator[Path]:
+    """A new file beside ``target`` with this content, safely on the disk.
+
+    The block gives it the name of ``target``; otherwise nothing of it is left.  Nobody else can
+    read it before it has its ``mode``.  Raises OSError.
+    """
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")  # 0600
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield Path(name)
+    finally:
+        with suppress(OSError):
+            os.unlink(name)
 
 
 def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:
@@ -20,20 +41,10 @@ def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None
     if before is not None and not stat.S_ISREG(before):
         target.write_bytes(content)  # replacing /dev/null by a file would be worse than half a page
         return
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name[:100]}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            if mode is None:
-                mode = _new_mode() if before is None else stat.S_IMODE(before)
-            os.fchmod(file.fileno(), mode)
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise
+    if mode is None:
+        mode = _new_mode() if before is None else stat.S_IMODE(before)
+    with written_aside(target, content, mode=mode) as aside:
+        os.replace(aside, target)
 
 
 def _mode_of(path: Path) -> int | None:

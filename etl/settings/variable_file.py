@@ -1,4 +1,4 @@
-"""Read the file named by ``VARIABLE_FILE``: settings, usually secrets, outside the environment.
+"""The file named by ``VARIABLE_FILE``: settings, usually secrets, outside the environment.
 
 Either lines of ``NAME=VALUE`` (blank lines and ``#`` comments, optional ``export`` and quotes) or
 one JSON object.  Nothing is expanded or executed, and no message repeats a line of the file.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from etl.errors import ConfigurationError
@@ -29,6 +30,18 @@ def read_variable_file(path: Path) -> dict[str, str]:
     if text.lstrip().startswith("{"):
         return _parse_json(path, text)
     return _parse_lines(path, text)
+
+
+def variable_lines(values: Mapping[str, str]) -> str:
+    """The content of such a file; ``values`` are of one line."""
+    return "".join(f"{name}={_quoted(value)}\n" for name, value in values.items())
+
+
+def _quoted(value: str) -> str:
+    """The value as ``_unquote`` reads it back."""
+    if value[:1] not in ("'", '"', "#") and value == value.strip() and not re.search(r"\s#", value):
+        return value
+    return '"' + re.sub(r'(["\\$`])', r"\\\1", value) + '"'
 
 
 def _parse_json(path: Path, text: str) -> dict[str, str]:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from etl.cli.init import write_variable_file
 from etl.errors import ConfigurationError
 from etl.settings.values import secret
 from etl.settings.variable_file import read_variable_file
-from etl.settings.written_file import write_variable_file
 
 
 def is_secret(text: str) -> bool:
