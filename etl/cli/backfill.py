@@ -22,7 +22,6 @@ from etl.errors import UsageError
 if TYPE_CHECKING:
     from etl.run.accounts import Run
     from etl.run.backfill import Range
-    from etl.run.plan import SyncOptions
 
 
 @click.command(cls=AccountsCommand)
@@ -96,20 +95,18 @@ def backfill(
     )
     if ids_file is not None and accounts is not None and len(accounts) > 1:
         raise UsageError("--ids is for one account: name it alone with --accounts NAME.")
-    wanted, run = _run(options, begin, end, ids_file)
+    wanted, run = _run(begin, end, ids_file)
     if accounts is None:
         settings.credential()
         settings.require_partner_id()
     runtime.stop.install()
     if accounts is None:
-        runtime.run(settings, run)
+        runtime.run(settings, run, options)
     else:
         run_accounts(runtime, settings, accounts, run, options, wanted=wanted)
 
 
-def _run(
-    options: SyncOptions, begin: str | None, end: str | None, ids_file: str | None
-) -> tuple[Range | None, Run]:
+def _run(begin: str | None, end: str | None, ids_file: str | None) -> tuple[Range | None, Run]:
     """The range and the run to do; raises UsageError before anything is touched."""
     from etl.cli.backfill_input import ids_of_file, read_range
     from etl.run.backfill import backfill_ids, backfill_range
@@ -117,8 +114,8 @@ def _run(
     if ids_file is not None:
         if begin is not None or end is not None:
             raise UsageError("--ids cannot be combined with --from or --to.")
-        return None, partial(backfill_ids, options=options, token_ids=ids_of_file(ids_file))
+        return None, partial(backfill_ids, token_ids=ids_of_file(ids_file))
     if begin is None and end is None:
         raise UsageError("Give --from, --to or both, or --ids FILE.")
     wanted = read_range(begin, end, now=datetime.now(UTC))
-    return wanted, partial(backfill_range, options=options, wanted=wanted)
+    return wanted, partial(backfill_range, wanted=wanted)

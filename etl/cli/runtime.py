@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from etl.process.progress import Progress
     from etl.run.accounts import Run
+    from etl.run.plan import SyncOptions
 
 log = logging.getLogger("etl.cli")
 
@@ -139,7 +140,7 @@ class Runtime:
         quiet = self.quiet or self.terse
         return open_progress(self._handler, bar=alone and wants_bar(self._json_log), quiet=quiet)
 
-    def run(self, settings: Settings, run: Run) -> None:
+    def run(self, settings: Settings, run: Run, options: SyncOptions) -> None:
         """Open the warehouse, run and print the report."""
         from etl.cli.database import migrate_embedded, open_warehouse
         from etl.cli.monitoring import asking_warehouse
@@ -152,7 +153,7 @@ class Runtime:
             self.stop.check()
             with asking_warehouse(opened, facts), self.progress() as shown:
                 timed = TimedProgress(shown, facts.times)
-                report = run(opened, stop=self.stop, progress=timed, figures=facts.figures)
+                report = run(opened, options, stop=self.stop, progress=timed, figures=facts.figures)
                 facts.report = result = dataclasses.asdict(report)
         if self.json:
             self.print_result(result)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from functools import partial
 
 import click
 
@@ -90,8 +89,7 @@ def sync(
         label=run_label,
         in_flight=shared_limit(settings, accounts),
     )
-    run = partial(run_sync, options=options)
     if accounts is None:
-        runtime.run(settings, run)
+        runtime.run(settings, run_sync, options)
     else:
-        run_accounts(runtime, settings, accounts, run, options)
+        run_accounts(runtime, settings, accounts, run_sync, options)

@@ -119,6 +119,8 @@ class RetryLimits:
     """Bounds of the policy."""
 
     attempts: int = 6
+    attempts_unanswered: int | None = None
+    """The same as long as no call of this run has been answered; None: ``attempts``, too."""
     total_seconds: float = 300.0
     request_seconds: float = 60.0
     """Deadline of one whole request, from connecting to the last byte."""
@@ -294,7 +296,7 @@ class RetryPolicy:
             nonlocal ended_by
             elapsed = self._monotonic() - started
             ended_by = f"after {call.sent} attempt(s)"
-            if call.is_decided() or call.failed.total() >= self.limits.attempts or self._is_over:
+            if call.is_decided() or call.failed.total() >= self._attempts() or self._is_over:
                 return True
             if elapsed + retry.upcoming_sleep >= self.limits.total_seconds:
                 seconds = f"{self.limits.total_seconds:.0f} s"
@@ -340,6 +342,11 @@ class RetryPolicy:
             return answer
         # Outside the handler, so that no half-read reply is kept as the context of the error.
         raise _final(last, ended_by, call)
+
+    def _attempts(self) -> int:
+        if self._has_answered or self.limits.attempts_unanswered is None:
+            return self.limits.attempts
+        return self.limits.attempts_unanswered
 
     def _place(self) -> AbstractContextManager[None]:
         if self._in_flight is None:

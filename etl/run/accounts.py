@@ -2,11 +2,14 @@
 
 Each account has a run of its own, with its own session, lease, ledger row and database connection;
 they share the process, the limit of requests in flight (``SyncOptions.in_flight``) and the request
-to stop.  How one ends changes nothing for the others.
+to stop.  How one ends changes nothing for the others; nor does it if its service is down, which
+takes minutes to be sure of: an account whose service does not answer the first request is set back
+until all others have begun.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -14,6 +17,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from etl.errors import ServiceUnavailable
 from etl.process.log_context import log_fields
 from etl.process.progress import StageTimes, TimedProgress
 from etl.run.engine import rare_garbage_collection
@@ -34,10 +38,16 @@ log = logging.getLogger(__name__)
 
 
 class Run(Protocol):
-    """A run whose options are given already."""
+    """``sync`` or a backfill, whose range or ids are given already."""
 
     def __call__(
-        self, settings: Settings, *, stop: Stop, progress: Progress, figures: Figures
+        self,
+        settings: Settings,
+        options: SyncOptions,
+        *,
+        stop: Stop,
+        progress: Progress,
+        figures: Figures,
     ) -> RunReport: ...
 
 
@@ -75,12 +85,12 @@ def run_accounts(
 ) -> None:
     """Do the run of each member, ``at_once`` at a time, in their order.
 
-    ``options`` are those of ``run``, and ``wanted`` is its range: with a label, members that have
-    published a run of it are left out.  ``ended(name, outcome)`` is called in this thread as
+    ``wanted`` is the range of ``run``: with a label, members that have published a run of it are
+    left out.  ``ended(name, outcome)`` is called in this thread as
     members end.  After a request to stop, those that have not begun end with Interrupted, too.
     """
 
-    def one(member: Member) -> Outcome:
+    def one(member: Member, options: SyncOptions) -> Outcome:
         with log_fields(account=member.name, partner_id=member.settings.partner_id):
             figures, times = Figures(), StageTimes()
             try:
@@ -91,6 +101,7 @@ def run_accounts(
                 with progress() as shown:
                     report = run(
                         member.settings,
+                        options,
                         stop=stop,
                         progress=TimedProgress(shown, times),
                         figures=figures,
@@ -105,13 +116,34 @@ def run_accounts(
         rare_garbage_collection(),
         ThreadPoolExecutor(at_once, thread_name_prefix="account") as pool,
     ):
-        running: dict[Future[Outcome], Member] = {pool.submit(one, each): each for each in members}
-        left = set(running)
-        while left:
+        # If all begin at once, no other waits.
+        first = dataclasses.replace(options, patient=len(members) <= at_once)
+        running: dict[Future[Outcome], tuple[Member, SyncOptions]] = {
+            pool.submit(one, each, first): (each, first) for each in members
+        }
+        while running:
             # Signals are handled by this thread, between two of its steps: it waits in short ones.
-            done, left = wait(left, timeout=STOP_POLL_SECONDS, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, timeout=STOP_POLL_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
-                ended(running[future].name, future.result())
+                member, given = running.pop(future)
+                outcome = future.result()
+                if _is_set_back(member, given, outcome):
+                    running[pool.submit(one, member, options)] = (member, options)
+                else:
+                    ended(member.name, outcome)
+
+
+def _is_set_back(member: Member, given: SyncOptions, outcome: Outcome) -> bool:
+    """Whether it is to be tried again, with patience, because its service has not answered."""
+    unanswered = isinstance(outcome.error, ServiceUnavailable) and outcome.figures.run is None
+    if given.patient or not unanswered or member.settings.retry_attempts == 1:
+        return False
+    with log_fields(account=member.name, partner_id=member.settings.partner_id):
+        log.warning(
+            "the service does not answer: tried again when the other accounts have begun",
+            extra={"event": "account_set_back", "reason": str(outcome.error)},
+        )
+    return True
 
 
 def _done_in_run(settings: Settings, options: SyncOptions, wanted: Range | None) -> int | None:

@@ -102,6 +102,7 @@ def run_plan(
                     counters=counters,
                     in_flight=options.in_flight,
                     rate=options.request_rate,
+                    patient=options.patient,
                 )
             )
             recorder = _recorder(settings, options, database)

@@ -53,6 +53,8 @@ class SyncOptions:
     """The limit of requests that it shares with the other runs of a job; None: it is alone."""
     request_rate: RequestRate | None = None
     """As ``in_flight``, of requests per second; None: as the settings say."""
+    patient: bool = True
+    """Whether a service that has not answered yet is asked again; False: the run fails at once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

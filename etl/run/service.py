@@ -26,11 +26,13 @@ def open_upload_tokens(
     counters: Counters | None = None,
     in_flight: RequestLimit | None = None,
     rate: RequestRate | None = None,
+    patient: bool = True,
 ) -> UploadTokens:
     """Log in; raises ConfigurationError, CredentialsRefused, ServiceUnavailable, Interrupted.
 
     ``counters`` knows what was sent also if the login fails.  ``rate`` is the one of a job of
-    several runs; None: one as the settings say.
+    several runs; None: one as the settings say.  Without ``patient``, a service that has not
+    answered yet gets one attempt.
     """
     credential = settings.credential()
     return open_service(
@@ -49,6 +51,7 @@ def open_upload_tokens(
         settings=ServiceSettings(
             retry=RetryLimits(
                 attempts=settings.retry_attempts,
+                attempts_unanswered=None if patient else 1,
                 total_seconds=settings.retry_total_seconds,
                 request_seconds=settings.request_timeout_seconds,
                 # An outage hits all requests in flight; each may use up its attempts.

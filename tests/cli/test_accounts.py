@@ -168,6 +168,32 @@ def test_a_stop_ends_all_accounts_with_true_ledgers_and_the_next_call_goes_on(
         assert line in again.out
 
 
+def test_an_account_whose_service_is_down_keeps_no_other_waiting(
+    database_url: str, tmp_path: Path, clean_environment: dict[str, str]
+) -> None:
+    """Nothing listens at a01's; every retry is a wait of its own."""
+    with tenants(3, database_url, tmp_path) as many:
+        many.write_file({"a01": 'service_url = "http://127.0.0.1:1"'})
+        environment = clean_environment | many.environment(
+            ETL_ACCOUNTS_AT_ONCE="1", ETL_RETRY_ATTEMPTS="2"
+        )
+        (call,) = call_each(environment, [[*JOB]])
+        ledger = many.query("select status, attempts from kaltura.sync_run order by run_id")
+
+    assert call.code == 69, call.err
+    lines = [json.loads(line) for line in call.err.splitlines()]
+    ends = [line["account"] for line in lines if line["event"] == "run ended"]
+    assert ends == ["a02", "a03", "a01"]
+    message = _rows(call)["a01"]["error_message"]
+    assert message.endswith(f"(after 2 attempt(s)); try again later ({many.file} [accounts.a01])")
+    assert "check service_url" in message
+    of_a01 = [line["event"] for line in lines if line.get("account") == "a01"]
+    assert of_a01 == ["account_set_back", "service_retry", "run ended"]
+    assert [(row["status"], row["attempts"]) for row in ledger if row["attempts"]] == [
+        *(("failed", 2), ("succeeded", 1), ("succeeded", 1)),
+    ]
+
+
 def test_every_mode_takes_accounts(
     database_url: str, tmp_path: Path, clean_environment: dict[str, str]
 ) -> None:
