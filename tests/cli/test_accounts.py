@@ -277,15 +277,17 @@ def test_status_fails_for_an_account_that_is_old_or_was_never_read(
     environment = clean_environment | {
         "DATABASE_URL": database_url,
         "ETL_ACCOUNTS": str(tmp_path / "accounts.toml"),
+        "K": "a-session",
     }
     ages = ("--max-age", "366d", "--json")
-    every, known, table, nowhere = call_each(
+    every, known, table, status, sync = call_each(
         environment,
         [
             ["status", "--all", *ages],
             ["status", "--accounts", "known", *ages],
             ["status", "--all"],
             ["status", "--all", "--schema", "nowhere"],
+            ["sync", "--accounts", "new", "--schema", "nowhere", "--run-label", "night 1"],
         ],
     )
 
@@ -300,7 +302,8 @@ def test_status_fails_for_an_account_that_is_old_or_was_never_read(
     assert table.code == 0
     assert "no run yet" in table.out
     # An account with a schema of its own is not helped by a migration of the other one.
-    assert (nowhere.code, "run kaltura-etl migrate --schema nowhere." in nowhere.err) == (78, True)
+    for each in (status, sync):
+        assert (each.code, "migrate --schema nowhere." in each.err) == (78, True)
 
 
 @pytest.mark.campaign

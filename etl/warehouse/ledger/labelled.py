@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from etl.warehouse.engine import transaction
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.revision import require_current
 
 
 def published_with_label(
@@ -20,9 +21,13 @@ def published_with_label(
     range_to: datetime | None = None,
 ) -> int | None:
     """The newest run of the account that has published with this label, in this mode and for
-    this range; None if there is none."""
+    this range; None if there is none.
+
+    Raises ConfigurationError for a schema of another revision: no run has looked at it yet.
+    """
     sync_run = database.tables.sync_run
     with transaction(database.engine) as connection:
+        require_current(connection, database.schema)
         run_id: int | None = connection.scalar(
             sa.select(sa.func.max(sync_run.c.run_id)).where(
                 sync_run.c.partner_id == partner_id,
