@@ -147,15 +147,17 @@ def _ask(name: str, question: str, *, required: bool = True) -> object:
             setting=setting.name,
         )
     while True:
-        text = click.prompt(
-            question, default="", show_default=False, hide_input=setting.secret, err=True
-        ).strip()
-        if not text and not required:
-            return None
         try:
+            text = click.prompt(
+                question, default="", show_default=False, hide_input=setting.secret, err=True
+            ).strip()
+            if not text and not required:
+                return None
             if not text:
                 raise ValueError("must not be empty")
             return parse_setting(setting, text)
+        except UnicodeError:
+            click.echo(f"{setting.name} is not text in the terminal's encoding.", err=True)
         except ValueError as exc:
             click.echo(f"{setting.name} {exc}.", err=True)
 

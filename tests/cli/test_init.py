@@ -54,7 +54,7 @@ def answered(
             seen = at + len(question)
             while "not shown" in question and termios.tcgetattr(ours)[3] & termios.ECHO:
                 time.sleep(0.005)
-            os.write(ours, f"{answer}\n".encode())
+            os.write(ours, f"{answer}\n".encode(errors="surrogateescape"))
         elif select.select([ours], [], [], 0.05)[0]:
             try:
                 shown += os.read(ours, 4096).decode()
@@ -101,6 +101,7 @@ def test_answers_become_a_private_file_that_check_takes(
                 ("KALTURA_PARTNER_ID must be a whole number", ""),
                 ("KALTURA_PARTNER_ID must not be empty.", "102"),
                 (TOKEN_ID, made["id"]),
+                (TOKEN, "\udcff"),  # a byte that is no text
                 (TOKEN, "mistyped secret"),
                 (TOKEN, made["token"]),
                 (WAREHOUSE, "mysql://etl:hidden-password@host/db"),
@@ -119,6 +120,7 @@ def test_answers_become_a_private_file_that_check_takes(
         "DATABASE_URL": database_url,
     }
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert "KALTURA_APP_TOKEN is not text in the terminal's encoding." in shown
     assert "contains whitespace" in shown
     assert "DATABASE_URL must be an address such as postgresql://" in shown
     for secret in ("mistyped", "hidden-password", made["token"], database_url):
