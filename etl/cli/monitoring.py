@@ -103,8 +103,11 @@ def write_metrics_of(runtime: Runtime, error: BaseException | None, exit_code: i
     facts, settings = runtime.run_facts, runtime.settings
     if settings is None or settings.metrics_file is None:
         return
-    partner_id = None if facts.is_job else runtime.partner_id
-    account = {"partner_id": "" if partner_id is None else str(partner_id)}
+    if facts.is_job or runtime.partner_id is None:
+        # All of these would be alike where the files of several jobs are read together.
+        account = {"partner_id": "", "file": settings.metrics_file.name}
+    else:
+        account = {"partner_id": str(runtime.partner_id)}
     write_account_metrics(settings.metrics_file, account, facts, error, exit_code)
 
 

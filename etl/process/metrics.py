@@ -57,7 +57,7 @@ SIZE_MAX: Final = 16 * 1024 * 1024
 LOCK_SECONDS: Final = 2.0
 _LOCK_POLL_SECONDS: Final = 0.02
 
-_ACCOUNT: Final = ("account", "partner_id")
+_ACCOUNT: Final = ("account", "partner_id", "file")
 _Labels = tuple[tuple[str, str], ...]
 Samples = dict[tuple[str, _Labels], float]
 """Values by name (without the prefix) and labels."""
@@ -93,8 +93,8 @@ class Attempt:
     """How a run ended, or one that could not begin."""
 
     account: Mapping[str, str]
-    """Which account it is about: ``partner_id``, empty if that is not known, and in a job of many
-    accounts ``account``, its name."""
+    """Which account it is about: ``partner_id``, and in a job of many accounts ``account``, its
+    name.  If it is none, or not known, ``partner_id`` is empty, and ``file`` names the file."""
     mode: str
     """What was asked for: ``full``, ``incremental`` or ``backfill``."""
     exit_code: int

@@ -136,7 +136,7 @@ def test_every_exit_is_told_and_what_cannot_be_asked_is_kept(
 
         # Which account it is was not known; by now it is.
         call("sync", KALTURA_PARTNER_ID="acme")
-        assert samples(file, "")["last_exit_code", "full"] == 78
+        assert samples(file, "")["last_exit_code", "full", file.name] == 78
         call("sync")
         assert samples(file, "") == {}
 
@@ -189,9 +189,13 @@ def test_the_files_of_ten_accounts_are_read_together(database_url: str, tmp_path
         variables = {"ETL_METRICS_FILE": str(folder / "kaltura.prom"), "SECRET_a04": ""}
         calls = [["sync", "--all"], ["sync", "--all", "--mode", "incremental", "--nonsense"]]
         done = call_each(os.environ | many.environment(**variables), calls)
+        # Another job, and one of an account that it does not know.
+        variables["ETL_METRICS_FILE"] = str(folder / "other.prom")
+        wrong = [["sync", "--all", "--nonsense"], ["sync", "--mode", "incremental"]]
+        done += call_each(os.environ | many.environment(**variables), wrong)
 
-    assert [each.code for each in done] == [69, 2]
-    names = {"kaltura.prom", *(f"kaltura-{name}.prom" for name in many.names)}
+    assert [each.code for each in done] == [69, 2, 2, 78]
+    names = {"kaltura.prom", "other.prom", *(f"kaltura-{name}.prom" for name in many.names)}
     assert {path.name for path in folder.iterdir()} == names
     together: dict[tuple[str, ...], float] = {}
     texts: dict[str, str] = {}
@@ -209,12 +213,14 @@ def test_the_files_of_ten_accounts_are_read_together(database_url: str, tmp_path
     }
     # The job as a whole.
     assert codes == expected | {
-        ("mode=full", "partner_id="): 69,
-        ("mode=incremental", "partner_id="): 2,
+        ("file=kaltura.prom", "mode=full", "partner_id="): 69,
+        ("file=kaltura.prom", "mode=incremental", "partner_id="): 2,
+        ("file=other.prom", "mode=full", "partner_id="): 2,
+        ("file=other.prom", "mode=incremental", "partner_id="): 78,
     }
     outcomes = {key[1:]: value for key, value in together.items() if "job_accounts" in key[0]}
     assert outcomes == {  # the second call did not get as far as its accounts
-        ("mode=full", f"outcome={outcome}", "partner_id="): count
+        ("file=kaltura.prom", "mode=full", f"outcome={outcome}", "partner_id="): count
         for outcome, count in {"succeeded": 7, "refused": 1, "failed": 2, "skipped": 0}.items()
     }
 
