@@ -1,4 +1,4 @@
-"""The known account's warehouse: filled once in the whole test run, read by every question."""
+"""The known accounts' warehouse: filled once in the whole test run, read by every question."""
 
 from __future__ import annotations
 
@@ -11,14 +11,15 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.questions.known_account import load_known_account, load_other_account
+from tests.questions.accounts import ACCOUNTS
+from tests.questions.known_account import load_account
 
 NAME = "known_account"
 
 
 @pytest.fixture(scope="session")
 def known_url(postgres_url: str, template_database: str, postgres_major: str) -> str:
-    """The URL of a database that holds the known account's history.  It can only be read.
+    """The URL of a database that holds the history of ``ACCOUNTS``.  It can only be read.
 
     All workers share it; it goes with the server.
     """
@@ -36,8 +37,8 @@ def known_url(postgres_url: str, template_database: str, postgres_major: str) ->
                     **names, template=sql.Identifier(template_database)
                 )
             )
-            load_known_account(_at(postgres_url, building))
-            load_other_account(_at(postgres_url, building))
+            for lived in ACCOUNTS.values():
+                load_account(_at(postgres_url, building), lived)
             for statement in (
                 "alter database {new} set default_transaction_read_only = on",
                 "alter database {new} rename to {name}",

@@ -6,16 +6,11 @@ from collections import Counter, defaultdict
 from datetime import timedelta
 from decimal import Decimal
 
+from tests.questions.accounts import ACCOUNT, ACCOUNTS, NOW, Night
 from tests.questions.answers import SINCE, Answers, Rows, rounded
 from tests.questions.lives import (
-    BAD_ROW,
     CLOSED,
     FULL,
-    LIVES,
-    NIGHTS,
-    NOW,
-    OTHER_NIGHTS,
-    OTHER_PARTNER,
     PARTIAL,
     PENDING,
     UNKNOWN_CODE,
@@ -25,27 +20,26 @@ from tests.questions.truth import (
     FAILED,
     NAMES,
     OPEN,
-    PUBLISHED,
     Version,
     as_of,
     current,
+    happened_by,
+    open_seen_at,
     outcome_of,
-    user_of,
 )
 
 ANSWERS = Answers()
-PARTNER_ID = 102
 
 
 @ANSWERS.to("freshness.sql")
 def _() -> Rows:
     return [
         {
-            "last_complete_at": moment("03-30 21:05"),
-            "hours_old": Decimal("10.9"),
+            "last_complete_at": moment("03-31 00:35"),
+            "hours_old": Decimal("7.4"),
             "last_run_status": "succeeded",
-            "tokens_listed": sum(life.state_at(NIGHTS[-1].began_at) is not None for life in LIVES),
-            "tokens_known": len(LIVES) - 1,  # 0_24_unseen came and went between two nights
+            "tokens_listed": sum(version.listed for version in current().values()),
+            "tokens_known": len(current()),
             "unreadable": 0,
             "rejected": 1,
             "certificate": "{(,)}",
@@ -56,26 +50,34 @@ def _() -> Rows:
 @ANSWERS.to("troubled_nights.sql")
 def _() -> Rows:
     """Of every account in the warehouse: the job of either may have been forgotten."""
-    rows = []
-    for partner_id, nights in ((PARTNER_ID, NIGHTS), (OTHER_PARTNER, OTHER_NIGHTS)):
-        published = [each.published_at for each in nights if not each.failed]
-        for number in range((NOW.date() - nights[0].began_at.date()).days):
-            day = nights[0].began_at.date() + timedelta(days=number)
-            begun = [each for each in nights if each.began_at.date() == day]
-            if any(each.date() == day for each in published):
-                continue
-            rows.append(
-                {
-                    "partner_id": partner_id,
-                    "day": day,
-                    "outcome": "failed" if begun else "no_run",
-                    "runs": len(begun),
-                    "error_kind": "credentials" if begun else None,
-                    "last_attempt_at": begun[-1].began_at if begun else None,
-                    "made_good_at": min(each for each in published if each.date() > day),
-                }
-            )
+    rows: Rows = []
+    for account in ACCOUNTS.values():
+        day = SINCE
+        while day.date() < NOW.date():
+            begun = [each for each in account.nights if each.began_at.date() == day.date()]
+            if not any(each in account.complete for each in begun):
+                later = [each for each in account.complete if each.began_at > day]
+                failed = [each for each in begun if each.failed]
+                rows.append(
+                    {
+                        "partner_id": account.partner_id,
+                        "day": day.date(),
+                        "outcome": _outcome_of_night(begun),
+                        "runs": len(begun),
+                        "error_kind": "credentials" if failed else None,
+                        "last_attempt_at": begun[-1].began_at if begun else None,
+                        "made_good_at": later[0].published_at if later else None,
+                    }
+                )
+            day += timedelta(days=1)
+    assert [row["day"].day for row in rows if row["partner_id"] == ACCOUNT.partner_id] == [25, 26]
     return sorted(rows, key=lambda row: (row["day"], row["partner_id"]))
+
+
+def _outcome_of_night(begun: list[Night]) -> str:
+    if any(not each.failed for each in begun):
+        return "partial"
+    return "failed" if begun else "no_run"
 
 
 @ANSWERS.to("troubled_runs.sql")
@@ -90,20 +92,21 @@ def _() -> Rows:
             "unreadable": int(night.unreadable is not None),
             "made_good_at": min(
                 later.published_at
-                for later in PUBLISHED
+                for later in ACCOUNT.complete
                 if later.unreadable is None and later.began_at >= night.began_at
             ),
         }
-        for night in NIGHTS
-        if night.failed or night.resumed_from or night.unreadable
+        for night in ACCOUNT.nights
+        if night.began_at >= SINCE and (night.failed or night.resumed_from or night.unreadable)
     ]
 
 
 @ANSWERS.to("rejected_rows.sql")
 def _() -> Rows:
-    token_id, created_at = BAD_ROW
-    bad = [night.began_at for night in PUBLISHED if night.began_at >= created_at]
-    odd = [night for night in PUBLISHED if night.odd]
+    token_id, created_at = ACCOUNT.bad_row
+    # The incremental run of the 31st met it too: in the list of open tokens.
+    bad = [night.began_at for night in ACCOUNT.published if night.began_at >= created_at]
+    odd = [night for night in ACCOUNT.complete if night.odd]
     columns = ("token_id", "reason", "runs", "first_at", "last_at", "otherwise_known")
     return [
         dict(zip(columns, row, strict=True))
@@ -156,7 +159,7 @@ def _() -> Rows:
 
 @ANSWERS.to("stuck_now.sql")
 def _() -> Rows:
-    looked_at = PUBLISHED[-1].began_at
+    looked_at = open_seen_at()
     rows = []
     for version in current().values():
         if version.is_open and looked_at - version.moved_at >= timedelta(hours=24):
@@ -165,14 +168,14 @@ def _() -> Rows:
             rows.append(
                 {
                     "token_id": version.life.token_id,
-                    "user_id": user_of(version),
+                    "user_id": version.user_id,
                     "status": version.status_name,
                     "last_moved_at": version.moved_at,
                     "stuck_for": looked_at - version.moved_at,
                     "percent_received": rounded(100 * (version.received or 0) / size, 1),
                 }
             )
-    assert {row["token_id"] for row in rows} == {"0_feb_full", "0_22_stuck"}
+    assert {row["token_id"] for row in rows} >= {"0_feb_full", "0_22_stuck"}
     return sorted(rows, key=lambda row: (-row["stuck_for"], row["token_id"]))
 
 
@@ -187,27 +190,26 @@ def _() -> Rows:
             rows.append(
                 {
                     "token_id": token_id,
-                    "user_id": user_of(version),
+                    "user_id": version.user_id,
                     "status_then": version.status_name,
                     "last_moved_at": version.moved_at,
                     "percent": rounded(100 * (version.received or 0) / size, 0),
                     "became": outcome_of(token_id),
                 }
             )
-    assert {row["token_id"]: row["became"] for row in rows} == {
-        "0_feb_full": "abandoned",
-        "0_22_stuck": "abandoned",
-        "0_22_timeout": "failed",
-        "0_23_half": "deleted",
-        "0_23_late": "succeeded",
-        "0_23_resumed": "succeeded",
+    assert {row["token_id"]: row["became"] for row in rows}.items() >= {
+        ("0_feb_full", "abandoned"),
+        ("0_22_stuck", "abandoned"),
+        ("0_22_timeout", "failed"),
+        ("0_23_half", "deleted"),
+        ("0_23_resumed", "succeeded"),
     }
     return sorted(rows, key=lambda row: (row["last_moved_at"], row["token_id"]))
 
 
 @ANSWERS.to("stuck_at_run.sql")
 def _() -> Rows:
-    now, before = as_of(NIGHTS[4].published_at), as_of(NIGHTS[3].published_at)
+    now, before = (as_of(ACCOUNT.night(number).published_at) for number in (36, 35))
     by_status: dict[int, list[str]] = defaultdict(list)
     for token_id, version in now.items():
         if version.is_open and before.get(token_id) == version:
@@ -229,12 +231,17 @@ def _() -> Rows:
 
 @ANSWERS.to("then_and_now.sql")
 def _() -> Rows:
-    """Seen since, but true then: the failed night of the 25th would have told it."""
+    """Seen since, but true then: the lost nights of the 25th and 26th would have told it."""
+    at = moment("03-25 23:00")
+    known, happened = as_of(at), happened_by(at)
+    found: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for token_id, version in happened.items():
+        then = known[token_id].seen_as if token_id in known else "not seen yet"
+        if then != version.seen_as:
+            found[then, version.seen_as].append(token_id)
+    assert "0_23_evening" in found["PARTIAL_UPLOAD", "CLOSED"]
+    assert "0_22_timeout" in found["PARTIAL_UPLOAD", "TIMED_OUT"]
     return [
-        {"known_then": then, "known_now": now, "tokens": count, "for_example": example}
-        for then, now, count, example in (
-            ("PARTIAL_UPLOAD", "CLOSED", 1, "0_24_evening"),
-            ("PARTIAL_UPLOAD", "TIMED_OUT", 1, "0_22_timeout"),
-            ("not seen yet", "CLOSED", 3, "0_25_a"),
-        )
+        {"known_then": then, "known_now": now, "tokens": len(ids), "for_example": min(ids)}
+        for (then, now), ids in sorted(found.items())
     ]

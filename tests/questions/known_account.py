@@ -1,4 +1,4 @@
-"""Serves the known account and reads it with real runs, one for each of its nights.
+"""Serves the accounts of ``accounts`` and reads them with real runs, one for each of their nights.
 
 The runs take a moment each and are stamped by the database's clock, so they are set to the
 calendar afterwards: each at its night, with a minute between its steps.  Only times are set; what
@@ -8,6 +8,7 @@ a run has read, compared and published stays as it left it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,113 +16,92 @@ import psycopg
 import pytest
 
 from etl.errors import EtlError
+from etl.run import engine
+from etl.run.plan import SyncOptions
 from etl.simulator import Account, SimulatorServer
-from tests.questions.lives import (
-    BACK,
-    BAD_ROW,
-    CLOSED,
-    DORA_DELETED_AT,
-    GONE,
-    LIVES,
-    NIGHTS,
-    OTHER_NIGHTS,
-    OTHER_PARTNER,
-    Life,
-    Move,
-    Night,
-)
+from etl.warehouse.schema.database import Database, open_database
+from tests.questions.accounts import LivedAccount, Night
+from tests.questions.lives import BACK, CLOSED, GONE, Life, Move, NameChange
 from tests.support.job import Job
 
-PAGE_SIZE = 7
-"""Small, so that a night has more pages than a checkpoint waits for."""
+PAGE_SIZE = 60
+BROKEN_PAGE_SIZE = 7
+"""Of a night that fails midway, and of the one that resumes it: more pages than a checkpoint
+waits for."""
 FAILS_AT_PAGE = 10
 """In the night that fails midway: after the first checkpoint."""
+INCREMENTAL_PAGE_SIZE = 10
+"""An incremental run reads one page of the newest tokens: ``truth.seen_by`` relies on it."""
 FOR_EVER = "36500"
 """Days: by the database's clock the nights are long ago, and their pages would be pruned."""
 Event = tuple[datetime, Callable[[Account], object]]
 
 
-def load_known_account(database_url: str) -> None:
-    """Live through the nights; ``database_url`` is a migrated, empty warehouse."""
-    now = [LIVES[0].created_at]
+def load_account(database_url: str, lived: LivedAccount) -> None:
+    """Live through the nights; ``database_url`` is a migrated warehouse."""
+    now = [lived.lives[0].created_at]
 
     def clock() -> float:
         return now[0].timestamp()
 
-    account = Account(102, clock=clock)
-    events = sorted(_events(), key=lambda event: event[0])
-    with SimulatorServer(account) as server:
+    account = Account(lived.partner_id, clock=clock)
+    events = sorted(_events(lived), key=lambda event: event[0])
+    with (
+        _one_engine(database_url),
+        SimulatorServer(account) as server,
+        psycopg.connect(database_url, autocommit=True) as connection,
+    ):
+        connection.execute(
+            "select setval(pg_get_serial_sequence('kaltura.sync_run', 'run_id'), %s, false)",
+            [lived.nights[0].run_id],
+        )
         job = Job.of(
             server,
             database_url,
-            ETL_PAGE_SIZE=str(PAGE_SIZE),
             ETL_CONCURRENCY="1",
             ETL_RETRY_ATTEMPTS="1",  # a row that cannot be read stays so
             ETL_KEEP_PAGES_DAYS=FOR_EVER,
         )
-        for night in NIGHTS:
+        resumed = {night.resumed_from for night in lived.nights}
+        for night in lived.nights:
             while events and events[0][0] <= night.began_at:
                 now[0], happen = events.pop(0)
                 happen(account)
             now[0] = night.began_at
-            _run(job, server, night)
-            following = NIGHTS[night.run_id :]
-            if following and following[0].resumed_from == night.run_id:
+            _run(job, server, night, is_resumed=night.run_id in resumed)
+            if night.run_id in resumed:
                 continue  # it can only be resumed while it is fresh by the database's clock
-            with psycopg.connect(database_url) as connection:
-                if night.resumed_from is not None:
-                    set_to_calendar(connection, NIGHTS[night.resumed_from - 1])
-                set_to_calendar(connection, night)
+            if night.resumed_from is not None:
+                set_to_calendar(connection, lived.night(night.resumed_from))
+            set_to_calendar(connection, night)
 
 
-def load_other_account(database_url: str) -> None:
-    """Another account, whose tokens have the same ids and lives, and all else different."""
-    account = Account(OTHER_PARTNER)
-    with psycopg.connect(database_url) as connection:
-        connection.execute(
-            "select setval(pg_get_serial_sequence('kaltura.sync_run', 'run_id'), %s)",
-            [OTHER_NIGHTS[0].run_id - 1],
-        )
-    with SimulatorServer(account) as server:
-        job = Job.of(server, database_url, ETL_KEEP_PAGES_DAYS=FOR_EVER)
-        for night in OTHER_NIGHTS:
-            for life in LIVES:
-                _show(account, life, night.began_at)
-            account.delete("0_other_bad")
-            account.insert(
-                {"id": "0_other_bad", "createdAt": 1_700_000_000, "partnerId": f"#{night.run_id}"}
-            )
-            _run(job, server, night)
-            with psycopg.connect(database_url) as connection:
-                set_to_calendar(connection, night)
+@contextmanager
+def _one_engine(database_url: str) -> Iterator[None]:
+    """All runs use one engine, which compiles each statement once: half of their time."""
+    with open_database(database_url, "kaltura") as database, pytest.MonkeyPatch.context() as patch:
+
+        @contextmanager
+        def opened(url: str, schema: str) -> Iterator[Database]:
+            assert (url, schema) == (database_url, database.schema)
+            yield database
+
+        patch.setattr(engine, "open_database", opened)
+        yield
 
 
-def _show(account: Account, life: Life, when: datetime) -> None:
-    state, created_at = life.state_at(when), int(life.created_at.timestamp()) + 7
-    account.delete(life.token_id)
-    if state is not None:
-        account.insert(
-            {
-                "id": life.token_id,
-                "userId": life.user_id or "otto",
-                "status": state.status,
-                "fileName": f"other {life.file_name}",
-                "fileSize": "777777",
-                "uploadedFileSize": str((state.received or 0) // 10**6),
-                "createdAt": created_at,
-                "updatedAt": max(int(state.updated_at.timestamp()), created_at),
-            }
-        )
-
-
-def _run(job: Job, server: SimulatorServer, night: Night) -> None:
+def _run(job: Job, server: SimulatorServer, night: Night, *, is_resumed: bool) -> None:
     server.configure(poison=[night.unreadable] if night.unreadable else [])
+    page_size = PAGE_SIZE
+    if night.mode == "incremental":
+        page_size = INCREMENTAL_PAGE_SIZE
+    elif is_resumed or night.resumed_from is not None:
+        page_size = BROKEN_PAGE_SIZE
     if night.failed:
-        resumed = any(each.resumed_from == night.run_id for each in NIGHTS)
-        at = [FAILS_AT_PAGE] if resumed else None
+        at = [FAILS_AT_PAGE] if is_resumed else None
         server.faults.schedule("service-forbidden", where="list", at=at)
         with pytest.raises(EtlError):
-            job.run()
+            job.run(ETL_PAGE_SIZE=str(page_size))
         server.faults.clear()
         return
     usual: dict[str, Any] = {}
@@ -129,8 +109,9 @@ def _run(job: Job, server: SimulatorServer, night: Night) -> None:
         (token,) = server.account.find(night.odd)
         usual = server.account.fields(token)
         server.account.change(night.odd, {"status": "closed"}, touch=False)
-    report = job.run()
-    assert (report.run_id, report.resumed_from) == (night.run_id, night.resumed_from)
+    report = job.run(options=SyncOptions(mode=night.mode), ETL_PAGE_SIZE=str(page_size))
+    assert (report.run_id, report.resumed_from) == (night.run_id, night.resumed_from), report
+    assert (report.mode, report.full_because) == (night.mode, None)
     if night.odd:
         server.account.change(night.odd, usual, touch=False)
 
@@ -138,14 +119,16 @@ def _run(job: Job, server: SimulatorServer, night: Night) -> None:
 # --- what happens in the account -----------------------------------------------------------------
 
 
-def _events() -> Iterator[Event]:
-    for life in LIVES:
+def _events(lived: LivedAccount) -> Iterator[Event]:
+    for life in lived.lives:
         yield life.created_at, _creation(life)
         for move in life.moves:
             yield move.at, _move(life, move)
-    yield DORA_DELETED_AT, lambda account: account.delete_user("dora")
-    token_id, created_at = BAD_ROW
-    yield created_at, lambda account: account.insert({"id": token_id, "partnerId": "#102"})
+    for change in lived.names:
+        yield change.at, _name_change(change)
+    token_id, created_at = lived.bad_row
+    partner = f"#{lived.partner_id}"
+    yield created_at, lambda account: account.insert({"id": token_id, "partnerId": partner})
 
 
 def _creation(life: Life) -> Callable[[Account], object]:
@@ -161,13 +144,34 @@ def _move(life: Life, move: Move) -> Callable[[Account], object]:
     if move.to == GONE:
         return lambda account: account.delete(life.token_id)
     if move.to == BACK:
-        return lambda account: account.undelete(life.token_id)
+
+        def list_again(account: Account) -> None:
+            account.undelete(life.token_id)
+            # Its user may have got another name meanwhile.
+            name = life.user_at(move.at)
+            account.change(life.token_id, {"userId": ... if name is None else name}, touch=False)
+
+        return list_again
     fields: dict[str, Any] = {"status": move.to}
     if move.received is not None:
         fields["uploadedFileSize"] = str(move.received)
     if move.to == CLOSED:
         fields |= {"attachedObjectType": "1", "attachedObjectId": f"1_{life.token_id[2:]}"}
     return lambda account: account.change(life.token_id, fields)
+
+
+def _name_change(change: NameChange) -> Callable[[Account], object]:
+    """``userId`` of all tokens of the user that are listed; their ``updatedAt`` stays."""
+    if change.becomes is None:
+        return lambda account: account.delete_user(change.user_id)
+    fields = {"userId": change.becomes}
+
+    def rename(account: Account) -> None:
+        ids = [token.id for token in account.line if token.user_id == change.user_id]
+        for token_id in ids:
+            account.change(token_id, fields, touch=False)
+
+    return rename
 
 
 # --- the calendar --------------------------------------------------------------------------------

@@ -1,15 +1,16 @@
-"""The known account: the life of each of its tokens, written down, and the nights that read it.
+"""The lives of upload tokens: what each was at any moment.
 
-Nothing here is measured or generated.  The table gives every answer: what a token was
-at any moment, and so what each night must have seen.  ``known_account`` serves these lives and
-syncs them for real; ``truth`` tells in plain Python what the warehouse must then say.
+Some are written down below: those that the examples of ``docs/howto/ask.md`` speak of.  The rest of
+an account's uploads are made by ``traffic``.  Nothing here knows of a warehouse: ``accounts`` adds
+the nights, ``known_account`` serves the lives and syncs them for real, and ``truth`` tells in plain
+Python what the warehouse must then say.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -60,7 +61,7 @@ back 03-24 10:00
 0_20_d         | emil  | tape 20.mkv    | 3 GB   | 03-20 14:00 | closed +80m
 0_21_a         | anna  | lecture 21.mp4 | 60 MB  | 03-21 09:00 | closed +5m
 0_21_b         | dora  | demo 21.mp4    | 400 MB | 03-21 12:00 | closed +25m
-0_21_late      | emil  | tape 21.mkv    | 3 GB   | 03-21 20:30 | partial 1 GB +20m, closed +100m
+0_21_late      | emil  | tape 21.mkv    | 3 GB   | 03-21 20:30 | partial 1 GB +20m, closed +6h
 0_22_a         | carla | captions.srt   | 300 KB | 03-22 08:00 | closed +1m
 0_22_stuck     | ben   | talk 22.mp4    | 400 MB | 03-22 10:00 |
 0_22_timeout   | emil  | tape 22.mkv    | 3 GB   | 03-22 12:00 | partial 200 MB +10m, \
@@ -72,11 +73,11 @@ gone 03-28 12:00
 partial 2 GB 03-26 10:00, full 03-27 09:00, closed 03-27 09:10
 0_23_b         | dora  | demo 23.mp4    | 60 MB  | 03-23 15:00 | closed +6m
 0_23_late      | carla | notes.pdf      | 4 MB   | 03-23 22:00 | closed 03-26 08:00
+0_23_evening   | carla | film 23b.mov   | 400 MB | 03-23 20:50 | partial 100 MB +5m, \
+closed 03-25 15:00
 0_24_a         | anna  | lecture 24.mp4 | 60 MB  | 03-24 09:00 | closed +4m
 0_24_b         | ben   | talk 24.mp4    | 400 MB | 03-24 10:00 | closed +16m
 0_24_error     | dora  | broken.mkv     | 60 MB  | 03-24 11:00 | partial 30 MB +3m, error +9m
-0_24_evening   | carla | film 24.mov    | 400 MB | 03-24 20:50 | partial 100 MB +5m, \
-closed 03-25 15:00
 0_24_unseen    | anna  | oops.mp4       | 4 MB   | 03-24 22:00 | gone 03-25 08:00
 0_25_a         | anna  | lecture 25.mp4 | 60 MB  | 03-25 09:00 | closed +5m
 0_25_b         | emil  | tape 25.mkv    | 3 GB   | 03-25 10:00 | closed +70m
@@ -108,7 +109,7 @@ partial 12 GB 03-29 20:00, partial 15 GB 03-30 19:00
 
 
 def moment(text: str) -> datetime:
-    """``03-24 21:00`` of the account's year, in UTC."""
+    """``03-24 21:00`` of the accounts' year, in UTC."""
     return datetime.strptime(f"{YEAR}-{text}", "%Y-%m-%d %H:%M").replace(tzinfo=UTC)
 
 
@@ -123,12 +124,22 @@ class Move:
 
 
 @dataclass(frozen=True, slots=True)
+class NameChange:
+    """A user gets another name in Kaltura, or is deleted there (None): so do all their tokens."""
+
+    user_id: str
+    at: datetime
+    becomes: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class State:
     """What the service shows of a listed token at some moment."""
 
     status: int
     received: int | None
     updated_at: datetime
+    user_id: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,88 +148,53 @@ class Life:
 
     token_id: str
     user_id: str | None
+    """The name of its user when it was created."""
     file_name: str
     size: int | None
     """Bytes announced."""
     created_at: datetime
     moves: tuple[Move, ...]
+    names: tuple[NameChange, ...] = ()
+    """What became of its user's name since."""
+    retry_of: str | None = None
+    """The upload of the same file that failed before it."""
 
     def state_at(self, when: datetime) -> State | None:
         """What the service shows at that moment, what happens just then included; None: nothing."""
         if when < self.created_at:
             return None
-        state, listed = State(PENDING, None, self.created_at), True
+        status, received, updated_at, listed = PENDING, None, self.created_at, True
         for move in self.moves:
             if move.at > when:
                 break
             if isinstance(move.to, int):
-                received = state.received if move.received is None else move.received
-                state = State(move.to, received, move.at)
+                status, updated_at = move.to, move.at
+                received = received if move.received is None else move.received
             else:
                 listed = move.to == BACK
-        return state if listed else None
+        if not listed:
+            return None
+        return State(status, received, updated_at, self.user_at(when))
+
+    def user_at(self, when: datetime) -> str | None:
+        names = [self.user_id, *(change.becomes for change in self.names if change.at <= when)]
+        return names[-1]
 
 
-# --- the nights ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Night:
-    """A run: when it began, and what befell it."""
-
-    run_id: int
-    began_at: datetime
-    failed: bool = False
-    resumed_from: int | None = None
-    unreadable: str | None = None
-    """A token whose row the service could not serve."""
-    odd: str | None = None
-    """A known token whose row made no sense, and was rejected."""
-
-    @property
-    def observed_at(self) -> datetime:
-        """Pages arrive two minutes after the start, look-ups four, and it publishes after five."""
-        return self.began_at + timedelta(minutes=2)
-
-    @property
-    def confirmed_at(self) -> datetime:
-        return self.began_at + timedelta(minutes=4)
-
-    @property
-    def published_at(self) -> datetime:
-        return self.began_at + timedelta(minutes=5)
-
-
-NIGHTS: Final = (
-    Night(1, moment("03-20 21:00")),
-    Night(2, moment("03-21 21:00")),
-    Night(3, moment("03-22 21:00")),
-    Night(4, moment("03-23 21:00")),
-    Night(5, moment("03-24 21:00")),
-    Night(6, moment("03-25 21:00"), failed=True),  # before it has read anything
-    Night(7, moment("03-26 21:00")),
-    Night(8, moment("03-27 21:00"), failed=True),  # in the middle of its walk ...
-    Night(9, moment("03-27 22:00"), resumed_from=8),  # ... which this one goes on with
-    Night(10, moment("03-28 21:00"), unreadable="0_28_hidden"),
-    Night(11, moment("03-29 21:00"), odd="0_mar_clip"),
-    Night(12, moment("03-30 21:00")),
-)
-NOW: Final = moment("03-31 08:00")
-"""When the questions are asked: a Tuesday.  Last Tuesday was the 24th, the night of run 5."""
-DORA_DELETED_AT: Final = moment("03-30 08:00")
-"""User dora is deleted in Kaltura: from then on her tokens name no user."""
-BAD_ROW: Final = ("0_25_bad", moment("03-25 16:00"))
-"""A token whose fileSize is not a number: rejected each night from then on."""
-
-
-OTHER_PARTNER: Final = 103
-OTHER_NIGHTS: Final = (
-    Night(101, moment("03-24 12:00"), failed=True),
-    Night(102, moment("03-24 13:00")),
-    Night(103, moment("03-26 12:00")),
-    Night(104, moment("03-30 12:00")),
-)
-"""Of another account in the same warehouse.  No answer may count any of it."""
+def with_names(life: Life, changes: tuple[NameChange, ...]) -> Life:
+    """The life of a token whose user's name changed; ``user_id`` is the first name ever."""
+    ours: list[NameChange] = []
+    name = life.user_id
+    for change in changes:
+        if change.user_id == name:
+            ours.append(change)
+            name = change.becomes
+    before = [change for change in ours if change.at <= life.created_at]
+    return replace(
+        life,
+        user_id=before[-1].becomes if before else life.user_id,
+        names=tuple(ours[len(before) :]),
+    )
 
 
 # --- reading the table ---------------------------------------------------------------------------
@@ -265,4 +241,4 @@ def _life(line: str) -> Life:
     )
 
 
-LIVES: Final = tuple(_life(line) for line in LIVES_TEXT.strip().splitlines())
+WRITTEN_LIVES: Final = tuple(_life(line) for line in LIVES_TEXT.strip().splitlines())

@@ -1,8 +1,8 @@
-"""What the warehouse must say about the known account, worked out from the lives without any SQL.
+"""What the warehouse must say about the known accounts, worked out from the lives without any SQL.
 
-``versions()`` is what the nights must have seen: the states of a life at each published night,
+``versions()`` is what the runs must have seen: the states of a life at each published run,
 each with the interval in which it began.  The expectations of the questions start from here or
-from the lives themselves.
+from the lives themselves.  Functions speak of the first account unless they are given another.
 """
 
 from __future__ import annotations
@@ -13,19 +13,17 @@ from datetime import datetime, timedelta
 from functools import cache
 from typing import Final
 
+from tests.questions.accounts import ACCOUNT, LivedAccount, Night
+from tests.questions.known_account import INCREMENTAL_PAGE_SIZE
 from tests.questions.lives import (
     CLOSED,
-    DORA_DELETED_AT,
     ERROR,
     FULL,
-    LIVES,
-    NIGHTS,
     PARTIAL,
     PENDING,
     TIMED_OUT,
     UNKNOWN_CODE,
     Life,
-    Night,
     State,
 )
 
@@ -41,7 +39,6 @@ NAMES: Final = {
 NOT_LISTED: Final = "NOT_LISTED"
 OPEN: Final = (PENDING, PARTIAL, FULL)
 FAILED: Final = (TIMED_OUT, ERROR)
-PUBLISHED: Final = tuple(night for night in NIGHTS if not night.failed)
 BUCKETS: Final = (
     ("< 1 MB", 10**6),
     ("1-10 MB", 10**7),
@@ -50,7 +47,7 @@ BUCKETS: Final = (
     ("1-10 GB", 10**10),
     ("> 10 GB", 10**15),
 )
-"""Upper limits, far from every size of the account."""
+"""Upper limits, far from every size of the accounts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +58,32 @@ class Version:
     version: int
     kind: str
     listed: bool
-    status: int
-    received: int | None
-    updated_at: datetime
+    state: State
+    """Of an absence: the last one seen."""
+    user_id: str | None
+    """The last name seen: one that is no longer told is kept."""
     night: Night
     observed_at: datetime
     happened_after: datetime
     """When the last walk that saw the state before began; at first sight its creation."""
     last_listed_at: datetime | None = None
     """Of an absence: the last moment at which it was seen."""
+
+    @property
+    def token_id(self) -> str:
+        return self.life.token_id
+
+    @property
+    def status(self) -> int:
+        return self.state.status
+
+    @property
+    def received(self) -> int | None:
+        return self.state.received
+
+    @property
+    def updated_at(self) -> datetime:
+        return self.state.updated_at
 
     @property
     def status_name(self) -> str:
@@ -96,26 +110,60 @@ class Version:
         return self.happened_after + (self.observed_at - self.happened_after) / 2
 
 
-def walk_began_at(night: Night) -> datetime:
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What a published run could see."""
+
+    night: Night
+    walk_began_at: datetime
     """A run that goes on with another's walk began with that one."""
-    return night.began_at if night.resumed_from is None else NIGHTS[night.resumed_from - 1].began_at
+    rejecting: bool
+    since: datetime | None
+    """An incremental run reads all tokens created after this, and the open ones."""
+    edges: frozenset[str]
+    """Tokens at the edge of a hole or of the last page: seen, but not certified."""
 
 
 @cache
-def versions() -> tuple[Version, ...]:
-    """All versions, by token in the order of the table, oldest first."""
-    return tuple(version for life in LIVES for version in _versions_of(life))
+def looks(account: LivedAccount = ACCOUNT) -> tuple[Look, ...]:
+    return tuple(_look(account, night) for night in account.published)
 
 
-def _versions_of(life: Life) -> list[Version]:
+def _look(account: LivedAccount, night: Night) -> Look:
+    began = night if night.resumed_from is None else account.night(night.resumed_from)
+    listed = [life for life in account.lives if life.state_at(night.began_at) is not None]
+    since, edges = None, set[str]()
+    if night.mode == "incremental":
+        edge = listed[-INCREMENTAL_PAGE_SIZE]
+        since = edge.created_at
+        edges = {edge.token_id}
+    elif night.unreadable is not None:
+        ids = [life.token_id for life in listed]
+        at = ids.index(night.unreadable)
+        edges = {*ids[at - 1 : at], *ids[at + 1 : at + 2]}
+    return Look(night, began.began_at, account.is_rejecting(night), since, frozenset(edges))
+
+
+@cache
+def versions(account: LivedAccount = ACCOUNT) -> tuple[Version, ...]:
+    """All versions, token by token, oldest first."""
+    return tuple(
+        version for life in account.lives for version in _versions_of(life, looks(account))
+    )
+
+
+def _versions_of(life: Life, looks: Iterable[Look]) -> list[Version]:
     found: list[Version] = []
     seen_by = life.created_at  # when the walk began that saw it last
-    for night in PUBLISHED:
-        if life.token_id in (night.unreadable, night.odd):
+    for look in looks:
+        night, known = look.night, found[-1] if found else None
+        was_open = known is not None and known.is_open
+        state = life.state_at(night.began_at)
+        if life.token_id in (night.unreadable, night.odd) or (state is None and known is None):
             continue
-        state, observed_at = life.state_at(night.began_at), night.observed_at
-        known = found[-1] if found else None
-        if state is None and known is None:
+        in_reach = look.since is None or life.created_at > look.since
+        is_open = state is not None and state.status in OPEN
+        if not (in_reach or was_open or is_open or life.token_id in look.edges):
             continue
         if state is None:
             assert known is not None
@@ -132,55 +180,89 @@ def _versions_of(life: Life) -> list[Version]:
                         last_listed_at=seen_by,
                     )
                 )
-        elif known is None or (True, state) != (known.listed, _state(known)):
+        elif known is None or not known.listed or _differs(state, known):
             kind = "relisted" if known is not None and not known.listed else "changed"
+            kept = known.user_id if known is not None else None
             found.append(
                 Version(
                     life,
                     len(found) + 1,
                     kind if known is not None else "first_seen",
                     True,
-                    state.status,
-                    state.received,
-                    state.updated_at,
+                    replace(state, user_id=None),
+                    kept if state.user_id is None else state.user_id,
                     night,
-                    observed_at,
+                    night.observed_at,
                     happened_after=seen_by,
                 )
             )
-        seen_by = walk_began_at(night)
+        latest = found[-1]
+        certified = (in_reach or latest.is_open) and life.token_id not in look.edges
+        # A rejected row may have been the return of a token that is not listed.
+        unseen = not latest.listed and look.rejecting
+        if latest.night == night or (certified and not unseen):
+            seen_by = look.walk_began_at
     return found
 
 
-def _state(version: Version) -> State:
-    return State(version.status, version.received, version.updated_at)
+def _differs(state: State, known: Version) -> bool:
+    renamed = state.user_id not in (None, known.user_id)
+    return renamed or replace(state, user_id=None) != known.state
 
 
 @cache
-def current() -> dict[str, Version]:
+def histories(account: LivedAccount = ACCOUNT) -> dict[str, tuple[Version, ...]]:
+    """The versions of each token that was ever seen."""
+    found: dict[str, list[Version]] = {}
+    for version in versions(account):
+        found.setdefault(version.token_id, []).append(version)
+    return {token_id: tuple(history) for token_id, history in found.items()}
+
+
+def history_of(token_id: str, account: LivedAccount = ACCOUNT) -> tuple[Version, ...]:
+    return histories(account)[token_id]
+
+
+@cache
+def current(account: LivedAccount = ACCOUNT) -> dict[str, Version]:
     """The latest version of each token that was ever seen."""
-    return {version.life.token_id: version for version in versions()}
+    return {token_id: history[-1] for token_id, history in histories(account).items()}
 
 
-def as_of(when: datetime) -> dict[str, Version]:
+@cache
+def as_of(when: datetime, account: LivedAccount = ACCOUNT) -> dict[str, Version]:
     """What the warehouse said at a moment."""
     return {
-        version.life.token_id: version
-        for version in versions()
+        version.token_id: version
+        for version in versions(account)
         if version.night.published_at <= when
     }
 
 
-def history_of(token_id: str) -> list[Version]:
-    return [version for version in versions() if version.life.token_id == token_id]
+def happened_by(when: datetime, account: LivedAccount = ACCOUNT) -> dict[str, Version]:
+    """The last version of each token that had happened by then, by Kaltura's times."""
+    found: dict[str, Version] = {}
+    for history in histories(account).values():
+        before = None
+        for version in history:
+            at = version.observed_at
+            if before is None:
+                at = version.life.created_at
+            elif version.listed and version.updated_at != before.updated_at:
+                at = version.updated_at
+            if at <= when:
+                found[version.token_id] = version
+            before = version
+    return found
 
 
-def user_of(version: Version) -> str | None:
-    """The user that the warehouse knows: one deleted before the first night that saw it is not."""
-    life = version.life
-    if life.user_id == "dora" and history_of(life.token_id)[0].night.began_at >= DORA_DELETED_AT:
-        return None
-    return life.user_id
+def open_seen_at(when: datetime | None = None, account: LivedAccount = ACCOUNT) -> datetime:
+    """When the last published walk began, by that moment, that read all open tokens."""
+    return max(
+        look.walk_began_at
+        for look in looks(account)
+        if (when is None or look.night.published_at <= when)
+    )
 
 
 def bucket_of(size: int | None) -> str:
@@ -189,34 +271,37 @@ def bucket_of(size: int | None) -> str:
     return next(name for name, limit in BUCKETS if size < limit)
 
 
-def outcome_of(token_id: str) -> str:
+def outcome_of(token_id: str, account: LivedAccount = ACCOUNT) -> str:
     """What became of an upload, by what was last seen of it."""
-    *_, last = seen = history_of(token_id)
+    *_, last = seen = history_of(token_id, account)
     if any(version.status == CLOSED for version in seen):
         return "succeeded"
     if last.status in FAILED:
         return "failed"
     if not last.listed:
         return "deleted"
-    if last.is_open and last.moved_at < PUBLISHED[-1].began_at - timedelta(days=7):
+    if last.is_open and last.moved_at < open_seen_at(None, account) - timedelta(days=7):
         return "abandoned"
     return "still_open"
 
 
-def time_to_complete(token_id: str) -> timedelta | None:
+def time_to_complete(token_id: str, account: LivedAccount = ACCOUNT) -> timedelta | None:
     """From creation to CLOSED, if it got there."""
-    closed = [v.updated_at for v in history_of(token_id) if v.status == CLOSED]
-    return min(closed) - history_of(token_id)[0].life.created_at if closed else None
+    seen = history_of(token_id, account)
+    closed = [version.updated_at for version in seen if version.status == CLOSED]
+    return min(closed) - seen[0].life.created_at if closed else None
 
 
-def status_changes(token_id: str | None = None) -> list[tuple[Version | None, Version]]:
+def status_changes(
+    token_id: str | None = None, account: LivedAccount = ACCOUNT
+) -> list[tuple[Version | None, Version]]:
     """Each change of status or presence: what was before (None at first sight), and after."""
     changes: list[tuple[Version | None, Version]] = []
-    for version in versions():
+    for version in versions(account):
         before = changes[-1][1] if changes and version.version > 1 else None
         if before is None or before.seen_as != version.seen_as:
             changes.append((before, version))
-    return [each for each in changes if token_id in (None, each[1].life.token_id)]
+    return [each for each in changes if token_id in (None, each[1].token_id)]
 
 
 def quantile(values: Iterable[timedelta], share: float) -> timedelta:

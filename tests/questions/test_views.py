@@ -1,0 +1,352 @@
+"""Every published view and function, compared with the lives: six weeks of two accounts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg.rows import dict_row
+
+from etl.verify.checks import verify
+from tests.questions.accounts import ACCOUNTS, DAYS, LivedAccount
+from tests.questions.answers import OUTCOMES
+from tests.questions.known_account import INCREMENTAL_PAGE_SIZE
+from tests.questions.lives import CLOSED, GONE, Move
+from tests.questions.truth import (
+    FAILED,
+    NAMES,
+    NOT_LISTED,
+    OPEN,
+    Version,
+    as_of,
+    bucket_of,
+    current,
+    happened_by,
+    histories,
+    looks,
+    open_seen_at,
+    outcome_of,
+    status_changes,
+    time_to_complete,
+    versions,
+)
+
+Connection = psycopg.Connection[dict[str, Any]]
+OF_EACH = pytest.mark.parametrize("account", ACCOUNTS.values(), ids=map(str, ACCOUNTS))
+
+
+@pytest.fixture
+def connection(known_url: str) -> Iterator[Connection]:
+    with psycopg.connect(
+        known_url,
+        autocommit=True,
+        row_factory=dict_row,
+        options="-c search_path=kaltura -c TimeZone=UTC",
+    ) as opened:
+        yield opened
+
+
+def test_the_known_warehouse_breaks_no_invariant(known_url: str) -> None:
+    """So the calendar that it was set to is one that real runs could have had."""
+    broken = {result.name: result.rows for result in verify(known_url) if not result.ok}
+
+    assert broken == {}
+
+
+@OF_EACH
+def test_the_nights_went_as_they_are_told(account: LivedAccount, connection: Connection) -> None:
+    rows = connection.execute(
+        "select run_id, mode, status, started_at, published_at, resumed_from, unreadable "
+        "from sync_run where partner_id = %s order by run_id",
+        [account.partner_id],
+    ).fetchall()
+
+    assert [tuple(row.values()) for row in rows] == [
+        (
+            night.run_id,
+            night.mode,
+            "failed" if night.failed else "succeeded",
+            night.began_at,
+            None if night.failed else night.published_at,
+            night.resumed_from,
+            int(night.unreadable is not None),
+        )
+        for night in account.nights
+    ]
+
+
+def test_an_incremental_run_reads_one_page_of_the_newest_tokens(connection: Connection) -> None:
+    """``truth`` says by that what it can have seen."""
+    rows = connection.execute(
+        "select run_id, array_agg(page.rows) as rows from sync_page as page "
+        "inner join sync_run as run using (run_id) "
+        "where mode = 'incremental' and filter not like '%In\"%' group by run_id"
+    ).fetchall()
+
+    assert len(rows) == 5
+    assert {tuple(row["rows"]) for row in rows} == {(INCREMENTAL_PAGE_SIZE,)}
+
+
+def test_nothing_changed_between_a_failed_walk_and_the_one_that_resumed_it(
+    connection: Connection,
+) -> None:
+    """The resumed one took over what had been saved, and its versions got its own times."""
+    (account, *_) = ACCOUNTS.values()
+    (resumed,) = (night for night in account.nights if night.resumed_from is not None)
+    failed = account.night(resumed.resumed_from or 0)
+    row = connection.execute(
+        "select coverage from sync_run where run_id = %s", [failed.run_id]
+    ).fetchone()
+    assert row is not None
+    assert row["coverage"]
+    for life in account.lives:
+        was_saved = any(int(life.created_at.timestamp()) in part for part in row["coverage"])
+        if was_saved and life.created_at < failed.began_at:
+            happened = [move.at for move in life.moves] + [change.at for change in life.names]
+            assert not any(failed.began_at < at < resumed.observed_at for at in happened)
+
+
+@OF_EACH
+def test_the_history_is_what_the_runs_must_have_seen(
+    account: LivedAccount, connection: Connection
+) -> None:
+    rows = connection.execute(
+        "select token_id, version, change_kind, is_listed, status, user_id, uploaded_size_bytes, "
+        "updated_at, valid_from, observed_at, last_listed_at, run_id from upload_token_history "
+        'where partner_id = %s order by token_id collate "C", version',
+        [account.partner_id],
+    ).fetchall()
+
+    expected = sorted(versions(account), key=lambda each: (each.token_id, each.version))
+    assert [tuple(row.values()) for row in rows] == [_as_row(version) for version in expected]
+
+
+def _as_row(version: Version) -> tuple[object, ...]:
+    return (
+        version.token_id,
+        version.version,
+        version.kind,
+        version.listed,
+        version.status,
+        version.user_id,
+        version.received,
+        version.updated_at,
+        version.night.published_at,
+        version.observed_at,
+        version.last_listed_at,
+        version.night.run_id,
+    )
+
+
+@OF_EACH
+def test_the_interval_and_estimate_of_every_change(
+    account: LivedAccount, connection: Connection
+) -> None:
+    rows = connection.execute(
+        "select token_id, version, from_status, to_status, change_kind, happened_at, "
+        "happened_after, happened_before, run_id from upload_token_status_history "
+        "where partner_id = %s",
+        [account.partner_id],
+    ).fetchall()
+
+    found = {(row["token_id"], row["version"]): tuple(row.values())[2:] for row in rows}
+    expected = {
+        (after.token_id, after.version): (
+            before and before.seen_as,
+            after.seen_as,
+            after.kind,
+            after.happened_at,
+            after.happened_after,
+            after.observed_at,
+            after.night.run_id,
+        )
+        for before, after in status_changes(None, account)
+    }
+    assert found == expected
+
+
+@OF_EACH
+def test_every_change_happened_within_its_interval(
+    account: LivedAccount, connection: Connection
+) -> None:
+    """Against the lives themselves: the moment of every change, not what ``truth`` makes of it."""
+    lives = {life.token_id: life for life in account.lives}
+    rows = connection.execute(
+        "select token_id, version, to_status, happened_at, happened_after, happened_before "
+        "from upload_token_status_history where partner_id = %s",
+        [account.partner_id],
+    ).fetchall()
+    assert len(rows) == len(status_changes(None, account))
+
+    for row in rows:
+        life = lives[row["token_id"]]
+        after, before = row["happened_after"], row["happened_before"]
+        entered = [move.at for move in life.moves if _enters(move, row["to_status"])]
+        if row["to_status"] == "PENDING":
+            entered.append(life.created_at)
+        # The last time before it was seen; one that came back closed was closed long before.
+        assert after <= row["happened_at"] <= before
+        assert any(after <= at <= before for at in entered), row
+
+
+def _enters(move: Move, status: str) -> bool:
+    if isinstance(move.to, int):
+        return NAMES[move.to] == status
+    return (move.to == GONE) == (status == NOT_LISTED)
+
+
+@OF_EACH
+def test_as_of_any_moment_is_what_the_last_run_had_seen(
+    account: LivedAccount, connection: Connection
+) -> None:
+    """After each run, and against the lives: what a run that read everything saw was true."""
+    for look in looks(account):
+        night = look.night
+        rows = connection.execute(
+            "select token_id, is_listed, status, uploaded_size_bytes, user_id "
+            "from upload_token_as_of(%s) where partner_id = %s",
+            [night.published_at, account.partner_id],
+        ).fetchall()
+
+        known = {row["token_id"]: tuple(row.values())[1:] for row in rows}
+        assert known == {
+            version.token_id: (version.listed, version.status, version.received, version.user_id)
+            for version in as_of(night.published_at, account).values()
+        }
+        if look.since is not None:
+            continue
+        for life in account.lives:
+            if life.token_id in (night.unreadable, night.odd):
+                continue
+            state, found = life.state_at(night.began_at), known.get(life.token_id)
+            if state is None:
+                assert found is None or not found[0]
+            else:
+                assert found is not None
+                assert found[:3] == (True, state.status, state.received)
+                assert state.user_id in (None, found[3])
+
+
+@OF_EACH
+def test_what_had_happened_by_a_moment(account: LivedAccount, connection: Connection) -> None:
+    for number in range(42):
+        at = account.nights[0].published_at + timedelta(days=number, hours=number)
+        rows = connection.execute(
+            "select token_id, version from upload_token_happened_by(%s) where partner_id = %s",
+            [at, account.partner_id],
+        ).fetchall()
+
+        assert {row["token_id"]: row["version"] for row in rows} == {
+            token_id: version.version for token_id, version in happened_by(at, account).items()
+        }
+
+
+@OF_EACH
+def test_the_outcome_of_every_upload(account: LivedAccount, connection: Connection) -> None:
+    """As ``truth`` works it out, and by the lives: no upload succeeded or failed otherwise."""
+    rows = connection.execute(
+        "select * from upload_outcome where partner_id = %s", [account.partner_id]
+    ).fetchall()
+
+    assert {row["token_id"] for row in rows} == histories(account).keys()
+    lives = {life.token_id: life for life in account.lives}
+    for row in rows:
+        token_id = row["token_id"]
+        took = time_to_complete(token_id, account)
+        assert row["outcome"] == outcome_of(token_id, account)
+        assert row["seconds_to_complete"] == (None if took is None else took.total_seconds())
+        assert row["size_bucket"] == bucket_of(lives[token_id].size)
+        last = current(account)[token_id]
+        ended = [
+            move
+            for move in lives[token_id].moves
+            if move.to in (CLOSED, *FAILED) and move.at <= last.night.began_at
+        ]
+        if not ended:
+            assert row["outcome"] in ("abandoned", "deleted", "still_open"), row
+        elif last.listed:
+            assert row["outcome"] == ("succeeded" if ended[0].to == CLOSED else "failed")
+            if ended[0].to == CLOSED:
+                true = (ended[0].at - row["created_at"]).total_seconds()
+                assert row["seconds_to_complete"] == true
+
+
+@OF_EACH
+def test_outcomes_by_day_and_by_user(account: LivedAccount, connection: Connection) -> None:
+    ids = current(account)
+    groups: tuple[tuple[str, str, Callable[[Version], object]], ...] = (
+        ("day", "upload_outcome_daily", lambda each: each.life.created_at.date()),
+        ("user_id", "upload_user_summary", lambda each: each.user_id),
+    )
+    for name, view, key in groups:
+        counts = ", ".join(f"sum({outcome}) as {outcome}" for outcome in OUTCOMES)
+        rows = connection.execute(
+            f"select {name}, sum(bytes_received) as received, {counts} from {view} "  # noqa: S608
+            f"where partner_id = %s group by {name}".encode(),
+            [account.partner_id],
+        ).fetchall()
+
+        expected: dict[object, Counter[str]] = {}
+        for token_id, version in ids.items():
+            counter = expected.setdefault(key(version), Counter(received=0))
+            counter["received"] += version.received or 0
+            counter[outcome_of(token_id, account)] += 1
+        assert {row.pop(name): +Counter(row) for row in rows} == {
+            group: +counter for group, counter in expected.items()
+        }
+
+
+@OF_EACH
+def test_what_is_stuck(account: LivedAccount, connection: Connection) -> None:
+    """Open at the last look, and for a day without a change: by the lives, not by the versions."""
+    rows = connection.execute(
+        "select token_id, status, last_moved_at, stuck_for from stuck_upload where partner_id = %s",
+        [account.partner_id],
+    ).fetchall()
+
+    looked_at = open_seen_at(None, account)
+    expected = {}
+    for life in account.lives:
+        state = life.state_at(looked_at)
+        if state is not None and state.status in OPEN:
+            moved_at = max(life.created_at, state.updated_at)
+            if looked_at - moved_at >= timedelta(hours=24):
+                expected[life.token_id] = (NAMES[state.status], moved_at, looked_at - moved_at)
+    assert len(expected) > 3
+    assert {row.pop("token_id"): tuple(row.values()) for row in rows} == expected
+
+
+@OF_EACH
+def test_every_calendar_day_has_its_night(account: LivedAccount, connection: Connection) -> None:
+    rows = connection.execute(
+        "select day, outcome, runs, complete_at from sync_night "
+        "where partner_id = %s and day <= %s order by day",
+        [account.partner_id, DAYS[-1]],
+    ).fetchall()
+
+    assert [row["day"] for row in rows] == DAYS
+    for row in rows:
+        begun = [night for night in account.nights if night.began_at.date() == row["day"]]
+        complete = [night.published_at for night in begun if night in account.complete]
+        assert row["runs"] == len(begun)
+        assert row["complete_at"] == (complete[-1] if complete else None)
+        if complete:
+            assert row["outcome"] == "complete"
+        else:
+            published = [night for night in begun if not night.failed]
+            wanted = "partial" if published else "failed" if begun else "no_run"
+            assert row["outcome"] == wanted
+
+
+def test_a_snapshot_for_dbt_is_the_history(connection: Connection) -> None:
+    rows = connection.execute(
+        "select count(*) as rows, count(distinct dbt_scd_id) as keys, "
+        "bool_and((dbt_is_deleted = 'False') = is_listed) as told from upload_token_snapshot_dbt"
+    ).fetchall()
+
+    number = sum(len(versions(account)) for account in ACCOUNTS.values())
+    assert rows == [{"rows": number, "keys": number, "told": True}]
