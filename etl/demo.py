@@ -165,7 +165,7 @@ def _answers(reader: Reader, lived: list[Night], account: dict[str, str]) -> Ite
         reader,
         f"What was stuck last {asked.at:%A} (run {asked.run_id}), and what became of it?",
         "stuck_at_run.sql",
-        {"run_id": str(asked.run_id)},
+        account | {"run_id": str(asked.run_id)},
         note="Kaltura itself can say only what is stuck now.",
     )
     yield _ask(
@@ -177,7 +177,8 @@ def _answers(reader: Reader, lived: list[Night], account: dict[str, str]) -> Ite
     yield _ask(
         reader,
         f"What changed last night (run {last.run_id})?",
-        "what_changed_last_run.sql",
+        "what_changed_last_night.sql",
+        account,
     )
     yield _ask(
         reader,

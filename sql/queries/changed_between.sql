@@ -1,8 +1,16 @@
 -- What changed between two runs?
--- Variables: run_before, run_id
+-- Variables: partner_id, run_before, run_id
+with run as (
+    select
+        max(published_at) filter (where run_id = :run_before) as since,
+        max(published_at) filter (where run_id = :run_id) as until
+    from sync_run
+    where partner_id = :partner_id and run_id in (:run_before, :run_id)
+)
+
 select
     case
-        when before.token_id is null then '(none)'
+        when before.version is null then '(none)'
         when not before.is_listed then 'NOT_LISTED'
         else coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
     end as was,
@@ -12,20 +20,23 @@ select
     end as became,
     count(*) as tokens,
     min(after.token_id) as for_example
-from sync_run as run
-inner join sync_run as run_before on run.partner_id = run_before.partner_id
-inner join lateral upload_token_as_of(run.published_at) as after
-    on run.partner_id = after.partner_id
-left join lateral upload_token_as_of(run_before.published_at) as before
-    on after.partner_id = before.partner_id and after.token_id = before.token_id
+from run
+inner join upload_token_history as after
+    on
+        after.partner_id = :partner_id
+        and after.valid_from > run.since
+        and after.valid_from <= run.until
+        and (after.valid_to > run.until or after.is_current)
+left join upload_token_superseded as before
+    on
+        after.partner_id = before.partner_id
+        and after.token_id = before.token_id
+        and before.valid_from <= run.since
+        and before.valid_to > run.since
 left join upload_token_status as before_name on before.status = before_name.code
 left join upload_token_status as after_name on after.status = after_name.code
 where
-    run.run_id = :run_id
-    and run_before.run_id = :run_before
-    and (
-        before.is_listed is distinct from after.is_listed
-        or before.status is distinct from after.status
-    )
+    before.is_listed is distinct from after.is_listed
+    or before.status is distinct from after.status
 group by 1, 2
 order by 3 desc, 1, 2

@@ -1,8 +1,7 @@
 -- What was stuck at a given run, and what became of it?
--- Variables: run_id
+-- Variables: partner_id, run_id
 with seen as (
     select
-        run.partner_id,
         run.published_at as at_run,
         max(before.published_at) as at_run_before
     from sync_run as run
@@ -10,8 +9,9 @@ with seen as (
         on
             run.partner_id = before.partner_id
             and run.published_at > before.published_at
-    where run.run_id = :run_id
-    group by 1, 2
+            and sync_run_is_complete(before.coverage, before.holes)
+    where run.partner_id = :partner_id and run.run_id = :run_id
+    group by run.published_at
 )
 
 select
@@ -29,14 +29,14 @@ select
 from seen
 inner join upload_token_history as token
     on
-        seen.partner_id = token.partner_id
+        token.partner_id = :partner_id
         and token.valid_from <= seen.at_run_before
-        and (token.valid_to > seen.at_run or token.valid_to is null)
+        and (token.valid_to > seen.at_run or token.is_current)
 inner join upload_token as now
     on
         token.partner_id = now.partner_id
         and token.token_id = now.token_id
 inner join upload_token_status as status on token.status = status.code
-where token.is_listed and status.outcome_group = 'open'
+where token.is_listed and token.status in (0, 1, 2)
 group by status.code, status.name
 order by status.code

@@ -139,8 +139,8 @@ def _check_answers(
     ]
     rows = by_file["stuck_at_run.sql"]["rows"]
 
-    changed = by_file["what_changed_last_run.sql"]["rows"]
-    assert sum(row["tokens"] for row in changed if row["change_kind"] == "first_seen") == len(
+    changed = by_file["what_changed_last_night.sql"]["rows"]
+    assert sum(row["tokens"] for row in changed if row["was"] == "(none)") == len(
         lists[-1].keys() - set().union(*lists[:-1])
     )
     assert len(stuck) > 0

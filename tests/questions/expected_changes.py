@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from datetime import datetime, timedelta
 from decimal import Decimal
 
@@ -63,30 +63,29 @@ def _() -> Rows:
     return rows
 
 
-@ANSWERS.to("what_changed_last_run.sql")
+@ANSWERS.to("what_changed_last_night.sql")
 def _() -> Rows:
-    counts: Counter[tuple[str, str | None, str]] = Counter()
-    for version in versions():
-        if version.night == ACCOUNT.published[-1]:
-            earlier = history_of(version.life.token_id)[: version.version - 1]
-            was = earlier[-1].status_name if earlier else None
-            counts[version.kind, was, version.status_name] += 1
-    rows = [
-        {"change_kind": kind, "was": was, "became": became, "tokens": tokens}
-        for (kind, was, became), tokens in counts.items()
-    ]
-    return sorted(
-        rows, key=lambda row: (row["change_kind"], -row["tokens"], row["was"] or "", row["became"])
-    )
+    """Between the last two complete runs: what an incremental one saw since is not of the night."""
+    since, until = (night.published_at for night in ACCOUNT.complete[-2:])
+    assert ACCOUNT.published[-1] not in ACCOUNT.complete
+    rows = [{"since": since, **row} for row in _changes(since, until)]
+    assert any(row["was"] == row["became"] == "PARTIAL_UPLOAD" for row in rows)
+    return rows
 
 
 @ANSWERS.to("changed_between.sql")
 def _() -> Rows:
-    before, after = (as_of(ACCOUNT.night(number).published_at) for number in (36, 38))
+    since, until = (ACCOUNT.night(number).published_at for number in (36, 38))
+    return [row for row in _changes(since, until) if row["was"] != row["became"]]
+
+
+def _changes(since: datetime, until: datetime) -> Rows:
+    """The tokens that have another version than before, by what they were and became."""
+    before, after = as_of(since), as_of(until)
     found: dict[tuple[str, str], list[str]] = defaultdict(list)
     for token_id, version in after.items():
-        was = before[token_id].seen_as if token_id in before else "(none)"
-        if was != version.seen_as:
+        if version != before.get(token_id):
+            was = before[token_id].seen_as if token_id in before else "(none)"
             found[was, version.seen_as].append(token_id)
     rows = [
         {"was": was, "became": became, "tokens": len(ids), "for_example": min(ids)}

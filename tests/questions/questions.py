@@ -14,10 +14,8 @@ from etl.demo import with_variables
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 QUERIES: Final = ROOT / "sql" / "queries"
-COMMON: Final = {"now": "2026-03-31 08:00+00", "since": "2026-03-20"}
+COMMON: Final = {"partner_id": "102", "now": "2026-03-31 08:00+00", "since": "2026-03-20"}
 """What the page sets once, before the first question."""
-PARTNER: Final = {"partner_id": "102"}
-"""What variables.psql finds by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +57,12 @@ class Question:
             lines.pop(0)
         return "\n".join(lines)
 
-    def ask(self, connection: psycopg.Connection[Any]) -> list[dict[str, Any]]:
-        """The answer of a warehouse; the search_path leads to its schema."""
-        values = PARTNER | COMMON | self.variables
+    def ask(self, connection: psycopg.Connection[Any], **others: str) -> list[dict[str, Any]]:
+        """The answer of a warehouse; the search_path leads to its schema.
+
+        ``others`` are variables of which the page says something else.
+        """
+        values = COMMON | self.variables | others
         sql = with_variables(self.statement, {name: values[name] for name in self.needs})
         with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
             if self.time_zone is not None:
@@ -84,7 +85,7 @@ QUESTIONS: Final = {
         Question("then_and_now.sql", {"at": "2026-03-25 23:00+00"}),
         Question("history_of_token.sql", {"token_id": "0_23_resumed"}),
         Question("when_did_it_happen.sql", {"token_id": "0_mar_back"}),
-        Question("what_changed_last_run.sql"),
+        Question("what_changed_last_night.sql"),
         Question("changed_between.sql", {"run_before": "36", "run_id": "38"}),
         Question("first_status.sql", {"since": "2026-03-21"}),
         Question("disappeared.sql"),

@@ -16,7 +16,8 @@ import psycopg
 import pytest
 
 from etl.embedded.binaries import find_binaries
-from tests.questions.questions import COMMON, PARTNER, QUERIES, QUESTIONS, ROOT, Question
+from tests.questions.accounts import ACCOUNT
+from tests.questions.questions import COMMON, QUERIES, QUESTIONS, ROOT, Question
 from tests.questions.truth import histories
 
 PAGE = ROOT / "docs" / "howto" / "ask.md"
@@ -30,11 +31,11 @@ Psql = Callable[..., str]
 def psql(known_url: str) -> Psql:
     """``psql("-f", "variables.psql")``: what it prints, on the known account."""
 
-    def call(*arguments: str, options: str = "") -> str:
+    def call(*arguments: str, options: str = "", url: str = known_url, fails: bool = False) -> str:
         done = subprocess.run(
             [
                 *(str(find_binaries() / "psql"), "-X", "-q", "-v", "ON_ERROR_STOP=1"),
-                *("-d", known_url, *arguments),
+                *("-d", url, *arguments),
             ],
             env={
                 "PATH": os.environ.get("PATH", ""),
@@ -50,8 +51,8 @@ def psql(known_url: str) -> Psql:
             timeout=60,
             check=False,
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
+        assert (done.returncode != 0) == fails, done.stderr
+        return done.stderr if fails else done.stdout
 
     return call
 
@@ -153,22 +154,52 @@ def test_the_variables_have_values_without_being_set(psql: Psql) -> None:
     values = dict(
         zip(
             needed,
-            psql("-f", "sql/queries/variables.psql", *echo).splitlines(),
+            psql("-v", "partner_id=102", "-f", "sql/queries/variables.psql", *echo).splitlines(),
             strict=True,
         )
     )
 
-    assert values["partner_id"] == PARTNER["partner_id"]
-    assert (values["run_before"], values["run_id"]) == ("43", "44")
+    assert values["partner_id"] == "102"
+    last_night, before = ACCOUNT.complete[-1], ACCOUNT.complete[-2]
+    assert (values["run_before"], values["run_id"]) == (str(before.run_id), str(last_night.run_id))
     assert values["token_id"] in histories()
     assert (values["now"], values["day"]) == ("now", "yesterday")
     assert all(value and not value.startswith(":") for value in values.values())
 
 
 @pytest.mark.parametrize("file", QUESTIONS)
-def test_every_question_can_be_asked_of_an_empty_warehouse(file: str, database_url: str) -> None:
+def test_no_question_takes_an_account_by_itself(file: str, known_url: str) -> None:
+    """It is told which one; or it is about all of them, and says of whom each row is."""
+    with psycopg.connect(known_url, options="-c search_path=kaltura") as connection:
+        if "partner_id" in QUESTIONS[file].needs:
+            assert QUESTIONS[file].ask(connection, partner_id="999") == []
+        else:
+            assert next(iter(QUESTIONS[file].ask(connection)[0])) == "partner_id"
+
+
+def test_the_account_is_the_only_one_or_asked_for(
+    psql: Psql, known_url: str, database_url: str
+) -> None:
+    file = ("-f", "sql/queries/variables.psql", "-c", r"\echo :partner_id :run_id :run_before")
+    for url, says in (
+        (known_url, r"This warehouse holds several accounts: \set partner_id to one of 102, 103."),
+        (database_url, "This warehouse holds no account: run kaltura-etl sync first."),
+    ):
+        failed = psql(*file, url=url, fails=True)
+        assert says in failed
+    with psycopg.connect(database_url) as connection:
+        connection.execute(
+            "insert into kaltura.sync_run (partner_id, walk_id, mode, status, started_at, "
+            "heartbeat_at, program_version) values (7, 1, 'full', 'failed', now(), now(), '1')"
+        )
+
+    assert psql(*file, url=database_url) == "7 0 0\n"
+
+
+def test_every_question_can_be_asked_of_an_empty_warehouse(database_url: str) -> None:
     with psycopg.connect(database_url, options="-c search_path=kaltura") as connection:
-        assert QUESTIONS[file].ask(connection) == []
+        for question in QUESTIONS.values():
+            assert question.ask(connection) == [], question.file
 
 
 def test_the_page_names_no_variable_that_is_not_there() -> None:

@@ -1,0 +1,49 @@
+-- What changed last night, that is since the complete run before?
+-- Variables: partner_id
+with night as (
+    select
+        max(run.published_at) as until,
+        case
+            when count(*) = 2 then min(run.published_at) else '-infinity'
+        end as since
+    from (
+        select published_at from sync_run
+        where
+            partner_id = :partner_id
+            and published_at is not null
+            and sync_run_is_complete(coverage, holes)
+        order by published_at desc
+        limit 2
+    ) as run
+)
+
+select
+    night.since,
+    case
+        when before.version is null then '(none)'
+        when not before.is_listed then 'NOT_LISTED'
+        else coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
+    end as was,
+    case
+        when not after.is_listed then 'NOT_LISTED'
+        else coalesce(after_name.name, 'UNKNOWN_' || after.status, 'UNKNOWN')
+    end as became,
+    count(*) as tokens,
+    min(after.token_id) as for_example
+from night
+inner join upload_token_history as after
+    on
+        after.partner_id = :partner_id
+        and after.valid_from > night.since
+        and after.valid_from <= night.until
+        and (after.valid_to > night.until or after.is_current)
+left join upload_token_superseded as before
+    on
+        after.partner_id = before.partner_id
+        and after.token_id = before.token_id
+        and before.valid_from <= night.since
+        and before.valid_to > night.since
+left join upload_token_status as before_name on before.status = before_name.code
+left join upload_token_status as after_name on after.status = after_name.code
+group by 1, 2, 3
+order by 4 desc, 2, 3
