@@ -1,4 +1,4 @@
-"""Archives in an object store, through ``obstore`` (the extra ``archive``).
+"""Archives and exports in an object store, through ``obstore`` (the extra ``archive``).
 
 Credentials come from the environment, as for the store's own tools: ``AWS_ACCESS_KEY_ID``,
 ``AWS_SECRET_ACCESS_KEY``, ``AWS_REGION``, ``AWS_ENDPOINT_URL`` and so on, or the machine's role.
@@ -24,27 +24,26 @@ RETRIES_MAX: Final = 5
 RETRY_SECONDS: Final = 180
 
 
-def open_object_store(address: str) -> ObjectStore:
+def open_object_store(address: str, *, what: str = "archive") -> ObjectStore:
     """The store of an ``s3://``, ``gs://`` or ``az://`` address; sends no request yet."""
     try:
         # Imported here because it takes 16 ms, and is an optional extra.
         from obstore import exceptions, store  # noqa: PLC0415
     except ImportError as error:
         raise ConfigurationError(
-            "An archive in an object store needs a library that is not installed: "
+            f"An {what} in an object store needs a library that is not installed: "
             "pip install 'kaltura-etl[archive]'."
         ) from error
     scheme = address.partition("://")[0]
     if scheme == "s3":
         _check_s3_variables()
-    # A self-hosted store on the same machine or network seldom has a certificate; with http:// in
-    # the endpoint the operator accepts that.
-    endpoint = _endpoint()
-    plain = scheme == "s3" and endpoint.startswith("http://")
     try:
         opened = store.from_url(
             address.rstrip("/"),
-            client_options={"timeout": timedelta(seconds=REQUEST_SECONDS), "allow_http": plain},
+            client_options={
+                "timeout": timedelta(seconds=REQUEST_SECONDS),
+                "allow_http": is_plain(address),
+            },
             retry_config={
                 "max_retries": RETRIES_MAX,
                 "retry_timeout": timedelta(seconds=RETRY_SECONDS),
@@ -53,18 +52,25 @@ def open_object_store(address: str) -> ObjectStore:
     except (exceptions.BaseError, ValueError, TypeError) as error:
         # The library's text may contain values from the environment.
         raise ConfigurationError(
-            f"The archive's address {address} cannot be used: {type(error).__name__}. Check it, "
+            f"The {what}'s address {address} cannot be used: {type(error).__name__}. Check it, "
             f"and in the environment {_VARIABLES[scheme]}.",
             archive=address,
         ) from None
-    return ObjectStore(address.rstrip("/"), opened)
+    return ObjectStore(address.rstrip("/"), opened, what=what)
+
+
+def is_plain(address: str) -> bool:
+    """Whether a store is asked over HTTP: a self-hosted one on the same machine or network seldom
+    has a certificate; with http:// in the endpoint the operator accepts that."""
+    return address.startswith("s3://") and _endpoint().startswith("http://")
 
 
 class ObjectStore:
     """Objects under one address."""
 
-    def __init__(self, address: str, opened: Obstore) -> None:
+    def __init__(self, address: str, opened: Obstore, *, what: str = "archive") -> None:
         self._address = address
+        self._what = what
         self._store = opened
 
     @property
@@ -85,7 +91,7 @@ class ObjectStore:
         except (obstore.exceptions.NotFoundError, FileNotFoundError):
             return None
         except Exception as error:
-            raise self._failure("read", error) from None
+            raise self.failure("read", error) from None
 
     def write(self, name: str, body: bytes) -> None:
         import obstore  # noqa: PLC0415
@@ -93,7 +99,7 @@ class ObjectStore:
         try:
             obstore.put(self._store, name, body)
         except Exception as error:
-            raise self._failure("written", error) from None
+            raise self.failure("written", error) from None
 
     def tidy(self, folder: str) -> None:
         """Nothing: a put is whole, or it is not there."""
@@ -106,7 +112,7 @@ class ObjectStore:
             if found:
                 obstore.delete(self._store, [each["path"] for each in found])
         except Exception as error:
-            raise self._failure("deleted", error) from None
+            raise self.failure("deleted", error) from None
         return len(found)
 
     def _names(self, under: str, what: str) -> list[str]:
@@ -116,11 +122,11 @@ class ObjectStore:
         try:
             listed: Any = obstore.list_with_delimiter(self._store, prefix)
         except Exception as error:
-            raise self._failure("listed", error) from None
+            raise self.failure("listed", error) from None
         paths = [each if isinstance(each, str) else each["path"] for each in listed[what]]
         return sorted(path.rstrip("/").rpartition("/")[2] for path in paths)
 
-    def _failure(self, what: str, error: Exception) -> EtlError:
+    def failure(self, what: str, error: Exception) -> EtlError:
         """Translate an error of the library, whose texts contain addresses, headers and bodies."""
         from obstore import exceptions  # noqa: PLC0415
 
@@ -142,7 +148,7 @@ class ObjectStore:
             else "the object store",
         )
         return meaning.kind(
-            f"The archive {self._address} cannot be {what}: {said}.",
+            f"The {self._what} {self._address} cannot be {what}: {said}.",
             reason=meaning.reason,
             archive=self._address,
             error=type(error).__name__,
@@ -230,9 +236,7 @@ def _check_s3_variables() -> None:
     key, secret = "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"
     if bool(os.environ.get(key)) != bool(os.environ.get(secret)):
         missing, present = (secret, key) if os.environ.get(key) else (key, secret)
-        raise ConfigurationError(
-            f"{missing} is not set although {present} is: an archive at s3:// needs both."
-        )
+        raise ConfigurationError(f"{missing} is not set although {present} is: s3:// needs both.")
     try:
         parts = urlsplit(_endpoint())
         host, _ = parts.hostname, parts.port

@@ -1,4 +1,5 @@
-"""Where an archive is kept.  A store maps names to bytes; a name is a path with slashes."""
+"""Where an archive is kept, or an export.  A store maps names to bytes; a name is a path with
+slashes."""
 
 from __future__ import annotations
 
@@ -56,32 +57,40 @@ class Store(Protocol):
         """
         ...
 
+    def failure(self, what: str, error: Exception) -> EtlError:
+        """The error of ours for one of the system or of a library; ``what``: ``read``,
+        ``written`` or ``deleted``."""
+        ...
 
-def open_store(address: str) -> Store:
-    """The store of ``ETL_ARCHIVE``: a folder (also ``file:///…``), or ``s3://``, ``gs://``,
-    ``az://``.  Looks at the address only.
 
-    Raises ConfigurationError.
+def open_store(address: str, *, what: str = "archive", private: bool = True) -> Store:
+    """The store at a folder (also ``file:///…``), or at ``s3://``, ``gs://``, ``az://``.  Looks at
+    the address only.
+
+    ``what``: its name in messages, ``archive`` or ``export``.  ``private``: whether files in a
+    folder are for their owner only; else as the umask says.  Raises ConfigurationError.
     """
     try:
         address = archive_address(address)
     except ValueError as error:
-        raise ConfigurationError(f"The archive's address {error}.") from None
+        raise ConfigurationError(f"The {what}'s address {error}.") from None
     scheme, separator, _ = address.partition("://")
     if not separator:
-        return LocalStore(Path(address).expanduser())
+        return LocalStore(Path(address).expanduser(), what=what, private=private)
     if scheme == "file":
-        return LocalStore(Path(unquote(urlsplit(address).path)))
+        return LocalStore(Path(unquote(urlsplit(address).path)), what=what, private=private)
     from etl.archive.object_store import open_object_store  # noqa: PLC0415 - 16 ms, an extra
 
-    return open_object_store(address)
+    return open_object_store(address, what=what)
 
 
 class LocalStore:
     """A folder of this machine."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, what: str = "archive", private: bool = True) -> None:
         self._root = root.absolute()
+        self._what = what
+        self._file_mode, self._folder_mode = (FILE_MODE, FOLDER_MODE) if private else (0o666, 0o777)
 
     @property
     def address(self) -> str:
@@ -99,7 +108,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
-            raise self._failure("read", error) from error
+            raise self.failure("read", error) from error
 
     def write(self, name: str, body: bytes) -> None:
         path = self._root / name
@@ -111,7 +120,7 @@ class LocalStore:
             self._make(path.parent)
             try:
                 flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-                with os.fdopen(os.open(temporary, flags, FILE_MODE), "wb") as file:
+                with os.fdopen(os.open(temporary, flags, self._file_mode), "wb") as file:
                     file.write(body)
                     file.flush()
                     os.fsync(file.fileno())
@@ -122,14 +131,14 @@ class LocalStore:
                 raise
             _sync_folder(path.parent)
         except OSError as error:
-            raise self._failure("written", error) from error
+            raise self.failure("written", error) from error
 
     def tidy(self, folder: str) -> None:
         try:
             for left_over in (self._root / folder).glob(".*.new"):
                 left_over.unlink()
         except OSError as error:
-            raise self._failure("tidied", error) from error
+            raise self.failure("tidied", error) from error
 
     def delete(self, folder: str) -> int:
         path = self._root / folder
@@ -141,7 +150,7 @@ class LocalStore:
             _sync_folder(path.parent)
             return files
         except OSError as error:
-            raise self._failure("deleted", error) from error
+            raise self.failure("deleted", error) from error
 
     def _names(self, under: str, *, folders: bool) -> list[str]:
         try:
@@ -154,24 +163,25 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise self._failure("read", error) from error
+            raise self.failure("read", error) from error
 
     def _make(self, folder: Path) -> None:
         """Make a folder and its parents, durably."""
         if folder.is_dir():
             return
         self._make(folder.parent)
-        folder.mkdir(FOLDER_MODE, exist_ok=True)
+        folder.mkdir(self._folder_mode, exist_ok=True)
         _sync_folder(folder.parent)
 
-    def _failure(self, what: str, error: OSError) -> EtlError:
-        kind, said = _MEANINGS.get(error.errno or 0, _UNKNOWN)
-        if error.errno in _NOT_A_FOLDER:
+    def failure(self, what: str, error: Exception) -> EtlError:
+        number = getattr(error, "errno", None)
+        kind, said = _MEANINGS.get(number or 0, _UNKNOWN)
+        if number in _NOT_A_FOLDER:
             said = self._in_the_way() or said
         return kind(
-            f"The archive {self.address} cannot be {what}: {said}.",
+            f"The {self._what} {self.address} cannot be {what}: {said}.",
             archive=self.address,
-            errno=error.errno,
+            errno=number,
         )
 
     def _in_the_way(self) -> str | None:

@@ -181,7 +181,7 @@ def archive_address(text: str) -> str:
         if not is_address:
             return text  # a folder with a colon in its name
         raise ValueError(
-            f"begins with {scheme}://, where no archive can be kept: give a folder, or an address "
+            f"begins with {scheme}://, where no files can be kept: give a folder, or an address "
             "that begins with s3://, gs:// or az://"
         )
     elif not is_address:

@@ -285,8 +285,8 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("ftp://host/path", "begins with ftp://, where no archive can be kept"),
-        ("https://host/path", "begins with https://, where no archive can be kept"),
+        ("ftp://host/path", "begins with ftp://, where no files can be kept"),
+        ("https://host/path", "begins with https://, where no files can be kept"),
         ("file://host/path", "file:///folder"),
         ("file:relative", "file:///folder"),
         ("s3:/bucket/path", "begin with s3://, with two slashes"),

@@ -313,7 +313,7 @@ def test_the_command_line(original: Scene) -> None:
     [
         ([], 2, "Missing argument 'ARCHIVE"),
         (["{tmp}/none"], 78, "no archive of this program"),
-        (["ftp://x/y"], 78, "no archive can be kept"),
+        (["ftp://x/y"], 78, "no files can be kept"),
         (["{tmp}", "--into-schema", "No"], 2, "--into-schema must be"),
         (["{tmp}", "--check", "--until", "2"], 2, "--check compares"),
         (["{tmp}", "--until", "0"], 2, "--until"),
