@@ -133,12 +133,18 @@ class Runtime:
             log.warning(warning)
         return loaded.checked(without=without)
 
-    def progress(self, *, alone: bool = True) -> AbstractContextManager[Progress]:
-        """The progress of one run; a bar only if no other run is shown at the same time."""
+    def progress(
+        self, *, alone: bool = True, unit: str = "tokens"
+    ) -> AbstractContextManager[Progress]:
+        """The progress of one run; a bar only if no other run is shown at the same time.
+
+        ``unit``: what is counted.
+        """
         from etl.process.progress import open_progress, wants_bar
 
         quiet = self.quiet or self.terse
-        return open_progress(self._handler, bar=alone and wants_bar(self._json_log), quiet=quiet)
+        bar = alone and wants_bar(self._json_log)
+        return open_progress(self._handler, bar=bar, quiet=quiet, unit=unit)
 
     def run(self, settings: Settings, run: Run, options: SyncOptions) -> None:
         """Open the warehouse, run and print the report."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOG_INTERVAL_SECONDS = 30.0
+TOKENS = "tokens"
+"""What a run counts."""
 TEXT_WIDTH = 84
 """Columns of everything but the bar, with figures of nine digits; on less, pages are left out."""
 
@@ -110,10 +112,16 @@ class _Stage:
 
 
 class LogProgress:
-    """A log line every so often; ``line`` logs what is known now, whether it has changed or not."""
+    """A log line every so often; ``line`` logs what is known now, whether it has changed or not.
 
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
+    ``unit``: what is counted; only tokens come in pages.
+    """
+
+    def __init__(
+        self, monotonic: Callable[[], float] = time.monotonic, *, unit: str = TOKENS
+    ) -> None:
         self._monotonic = monotonic
+        self._unit = unit
         self._stage: _Stage | None = None
 
     def stage(self, name: str, *, changes: int | None = None) -> None:
@@ -133,9 +141,12 @@ class LogProgress:
         if stage.changes is not None:
             fields["changes"] = stage.changes
         if stage.figures is not None:
-            fields["tokens"], fields["total"], fields["pages"] = tokens, total, _ = stage.figures
+            tokens, total, pages = stage.figures
+            fields |= {self._unit: tokens, "total": total}
+            if self._unit == TOKENS:
+                fields["pages"] = pages
             rate = stage.tokens_per_second
-            fields["tokens_per_second"] = None if rate is None else round(rate, 1)
+            fields[f"{self._unit}_per_second"] = None if rate is None else round(rate, 1)
             fields["seconds_left"] = (
                 None if rate is None or total is None else round((total - tokens) / rate)
             )
@@ -145,9 +156,12 @@ class LogProgress:
 class BarProgress:
     """A bar that fills where there is a total, and moves back and forth where there is none."""
 
-    def __init__(self, bar: rich.progress.Progress, *, with_pages: bool) -> None:
+    def __init__(
+        self, bar: rich.progress.Progress, *, with_pages: bool, unit: str = TOKENS
+    ) -> None:
         self._bar = bar
-        self._with_pages = with_pages
+        self._with_pages = with_pages and unit == TOKENS
+        self._unit = unit
         self._stage = _Stage("reading", None, time.monotonic)
         self._task = bar.add_task(self._stage.name, total=None, figures="")
 
@@ -161,7 +175,7 @@ class BarProgress:
     def update(self, tokens: int, total: int | None, pages: int) -> None:
         self._stage.update(tokens, total, pages)
         rate = self._stage.tokens_per_second
-        figures = f"{tokens:,} tokens"
+        figures = f"{tokens:,} {self._unit}"
         if self._with_pages:
             figures += f" in {pages:,} pages"
         if rate is not None:
@@ -194,14 +208,18 @@ def open_progress(
     *,
     bar: bool,
     quiet: bool,
+    unit: str = TOKENS,
     interval_seconds: float = LOG_INTERVAL_SECONDS,
 ) -> Iterator[Progress]:
-    """A ``Progress`` for one run.  While a bar is shown, log lines are written above it."""
+    """A ``Progress`` for one run.  While a bar is shown, log lines are written above it.
+
+    ``unit``: what ``Progress.update`` counts.
+    """
     if quiet or handler is None:
         yield NoProgress()
         return
     if not bar:
-        progress = LogProgress()
+        progress = LogProgress(unit=unit)
         with _lines(progress, interval_seconds):
             yield progress
         return
@@ -231,7 +249,7 @@ def open_progress(
     with display:
         handler.setStream(cast("TextIO", FileProxy(console, sys.stderr)))
         try:
-            yield BarProgress(display, with_pages=console.width > TEXT_WIDTH)
+            yield BarProgress(display, with_pages=console.width > TEXT_WIDTH, unit=unit)
         finally:
             handler.setStream(sys.stderr)
 
