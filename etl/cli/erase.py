@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
-from etl.errors import UsageError
+from etl.errors import EtlError, UsageError
 from etl.resources import as_named, document
 
 if TYPE_CHECKING:
@@ -23,14 +25,6 @@ _PAGE = as_named(document("howto/erase.md"))
 ARCHIVE_LEFT = (
     "No archive was named (--archive, ETL_ARCHIVE): if there is one, delete the account's folder "
     "in it."
-)
-COPIES_LEFT = (
-    "Backups, WAL archives, lagging replicas and versions that an object store keeps still contain "
-    f"the data: let them expire or delete them; see {_PAGE}."
-)
-STILL_THERE = (
-    "Backups, WAL archives, lagging replicas and archives of replies that were not named still "
-    f"contain the data: let them expire or delete them; see {_PAGE}."
 )
 
 
@@ -65,7 +59,7 @@ STILL_THERE = (
 @click.option(
     "--apply", is_flag=True, help="Apply the changes; without this option they are only counted."
 )
-@setting_options("partner_id", "schema", "archive")
+@setting_options("partner_id", "schema", "archive", "lake")
 @json_option
 @log_options
 @pass_runtime
@@ -81,8 +75,8 @@ def erase(
 
     Irreversible.  A user's data are user id, file names and unknown keys in every version, and
     rejected rows; data that arrives later is replaced before it is stored.  The archive of
-    ETL_ARCHIVE is changed as well.  Requires the role that owns the tables.  The key is
-    ETL_ERASURE_KEY, or one that the warehouse stores.
+    ETL_ARCHIVE and the Delta tables of ETL_LAKE are changed as well.  Requires the role that owns
+    the tables.  The key is ETL_ERASURE_KEY, or one that the warehouse stores.
     """
     people = bool(user_ids or token_ids or again)
     if account is not None and people:
@@ -111,6 +105,7 @@ def _erase_account(runtime: Runtime, settings: Settings, partner_id: int, *, app
     with (
         open_warehouse(settings, create=False) as opened,
         open_database(str(opened.database_url), opened.schema) as database,
+        _rewriting_lake(runtime, opened, partner_id, apply=apply) as lake,
     ):
         _require_erasable(database)
         erased = erase_account(
@@ -123,12 +118,15 @@ def _erase_account(runtime: Runtime, settings: Settings, partner_id: int, *, app
         )
     if not erased.archived_runs and not any(erased.tables.values()):
         log.warning("nothing is stored of account %d", partner_id)
-    still_there = COPIES_LEFT if store is not None else f"{ARCHIVE_LEFT} {COPIES_LEFT}"
+    still_there = _still_there(archive=True, lake=bool(lake))
+    if store is None:
+        still_there = f"{ARCHIVE_LEFT} {still_there}"
     result = {
         "status": "succeeded" if apply else "dry run",
         "applied": apply,
         "partner_id": partner_id,
         **dataclasses.asdict(erased),
+        "lake": lake or None,
         "still_there": still_there,
     }
     title = (
@@ -144,6 +142,10 @@ def _erase_account(runtime: Runtime, settings: Settings, partner_id: int, *, app
         rows.append(
             {"where": f"archive {erased.archive}", "deleted": f"{erased.archived_runs} runs"}
         )
+    rows += [
+        {"where": f"Delta table {each['table']}", "deleted": f"{each['files_deleted']} files"}
+        for each in lake.get("tables", [])
+    ]
     tables = [rows_table(title, rows, shown=len(rows)), paragraph(""), paragraph(still_there)]
     runtime.print_result(result, *tables)
 
@@ -171,6 +173,7 @@ def _erase_people(
     with (
         open_warehouse(settings, create=False) as opened,
         open_database(str(opened.database_url), opened.schema) as database,
+        _rewriting_lake(runtime, opened, partner_id, apply=apply) as lake,
     ):
         _require_erasable(database)
         erased, archive = erase_people(
@@ -198,9 +201,64 @@ def _erase_people(
         "partner_id": partner_id,
         "subjects": [dataclasses.asdict(each) for each in erased],
         "archive": None if archive is None else dataclasses.asdict(archive),
-        "still_there": STILL_THERE if archive is None else COPIES_LEFT,
+        "lake": lake or None,
+        "still_there": _still_there(archive=archive is not None, lake=bool(lake)),
     }
     runtime.print_result(result, *_tables(result))
+
+
+@contextmanager
+def _rewriting_lake(
+    runtime: Runtime, settings: Settings, partner_id: int, *, apply: bool
+) -> Iterator[dict[str, Any]]:
+    """The Delta tables of ETL_LAKE: no export writes to them meanwhile, and what was erased goes
+    at the end.  Yields what the result says of them, which is nothing without ETL_LAKE."""
+    told: dict[str, Any] = {}
+    if settings.lake is None:
+        yield told
+        return
+    from etl.export.extras import require_libraries
+
+    require_libraries("delta")
+    from etl.export.delta import Lake, erase_in_lake, lake_held
+
+    lake, url = Lake(settings.lake), str(settings.database_url)
+    told |= {"address": lake.address, "tables": []}
+    if not apply:
+        yield told
+        return
+    with lake_held(url, settings.schema, lake, partner_id):
+        yield told
+        try:
+            with runtime.progress(unit="rows") as shown:
+                done = erase_in_lake(
+                    *(url, settings.schema, lake),
+                    partner_id=partner_id,
+                    stop=runtime.stop,
+                    progress=shown,
+                )
+        except EtlError as error:
+            raise type(error)(
+                "It is erased in the warehouse, but the Delta tables are not finished: "
+                f"{error.message} Then run the same command again.",
+                **error.fields,
+            ) from error
+    told["tables"] = [dataclasses.asdict(each) for each in done]
+
+
+def _still_there(*, archive: bool, lake: bool) -> str:
+    """Where the data remain; what was named is done."""
+    unnamed = [
+        name
+        for name, named in (("archives of replies", archive), ("Delta tables", lake))
+        if not named
+    ]
+    places = ["Backups", "WAL archives", "lagging replicas", "exported files"]
+    places += [f"{name} that were not named" for name in unnamed]
+    return (
+        f"{', '.join(places)} and versions that an object store keeps still contain the data: let "
+        f"them expire or delete them; see {_PAGE}."
+    )
 
 
 def _require_erasable(database: Database) -> None:
@@ -243,4 +301,7 @@ def _tables(result: dict[str, Any]) -> list[Any]:
         lines[1:1] = [
             paragraph(f"Not erased: {each['file']}: {each['reason']}") for each in archive["left"]
         ]
+    if lake := result.get("lake"):
+        done = "rewritten" if result["applied"] else "to be rewritten if the account is there"
+        lines.insert(0, paragraph(f"Delta tables {lake['address']}: {done}"))
     return [rows_table(title, rows, shown=len(rows)), *lines]

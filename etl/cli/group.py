@@ -47,6 +47,7 @@ COMMANDS: dict[str, str] = {
     "psql": "Open a psql shell on the warehouse, with search_path set to its schema.",
     "verify": "Check the invariants and re-derive the certificates of completeness.",
     "report": "Generate a self-contained HTML report.",
+    "export": "Write views to CSV or Parquet files, or keep the history in Delta tables.",
     "grant": "Print or apply the privileges of the loader, analyst and auditor roles.",
     "erase": "Replace a user's or a token's personal data with pseudonyms, or delete an account.",
     "prune": "Delete old pages, rejected rows and, on request, superseded versions.",

@@ -26,6 +26,7 @@ _METAVARS = {
     "resume_window": "DURATION",
     "absence_grace": "DURATION",
     "archive": "DIR|URL",
+    "lake": "DIR|URL",
     "notify_url": "URL",
     "notify": "failures|always",
     "app_token_id": "ID",

@@ -244,6 +244,13 @@ class Settings:
         values.archive_address,
         "Directory, or s3://, gs:// or az:// URL, in which every accepted reply is archived.",
     )
+    lake: str | None = _setting(
+        None,
+        "ETL_LAKE",
+        values.archive_address,
+        "Directory, or s3://, gs:// or az:// URL, of the Delta tables that export keeps and erase "
+        "rewrites.",
+    )
     metrics_file: Path | None = _setting(
         None,
         "ETL_METRICS_FILE",

@@ -32,6 +32,8 @@ from tests.support.roles import as_role
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = {
     "s3://backup": "needs an object store; tests/integration/archive has one",
+    "--format parquet": "needs an extra; tests/lake has it",
+    "--format delta": "likewise",
     "set day 2026": "a session in psql; tests/questions runs every query",
     "simulate --tokens 20000": "serves until it is stopped; below",
 }

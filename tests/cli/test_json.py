@@ -40,6 +40,7 @@ def test_what_the_commands_print_is_what_is_documented(
             ["status", "--all"],
             ["verify", "--source", "5"],
             ["report", "--output", str(tmp_path / "report.html")],
+            ["export", "--format", "csv", "--to", str(tmp_path / "export")],
             ["grant", "--analyst", role, "--accounts", "101"],
             ["erase", "--user-id", "somebody", "--archive", archive],
             ["erase", "--account", "--archive", archive],

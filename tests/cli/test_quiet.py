@@ -21,6 +21,7 @@ WITHOUT = {"psql", "simulate"}
 FAILING = {
     "backfill": ["backfill", "--from", "2026-01-01"],
     "erase": ["erase", "--user-id", "x"],
+    "export": ["export", "--format", "csv", "--to", "/nowhere"],
     "replay": ["replay", "/nowhere"],
 }
 
@@ -45,6 +46,7 @@ def test_a_success_is_silent_in_every_command(
         ["status"],
         ["verify", "--source", "10"],
         ["report", "--output", str(tmp_path / "report.html")],
+        ["export", "--format", "csv", "--to", str(tmp_path / "export")],
         ["prune"],
         ["erase", "--user-id", "nobody"],
         ["grant", "--loader", role, "--apply"],

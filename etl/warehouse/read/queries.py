@@ -45,6 +45,15 @@ class Reader:
                 sql.SQL(statement.rstrip().removesuffix(";")), parameters
             ).fetchall()
 
+    def copy(self, statement: sql.Composable) -> Iterator[bytes]:
+        """What COPY TO STDOUT sends: each a whole row, as the server's protocol promises.
+
+        https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
+        """
+        with self._connection.cursor() as cursor, cursor.copy(statement) as rows:
+            for row in rows:
+                yield bytes(row)
+
     def knows_time_zone(self, name: str) -> bool:
         """Whether Postgres has this time zone.  Ask before ``set_time_zone``."""
         query = "select exists (select from pg_timezone_names where name = %s)"
@@ -61,7 +70,9 @@ class Reader:
 
 
 @contextmanager
-def reading(url: str, schema: str, folder: Path) -> Iterator[Reader]:
+def reading(
+    url: str, schema: str, folder: Path, *, statement_seconds: float = STATEMENT_SECONDS
+) -> Iterator[Reader]:
     """One transaction that reads one snapshot of the warehouse and can write nothing.
 
     Raises ConfigurationError where the schema is not of this program's version; an analyst, who
@@ -72,7 +83,7 @@ def reading(url: str, schema: str, folder: Path) -> Iterator[Reader]:
         with read_only(
             # An analyst may be meant to see some of the rows only.
             replace(database, engine=engine),
-            STATEMENT_SECONDS,
+            statement_seconds,
             row_security="on",
         ) as connection:
             if _may_ask_version(connection, schema):
