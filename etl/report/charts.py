@@ -20,6 +20,8 @@ DAY_LABELS: Final = 10
 DURATION_TICKS: Final = (1, 10, 60, 600, 3_600, 6 * 3_600, 86_400, 7 * 86_400, 30 * 86_400)
 """Seconds, on an axis of powers."""
 DURATION_LABELS: Final = ("1 s", "10 s", "1 min", "10 min", "1 h", "6 h", "1 d", "7 d", "30 d")
+PALE: Final = 0.25
+"""Opacity of the inside of a bar that may still change; its outline has the full colour."""
 _OPENING = re.compile(r"<svg [^>]*>")
 _NOT_NEEDED = re.compile(
     r' (?:aria-hidden="true"|aria-roledescription="[^"]*"|role="[^"]*"|pointer-events="none"'
@@ -76,9 +78,17 @@ def find_drawer() -> Draw | None:
 def stacked_days(
     draw: Draw, caption: Caption, days: Sequence[Mapping[str, Any]], series: Sequence[Series]
 ) -> Chart:
-    """One bar per day, stacked in the order of ``series``, the first one at the bottom."""
+    """One bar per day, stacked in the order of ``series``, the first one at the bottom.
+
+    A day that is not ``is_mature`` is pale, with an outline.
+    """
     values = [
-        {"day": day["day"].isoformat(), "series": place, "value": int(day[each.column])}
+        {
+            "day": day["day"].isoformat(),
+            "series": place,
+            "value": int(day[each.column]),
+            "final": bool(day["is_mature"]),
+        }
         for day in days
         for place, each in enumerate(series)
         if day[each.column]
@@ -91,10 +101,13 @@ def stacked_days(
             "aggregate": "sum",
             "axis": {"title": None, "tickCount": 5, "tickMinStep": 1, "format": "~s"},
         },
-        "color": _colours(series),
+        "fill": _colours(series),
+        "stroke": _unless_final({"value": "var(--surface)"}, _colours(series)),
+        "fillOpacity": _unless_final({"value": 1}, {"value": PALE}),
+        "detail": {"field": "final"},
         "order": {"field": "series", "type": "quantitative"},
     }
-    mark = {"type": "bar", "stroke": "var(--surface)", "strokeWidth": 0.75}
+    mark = {"type": "bar", "strokeWidth": 0.75}
     return _chart(
         draw, caption, {"data": {"values": values}, "mark": mark, "encoding": encoding}, 250
     )
@@ -105,12 +118,14 @@ def duration_lines(
 ) -> Chart:
     """A line for each of ``series``, in seconds on an axis of powers; a day without one is a gap.
 
-    Less than a second is drawn as one: zero has no place on such an axis.
+    Less than a second is drawn as one: zero has no place on such an axis.  The points of days that
+    are not ``is_mature`` are hollow.
     """
     values = [
         {
             "day": day["day"].isoformat(),
             "series": place,
+            "final": bool(day["is_mature"]),
             "value": None if day[each.column] is None else max(float(day[each.column]), 1.0),
         }
         for day in days
@@ -136,8 +151,43 @@ def duration_lines(
         },
         "color": _colours(series),
     }
+    layers = _lines_and_points(shared, series)
+    return _chart(draw, caption, {"data": {"values": values}, "layer": layers}, 220)
+
+
+def week_line(
+    draw: Draw, caption: Caption, weeks: Sequence[Mapping[str, Any]], series: Series
+) -> Chart:
+    """One line of per cent over weeks, each at its ``day``; a week without a value is a gap."""
+    values = [
+        {
+            "day": week["day"].isoformat(),
+            "series": 0,
+            "final": True,
+            "value": None if week[series.column] is None else float(week[series.column]),
+        }
+        for week in weeks
+    ]
+    known = [value["value"] for value in values if value["value"] is not None]
+    # Shares near 100 are compared with each other, so the axis need not begin at nothing.
+    low = max(0, min(10 * (int(min(known)) // 10), 90))
+    shared = {
+        "x": _day_axis(weeks),
+        "y": {
+            "field": "value",
+            "type": "quantitative",
+            "scale": {"domain": [low, 100], "nice": False},
+            "axis": {"title": None, "tickCount": 5, "labelExpr": "datum.label + ' %'"},
+        },
+        "color": _colours([series]),
+    }
+    layers = _lines_and_points(shared, [series])
+    return _chart(draw, caption, {"data": {"values": values}, "layer": layers}, 170)
+
+
+def _lines_and_points(shared: Spec, series: Sequence[Series]) -> list[Spec]:
     dashes = [[4, 3] if each.dashed else [1, 0] for each in series]
-    layers = [
+    return [
         {
             "mark": {"type": "line", "strokeWidth": 2, "invalid": "break-paths-show-domains"},
             "encoding": shared
@@ -151,11 +201,21 @@ def duration_lines(
             },
         },
         {
-            "mark": {"type": "point", "filled": True, "size": 26, "opacity": 1},
-            "encoding": shared,
+            "mark": {"type": "point", "size": 30, "strokeWidth": 1.5, "opacity": 1},
+            "encoding": {name: shared[name] for name in ("x", "y")}
+            | {
+                "stroke": _colours(series),
+                "fill": _unless_final(_colours(series), {"value": "var(--surface)"}),
+            },
         },
     ]
-    return _chart(draw, caption, {"data": {"values": values}, "layer": layers}, 220)
+
+
+def _unless_final(final: Spec, pale: Spec) -> Spec:
+    """An encoding by whether the day of the mark is final; one of the two may be of a field."""
+    if "value" in final:
+        return {"condition": {"test": "datum.final", **final}, **pale}
+    return {"condition": {"test": "!datum.final", **pale}, **final}
 
 
 def stacked_shares(

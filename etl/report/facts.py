@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from etl.report.charts import Caption, Series
 from etl.report.read import ReportRows, Row
+from etl.report.weeks import Week, weeks_of
 from etl.report.words import counted, day_in_words, duration, moment_in_words, percent
 
 OUTCOMES: Final = (
@@ -23,9 +24,12 @@ TIMES: Final = (
     Series("p50_seconds", "Half of them took at most (p50)", "--succeeded"),
     Series("p95_seconds", "95 % of them took at most (p95)", "--abandoned", dashed=True),
 )
+IN_TIME: Final = Series("share_in_time", "Closed within 24 hours", "--succeeded")
 COUNTS: Final = ("started", *(series.column for series in OUTCOMES))
 DAYS_FOR_A_CHART: Final = 2
 """A chart of a single day would say less than the sentence and the table instead of it."""
+WEEKS_FOR_A_CHART: Final = 3
+"""Two are compared by the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +38,16 @@ class Facts:
 
     days: list[Row]
     """One row per day, zeros where no upload was created; p50_seconds and p95_seconds are None
-    where none of the uploads was completed."""
+    where none of the uploads was completed.  is_mature: no later day can change the figures."""
     total: dict[str, int]
     by_size: list[Row]
+    weeks: list[Week]
+    """Newest first."""
     days_with_uploads: int
     days_with_times: int
+    days_not_final: int
     stuck_total: int
+    failed_total: int
     vanished_total: int
     user_total: int
     notes: list[str]
@@ -50,36 +58,52 @@ def facts_of(rows: ReportRows, zone: tzinfo) -> Facts:
     """Sort the rows into what the page shows."""
     shown = (rows.last_day - rows.first_day).days + 1
     every_day = [rows.first_day + timedelta(days=number) for number in range(shown)]
-    by_day = {row["day"]: row for row in rows.outcomes if row["day"] is not None}
-    days = [_day(day, by_day.get(day)) for day in every_day]
-    by_size = [
-        {
-            "size_bucket": row["size_bucket"],
-            **{name: _int(row, name) for name in (*COUNTS, "bytes_received")},
-        }
-        for row in rows.outcomes
-        if row["day"] is None
-    ]
+    by_day = {row["day"]: row for row in rows.outcomes if row["size_bucket"] is None}
+    days = [_day(rows, day, by_day.get(day)) for day in every_day]
     return Facts(
         days=days,
         total={name: sum(day[name] for day in days) for name in COUNTS},
-        by_size=[row for row in by_size if row["started"]],
+        by_size=_by_size(rows),
+        weeks=weeks_of(rows),
         days_with_uploads=sum(day["started"] > 0 for day in days),
         days_with_times=sum(day["p50_seconds"] is not None for day in days),
+        days_not_final=sum(not day["is_mature"] for day in days),
         stuck_total=_total(rows.stuck),
+        failed_total=_total(rows.failed),
         vanished_total=_total(rows.vanished),
         user_total=_total(rows.users),
-        notes=_notes(rows, zone),
+        notes=_notes(rows, zone, sum(not day["is_mature"] for day in days)),
     )
 
 
-def _day(day: date, row: Row | None) -> Row:
+def _day(rows: ReportRows, day: date, row: Row | None) -> Row:
     counts = {name: _int(row, name) for name in (*COUNTS, "completed")}
+    # A day without uploads may still get some until it is over.
+    is_over = rows.last_full_day is not None and day <= rows.last_full_day
     return {
         "day": day,
         **counts,
         **{name: row and row[name] for name in ("p50_seconds", "p95_seconds")},
+        "is_mature": is_over if row is None else row["is_mature"],
     }
+
+
+def _by_size(rows: ReportRows) -> list[Row]:
+    """The days shown added up, in the order of the sizes."""
+    sizes: dict[str, Row] = {}
+    of_days_shown = [
+        row
+        for row in rows.outcomes
+        if row["size_bucket"] is not None and rows.first_day <= row["day"] <= rows.last_day
+    ]
+    for row in sorted(of_days_shown, key=lambda row: int(row["size_bucket_order"])):
+        size = sizes.setdefault(
+            row["size_bucket"],
+            {"size_bucket": row["size_bucket"], **dict.fromkeys((*COUNTS, "bytes_received"), 0)},
+        )
+        for name in (*COUNTS, "bytes_received"):
+            size[name] += _int(row, name)
+    return list(sizes.values())
 
 
 def _int(row: Mapping[str, Any] | None, name: str) -> int:
@@ -90,14 +114,29 @@ def _total(rows: Sequence[Row]) -> int:
     return int(rows[0]["total"]) if rows else 0
 
 
-def _notes(rows: ReportRows, zone: tzinfo) -> list[str]:
+def _notes(rows: ReportRows, zone: tzinfo, days_not_final: int) -> list[str]:
     freshness = rows.freshness
     if freshness is None or freshness["last_published_at"] is None:
         return []
-    notes = [
-        f"{day_in_words(rows.last_day)} is counted up to "
-        f"{freshness['last_published_at'].astimezone(zone):%H:%M}, when the last run was published."
-    ]
+    notes = []
+    published = freshness["last_published_at"].astimezone(zone)
+    if days_not_final:
+        days = counted(days_not_final, "day")
+        notes.append(
+            f"The figures of {days} may still change. An upload counts as abandoned after 7 days "
+            "without progress, and among the times only when it is closed: so recent days look "
+            "better than they will."
+        )
+    if rows.last_day == published.date():
+        notes.append(
+            f"{day_in_words(rows.last_day)} is counted up to {published:%H:%M}, when the last run "
+            "was published."
+        )
+    else:
+        notes.append(
+            f"The newest upload is of {day_in_words(rows.last_day)}, so the days shown end there; "
+            f"the last run was published on {moment_in_words(published, zone)}."
+        )
     first = freshness["first_published_at"]
     if first.astimezone(zone).date() > rows.first_day:
         notes.append(

@@ -10,7 +10,7 @@ from typing import Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from etl.report import facts, words
+from etl.report import facts, weeks, words
 from etl.report.charts import (
     Chart,
     Draw,
@@ -18,6 +18,7 @@ from etl.report.charts import (
     find_drawer,
     stacked_days,
     stacked_shares,
+    week_line,
 )
 from etl.report.read import ReportRows
 from etl.report.trust import night_in_words, trust
@@ -26,10 +27,15 @@ from etl.resources import program_version
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
-def render_report(rows: ReportRows, zone: tzinfo, *, draw: Draw | None = None) -> str:
-    """The page as HTML.  ``draw`` makes the charts; without it the tables stand alone."""
+def render_report(
+    rows: ReportRows, zone: tzinfo, *, draw: Draw | None = None, index: str | None = None
+) -> str:
+    """The page as HTML.  ``draw`` makes the charts; without it the tables stand alone.
+
+    ``index``: address of the page of all accounts, to which a link leads.
+    """
     known = facts.facts_of(rows, zone)
-    environment = _environment(zone)
+    environment = page_environment(zone)
     return environment.get_template("report.html.j2").render(
         rows=rows,
         facts=known,
@@ -40,24 +46,37 @@ def render_report(rows: ReportRows, zone: tzinfo, *, draw: Draw | None = None) -
         outcomes=facts.OUTCOMES,
         not_succeeded=facts.NOT_SUCCEEDED,
         times=facts.TIMES,
+        in_time=facts.IN_TIME,
+        index=index,
         shown_of=facts.shown_of,
         night_in_words=night_in_words,
-        program_version=program_version(),
-        style=Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704  ours
+        week_over_week=weeks.week_over_week,
+        started_change=weeks.started_change,
+        share_change=weeks.share_change,
     )
 
 
-def report_html(rows: ReportRows, zone: tzinfo) -> tuple[str, bool]:
+def report_html(rows: ReportRows, zone: tzinfo, index: str | None = None) -> tuple[str, bool]:
     """The page, and whether it has charts: they need the extra ``report``."""
     draw = find_drawer()
-    return render_report(rows, zone, draw=draw), draw is not None
+    return render_report(rows, zone, draw=draw, index=index), draw is not None
 
 
 def _charts(known: facts.Facts, draw: Draw | None) -> dict[str, Chart | None]:
     """The charts; None where there is nothing to show."""
-    charts: dict[str, Chart | None] = dict.fromkeys(("outcomes", "times", "sizes"))
+    charts: dict[str, Chart | None] = dict.fromkeys(("weeks", "outcomes", "times", "sizes"))
     if draw is None:
         return charts
+    if sum(week.share_in_time is not None for week in known.weeks) >= facts.WEEKS_FOR_A_CHART:
+        charts["weeks"] = week_line(
+            draw,
+            weeks.weeks_caption(known.weeks),
+            [
+                {"day": week.last_day, "share_in_time": week.share_in_time}
+                for week in reversed(known.weeks)
+            ],
+            facts.IN_TIME,
+        )
     if known.days_with_uploads >= facts.DAYS_FOR_A_CHART:
         charts["outcomes"] = stacked_days(
             draw, facts.outcomes_caption(known), known.days, facts.OUTCOMES
@@ -71,7 +90,8 @@ def _charts(known: facts.Facts, draw: Draw | None) -> dict[str, Chart | None]:
     return charts
 
 
-def _environment(zone: tzinfo) -> Environment:
+def page_environment(zone: tzinfo) -> Environment:
+    """The templates, with what all pages need."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -91,7 +111,12 @@ def _environment(zone: tzinfo) -> Environment:
         # Of a chart, which contains no text of a user.
         "drawing": Markup,
     }
-    environment.globals |= {"percent": words.percent, "counted": words.counted}
+    environment.globals |= {
+        "percent": words.percent,
+        "counted": words.counted,
+        "program_version": program_version(),
+        "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704  ours
+    }
     return environment
 
 

@@ -12,11 +12,15 @@ from etl.warehouse.read.queries import Reader, reading
 
 Row = dict[str, Any]
 
-STUCK_ROWS: Final = 50
-VANISHED_ROWS: Final = 50
+STUCK_ROWS: Final = 100
+FAILED_ROWS: Final = 100
+VANISHED_ROWS: Final = 100
+CHANGE_ROWS: Final = 1 + 10
+"""The totals, and the users with most trouble."""
 USER_ROWS: Final = 20
-RUN_ROWS: Final = 14
+RUN_ROWS: Final = 3
 NIGHT_ROWS: Final = 14
+WEEKS: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,17 +33,35 @@ class ReportRows:
     first_day: date
     last_day: date
     """The days shown, in ``time_zone``: up to that of the last publication; nothing is known of
-    later ones."""
+    later ones.  If no upload was created in them, up to that of the newest upload."""
     read_at: datetime
     freshness: Row | None = None
     certificates: list[Row] = field(default_factory=list)
+    seen_from: date | None = None
+    """First day of the lists of what failed and vanished: ``first_day``, unless no upload was
+    created in the days up to the last publication."""
+    last_full_day: date | None = None
+    """The last day that was over when all open uploads were last read; weeks end with it."""
+    changes: Row | None = None
+    """What changed since the complete run before the last one; None without such a run."""
+    changed_users: list[Row] = field(default_factory=list)
+    """Whose uploads got into trouble since then."""
     outcomes: list[Row] = field(default_factory=list)
+    """By day, from the first of the weeks or of the days shown; and by day and ``size_bucket``."""
     stuck: list[Row] = field(default_factory=list)
+    failed: list[Row] = field(default_factory=list)
     vanished: list[Row] = field(default_factory=list)
     users: list[Row] = field(default_factory=list)
     nights: list[Row] = field(default_factory=list)
     """Newest first: today, so far."""
     runs: list[Row] = field(default_factory=list)
+    """The newest runs, newest first."""
+
+
+def read_accounts(url: str, schema: str) -> list[int]:
+    """The accounts that have a run, in the order of their numbers; at most 100."""
+    with reading(url, schema, sql_directory() / "report") as reader:
+        return _accounts(reader)
 
 
 def read_report(
@@ -70,8 +92,12 @@ def read_report(
         return _read_account(reader, freshness[0], days, time_zone)
 
 
+def _accounts(reader: Reader) -> list[int]:
+    return [row["partner_id"] for row in reader.rows("accounts")]
+
+
 def _only_account(reader: Reader) -> int | None:
-    accounts = [row["partner_id"] for row in reader.rows("accounts")]
+    accounts = _accounts(reader)
     if len(accounts) > 1:
         shown = ", ".join(map(str, accounts[:10])) + (", …" if len(accounts) > 10 else "")
         raise UsageError(
@@ -82,10 +108,28 @@ def _only_account(reader: Reader) -> int | None:
 
 def _read_account(reader: Reader, freshness: Row, days: int, time_zone: str) -> ReportRows:
     account = {"partner_id": freshness["partner_id"]}
+    zoned = account | {"time_zone": time_zone}
     last_day = freshness["last_day"] or freshness["read_at"].date()
+    seen_from = last_day - timedelta(days=days - 1)
+    newest = reader.rows("newest", **zoned)[0]["day"]
+    if newest is not None and newest < seen_from:
+        last_day = newest
     first_day = last_day - timedelta(days=days - 1)
-    shown = account | {"first_day": first_day, "time_zone": time_zone}
-    day_after = last_day + timedelta(days=1)
+    open_seen_day = freshness["open_seen_day"]
+    last_full_day = open_seen_day and open_seen_day - timedelta(days=1)
+    weeks_from = last_full_day and last_full_day - timedelta(days=7 * WEEKS - 1)
+    first_counted = first_day if weeks_from is None else min(first_day, weeks_from)
+    shown = zoned | {"first_day": first_day, "day_after": last_day + timedelta(days=1)}
+    since = {
+        "since": freshness["since_published_at"],
+        "since_seen_at": freshness["since_seen_at"],
+    }
+    changes = (
+        reader.rows("changes", **account, **since, rows=CHANGE_ROWS)
+        if since["since"] is not None
+        else []
+    )
+    recent = zoned | {"seen_from": seen_from, "since": since["since"]}
     return ReportRows(
         partner_id=freshness["partner_id"],
         time_zone=time_zone,
@@ -94,10 +138,21 @@ def _read_account(reader: Reader, freshness: Row, days: int, time_zone: str) -> 
         read_at=freshness["read_at"],
         freshness=freshness,
         certificates=reader.rows("certificates", **account),
-        outcomes=reader.rows("outcomes", **shown, day_after=day_after),
-        stuck=reader.rows("stuck", **account, rows=STUCK_ROWS),
-        vanished=reader.rows("vanished", **shown, rows=VANISHED_ROWS),
-        users=reader.rows("users", **account, rows=USER_ROWS),
-        nights=reader.rows("nights", **account, rows=NIGHT_ROWS),
+        seen_from=seen_from,
+        last_full_day=last_full_day,
+        changes=changes[0] if changes else None,
+        changed_users=changes[1:],
+        outcomes=reader.rows(
+            "outcomes",
+            **shown | {"first_day": first_counted},
+            open_seen_at=freshness["open_seen_at"],
+        ),
+        stuck=reader.rows(
+            "stuck", **account, since_seen_at=since["since_seen_at"], rows=STUCK_ROWS
+        ),
+        failed=reader.rows("failed", **recent, rows=FAILED_ROWS),
+        vanished=reader.rows("vanished", **recent, rows=VANISHED_ROWS),
+        users=reader.rows("users", **shown, rows=USER_ROWS),
+        nights=reader.rows("nights", **zoned, rows=NIGHT_ROWS),
         runs=reader.rows("runs", **account, rows=RUN_ROWS),
     )

@@ -76,6 +76,10 @@ def _complete(rows: ReportRows, freshness: Mapping[str, Any], zone: tzinfo) -> T
     stale = age > STALE_AFTER
     left_out = list(_left_out(certificate))
     sentences = [_what_was_read(certificate, left_out, zone)]
+    if not stale:
+        # Absolute times first: the page may be read long after it was made.
+        made = moment_in_words(rows.read_at, zone)
+        sentences.append(f"When this page was made, on {made}, that was {rough_duration(age)} ago.")
     latest = rows.certificates[-1] if rows.certificates else None
     if latest is not None and not latest["is_complete"]:
         at = moment_in_words(latest["published_at"], zone)
@@ -85,14 +89,16 @@ def _complete(rows: ReportRows, freshness: Mapping[str, Any], zone: tzinfo) -> T
         )
     if stale:
         sentences.append(
-            f"No run has read the whole account for {rough_duration(age)}: what happened since "
-            "then is missing, or known in part."
+            f"When this page was made, on {moment_in_words(rows.read_at, zone)}, no run had read "
+            f"the whole account for {rough_duration(age)}: what happened since then is missing, or "
+            "known in part."
         )
     sentences += [*_last_run(rows, zone), *_bad_nights(rows)]
     level = WARNING if stale or left_out else GOOD
-    complete = "Complete but for what is said here" if left_out else "Complete"
-    old = f"but {rough_duration(age)} old" if stale else f"as of {rough_duration(age)} ago"
-    return Trust(level, f"{complete}, {old}.", sentences)
+    complete = "Complete but for what is said here, as of" if left_out else "Complete as of"
+    at = moment_in_words(freshness["last_complete_at"], zone)
+    old = f": {rough_duration(age)} old when this page was made" if stale else ""
+    return Trust(level, f"{complete} {at}{old}.", sentences)
 
 
 def _what_was_read(certificate: Mapping[str, Any], left_out: list[str], zone: tzinfo) -> str:
@@ -146,9 +152,9 @@ def _bad_nights(rows: ReportRows) -> Iterator[str]:
             f"{day_in_words(night['day'])} ({night_in_words(night, False)})" for night in bad[::-1]
         )
         yield (
-            f"Of the last {counted(len(before_today), 'day')} before today, "
-            f"{len(bad)} had no published run: {named}. When something happened is known less "
-            "precisely for these."
+            f"Of the {counted(len(before_today), 'day')} before "
+            f"{day_in_words(rows.nights[0]['day'])}, {len(bad)} had no published run: {named}. "
+            "When something happened is known less precisely for these."
         )
 
 
@@ -181,11 +187,12 @@ def _last_run(rows: ReportRows, zone: tzinfo) -> Iterator[str]:
     """What the newest runs add to the certificate."""
     running = next((run for run in rows.runs if run["status"] == "running"), None)
     if running is not None:
-        yield f"A run is at work now, since {moment_in_words(running['started_at'], zone)}."
+        since = moment_in_words(running["started_at"], zone)
+        yield f"When this page was made, a run was at work, since {since}."
     ended = next((run for run in rows.runs if run["status"] != "running"), None)
     how = None if ended is None else HOW_IT_ENDED.get(ended["status"])
     if ended is not None and how is not None:
         yield (
             f"The last run, begun on {moment_in_words(ended['started_at'], zone)}, {how} and "
-            "changed nothing; the reason is in the table of runs."
+            "changed nothing; the reason is in the table of nights."
         )

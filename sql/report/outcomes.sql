@@ -1,7 +1,28 @@
--- Uploads created in the days shown, by day and by size: day is NULL in the rows by size.
+-- Uploads by day of creation, and by day and size: size_bucket is NULL in the rows by day.
+--
+-- closed_in_time: closed within 24 hours of creation, out of old_enough: those whose 24 hours were
+-- over when all open uploads were last read.  is_mature: no later day can change the figures.
+with upload as (
+    select
+        outcome.*,
+        cast(outcome.created_at at time zone %(time_zone)s as date) as day,
+        outcome.created_at <= cast(%(open_seen_at)s as timestamptz) - interval '24 hours'
+        as is_old_enough,
+        -- To be outcome.is_mature as soon as the view has that column.
+        outcome.outcome <> 'still_open'
+        or outcome.last_moved_at < cast(%(open_seen_at)s as timestamptz) - interval '168 hours'
+        as is_final
+    from upload_outcome as outcome
+    where
+        outcome.partner_id = %(partner_id)s
+        and outcome.created_at >= cast(%(first_day)s as timestamp) at time zone %(time_zone)s
+        and outcome.created_at < cast(%(day_after)s as timestamp) at time zone %(time_zone)s
+)
+
 select
-    cast(created_at at time zone %(time_zone)s as date) as day,
+    day,
     size_bucket,
+    size_bucket_order,
     count(*) as started,
     count(*) filter (where outcome = 'succeeded') as succeeded,
     count(*) filter (where outcome = 'still_open') as still_open,
@@ -11,11 +32,12 @@ select
     sum(uploaded_size_bytes) filter (where uploaded_size_bytes > 0) as bytes_received,
     count(seconds_to_complete) as completed,
     percentile_cont(0.5) within group (order by seconds_to_complete) as p50_seconds,
-    percentile_cont(0.95) within group (order by seconds_to_complete) as p95_seconds
-from upload_outcome
-where
-    partner_id = %(partner_id)s
-    and created_at >= cast(%(first_day)s as timestamp) at time zone %(time_zone)s
-    and created_at < cast(%(day_after)s as timestamp) at time zone %(time_zone)s
-group by grouping sets ((1), (size_bucket_order, size_bucket))
-order by day, size_bucket_order;
+    percentile_cont(0.95) within group (order by seconds_to_complete) as p95_seconds,
+    count(*) filter (where is_old_enough) as old_enough,
+    count(*) filter (where is_old_enough and seconds_to_complete <= 86400) as closed_in_time,
+    coalesce(bool_and(is_final), false)
+    and cast(day + 1 as timestamp) at time zone %(time_zone)s
+    <= cast(%(open_seen_at)s as timestamptz) as is_mature
+from upload
+group by grouping sets ((day), (day, size_bucket_order, size_bucket))
+order by day, size_bucket_order nulls first;

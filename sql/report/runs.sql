@@ -1,19 +1,9 @@
--- The last runs, newest first, without dry runs and skipped runs.
+-- The newest runs, newest first, without dry runs and skipped runs: is one at work, how did the last end?
 select
     run_id,
-    coalesce(overrides ->> 'replayed_mode', mode) as mode,
     sync_run_state(status, heartbeat_at) as status,
     started_at,
-    finished_at - started_at as took,
-    tokens_read,
-    inserted,
-    changed,
-    absent,
-    relisted,
-    rejected,
-    unreadable,
-    coalesce(error_kind, nullif(sync_run_state(status, heartbeat_at), status)) as error_kind,
-    error_message
+    coalesce(error_kind, nullif(sync_run_state(status, heartbeat_at), status)) as error_kind
 from sync_run
 where partner_id = %(partner_id)s and status not in ('dry_run', 'skipped')
 order by run_id desc

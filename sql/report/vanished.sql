@@ -1,4 +1,6 @@
 -- Uploads that disappeared while open, in the days shown, the latest first.
+--
+-- is_new: since the publication of the complete run before the last one.
 select
     token.token_id,
     token.user_id,
@@ -9,6 +11,7 @@ select
     token.absence_confirmed_at,
     token.file_size_bytes,
     token.uploaded_size_bytes,
+    coalesce(token.valid_from > %(since)s, false) as is_new,
     count(*) over () as total
 from upload_token as token
 left join upload_token_status as status on status.code = token.status
@@ -16,6 +19,6 @@ where
     token.partner_id = %(partner_id)s
     and not token.is_listed
     and coalesce(status.outcome_group, 'open') = 'open'
-    and token.absence_confirmed_at >= cast(%(first_day)s as timestamp) at time zone %(time_zone)s
+    and token.absence_confirmed_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
 order by token.absence_confirmed_at desc, token.created_at desc, token.token_id
 limit %(rows)s;

@@ -70,7 +70,7 @@ def lived(postgres_url: str, template_database: str) -> Iterator[Lived]:
             if number == 1:
                 created = int(nights[0].timestamp())
                 for age, text in enumerate(HOSTILE.values()):
-                    # Old enough to be among the longest of the stuck.
+                    # Stuck only since the last night: they are at the head of the list.
                     account.insert(
                         {
                             "id": f"0_hostile_{age}",
@@ -79,8 +79,8 @@ def lived(postgres_url: str, template_database: str) -> Iterator[Lived]:
                             "fileSize": 10**9,
                             "uploadedFileSize": 10**7 * age,
                             "status": 1,
-                            "createdAt": created - 90 * 86_400 - age,
-                            "updatedAt": created - 90 * 86_400,
+                            "createdAt": created + 2 * 86_400 - 1_000 - age,
+                            "updatedAt": created + 3 * 86_400 - 1_000,
                         }
                     )
                 for token_id in VANISHED:

@@ -7,18 +7,21 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from datetime import UTC
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from etl.report.page import render_report
 from tests.support.browser import Browser, open_browser
-from tests.support.report_sample import HOSTILE
+from tests.support.report_sample import HOSTILE, change, rows
 
 pytestmark = pytest.mark.chromium
 
 WIDE, NARROW = 1200, 360
+CHARTS = 4
 SCHEMES = ("light", "dark")
 TAB = 9
 
@@ -58,8 +61,11 @@ TEXT_CONTRASTS = """(() => {
   for (const mark of document.querySelectorAll('.mark-rect path, .mark-symbol path, .swatch')) {
     if (!mark.checkVisibility()) continue;
     const style = getComputedStyle(mark);
-    const colour = mark.closest('svg') ? style.fill
-      : mark.matches('.line') ? style.borderTopColor : style.backgroundColor;
+    // What is pale or hollow has an outline.
+    const hollow = style.fillOpacity < 1 || style.fill === style.getPropertyValue('--page')
+      || mark.matches('.mark-symbol path');
+    const colour = mark.closest('svg') ? (hollow ? style.stroke : style.fill)
+      : mark.matches('.line, .pale') ? style.borderTopColor : style.backgroundColor;
     shapes.push([ratio(parse(colour), behind(mark.parentElement.closest(':not(svg *)'))), colour]);
   }
   return {texts: found, shapes: shapes};
@@ -73,6 +79,33 @@ STICKING_OUT = """(() => {
   const root = document.documentElement;
   const places = wide.map((e) => e.outerHTML.slice(0, 80));
   return {scrolls: root.scrollWidth - root.clientWidth, wide: places};
+})()"""
+
+
+BROKEN_FIGURES = """[...document.querySelectorAll('.figures dd:not(.small)')].filter((e) => {
+  const range = document.createRange();
+  range.selectNodeContents(e);
+  const lines = new Set([...range.getClientRects()].map((box) => Math.round(box.bottom)));
+  const tile = e.parentElement.getBoundingClientRect();
+  const right = Math.max(...[...range.getClientRects()].map((box) => box.right));
+  return lines.size > 1 || right > tile.right || right > innerWidth;
+}).map((e) => e.textContent)"""
+
+
+SCROLLED = """(async () => {
+  for (const details of document.querySelectorAll('details')) details.open = true;
+  // What depends on whether a table scrolls follows its layout.
+  for (let frame = 0; frame < 3; frame++) await new Promise(requestAnimationFrame);
+  return [...document.querySelectorAll('.scroll')].map((e) => {
+    const overflows = e.scrollWidth > e.clientWidth;
+    const hinted = e.querySelector('.more').checkVisibility();
+    const second = e.querySelectorAll('thead th')[1].getBoundingClientRect();
+    e.scrollLeft = 10000;
+    const heading = e.querySelector('tbody th').getBoundingClientRect();
+    const box = e.getBoundingClientRect();
+    return {name: e.getAttribute('aria-labelledby'), overflows, hinted,
+      second: second.right <= box.right, stays: heading.left >= box.left};
+  });
 })()"""
 
 
@@ -139,7 +172,7 @@ def test_the_page_fits_the_screen(browser: Browser, page: Path, width: int) -> N
     shown = browser.run(
         "[...document.querySelectorAll('svg')].filter(e => e.checkVisibility()).length"
     )
-    assert shown == 3
+    assert shown == CHARTS
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
@@ -175,7 +208,7 @@ def test_the_page_can_be_used_by_keyboard(browser: Browser, page: Path) -> None:
     assert browser.run("document.activeElement.className") == "skip"
     assert browser.run("document.activeElement.getBoundingClientRect().left") >= 0
     reached = []
-    for _ in range(30):
+    for _ in range(60):
         browser.press("Tab", TAB)
         reached.append(browser.run("document.activeElement.tagName"))
         if reached[-1] == "BODY":
@@ -184,7 +217,7 @@ def test_the_page_can_be_used_by_keyboard(browser: Browser, page: Path) -> None:
         assert outline == "solid", reached
     regions = browser.run("document.querySelectorAll('.scroll').length")
     closed = browser.run("document.querySelectorAll('details .scroll').length")
-    assert reached.count("SUMMARY") == 3
+    assert reached.count("SUMMARY") == CHARTS
     assert reached.count("DIV") == regions - closed
     assert browser.run(
         "[...document.querySelectorAll('.scroll')].every(e => e.getAttribute('role') === 'region'"
@@ -210,7 +243,7 @@ def test_what_is_heard_is_in_order(browser: Browser, page: Path) -> None:
     for landmark in ("banner", "navigation", "main", "contentinfo"):
         assert roles.count(landmark) == 1, landmark
     images = [name for role, name in heard if role in ("image", "img")]
-    assert len(images) == 3
+    assert len(images) == CHARTS
     assert all(images)
 
 
@@ -227,3 +260,42 @@ def test_pictures_to_look_at(browser: Browser, page: Path, tmp_path: Path) -> No
 
     sheets = (folder / "report.pdf").read_bytes().count(b"/Type /Page\n")
     assert 2 <= sheets <= 12
+
+
+@pytest.mark.parametrize("width", [320, NARROW, WIDE, 1280])
+def test_no_figure_is_broken(browser: Browser, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "page.html"
+    changes = change(newly_failed=3_000_000, newly_stuck=10, gone=2**63 - 1, first_seen=300_000_000)
+    path.write_text(render_report(rows(changes=changes), UTC), encoding="utf-8")
+    browser.show(width=width)
+    browser.open(path)
+
+    assert browser.run("document.querySelectorAll('.figures dd:not(.small)').length") == 5
+    assert browser.run(BROKEN_FIGURES) == []
+
+
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_a_table_that_scrolls_says_so_and_keeps_its_first_column(
+    browser: Browser, page: Path, width: int
+) -> None:
+    browser.show(width=width)
+    browser.open(page)
+    tables: list[dict[str, Any]] = browser.run(SCROLLED)
+
+    assert len(tables) > 8
+    assert [each["name"] for each in tables if each["overflows"] != each["hinted"]] == []
+    # The two columns that matter first are there without scrolling; then the first one stays.
+    assert [each["name"] for each in tables if not each["second"]] == []
+    assert [each["name"] for each in tables if width == NARROW and not each["stays"]] == []
+    if width == NARROW:
+        lists = {f"table-{name}" for name in ("failed", "stuck", "vanished", "nights")}
+        assert lists <= {each["name"] for each in tables if each["overflows"]}
+
+
+def test_tokens_and_users_are_found_by_the_browser(browser: Browser, page: Path) -> None:
+    browser.show()
+    browser.open(page)
+
+    for text in ("0_hostile_3", "0_vanished_1", HOSTILE["arabic"]):
+        assert browser.run(f"getSelection().removeAllRanges() || window.find({text!r})"), text
+    assert browser.run("document.querySelectorAll('details bdi').length") == 0

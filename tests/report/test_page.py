@@ -9,13 +9,14 @@ import pytest
 
 from etl.report.charts import find_drawer
 from etl.report.page import render_report
-from etl.report.read import ReportRows
+from etl.report.read import FAILED_ROWS, STUCK_ROWS, VANISHED_ROWS, ReportRows
 from tests.support.report_sample import (
     HOSTILE,
     HOUR,
     LAST_DAY,
     PUBLISHED,
     certificate,
+    change,
     freshness,
     month,
     night,
@@ -35,18 +36,24 @@ DRAW = find_drawer()
 def full_page() -> ReportRows:
     return rows(
         outcomes=month(),
-        stuck=[upload(number, total=1_234) for number in range(50)],
+        changes=change(
+            newly_stuck=13, newly_failed=8, gone=21, gone_open=9, first_seen=187, total=14
+        ),
+        changed_users=[change(user_id="anna", newly_failed=2)],
+        stuck=[upload(number, total=1_234, is_new=number < 13) for number in range(50)],
+        failed=[upload(is_new=True)],
         vanished=[upload()],
         users=[user()],
+        nights=[night()],
     )
 
 
 def one_night() -> ReportRows:
-    published = freshness(published_runs=1, first_published_at=PUBLISHED)
+    published = freshness(published_runs=1, first_published_at=PUBLISHED, since_published_at=None)
     day = outcome(day=LAST_DAY, started=1, succeeded=1, completed=1, p50_seconds=0.0)
     day["p95_seconds"] = 0.0
     size = outcome(size_bucket="unknown", started=1, succeeded=1)
-    return rows(freshness=published, outcomes=[day, size], users=[user()])
+    return rows(freshness=published, changes=None, outcomes=[day, size], users=[user()])
 
 
 def nothing_known() -> ReportRows:
@@ -78,7 +85,12 @@ def nothing_known() -> ReportRows:
             )
         ],
         users=[user(user_id=None, median_seconds_to_complete=None, bytes_received=Decimal(0))],
-        runs=[run(status="running", took=None)],
+        changes=None,
+        failed=[
+            upload(user_id=None, file_name=None, file_size_bytes=None, uploaded_size_bytes=None)
+        ],
+        runs=[run(status="running")],
+        nights=[night(complete_at=None)],
     )
 
 
@@ -101,7 +113,11 @@ def huge() -> ReportRows:
         outcomes=[day, before, size],
         stuck=[upload(file_size_bytes=HUGE, stuck_for=timedelta(days=40_000), total=HUGE)],
         users=[user(uploads=HUGE, bytes_received=Decimal(HUGE) * HUGE, total=HUGE)],
-        runs=[run(run_id=HUGE, tokens_read=HUGE, took=timedelta(days=400))],
+        changes=change(
+            newly_failed=HUGE, newly_stuck=3_000_000, gone=HUGE, gone_open=HUGE, total=HUGE
+        ),
+        changed_users=[change(user_id="anna", newly_failed=HUGE)],
+        nights=[night(inserted=Decimal(HUGE), runs=HUGE)],
     )
 
 
@@ -118,7 +134,9 @@ WAREHOUSES = {
     "never published": rows(
         freshness=freshness(last_published_at=None, last_complete_at=None, published_runs=0),
         certificates=[],
-        runs=[run(status="failed", error_kind="refused", error_message="It <b>failed</b>.")],
+        changes=None,
+        runs=[run(status="failed", error_kind="refused")],
+        nights=[night(outcome="failed", error_kind="refused", error_message="It <b>failed</b>.")],
     ),
     "no uploads": rows(),
     "one night": one_night(),
@@ -146,13 +164,20 @@ def test_every_warehouse_has_a_page(name: str, draw: object) -> None:
         ("empty", "This warehouse is empty."),
         ("another account", "Nothing is known of account 7."),
         ("never published", "Nothing has been published yet."),
-        ("no uploads", "No upload was created in the days shown."),
+        ("no uploads", "No upload is known."),
+        ("one night", "Only one complete run has been published"),
         ("one night", "Only one run has been published"),
         ("one night", "All on one day, so there is no chart."),
         ("nothing known", "no user"),
         ("huge", "9,223,372,036,854,775,807"),
         ("full", "1,234 uploads are open and have not moved for a day or more"),
-        ("full", "The 50 longest are shown."),
+        ("full", "The last to become stuck come first; 50 are shown."),
+        ("full", "Since 22 November 2026 at 02:31"),
+        ("full", "Newly failed 8 1 in 30 days"),
+        ("full", "Newly stuck 13 1,234 stuck in all"),
+        ("full", "Gone 21 9 of them while open"),
+        ("full", "1 of 14 users, most failures first"),
+        ("full", "no later upload of the same user"),
     ],
 )
 def test_what_there_is_not_is_said_in_words(name: str, words: str) -> None:
@@ -161,7 +186,7 @@ def test_what_there_is_not_is_said_in_words(name: str, words: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "charts"),
-    [("empty", 0), ("no uploads", 0), ("one night", 0), ("nothing known", 2), ("full", 3)],
+    [("empty", 0), ("no uploads", 0), ("one night", 0), ("nothing known", 2), ("full", 4)],
 )
 def test_no_chart_is_empty(name: str, charts: int) -> None:
     page = page_of(WAREHOUSES[name], draw=DRAW)
@@ -178,7 +203,7 @@ def test_each_chart_is_told_and_tabled() -> None:
     described = [value for name, value in page.attributes if name == "aria-describedby"]
     assert len(described) == page.tags.count("svg")
     assert ids.issuperset(named + described)
-    assert page.tags.count("details") == 3
+    assert page.tags.count("details") == 4
     assert page.tags.count("caption") == page.tags.count("table")
     assert "The busiest day is 25 October 2026 with 49 uploads." in page.text
 
@@ -213,16 +238,20 @@ def test_the_page_can_fetch_and_run_nothing() -> None:
 def test_names_that_people_chose_are_text() -> None:
     names = list(HOSTILE.values())
     read = rows(
+        changed_users=[change(user_id=name) for name in names],
+        failed=[upload(n, file_name=name, user_id=name) for n, name in enumerate(names)],
         stuck=[upload(n, file_name=name, user_id=name) for n, name in enumerate(names)],
         vanished=[upload(token_id=name, file_name=name) for name in names if name],
         users=[user(user_id=name) for name in names],
-        runs=[run(status="failed", error_message=name) for name in names],
+        nights=[night(error_kind="bug", error_message=name) for name in names],
     )
     plain = rows(
+        changed_users=[change(user_id="anna")] * len(names),
+        failed=[upload()] * len(names),
         stuck=[upload()] * len(names),
         vanished=[upload()] * (len(names) - 1),
         users=[user()] * len(names),
-        runs=[run(status="failed", error_message="x")] * len(names),
+        nights=[night(error_kind="bug", error_message="x")] * len(names),
     )
 
     page, calm = page_of(read, draw=None), page_of(plain, draw=None)
@@ -230,10 +259,11 @@ def test_names_that_people_chose_are_text() -> None:
     assert set(page.tags) - {"span"} == set(calm.tags)  # a span says "(empty)"
     assert page.tags.count("tr") == calm.tags.count("tr")
     assert {name for name, _ in page.attributes} == {name for name, _ in calm.attributes}
-    assert page.texts.count(HOSTILE["script"]) == 6
-    assert page.texts.count(HOSTILE["formula"]) == 6
-    assert page.texts.count("holiday[U+202E]fdp.exe[U+2066]") == 6
-    assert page.texts.count(HOSTILE["template"]) == 6
+    for shown in (
+        *(HOSTILE["script"], HOSTILE["formula"], HOSTILE["template"]),
+        "holiday[U+202E]fdp.exe[U+2066]",
+    ):
+        assert page.texts.count(shown) == 9, shown
 
 
 def test_a_year_of_names_keeps_the_page_small() -> None:
@@ -242,10 +272,12 @@ def test_a_year_of_names_keeps_the_page_small() -> None:
     read = rows(
         first_day=LAST_DAY - timedelta(days=365),
         outcomes=WAREHOUSES["a year"].outcomes,
-        stuck=[upload(token_id=name, file_name=name, user_id=name)] * 50,
-        vanished=[upload(token_id=name, file_name=name, user_id=name)] * 50,
+        changed_users=[change(user_id=name)] * 10,
+        stuck=[upload(token_id=name, file_name=name, user_id=name)] * STUCK_ROWS,
+        failed=[upload(token_id=name, file_name=name, user_id=name)] * FAILED_ROWS,
+        vanished=[upload(token_id=name, file_name=name, user_id=name)] * VANISHED_ROWS,
         users=[user(user_id=name)] * 20,
-        runs=[run(error_message=name)] * 14,
+        nights=[night(error_kind="bug", error_message=name)] * 14,
     )
 
     assert len(render_report(read, PUBLISHED.tzinfo, draw=DRAW)) < 1_000_000  # type: ignore[arg-type]
@@ -261,12 +293,13 @@ def test_days_before_the_history_are_owned_up_to() -> None:
 
 
 def test_the_reason_of_a_failed_run_is_shown() -> None:
-    failed = run(run_id=41, status="failed", error_message="The service said <no>.")
+    failed = run(run_id=41, status="failed")
+    told = night(error_kind="service", error_message="The service said <no>.")
 
-    text = page_of(rows(runs=[failed, run()], certificates=[certificate()])).text
+    page = page_of(rows(runs=[failed, run()], nights=[told], certificates=[certificate()]))
 
-    assert "The service said <no>." in text
-    assert "the reason is in the table of runs" in text
+    assert "The service said <no>." in page.text
+    assert "the reason is in the table of nights" in page.text
 
 
 def test_a_night_without_a_run_has_a_row() -> None:
@@ -281,3 +314,71 @@ def test_a_night_without_a_run_has_a_row() -> None:
     assert page.text.count("no run") == 3  # the other night's, in its row and above
     assert "credentials" in page.text
     assert "Last nights" not in page_of(rows()).text
+
+
+def test_the_page_begins_with_what_is_new_and_every_figure_leads_to_its_section() -> None:
+    page = page_of(full_page(), draw=DRAW)
+
+    ids = page.ids()
+    sections = [
+        *("trust", "changes", "weeks", "nights", "outcomes", "times", "sizes"),
+        *("failed", "stuck", "vanished", "users", "words"),
+    ]
+    assert [each for each in ids if each in sections] == sections
+    links = [value for name, value in page.attributes if name == "href" and value is not None]
+    assert {link.removeprefix("#") for link in links if link.startswith("#")} <= set(ids)
+    for figure in ("failed", "stuck", "vanished", "outcomes", "times"):
+        assert links.count(f"#{figure}") == 2, figure  # of the figure, and of the navigation
+    assert page.texts.count("new") == 13 + 1  # the stuck and the failed
+
+
+def test_a_day_that_may_still_change_is_marked() -> None:
+    page = page_of(full_page(), draw=DRAW)
+
+    # Eight days in two tables, the last week.
+    assert page.texts.count("may still change") == 8 * 2 + 1
+    assert page.texts.count("Pale: may still change") == 1
+    assert "The figures of 8 days may still change." in page.text
+    final = [row | {"is_mature": True} for row in full_page().outcomes]
+    settled = page_of(rows(outcomes=final, first_day=LAST_DAY - timedelta(days=29)), draw=DRAW)
+    assert "may still change" not in settled.text.replace("May still change", "")
+
+
+def test_the_stuck_of_long_ago_are_counted() -> None:
+    zombies = upload(total=168, over_a_week=102, over_a_month=18, over_a_year=4)
+
+    text = page_of(rows(stuck=[zombies])).text
+
+    assert (
+        "102 of them have not moved for more than 7 days and count as abandoned: 18 for more than "
+        "30 days, 4 for more than a year, the oldest since 18 November 2026 at 23:31."
+    ) in text
+
+
+def test_failed_uploads_tell_what_is_left_to_do() -> None:
+    done = {"total": 3, "to_act_on": 2}
+    failed = [upload(**done), upload(1, **done), upload(2, uploaded_again_at=PUBLISHED, **done)]
+
+    text = page_of(rows(failed=failed)).text
+
+    assert "3 uploads have failed since 25 October 2026." in text
+    assert "2 have not been uploaded again and come first" in text
+
+
+def test_an_account_of_old_uploads_shows_the_days_that_had_some() -> None:
+    day = LAST_DAY - timedelta(days=400)
+    read = rows(
+        first_day=day - timedelta(days=29),
+        last_day=day,
+        outcomes=[outcome(day=day, started=7, succeeded=7, is_mature=True)],
+    )
+
+    text = page_of(read).text
+
+    assert "7 uploads were created: 100 % succeeded." in text
+    assert (
+        "The newest upload is of 19 October 2025, so the days shown end there; the last run was "
+        "published on 23 November 2026 at 02:31."
+    ) in text
+    assert "No upload was created in the last weeks that are over." in text
+    assert "No upload has failed since 25 October 2026." in text

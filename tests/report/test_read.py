@@ -18,7 +18,14 @@ from psycopg.rows import dict_row
 
 from etl.errors import UsageError, WarehouseUnavailable
 from etl.report.facts import facts_of
-from etl.report.read import USER_ROWS, ReportRows, read_report
+from etl.report.read import (
+    CHANGE_ROWS,
+    RUN_ROWS,
+    STUCK_ROWS,
+    USER_ROWS,
+    ReportRows,
+    read_report,
+)
 from etl.resources import sql_directory
 from etl.warehouse.access.grants import grant
 from etl.warehouse.read.queries import reading
@@ -31,6 +38,44 @@ OPEN = (0, 1, 2)
 def read(url: str, **options: Any) -> ReportRows:
     settings: dict[str, Any] = {"partner_id": None, "days": 30, "time_zone": "UTC"}
     return read_report(url, "kaltura", **(settings | options))
+
+
+def insert_run(connection: psycopg.Connection[Any], run_id: int, published_at: datetime) -> None:
+    """A complete run of account 7."""
+    connection.execute(
+        "insert into kaltura.sync_run (run_id, walk_id, partner_id, mode, status, started_at,"
+        " heartbeat_at, finished_at, published_at, coverage, host, pid, program_version)"
+        " overriding system value values (%(run_id)s, %(run_id)s, 7, 'full', 'succeeded', %(at)s,"
+        " %(at)s, %(at)s, %(at)s, '{(,)}', 'h', 1, 'v')",
+        {"run_id": run_id, "at": published_at},
+    )
+
+
+def insert_token(
+    connection: psycopg.Connection[Any], token_id: str, *, valid_from: datetime, **columns: Any
+) -> None:
+    """A version of a token of account 7: an earlier one if it has a ``valid_to``."""
+    known = {
+        "partner_id": 7,
+        "token_id": token_id,
+        "updated_at": columns["created_at"],
+        "is_listed": True,
+        "version": 1,
+        "change_kind": "first_seen",
+        "changed_columns": None if columns.get("version", 1) == 1 else ["status", "updated_at"],
+        "valid_from": valid_from,
+        "observed_at": valid_from,
+        "run_id": 1,
+    } | columns
+    table = "upload_token_superseded" if "valid_to" in columns else "upload_token"
+    connection.execute(
+        sql.SQL("insert into kaltura.{} ({}) values ({})").format(
+            sql.Identifier(table),
+            sql.SQL(", ").join(map(sql.Identifier, known)),
+            sql.SQL(", ").join(map(sql.Placeholder, known)),
+        ),
+        known,
+    )
 
 
 def tokens_of(lived: Lived) -> list[dict[str, Any]]:
@@ -64,8 +109,9 @@ def test_each_day_counts_the_uploads_created_on_it(lived: Lived, zone: str, days
         assert facts.total["started"] == len(tokens) > TOKENS
 
 
-def test_the_longest_stuck_come_first(lived: Lived) -> None:
+def test_the_last_to_become_stuck_come_first(lived: Lived) -> None:
     rows = read(lived.url)
+    day = timedelta(days=1)
     stuck_at = {
         token["token_id"]: max(token["created_at"], token["updated_at"])
         for token in tokens_of(lived)
@@ -75,10 +121,16 @@ def test_the_longest_stuck_come_first(lived: Lived) -> None:
     }
 
     assert rows.stuck[0]["total"] == len(stuck_at) > len(HOSTILE)
-    longest = [row["stuck_for"] for row in rows.stuck]
-    assert longest == sorted(longest, reverse=True)
-    expected = [lived.nights[-1] - moved for moved in sorted(stuck_at.values())][:50]
-    assert longest == expected
+    moved = sorted(stuck_at.values(), reverse=True)
+    assert [row["last_moved_at"] for row in rows.stuck] == moved[:STUCK_ROWS]
+    new = {id for id, moved in stuck_at.items() if moved > lived.nights[-2] - day}
+    assert {row["token_id"] for row in rows.stuck if row["is_new"]} == new
+    assert len(new) > len(HOSTILE)
+    counted = [rows.stuck[0][name] for name in ("over_a_week", "over_a_month", "over_a_year")]
+    assert counted == [
+        sum(lived.nights[-1] - each > limit * day for each in moved) for limit in (7, 30, 365)
+    ]
+    assert rows.stuck[0]["oldest_moved_at"] == moved[-1]
 
 
 def test_what_vanished_while_open_is_found(lived: Lived) -> None:
@@ -113,8 +165,46 @@ def test_nights_without_a_run_are_among_the_last_nights(lived: Lived) -> None:
     )
 
 
-def test_users_and_runs(lived: Lived) -> None:
+def test_what_changed_is_the_difference_between_two_complete_runs(lived: Lived) -> None:
     rows = read(lived.url)
+    assert rows.freshness is not None
+    since = rows.freshness["since_published_at"]
+    assert lived.nights[-2] <= since < lived.nights[-1]
+    with closing(psycopg.connect(lived.url, row_factory=dict_row)) as connection:
+        known = connection.execute(
+            "select token_id, user_id, status, is_listed, (%(at)s >= valid_from and"
+            " (valid_to is null or %(at)s < valid_to)) as was, is_current"
+            " from kaltura.upload_token_history",
+            {"at": since},
+        ).fetchall()
+    before = {each["token_id"]: each for each in known if each["was"]}
+    users = Counter[str | None]()
+    expected = Counter[str]()
+    for now in (each for each in known if each["is_current"]):
+        was = before.get(now["token_id"])
+        failed = now["status"] in (4, 6) and (was is None or was["status"] not in (4, 6))
+        gone = not now["is_listed"] and (was is None or was["is_listed"])
+        expected["first_seen"] += was is None
+        expected["closed"] += now["status"] == 3 and (was is None or was["status"] != 3)
+        expected["newly_failed"] += failed
+        expected["gone"] += gone
+        expected["gone_open"] += gone and now["status"] in OPEN
+        users[now["user_id"]] += failed
+    stuck = [row for row in rows.stuck if row["is_new"]]
+    expected["newly_stuck"] = len(stuck)
+
+    assert rows.changes is not None
+    assert {name: rows.changes[name] for name in expected} == expected
+    assert expected["first_seen"] > 0 < expected["closed"]
+    assert rows.changes["newly_failed"] == sum(users.values())
+    assert {row["user_id"]: row["newly_failed"] for row in rows.changed_users} == {
+        row["user_id"]: users[row["user_id"]] for row in rows.changed_users
+    }
+    assert len(rows.changed_users) == CHANGE_ROWS - 1 < rows.changes["total"]
+
+
+def test_users_and_runs(lived: Lived) -> None:
+    rows = read(lived.url, days=366)
 
     with closing(psycopg.connect(lived.url, row_factory=dict_row)) as connection:
         summary = connection.execute(
@@ -126,7 +216,7 @@ def test_users_and_runs(lived: Lived) -> None:
         for row in summary[: len(rows.users)]
     ]
     assert len(rows.users) == USER_ROWS < len(summary)
-    assert [row["started_at"] for row in rows.runs] == lived.nights[::-1]
+    assert [row["started_at"] for row in rows.runs] == lived.nights[: -RUN_ROWS - 1 : -1]
     assert [row["is_complete"] for row in rows.certificates] == [True]
 
 
@@ -198,21 +288,11 @@ def test_a_day_that_is_longer_is_cut_at_midnight(database_url: str) -> None:
     berlin = ZoneInfo("Europe/Berlin")
     with psycopg.connect(database_url, autocommit=True) as connection:
         published = datetime(2026, 10, 26, 12, tzinfo=UTC)
-        connection.execute(
-            "insert into kaltura.sync_run (run_id, walk_id, partner_id, mode, status, started_at,"
-            " heartbeat_at, finished_at, published_at, coverage, host, pid, program_version)"
-            " overriding system value values"
-            " (1, 1, 7, 'full', 'succeeded', %(at)s, %(at)s, %(at)s, %(at)s, '{(,)}', 'h', 1, 'v')",
-            {"at": published},
-        )
+        insert_run(connection, 1, published)
         hours = [datetime(2026, 10, 24, 12, tzinfo=UTC) + timedelta(hours=n) for n in range(48)]
         for number, created in enumerate(hours):
-            connection.execute(
-                "insert into kaltura.upload_token (partner_id, token_id, status, created_at,"
-                " updated_at, is_listed, version, change_kind, valid_from, observed_at, run_id)"
-                " values (7, %(id)s, 3, %(created)s, %(created)s, true, 1, 'first_seen', %(at)s,"
-                " %(at)s, 1)",
-                {"id": f"t{number}", "created": created, "at": published},
+            insert_token(
+                connection, f"t{number}", status=3, created_at=created, valid_from=published
             )
 
     rows = read(database_url, time_zone="Europe/Berlin", days=3)
@@ -239,3 +319,93 @@ def test_an_analyst_may_make_the_page(lived: Lived) -> None:
         finally:
             connection.execute(sql.SQL("drop owned by {}").format(name))
             connection.execute(sql.SQL("drop role {}").format(name))
+
+
+def test_failed_uploads_are_those_that_somebody_must_act_on(database_url: str) -> None:
+    """Also of an account whose newest upload is old: the days shown end with it."""
+    hour, day = timedelta(hours=1), timedelta(days=1)
+    before, last = (datetime(2026, 11, number, 2, 30, tzinfo=UTC) for number in (22, 23))
+    old = datetime(2025, 3, 3, 12, tzinfo=UTC)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        insert_run(connection, 1, before)
+        insert_run(connection, 2, last)
+
+        def token(token_id: str, was: tuple[int, datetime] | None = None, **columns: Any) -> None:
+            """``was``: status and updated_at of a version before."""
+            own = {"created_at": old, "user_id": "anna", "file_name": token_id} | columns
+            now = {"valid_from": last, "run_id": 2, "version": 2, "change_kind": "changed"}
+            if was is not None:
+                earlier = own | {"status": was[0], "updated_at": was[1], "valid_from": before}
+                insert_token(connection, token_id, **earlier, valid_to=last, superseded_by_run_id=2)
+            insert_token(
+                connection, token_id, **({"valid_from": before} if was is None else now), **own
+            )
+
+        token("new", (1, old), status=4, updated_at=last - hour)
+        token("changed later", (4, last - 3 * day), status=4, updated_at=last - hour)
+        token("failed long ago", (4, old), status=4, updated_at=last - hour)
+        token("closed once", (3, old), status=6, updated_at=last - hour)
+        token("uploaded again", status=4, updated_at=before - hour, file_name="film.mp4")
+        token("the upload again", status=3, created_at=old + hour, file_name="film.mp4")
+        token("of another", status=4, updated_at=before - day, user_id="bob", file_name="film.mp4")
+        token("without a name", status=6, updated_at=before - 2 * day, file_name=None, user_id=None)
+
+    rows = read(database_url, days=5)
+
+    assert [
+        (row["token_id"], row["failed_at"], row["is_new"], row["uploaded_again_at"])
+        for row in rows.failed
+    ] == [
+        ("new", last - hour, True, None),
+        ("of another", before - day, False, None),
+        ("changed later", last - 3 * day, False, None),
+        ("without a name", before - 2 * day, False, None),
+        ("uploaded again", before - hour, False, old + hour),
+    ]
+    assert {(row["total"], row["to_act_on"]) for row in rows.failed} == {(5, 4)}
+    assert rows.changes is not None
+    assert rows.changes["newly_failed"] == 1
+    assert [row["user_id"] for row in rows.changed_users] == ["anna"]
+    assert (rows.first_day, rows.last_day) == (old.date() - 4 * day, old.date())
+    assert rows.seen_from == last.date() - 4 * day
+    assert sum(row["started"] for row in rows.outcomes if row["size_bucket"] is None) == 8
+    assert [row["uploads"] for row in rows.users] == [6, 1, 1]
+
+
+def test_a_day_is_final_when_it_is_over_and_no_upload_of_it_is_open(database_url: str) -> None:
+    hour, day = timedelta(hours=1), timedelta(days=1)
+    last = datetime(2026, 11, 23, 2, 30, tzinfo=UTC)
+    midnight = last.replace(hour=0, minute=0)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        insert_run(connection, 1, last)
+        for number, (created, columns) in enumerate(
+            [
+                (midnight, {"status": 3}),  # today, which is not over
+                (midnight - hour, {"status": 3, "updated_at": midnight}),
+                (midnight - day - hour, {"status": 1}),
+                (midnight - 2 * day - hour, {"status": 3, "updated_at": midnight}),
+                (midnight - 3 * day, {"status": 4}),
+                (midnight - 8 * day, {"status": 1}),  # abandoned
+                (midnight - 9 * day, {"status": 1, "updated_at": midnight}),  # moved since
+            ]
+        ):
+            insert_token(connection, f"t{number}", valid_from=last, created_at=created, **columns)
+
+    found = {
+        (midnight.date() - row["day"]).days: row
+        for row in read(database_url).outcomes
+        if row["size_bucket"] is None
+    }
+
+    assert {ago: row["is_mature"] for ago, row in found.items()} == {
+        **{0: False, 1: True, 2: False, 3: True},
+        **{8: True, 9: False},
+    }
+    assert {ago: (row["closed_in_time"], row["old_enough"]) for ago, row in found.items()} == {
+        0: (0, 0),
+        1: (0, 0),
+        2: (0, 1),
+        3: (0, 2),
+        8: (0, 1),
+        9: (0, 1),
+    }

@@ -33,9 +33,10 @@ def said(**columns: Any) -> tuple[str, str, str]:
 def test_a_complete_night_is_told_in_one_sentence() -> None:
     assert said() == (
         "good",
-        "Complete, as of 5 hours ago.",
+        "Complete as of 23 November 2026 at 02:31.",
         "On 23 November 2026 from 02:01 to 02:31 the last complete run read every second of the "
-        "createdAt line, so every upload that was listed all that time is in here.",
+        "createdAt line, so every upload that was listed all that time is in here. "
+        "When this page was made, on 23 November 2026 at 08:00, that was 5 hours ago.",
     )
 
 
@@ -44,13 +45,13 @@ def test_what_a_complete_run_left_out_is_told() -> None:
 
     assert (level, headline) == (
         "warning",
-        "Complete but for what is said here, as of 5 hours ago.",
+        "Complete but for what is said here, as of 23 November 2026 at 02:31.",
     )
     assert "every second" not in text
-    assert text.endswith(
+    assert (
         "is in here, except 1 upload that Kaltura itself failed to show and 2 rows that could not "
         "be loaded and were set aside."
-    )
+    ) in text
 
 
 def test_old_data_are_called_old() -> None:
@@ -60,8 +61,14 @@ def test_old_data_are_called_old() -> None:
         certificates=[certificate(published_at=old, walk_started_at=old)],
     )
 
-    assert (level, headline) == ("warning", "Complete, but 3 days old.")
-    assert "No run has read the whole account for 3 days" in text
+    assert (level, headline) == (
+        "warning",
+        "Complete as of 20 November 2026 at 02:31: 3 days old when this page was made.",
+    )
+    assert (
+        "When this page was made, on 23 November 2026 at 08:00, no run had read the whole account "
+        "for 3 days"
+    ) in text
 
 
 @pytest.mark.parametrize(
@@ -104,7 +111,7 @@ def test_a_part_that_is_newer_is_told(
     level, headline, text = said(certificates=[certificate(), later])
 
     assert level == "good"
-    assert headline == "Complete, as of 5 hours ago."
+    assert headline == "Complete as of 23 November 2026 at 02:31."
     assert words in text
     assert "What vanished since the complete run may still be shown." in text
 
@@ -124,7 +131,10 @@ def test_a_warehouse_without_a_complete_run_says_so_first() -> None:
     [
         ("failed", "The last run, begun on 23 November 2026 at 07:00, failed and changed nothing"),
         ("abandoned", "The last run, begun on 23 November 2026 at 07:00, broke off and changed"),
-        ("running", "A run is at work now, since 23 November 2026 at 07:00."),
+        (
+            "running",
+            "When this page was made, a run was at work, since 23 November 2026 at 07:00.",
+        ),
     ],
 )
 def test_what_the_newest_run_did_is_told(status: str, words: str) -> None:
@@ -149,9 +159,9 @@ def test_nights_that_cost_precision_are_told_and_change_no_colour() -> None:
 
     level, headline, text = said(nights=nights)
 
-    assert (level, headline) == ("good", "Complete, as of 5 hours ago.")
+    assert (level, headline) == ("good", "Complete as of 23 November 2026 at 02:31.")
     assert text.endswith(
-        "Of the last 7 days before today, 2 had no published run: 20 November 2026 (no run), "
+        "Of the 7 days before 23 November 2026, 2 had no published run: 20 November 2026 (no run), "
         "21 November 2026 (failed). When something happened is known less precisely for these."
     )
-    assert "before today" not in said(nights=nights[:2])[2]  # today may still get its run
+    assert "no published run" not in said(nights=nights[:2])[2]  # today may still get its run

@@ -16,6 +16,8 @@ PUBLISHED = datetime(2026, 11, 23, 2, 31, tzinfo=UTC)
 LAST_DAY = PUBLISHED.date()
 HOUR = timedelta(hours=1)
 
+SIZES = ["< 1 MB", "1-10 MB", "10-100 MB", "100 MB-1 GB", "1-10 GB", "> 10 GB", "unknown"]
+
 HOSTILE = {
     "script": "<script>document.title='gotcha';window.hit=1</script>",
     "image": '"><img src=x onerror="window.hit=1">.mp4',
@@ -44,8 +46,22 @@ def freshness(**columns: Any) -> Row:
         "tokens_known": 1_100,
         "published_runs": 40,
         "first_published_at": PUBLISHED - 60 * 24 * HOUR,
+        "open_seen_at": PUBLISHED - HOUR / 2,
+        "open_seen_day": LAST_DAY,
+        "since_published_at": PUBLISHED - 24 * HOUR,
+        "since_seen_at": PUBLISHED - 24 * HOUR - HOUR / 2,
         "last_day": LAST_DAY,
         "read_at": NOW,
+    } | columns
+
+
+def change(**columns: Any) -> Row:
+    """In all, or of a user if there is a ``user_id``."""
+    counts = ("first_seen", "closed", "newly_stuck", "newly_failed", "gone", "gone_open", "total")
+    return {
+        "is_total": "user_id" not in columns,
+        "user_id": None,
+        **dict.fromkeys(counts, Decimal(0)),
     } | columns
 
 
@@ -64,16 +80,11 @@ def certificate(**columns: Any) -> Row:
 
 
 def run(**columns: Any) -> Row:
-    counts = ("tokens_read", "inserted", "changed", "absent", "relisted", "rejected", "unreadable")
     return {
         "run_id": 40,
-        "mode": "full",
         "status": "succeeded",
         "started_at": PUBLISHED - HOUR / 2,
-        "took": HOUR / 2,
         "error_kind": None,
-        "error_message": None,
-        **dict.fromkeys(counts, 0),
     } | columns
 
 
@@ -85,15 +96,22 @@ def night(**columns: Any) -> Row:
         "complete_at": PUBLISHED,
         "last_attempt_at": PUBLISHED - HOUR / 2,
         "error_kind": None,
+        "error_message": None,
+        **dict.fromkeys(("inserted", "changed", "absent", "rejected"), Decimal(0)),
     } | columns
 
 
 def outcome(**columns: Any) -> Row:
-    """Of a day, or of a size if there is no ``day``."""
-    counts = ("started", "succeeded", "still_open", "failed", "abandoned", "deleted", "completed")
+    """Of a day, or of a size on that day if there is a ``size_bucket``."""
+    counts = (
+        *("started", "succeeded", "still_open", "failed", "abandoned", "deleted", "completed"),
+        *("old_enough", "closed_in_time"),
+    )
     return {
-        "day": None,
+        "day": LAST_DAY,
         "size_bucket": None,
+        "size_bucket_order": SIZES.index(columns.get("size_bucket", "unknown")) + 1,
+        "is_mature": False,
         **dict.fromkeys(counts, 0),
         "bytes_received": None,
         "p50_seconds": None,
@@ -102,7 +120,7 @@ def outcome(**columns: Any) -> Row:
 
 
 def upload(number: int = 0, total: int = 1, **columns: Any) -> Row:
-    """Of the stuck, and of the vanished."""
+    """Of the stuck, of the failed, and of the vanished."""
     return {
         "token_id": f"0_token{number}",
         "user_id": "anna",
@@ -116,6 +134,12 @@ def upload(number: int = 0, total: int = 1, **columns: Any) -> Row:
         "percent_received": Decimal("25.0"),
         "last_listed_at": PUBLISHED - 24 * HOUR,
         "absence_confirmed_at": PUBLISHED,
+        "failed_at": PUBLISHED - 30 * HOUR,
+        "uploaded_again_at": None,
+        "to_act_on": total,
+        "is_new": False,
+        **dict.fromkeys(("over_a_week", "over_a_month", "over_a_year"), 0),
+        "oldest_moved_at": PUBLISHED - 99 * HOUR,
         "total": total,
     } | columns
 
@@ -144,12 +168,15 @@ def month() -> list[Row]:
             completed=15,
             p50_seconds=40.0 + number,
             p95_seconds=4_000.0,
+            old_enough=20 + number if number else 0,
+            closed_in_time=15 + number % 5 if number else 0,
+            is_mature=number > 7,
         )
         for number in range(30)
     ]
     sizes = [
         outcome(size_bucket=name, started=500, succeeded=450, failed=50, bytes_received=Decimal(9))
-        for name in ("< 1 MB", "100 MB-1 GB")
+        for name in ("100 MB-1 GB", "< 1 MB")
     ]
     return days + sizes
 
@@ -164,6 +191,9 @@ def rows(**columns: Any) -> ReportRows:
         "read_at": NOW,
         "freshness": freshness(),
         "certificates": [certificate()],
+        "seen_from": LAST_DAY - timedelta(days=29),
+        "last_full_day": LAST_DAY - timedelta(days=1),
+        "changes": change(),
         "runs": [run()],
     }
     return ReportRows(**(known | columns))

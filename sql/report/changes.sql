@@ -1,0 +1,80 @@
+-- What changed since a complete run: in all (is_total), and by user where an upload is in trouble.
+--
+-- since: its publication.  since_seen_at: the beginning of its walk, as of when it is known what was
+-- stuck.  A token that changed several times counts by its state before and its state now.
+with moved as (
+    select
+        token.user_id,
+        before.token_id is null as first_seen,
+        token.status = 3 and before.status is distinct from 3 as closed,
+        coalesce(now_status.outcome_group = 'failed', false)
+        and coalesce(before_status.outcome_group <> 'failed', true)
+        -- As in upload_outcome, what was once closed has succeeded, whatever came after.
+        and not exists (
+            select 1
+            from upload_token_superseded as earlier
+            where
+                earlier.partner_id = token.partner_id
+                and earlier.token_id = token.token_id
+                and earlier.status = 3
+        ) as failed,
+        not token.is_listed and coalesce(before.is_listed, true) as gone,
+        coalesce(now_status.outcome_group, 'open') = 'open' as is_open
+    from upload_token as token
+    left join upload_token_superseded as before
+        on
+            before.partner_id = token.partner_id
+            and before.token_id = token.token_id
+            and before.valid_from <= %(since)s
+            and before.valid_to > %(since)s
+    left join upload_token_status as now_status on now_status.code = token.status
+    left join upload_token_status as before_status on before_status.code = before.status
+    where token.partner_id = %(partner_id)s and token.valid_from > %(since)s
+),
+
+change as (
+    select
+        user_id,
+        cast(first_seen as int) as first_seen,
+        cast(closed as int) as closed,
+        0 as newly_stuck,
+        cast(failed as int) as newly_failed,
+        cast(gone as int) as gone,
+        cast(gone and is_open as int) as gone_open
+    from moved
+    union all
+    select
+        user_id,
+        0,
+        0,
+        1,
+        0,
+        0,
+        0
+    from stuck_upload
+    where
+        partner_id = %(partner_id)s
+        and last_moved_at > cast(%(since_seen_at)s as timestamptz) - interval '24 hours'
+),
+
+counted as (
+    select
+        grouping(user_id) = 1 as is_total,
+        user_id,
+        coalesce(sum(first_seen), 0) as first_seen,
+        coalesce(sum(closed), 0) as closed,
+        coalesce(sum(newly_stuck), 0) as newly_stuck,
+        coalesce(sum(newly_failed), 0) as newly_failed,
+        coalesce(sum(gone), 0) as gone,
+        coalesce(sum(gone_open), 0) as gone_open
+    from change
+    group by grouping sets ((), (user_id))
+)
+
+select
+    *,
+    count(*) filter (where not is_total) over () as total
+from counted
+where is_total or newly_stuck + newly_failed + gone_open > 0
+order by is_total desc, newly_failed desc, newly_stuck desc, gone_open desc, user_id
+limit %(rows)s;
