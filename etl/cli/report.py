@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from datetime import UTC, tzinfo
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime, write_output
 from etl.errors import UsageError
+
+if TYPE_CHECKING:
+    from etl.report.read import ReportRows
 
 log = logging.getLogger("etl.cli")
 
@@ -48,10 +54,12 @@ STANDARD_OUTPUT = "-"
 def report(runtime: Runtime, output: str, days: int, time_zone: str) -> None:
     """Generate a self-contained HTML report.
 
-    It shows how fresh and complete the data are, uploads by outcome and duration, stuck and
-    vanished uploads, failures by size, the busiest users and recent runs.  The file loads nothing
-    from the network, so it can be mailed; it contains names of people and files.  Charts need the
-    extra kaltura-etl[report]; without it there are tables.
+    It shows how fresh and complete the data are, what changed since the complete run before the
+    last one, week over week, the last nights, uploads by outcome and duration, failed, stuck and
+    vanished uploads, and the busiest users.  Of several accounts, without --partner-id, FILE is a
+    page of all accounts, and the page of each is beside it (FILE-PARTNER_ID.html).  The files load
+    nothing from the network, so they can be mailed; they contain names of people and files.
+    Charts need the extra kaltura-etl[report]; without it there are tables.
     """
     settings = runtime.start()
     to_standard_output = output == STANDARD_OUTPUT
@@ -62,41 +70,94 @@ def report(runtime: Runtime, output: str, days: int, time_zone: str) -> None:
     from etl.cli.database import open_warehouse
 
     with open_warehouse(settings, create=False) as opened:
-        from etl.report.page import report_html
-        from etl.report.read import read_report
+        from etl.report.read import read_accounts, read_report
 
-        rows = read_report(
-            str(opened.database_url),
-            opened.schema,
-            partner_id=opened.partner_id,
-            days=days,
-            time_zone=time_zone,
+        url = str(opened.database_url)
+        accounts = [opened.partner_id]
+        if opened.partner_id is None:
+            accounts = [*read_accounts(url, opened.schema)] or [None]
+        runtime.stop.check()
+        pages = (
+            read_report(url, opened.schema, partner_id=account, days=days, time_zone=time_zone)
+            for account in accounts
         )
-    runtime.stop.check()
-    page, has_charts = report_html(rows, zone)
-    if not has_charts:
+        if len(accounts) == 1:
+            written = _one_account(runtime, next(pages), zone, output)
+        else:
+            written = _all_accounts(runtime, pages, zone, time_zone, output)
+    if not written["charts"]:
         log.warning("The report has no charts: they need pip install 'kaltura-etl[report]'.")
     if to_standard_output:
-        write_output(page)
         runtime.result_printed = True
         return
     from etl.cli.tables import facts_table
+
+    shown = {key: written[key] for key in ("path", "bytes")}
+    if written["pages"]:
+        shown["pages"] = len(written["pages"])
+    runtime.print_result(
+        {"status": "succeeded", "time_zone": time_zone, **written}, facts_table("", shown)
+    )
+
+
+def _one_account(
+    runtime: Runtime, rows: ReportRows, zone: tzinfo, output: str, index: str | None = None
+) -> dict[str, Any]:
+    """Write the page of an account; what ``--json`` says of it."""
+    from etl.report.page import report_html
+
+    runtime.stop.check()
+    page, has_charts = report_html(rows, zone, index)
+    return {
+        **_write(page, output),
+        "partner_id": rows.partner_id,
+        "first_day": rows.first_day.isoformat(),
+        "last_day": rows.last_day.isoformat(),
+        "charts": has_charts,
+        "pages": [],
+    }
+
+
+def _all_accounts(
+    runtime: Runtime, accounts: Iterable[ReportRows], zone: tzinfo, time_zone: str, output: str
+) -> dict[str, Any]:
+    """Write the page of each account, and at last the index that leads to them.
+
+    On standard output, and in a pipe or device, there is the index alone, without links.
+    """
+    from etl.report.index import entry_of, render_index
+
+    index = Path(output)
+    is_alone = output == STANDARD_OUTPUT or (index.exists() and not index.is_file())
+    entries, pages = [], []
+    for rows in accounts:
+        own = index.with_name(f"{index.stem}-{rows.partner_id}{index.suffix}")
+        linked = None if is_alone else quote(f"./{own.name}")
+        entries.append(entry_of(rows, zone, linked))
+        if linked:
+            page = _one_account(runtime, rows, zone, str(own), quote(f"./{index.name}"))
+            page.pop("pages")
+            pages.append(page)
+    return {
+        **_write(render_index(entries, zone, time_zone), output),
+        "partner_id": None,
+        "first_day": None,
+        "last_day": None,
+        "charts": all(page["charts"] for page in pages),
+        "pages": pages,
+    }
+
+
+def _write(page: str, output: str) -> dict[str, Any]:
+    if output == STANDARD_OUTPUT:
+        write_output(page)
+        return {}
     from etl.report.write import write_whole
 
     content = page.encode("utf-8")
     path = Path(output)
     write_whole(path, content)
-    result: dict[str, object] = {
-        "status": "succeeded",
-        "path": str(path.absolute()),
-        "bytes": len(content),
-        "partner_id": rows.partner_id,
-        "first_day": rows.first_day.isoformat(),
-        "last_day": rows.last_day.isoformat(),
-        "time_zone": time_zone,
-        "charts": has_charts,
-    }
-    runtime.print_result(result, facts_table("", {key: result[key] for key in ("path", "bytes")}))
+    return {"path": str(path.absolute()), "bytes": len(content)}
 
 
 def _zone(name: str) -> tzinfo:

@@ -7,9 +7,11 @@ import os
 import stat
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from tests.report.conftest import Lived, Report
+from tests.support.json_reference import contradictions, fields_of
 from tests.support.report_sample import Page
 
 WITHOUT_THE_EXTRA = "import sys; sys.modules['vl_convert'] = None"
@@ -27,7 +29,7 @@ def test_the_closing_line_says_where_and_how_large(report: Report, tmp_path: Pat
         ["path", str(path)],
         ["bytes", f"{path.stat().st_size:,}"],
     ]
-    assert Page(path.read_text(encoding="utf-8")).tags.count("svg") == 6
+    assert Page(path.read_text(encoding="utf-8")).tags.count("svg") == 8
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -49,6 +51,7 @@ def test_json_is_one_object(report: Report, lived: Lived, tmp_path: Path) -> Non
         "partner_id": lived.partner_id,
         "time_zone": "Europe/Berlin",
         "charts": True,
+        "pages": [],
     }
 
 
@@ -82,6 +85,38 @@ def test_an_empty_warehouse_has_a_page_too(
 
     assert done.returncode == 0, done.stderr
     assert "This warehouse is empty." in path.read_text(encoding="utf-8")
+
+
+def test_several_accounts_have_an_index_and_a_page_each(
+    report: Report, database_url: str, tmp_path: Path
+) -> None:
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for partner_id in (7, 8):
+            connection.execute(
+                "insert into kaltura.sync_run (partner_id, mode, status, started_at, heartbeat_at,"
+                " host, pid, program_version, walk_id) overriding system value"
+                " values (%s, 'full', 'running', now(), now(), 'h', 1, 'v', 1)",
+                [partner_id],
+            )
+    path = tmp_path / "all of them.html"
+
+    done = report("--json", "-o", str(path), DATABASE_URL=database_url)
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    own = [tmp_path / f"all of them-{partner_id}.html" for partner_id in (7, 8)]
+    assert (result["path"], result["bytes"]) == (str(path), path.stat().st_size)
+    assert [(page["partner_id"], page["path"]) for page in result["pages"]] == [
+        (7, str(own[0])),
+        (8, str(own[1])),
+    ]
+    assert {each.name for each in tmp_path.iterdir()} == {each.name for each in (path, *own)}
+    fields = fields_of("report", failed=False)
+    assert contradictions(result, fields, set()) == []
+    index, page = (Page(each.read_text(encoding="utf-8")) for each in (path, own[0]))
+    assert ("href", "./all%20of%20them-8.html") in index.attributes
+    assert ("href", "./all%20of%20them.html") in page.attributes
+    assert "Nothing has been published yet." in index.text
 
 
 def test_a_file_is_replaced_whole_and_keeps_its_permissions(report: Report, tmp_path: Path) -> None:
