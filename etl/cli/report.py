@@ -131,13 +131,14 @@ def _all_accounts(
     is_alone = output == STANDARD_OUTPUT or (index.exists() and not index.is_file())
     entries, pages = [], []
     for rows in accounts:
+        if is_alone:
+            entries.append(entry_of(rows, zone, None))
+            continue
         own = index.with_name(f"{index.stem}-{rows.partner_id}{index.suffix}")
-        linked = None if is_alone else quote(f"./{own.name}")
-        entries.append(entry_of(rows, zone, linked))
-        if linked:
-            page = _one_account(runtime, rows, zone, str(own), quote(f"./{index.name}"))
-            page.pop("pages")
-            pages.append(page)
+        page = _one_account(runtime, rows, zone, str(own), quote(f"./{index.name}"))
+        page.pop("pages")
+        pages.append(page)
+        entries.append(entry_of(rows, zone, quote(f"./{own.name}")))
     return {
         **_write(render_index(entries, zone, time_zone), output),
         "partner_id": None,

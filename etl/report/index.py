@@ -8,7 +8,7 @@ from datetime import tzinfo
 from typing import Final
 
 from etl.report import words
-from etl.report.facts import Facts, facts_of
+from etl.report.facts import facts_of
 from etl.report.page import page_environment
 from etl.report.read import ReportRows, Row
 from etl.report.trust import BAD, GOOD, WARNING, Trust, night_in_words, trust
@@ -30,7 +30,7 @@ class Entry:
     stuck_total: int
     failed_total: int
     days: int
-    """Days in which ``failed_total`` failed."""
+    """How many its page shows: those in which ``failed_total`` failed."""
     last_night: str
     """What came of today, or of yesterday if there was no run yet; empty if neither is known."""
     week: Week | None
@@ -47,7 +47,7 @@ class Entry:
 
 def entry_of(rows: ReportRows, zone: tzinfo, address: str | None) -> Entry:
     """One account as the index shows it."""
-    known: Facts = facts_of(rows, zone)
+    known = facts_of(rows, zone)
     week = known.weeks[0] if known.weeks else None
     before = known.weeks[1] if len(known.weeks) > 1 else None
     compared = (week, before) if week and before else None

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from etl.report.index import entry_of, render_index
 from etl.report.page import render_report
 from tests.support.browser import Browser, open_browser
 from tests.support.report_sample import HOSTILE, change, rows
@@ -299,3 +300,20 @@ def test_tokens_and_users_are_found_by_the_browser(browser: Browser, page: Path)
     for text in ("0_hostile_3", "0_vanished_1", HOSTILE["arabic"]):
         assert browser.run(f"getSelection().removeAllRanges() || window.find({text!r})"), text
     assert browser.run("document.querySelectorAll('details bdi').length") == 0
+
+
+@pytest.mark.parametrize("width", [NARROW, 1280])
+def test_the_page_of_all_accounts_fits_too(browser: Browser, tmp_path: Path, width: int) -> None:
+    path = tmp_path / "index.html"
+    accounts = [rows(partner_id=number, changes=change(newly_failed=9)) for number in (7, 1234567)]
+    entries = [entry_of(each, UTC, f"./{each.partner_id}.html") for each in accounts]
+    path.write_text(render_index(entries, UTC, "UTC"), encoding="utf-8")
+    browser.show(width=width, scheme="dark")
+    browser.open(path)
+
+    assert browser.run(STICKING_OUT) == {"scrolls": 0, "wide": []}
+    (table,) = browser.run(SCROLLED)
+    assert (table["overflows"], table["hinted"]) == (width == NARROW, width == NARROW)
+    assert table["second"]
+    assert [text for text in browser.run(TEXT_CONTRASTS)["texts"] if text[0] < 4.5] == []
+    assert browser.complaints() == []

@@ -71,7 +71,7 @@ def test_each_account_has_its_figures() -> None:
     page = Page(render_index([entry(7, **read)], UTC, "UTC"))
 
     assert (
-        "7 Complete as of 23 November 2026 at 02:31. 8 220 in 30 days 13 168 21 9 "
+        "7 Complete as of 23 November 2026 at 02:31. 8 220 13 168 21 9 "
         "2026-11-22 02:31 2026-11-23 02:31 failed"
     ) in page.text
     assert "All are complete" in page.text
