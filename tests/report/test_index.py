@@ -62,7 +62,7 @@ def test_the_accounts_in_trouble_come_first() -> None:
 
 
 def test_each_account_has_its_figures() -> None:
-    read = {
+    read: dict[str, Any] = {
         "changes": change(newly_failed=8, newly_stuck=13, gone=21, gone_open=9),
         "stuck": [upload(total=168)],
         "failed": [upload(total=220)],

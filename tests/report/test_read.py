@@ -333,13 +333,14 @@ def test_failed_uploads_are_those_that_somebody_must_act_on(database_url: str) -
         def token(token_id: str, was: tuple[int, datetime] | None = None, **columns: Any) -> None:
             """``was``: status and updated_at of a version before."""
             own = {"created_at": old, "user_id": "anna", "file_name": token_id} | columns
-            now = {"valid_from": last, "run_id": 2, "version": 2, "change_kind": "changed"}
-            if was is not None:
-                earlier = own | {"status": was[0], "updated_at": was[1], "valid_from": before}
-                insert_token(connection, token_id, **earlier, valid_to=last, superseded_by_run_id=2)
-            insert_token(
-                connection, token_id, **({"valid_from": before} if was is None else now), **own
-            )
+            if was is None:
+                insert_token(connection, token_id, valid_from=before, **own)
+                return
+            earlier = own | {"status": was[0], "updated_at": was[1]}
+            ended = {"valid_to": last, "superseded_by_run_id": 2}
+            insert_token(connection, token_id, valid_from=before, **earlier, **ended)
+            now = {"run_id": 2, "version": 2, "change_kind": "changed"}
+            insert_token(connection, token_id, valid_from=last, **own, **now)
 
         token("new", (1, old), status=4, updated_at=last - hour)
         token("changed later", (4, last - 3 * day), status=4, updated_at=last - hour)
@@ -376,20 +377,20 @@ def test_a_day_is_final_when_it_is_over_and_no_upload_of_it_is_open(database_url
     hour, day = timedelta(hours=1), timedelta(days=1)
     last = datetime(2026, 11, 23, 2, 30, tzinfo=UTC)
     midnight = last.replace(hour=0, minute=0)
+    uploads: list[tuple[datetime, int, datetime]] = [
+        (midnight, 3, midnight),  # today, which is not over
+        (midnight - hour, 3, midnight),
+        (midnight - day - hour, 1, midnight - day),
+        (midnight - 2 * day - hour, 3, midnight),
+        (midnight - 3 * day, 4, midnight - 2 * day),
+        (midnight - 8 * day, 1, midnight - 8 * day),  # abandoned
+        (midnight - 9 * day, 1, midnight),  # moved since
+    ]
     with psycopg.connect(database_url, autocommit=True) as connection:
         insert_run(connection, 1, last)
-        for number, (created, columns) in enumerate(
-            [
-                (midnight, {"status": 3}),  # today, which is not over
-                (midnight - hour, {"status": 3, "updated_at": midnight}),
-                (midnight - day - hour, {"status": 1}),
-                (midnight - 2 * day - hour, {"status": 3, "updated_at": midnight}),
-                (midnight - 3 * day, {"status": 4}),
-                (midnight - 8 * day, {"status": 1}),  # abandoned
-                (midnight - 9 * day, {"status": 1, "updated_at": midnight}),  # moved since
-            ]
-        ):
-            insert_token(connection, f"t{number}", valid_from=last, created_at=created, **columns)
+        for number, (created, status, updated) in enumerate(uploads):
+            moved = {"created_at": created, "updated_at": updated, "status": status}
+            insert_token(connection, f"t{number}", valid_from=last, **moved)
 
     found = {
         (midnight.date() - row["day"]).days: row
