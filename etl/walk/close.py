@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, TIE_GROUP, Span
+from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, TIE_GROUP, UNREADABLE, Span
 from etl.walk.knowledge import Knowledge, PlacedPage, Task, WalkStuck
 from etl.walk.planner import (
     PageRequest,
@@ -75,7 +75,7 @@ def _try_once(known: Knowledge, hole: Span, search: Search) -> Task:
         if not known.settled.contains(hole.lower):
             _learn(known, hole, search, request, page)
         return
-    yield from pass_unreadable(known, request, since=search.likely_position())
+    yield from pass_unreadable(known, request, since=search.likely_position(), until=hole.lower)
     search.failures += 1
     if known.settled.contains(hole.lower):
         return
@@ -129,9 +129,12 @@ def _cross_tie(known: Knowledge, search: Search) -> Task:
         yield from _cross_gap(known, second, crossed)
     elif crossed is Verdict.UNREADABLE:
         around = PageRequest(begin // known.page_size + 1, known.page_size)
-        yield from pass_unreadable(known, around, since=begin)
+        yield from pass_unreadable(known, around, since=begin, until=second)
         if not known.settled.contains(second):
             known.presume_unreadable(second, counted=known.is_given_up(second - 1))
+    elif crossed is Verdict.UNPLACED:
+        # All of its rows can be read, but not together: unreadable ones are too near.
+        known.give_up(Span(second, second + 1), UNREADABLE, 0)
     elif not known.settled.contains(second):
         known.give_up(Span(second, second + 1), TIE_GROUP, 1)
     search.found, search.ends_list = None, False

@@ -151,7 +151,8 @@ def page_ending_near(
     the smallest of those, or None if there is none.
 
     It begins at ``floor`` or later, and ends at ``ceiling`` or before.  Where ``total_count`` is
-    known, pages in descending order are tried too.
+    known, pages in descending order are tried too; what they show of their last second may be other
+    rows than those of its positions, so they count as one row shorter.
     """
     best: tuple[tuple[int, int], PageRequest] | None = None
     for size in range(last - first + 1, largest + 1):
@@ -162,7 +163,7 @@ def page_ending_near(
             end = start + size
             if start < floor or not last < end <= ceiling:
                 continue
-            rank = abs(end - target), size
+            rank = abs(end - descending - target), size
             if best is None or rank < best[0]:
                 index = ((total_count or 0) - start if descending else end) // size
                 best = rank, PageRequest(index, size, descending, probe=True)

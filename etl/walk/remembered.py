@@ -5,8 +5,9 @@ them, and ends with that of the row after them.  Where in the list that is by no
 the walk has read just before and from the tokens that are known to follow, so it does not matter
 what was deleted further up.
 
-All of it is a hint.  A row may have become readable, others may have gone; a hint that was wrong
-``WRONG_AT_MOST`` times is forgotten.
+All of it is a hint: it makes a page end sooner, before the row, or asks for that row alone, which
+could have been asked for without it.  What is concluded follows from the replies.  A row may have
+become readable, others may have gone, so hints cost at most ``CREDIT`` pages in vain.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from typing import Final, NamedTuple
 
 from etl.coverage import Span
 
-WRONG_AT_MOST: Final = 4
-"""Requests that one hint may cost in vain."""
+CREDIT: Final = 10
+"""Pages that may be cut short by hints one after the other until a remembered row is met; then no
+hint is taken any more."""
 
 NEARER: Final = 32
 """A page that fails although it ends before the row: the next one ends nearer by this part of the
@@ -59,26 +61,30 @@ class Suspects:
     """The rows that are remembered, as a walk passes them."""
 
     def __init__(self, remembered: Collection[Remembered] = ()) -> None:
-        self._remembered = sorted(set(remembered))
-        self._wrong = [0] * len(self._remembered)
+        self._remembered = frozenset(remembered)
+        self._credit = CREDIT
         self._missed = 0
         """Pages that failed one after the other although they ended before the presumed row."""
-        self._guess: tuple[int, int] | None = None
-        """The presumed position of the last suspect, and which one it was."""
+        self._guess: int | None = None
 
-    def next_from(self, at: int, tie_before: Callable[[int], tuple[int, int]]) -> int | None:
-        """The position, from ``at`` on, of the next row that is presumably unreadable.
+    def next_from(
+        self, at: int, before: float, tie_before: Callable[[int], tuple[int, int]]
+    ) -> int | None:
+        """The position, from ``at`` on, of the next row that is presumably unreadable; None if that
+        is not ``before`` a position.
 
         ``tie_before`` gives what ``Remembered.position`` wants, for the first second of its hole.
         """
-        guesses = []
-        for index, each in enumerate(self._remembered):
-            place = each.position(*tie_before(each.hole.lower))
-            if place is None or at >= place + each.rows or self._wrong[index] >= WRONG_AT_MOST:
-                continue
-            guesses.append((max(place - self._nearer(place - at), at), index))
-        self._guess = min(guesses, default=None)
-        return None if self._guess is None else self._guess[0]
+        self._guess = None
+        if self._credit > 0:
+            guesses = []
+            for each in self._remembered:
+                place = each.position(*tie_before(each.hole.lower))
+                if place is not None and at < place + each.rows:
+                    guesses.append(max(place - self._nearer(place - at), at))
+            guess = min(guesses, default=before)
+            self._guess = int(guess) if guess < before else None
+        return self._guess
 
     def _nearer(self, distance: int) -> int:
         """Of the tokens that should follow, some may have gone."""
@@ -89,13 +95,11 @@ class Suspects:
     def note(self, start: int, end: int, *, failed: bool) -> None:
         """Learn from a page of these positions whether the last guess was right."""
         guess, self._guess = self._guess, None
+        if guess is not None and failed and (start, end) == (guess, guess + 1):
+            self._credit = CREDIT
+        elif guess is not None:
+            self._credit -= 1
         if not failed:
             self._missed = 0
-        if guess is None:
-            return
-        position, index = guess
-        if failed and end <= position:
+        elif guess is not None and end <= guess:
             self._missed += 1
-            self._wrong[index] += 1
-        elif not failed and start <= position < end:
-            self._wrong[index] += 1

@@ -41,6 +41,8 @@ class Verdict(Enum):
     """The list did not stand still for long enough."""
     UNREADABLE = "unreadable"
     """One of its pages cannot be read."""
+    UNPLACED = "unplaced"
+    """No page with some of its rows keeps clear of the barriers."""
 
 
 class Certified(NamedTuple):
@@ -71,7 +73,7 @@ def certify_second(
         if changes >= CHANGES_TOLERATED:
             break
         reading = yield from _read_second(known, second, begin, barriers)
-        if reading is Verdict.UNREADABLE or isinstance(reading, Certified):
+        if isinstance(reading, Certified) or reading in {Verdict.UNREADABLE, Verdict.UNPLACED}:
             return reading
         if not isinstance(reading, _Reading):
             changes += 1
@@ -110,7 +112,7 @@ def _read_second(
         request = _page_with(known, behind, barriers, overlap=known.overlap)
         reply = (yield request) if request is not None else None
         if not isinstance(reply, PlacedPage):
-            return Verdict.UNREADABLE
+            return Verdict.UNPLACED if request is None else Verdict.UNREADABLE
         if not reply.rows or reply.start + reply.rows <= behind:
             # The list seems to end with the group: confirmed if no row comes after it.
             reply = yield PageRequest(behind + 1, 1)
@@ -139,7 +141,7 @@ def _find_begin(
         request = _page_with(known, wanted, barriers)
         page = (yield request) if request is not None else None
         if not isinstance(page, PlacedPage):
-            return Verdict.UNREADABLE
+            return Verdict.UNPLACED if request is None else Verdict.UNREADABLE
         if not page.rows:
             return Verdict.CHANGING
         # Rows without a place on the line come before all others.

@@ -14,7 +14,8 @@ failed, if one did: an unreadable row is before it.  The next page holds the pos
 **It ends**, because the pair (positions left, positions under suspicion) falls with every request,
 compared like words in a dictionary: a page that is read passes ``_at`` at least, and leaves fewer
 positions; one that fails leaves fewer under suspicion; and a single row that fails is passed as
-unreadable.  A suspicion can only make a page end sooner, and it holds ``_at`` nevertheless.
+unreadable.  A suspicion can only make a page end sooner, and it holds ``_at`` nevertheless.  A page
+in descending order that leads no further is asked for once in each second, at most.
 Positions only grow, whatever the list does meanwhile: what has moved, a seam of the
 coverage shows, and it is read again like any other.
 
@@ -55,10 +56,13 @@ ASKED_WHETHER_IT_IS_ANOTHER: Final = 5
 may be the same, in another place."""
 
 
-def pass_unreadable(known: Knowledge, request: PageRequest, since: int | None = None) -> Task:
+def pass_unreadable(
+    known: Knowledge, request: PageRequest, since: int | None = None, until: int | None = None
+) -> Task:
     """Read the stretch of a page that could not be delivered, and of those that follow it.
 
-    What other passages have read is left out, unless it has to be read again ``since`` a position.
+    What other passages have read is left out, unless it has to be read again ``since`` a position,
+    and ``until`` a second is settled.
     """
     stretch = Span(*request.ascending(known.total_count))
     if since is None:
@@ -69,17 +73,16 @@ def pass_unreadable(known: Knowledge, request: PageRequest, since: int | None = 
         begin = start if start <= stretch.lower else max(start - known.overlap, 0)
         behind = end if end == stretch.upper else end + known.overlap
         if begin < end:
-            yield from _Passage(known, begin, behind, closes_end=since is not None).run()
+            yield from _Passage(known, begin, behind, until).run()
 
 
 class _Passage:
-    def __init__(self, known: Knowledge, start: int, end: int, *, closes_end: bool) -> None:
+    def __init__(self, known: Knowledge, start: int, end: int, until: int | None) -> None:
         self._known = known
         self._start = self._at = start
         self._end = end
-        self._closes_end = closes_end
-        """Whether the second of the last row of the stretch has to be settled too."""
-        self._last_of_stretch: int | None = None
+        self._until = until
+        """The second that has to be settled besides."""
         self._fails_before: int | None = None
         self._floor = max(
             [0, start - known.overlap, *(row + 1 for row in known.barriers if row < start)]
@@ -89,8 +92,11 @@ class _Passage:
         """How many positions the next page should pass."""
         self._roams = False
         """Whether a failed page turned out to have no unreadable row: it is now here, now there."""
-        self._counts_from_end = True
-        """Whether pages in descending order can be placed: totalCount may be wrong."""
+        self._ascends_in: int | None = None
+        """The second in which a page in descending order has not led any further."""
+        self._fails_for_sure = True
+        """Whether an unreadable row must be before ``_fails_before``: the page that failed may have
+        been one in descending order, with other tokens of its last second."""
         self._has_read = False
         self._last: int | None = None
         """The second of the last row before ``_at``, unreadable ones left out."""
@@ -121,14 +127,16 @@ class _Passage:
                 if not page.rows:
                     yield from self._prove_end()
                     break
-                if request.descending and not self._is_in_place(page):
-                    self._counts_from_end = False
+                shown = self._shown_by(request, page)
+                if shown is None:
+                    self._ascends_in = self._last
                 else:
-                    yield from self._note_page(page)
+                    yield from self._note_page(shown)
             elif request.size == 1 and not request.descending:
                 yield from self._note_unreadable()
             else:
                 self._fails_before = self._end_of(request)
+                self._fails_for_sure = not request.descending
             start, end = request.ascending(self._length)
             self._known.suspects.note(start, end, failed=not isinstance(page, PlacedPage))
         self._known.passed = self._known.passed.add(Span(self._start, self._at))
@@ -146,11 +154,13 @@ class _Passage:
                 self._end = max(self._end, end)
         if self._unreadable or self._at < self._end:
             return False
-        if self._closes_end:
-            if self._last_of_stretch is None:
-                self._last_of_stretch = self._last
-            if self._frontier is not None and self._frontier == self._last_of_stretch:
-                return False
+        until = self._until
+        if (
+            until is not None
+            and (self._frontier is None or self._frontier <= until)
+            and not self._known.settled.contains(until)
+        ):
+            return False
         return self._length is None or self._at < self._length
 
     @property
@@ -161,16 +171,36 @@ class _Passage:
     def _end_of(self, request: PageRequest) -> int:
         return (self._length or 0) - request.start if request.descending else request.end
 
-    def _is_in_place(self, page: PlacedPage) -> bool:
-        """Whether a page whose position follows from totalCount lies where it should."""
-        return bool(page.seconds) and self._last is not None and page.first <= self._last
+    def _shown_by(self, request: PageRequest, page: PlacedPage) -> PlacedPage | None:
+        """The rows of a page whose positions are known; None if they do not continue from ``_at``.
+
+        The service may give the tokens of one second in the same order whether the list ascends or
+        descends.  Then a page in descending order has others of its first and of its last second
+        than the positions say, and only the rows between them are where they should be.
+        """
+        if not request.descending:
+            return page
+        if not page.seconds or self._last is None or page.first > self._last:
+            return None  # totalCount is wrong
+        if page.first == self._last and page.start > self._last_begins:
+            return None  # rows of that second may be missing
+        rows = len(page.seconds)
+        if request.index > 1:
+            rows = bisect_left(page.seconds, page.last)
+        if page.start + page.rows - len(page.seconds) + rows <= self._at:
+            return None
+        return PlacedPage(
+            page.start,
+            page.rows - len(page.seconds) + rows,
+            page.seconds[:rows],
+            page.token_ids[:rows],
+        )
 
     # --- which page next ---------------------------------------------------------------------
 
     def _next_page(self) -> PageRequest:
         at = self._at
         single = PageRequest(at + 1, 1, probe=True)
-        suspect = self._suspect()
         if self._fails_before is None:
             wanted, ceiling, tolerance = at + self._reach, math.inf, math.inf
         else:
@@ -178,7 +208,8 @@ class _Passage:
             if left <= 1:
                 return single
             wanted, ceiling, tolerance = at + left // 2, self._fails_before - 1, left / 4
-        if suspect is not None and suspect <= min(ceiling, at + self._known.page_size):
+        suspect = self._suspect(min(ceiling, at + self._known.page_size) + 1)
+        if suspect is not None:
             if suspect == at:
                 return single
             wanted = ceiling = suspect
@@ -196,11 +227,14 @@ class _Passage:
                 return page
         return self._page_from(at, wanted, ceiling, floor=at) or single
 
-    def _suspect(self) -> int | None:
-        """The next position, from ``_at`` on, of a row that is not likely to be read."""
-        remembered = self._known.suspects.next_from(self._at, self._tie_before)
-        rows = [row for row in self._known.barriers if row >= self._at]
-        return min(rows if remembered is None else [*rows, remembered], default=None)
+    def _suspect(self, before: float) -> int | None:
+        """The next position, from ``_at`` on, of a row that is not likely to be read; None if that
+        is not ``before`` a position."""
+        failed = min((row for row in self._known.barriers if row >= self._at), default=before)
+        remembered = self._known.suspects.next_from(self._at, failed, self._tie_before)
+        if remembered is not None:
+            return remembered
+        return int(failed) if failed < before else None
 
     def _tie_before(self, second: int) -> tuple[int, int]:
         """A second whose rows have just been read, and where they begin; before anything is read,
@@ -214,7 +248,7 @@ class _Passage:
         self, first: int, wanted: int, ceiling: float, *, floor: int | None = None
     ) -> PageRequest | None:
         """The page from ``first`` or before it, or from ``floor`` on, that ends near ``wanted``."""
-        may_count = self._counts_from_end and self._last is not None and floor is None
+        may_count = self._last not in {None, self._ascends_in} and floor is None
         floor = self._floor if floor is None else floor
         return page_ending_near(
             max(first, floor),
@@ -236,7 +270,11 @@ class _Passage:
         if self._fails_before is None:
             self._reach = min(2 * self._reach, known.page_size)
         elif self._at >= self._fails_before:
-            self._fails_before, self._reach, self._roams = None, 1, True
+            if self._fails_for_sure:
+                self._reach, self._roams = 1, True
+            else:
+                self._ascends_in = page.last if page.seconds else None
+            self._fails_before, self._fails_for_sure = None, True
         if not page.seconds:
             return  # rows without a place on the line
         if self._unreadable:
@@ -290,7 +328,9 @@ class _Passage:
             older = older if page.first == frontier else max(begin - 1, 0)
             proved = yield from self._prove(page.first, older, behind)
         for between in known.settled.holes(Span(frontier, upper)):
-            if proved is not False and adjacent:
+            if proved is False or not adjacent:
+                continue
+            if not (yield from self._proved_by_one(between.lower, max(begin - 1, 0), begin)):
                 # No row lies between the two seconds, but no page that can be read holds both.
                 known.give_up(between, UNREADABLE, 0)
 
@@ -317,26 +357,29 @@ class _Passage:
             )
             counted = known.has_given_up(Span(since, second + 1))
             known.presume_unreadable(second, counted=counted)
-        return verdict is not Verdict.CHANGING
+        return verdict not in {Verdict.CHANGING, Verdict.UNPLACED}
 
     def _proved_by_one(
         self, second: int, older: int, newer: int
     ) -> Generator[Request, TaskReply, bool | None]:
         """Whether one page proves the second; False if it is unreadable, None if there is none."""
         known = self._known
-        # Of the pages that hold these rows, one with few others.
-        page = page_ending_near(
-            older,
-            newer,
-            newer + 1,
-            known.page_size,
-            floor=self._floor,
-            ceiling=self._at,
-            total_count=self._length if self._counts_from_end else None,
-        )
-        if page is not None and not isinstance((yield page), PlacedPage):
-            self._failed_from, _ = page.ascending(self._length)
-            return False
+        for length in (self._length, None):
+            # Of the pages that hold these rows, one with few others.
+            page = page_ending_near(
+                older,
+                newer,
+                newer + 1,
+                known.page_size,
+                floor=self._floor,
+                ceiling=self._at,
+                total_count=length,
+            )
+            if page is None or isinstance((yield page), PlacedPage):
+                break
+            if not page.descending:
+                self._failed_from, _ = page.ascending(self._length)
+                return False
         return known.settled.contains(second) or None
 
     @property
@@ -352,6 +395,7 @@ class _Passage:
         self._unreadable.append(self._at)
         self._at += 1
         self._floor, self._fails_before, self._reach = self._at, None, known.page_size
+        self._fails_for_sure = True
         failed, too_many = len(self._unreadable), len(self._unreadable) > known.max_unreadable
         if self._has_read and not too_many:
             return

@@ -28,6 +28,7 @@ class Case:
     unreadable: int = 1
     ties: bool = False
     shuffled: bool = False
+    ties_ascend: bool = False
     places: tuple[int, ...] = ()
 
     def account(self, *, readable: bool = False) -> Account:
@@ -37,7 +38,11 @@ class Case:
             second = 10**9 + MINUTE * len(seconds)
             seconds += [second] * (rng.choice([1, 1, 2, 3, 5, 9]) if self.ties else 1)
         account = Account(
-            seconds[: self.tokens], seed=self.seed, cap=self.page_size, shuffled=self.shuffled
+            seconds[: self.tokens],
+            seed=self.seed,
+            cap=self.page_size,
+            shuffled=self.shuffled,
+            ties_ascend=self.ties_ascend,
         )
         if not readable:
             places = self.places or rng.sample(range(self.tokens), self.unreadable)
@@ -107,6 +112,7 @@ def cases(seeds: range) -> Iterator[Case]:
             page_size=rng.choice([500, 500, 500, 499, 250, 100, 37, 23]),
             unreadable=rng.choice([1, 2, 3, 5, 10]),
             ties=ties,
+            ties_ascend=rng.random() < 0.5,
         )
 
 

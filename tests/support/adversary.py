@@ -15,7 +15,8 @@ Token = tuple[int, str]  # createdAt in seconds, id
 
 class Account:
     """Tokens in createdAt order.  Before each reply, ``deletes`` and ``inserts`` of them are
-    expected to go and come, anywhere in the list."""
+    expected to go and come, anywhere in the list.  With ``ties_ascend`` the tokens of one second
+    have the same order in descending lists, as the service was seen to give them."""
 
     def __init__(
         self,
@@ -27,10 +28,12 @@ class Account:
         deletes: float = 0,
         inserts: float = 0,
         shuffled: bool = False,
+        ties_ascend: bool = False,
     ) -> None:
         self.random = random.Random(seed)
         self.cap, self.changing_cap = cap, changing_cap
         self.deletes, self.inserts, self.shuffled = deletes, inserts, shuffled
+        self.ties_ascend = ties_ascend
         self._made = 0
         self.listed: list[Token] = [(second, self._new_id()) for second in sorted(seconds)]
         self.alive_throughout = set(self.listed)
@@ -63,7 +66,9 @@ class Account:
         tokens = self.listed
         if self.shuffled:
             tokens = sorted(self.random.sample(tokens, len(tokens)), key=lambda token: token[0])
-        if request.descending:
+        if request.descending and self.ties_ascend:
+            tokens = sorted(tokens, key=lambda token: -token[0])
+        elif request.descending:
             tokens = tokens[::-1]
         size = min(request.size, self.cap)
         page = tokens[(request.index - 1) * size : request.index * size]
