@@ -29,12 +29,14 @@ from etl.walk import (
     Lookup,
     PageRequest,
     PageRows,
+    Remembered,
     Request,
     Walk,
     WalkStuck,
 )
 from etl.warehouse.ledger.certificates import listed_ids
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.ledger.unreadable import unreadable_rows
 from etl.warehouse.load.publish import require_fresh_pages
 from etl.warehouse.load.staging import stage_batch, stage_lookup
 
@@ -141,6 +143,15 @@ class LegReader:
             newest_first=leg.newest_first,
             positions=() if leg.open_only else run.walk.positions or leg.positions,
             total_count=leg.total_count,
+            remembered=[
+                Remembered(*rows)
+                for rows in unreadable_rows(
+                    context.database,
+                    run.partner_id,
+                    tokens_before=context.settings.page_size,
+                    open_only=leg.open_only,
+                )
+            ],
         )
 
     @property

@@ -61,7 +61,7 @@ NOT_PROMISED: Final = """
 - Times that a database server's clock told while it was wrong: they stay in the rows, and `verify`
   may name them (`published_within_run`, `absence_times_ordered`). Runs go on, and are
   published.
-- That a known unreadable row costs fewer requests in the next run.
+- Fewer requests for known unreadable rows in lists whose tied rows change their order each time.
 - Whatever a database administrator changes in the tables by hand. `verify` finds what its checks
   describe (`docs/reference/verify.md`).
 - Protection of a machine: full-disk encryption, backups and access to the server are the
