@@ -33,6 +33,7 @@ from psycopg import sql
 
 from tests.support.databases import with_database
 from tests.support.environment import scrub_environment
+from tests.support.portable import watch
 
 SCHEMA = "kaltura"
 TEMPLATE = "template_kaltura"
@@ -140,6 +141,13 @@ def pytest_terminal_summary(
 ) -> None:
     for need, count in config.stash[LEFT_OUT].items():
         terminalreporter.write_line(f"left out: {count} tests, which need {need}")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def portable_statements() -> Iterator[None]:
+    """Every statement that the program sends in this process keeps ``tests.support.portable``."""
+    with watch():
+        yield
 
 
 @pytest.fixture(scope="session")

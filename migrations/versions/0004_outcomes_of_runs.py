@@ -107,8 +107,8 @@ def upgrade() -> None:
     )
     # Nothing goes on from what the audit refused.
     op.execute(
-        "delete from upload_token_staging where walk_id in "
-        "(select walk_id from sync_run where status in ('refused', 'dry_run'))"
+        "delete from upload_token_staging where (partner_id, walk_id) in "
+        "(select partner_id, walk_id from sync_run where status in ('refused', 'dry_run'))"
     )
     _comment(STATUSES)
     # With the columns that revision 0002 gave them: the views that read them stay as they are.

@@ -13,7 +13,8 @@ left join upload_token_superseded as earlier
     and earlier.token_id = absence.token_id
     and earlier.version = absence.version - 1
 left join sync_run as published on published.run_id = earlier.run_id
-left join sync_run as walk on walk.run_id = published.walk_id
+left join sync_run as walk
+    on walk.partner_id = published.partner_id and walk.run_id = published.walk_id
 where
     absence.change_kind = 'absent'
     and (

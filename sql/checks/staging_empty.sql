@@ -12,7 +12,7 @@ where
     or exists (
         select 1 from sync_run as run
         where
-            run.walk_id = staging.walk_id
+            run.walk_id = staging.walk_id and run.partner_id = staging.partner_id
             and run.status in ('succeeded', 'refused', 'dry_run')
     )
 group by staging.partner_id, staging.walk_id

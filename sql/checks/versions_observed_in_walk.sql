@@ -9,7 +9,7 @@ select
     run.published_at
 from upload_token_history as version
 join sync_run as run on run.run_id = version.run_id
-join sync_run as walk on walk.run_id = run.walk_id
+join sync_run as walk on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
 where
     run.status = 'succeeded'
     and (

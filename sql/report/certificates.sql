@@ -14,6 +14,7 @@ inner join sync_run as run
     on
         run.partner_id = freshness.partner_id
         and run.published_at in (freshness.last_complete_at, freshness.last_published_at)
-inner join sync_run as walk on walk.run_id = run.walk_id
+inner join sync_run as walk
+    on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
 where freshness.partner_id = %(partner_id)s
 order by run.published_at;

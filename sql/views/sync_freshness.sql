@@ -76,7 +76,8 @@ left join lateral (
 left join lateral (
     select walk.started_at
     from sync_run as run
-    inner join sync_run as walk on walk.run_id = run.walk_id
+    inner join sync_run as walk
+        on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
     where
         run.partner_id = account.partner_id
         and run.published_at is not null

@@ -67,7 +67,10 @@ left join lateral (
         and run.published_at is not null
 ) as before on true
 left join sync_run as run_before on run_before.run_id = before.run_id
-left join sync_run as walk_before on walk_before.run_id = run_before.walk_id
+left join sync_run as walk_before
+    on
+        walk_before.partner_id = run_before.partner_id
+        and walk_before.run_id = run_before.walk_id
 left join unobserved_token as not_seen
     on
         not_seen.partner_id = became.partner_id
@@ -97,7 +100,8 @@ left join lateral (
     from (
         select walk.started_at
         from sync_run as run
-        inner join sync_run as walk on walk.run_id = run.walk_id
+        inner join sync_run as walk
+            on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
         where
             was.version is not null
             and saw.by_run_before is not true
