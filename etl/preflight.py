@@ -25,6 +25,12 @@ DATABASE_PARTS = (
 )
 
 
+_NO_HINDRANCE = {
+    False: "nothing on them hinders a run",
+    True: "on one worker of Citus; nothing on them hinders a run",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """What one part showed.  ``exit_code`` is 0 unless the part failed."""
@@ -177,6 +183,7 @@ def _check_database(
 
 def _check_server(where: str, database_url: str) -> list[Finding]:
     """What one connection shows of the server."""
+    from etl.warehouse.schema.features import feature_problem  # noqa: PLC0415 - slow
     from etl.warehouse.schema.revision import open_connection  # noqa: PLC0415 - slow
     from etl.warehouse.schema.server import (  # noqa: PLC0415 - slow
         clock_ahead_seconds,
@@ -185,7 +192,8 @@ def _check_server(where: str, database_url: str) -> list[Finding]:
     )
 
     with open_connection(database_url) as connection:
-        problems = server_problems(connection)
+        lacking = feature_problem(connection)
+        problems = [*server_problems(connection), *([lacking] if lacking else [])]
         protected = encryption(connection)
         ahead = clock_ahead_seconds(connection)
     writable = Finding("database writable", OK, "UTF-8, and not read-only")
@@ -347,17 +355,21 @@ def _check_privileges(part: str, database_url: str, schema: str, *, embedded: bo
 def _check_tables(part: str, database_url: str, schema: str) -> Finding:
     """Whether something on the tables forbids a run, or may change what it writes."""
     from etl.warehouse.access.hindrances import hindrances  # noqa: PLC0415 - slow
+    from etl.warehouse.schema.layout import layout  # noqa: PLC0415 - slow
     from etl.warehouse.schema.revision import open_connection  # noqa: PLC0415 - slow
 
     try:
         with open_connection(database_url) as connection:
+            stored = layout(connection, schema)
             found = hindrances(connection, schema)
     except EtlError as error:
         return _failed(part, error)
+    if stored.problem is not None:
+        return Finding(part, FAILED, stored.problem, ConfigurationError.exit_code)
     text = "; ".join(each.text for each in found)
     if any(each.forbids for each in found):
         return Finding(part, FAILED, text, ConfigurationError.exit_code)
-    return Finding(part, WARNING if found else OK, text or "nothing on them hinders a run")
+    return Finding(part, WARNING if found else OK, text or _NO_HINDRANCE[stored.is_sharded])
 
 
 def first_exit_code(findings: list[Finding]) -> int:

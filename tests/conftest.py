@@ -11,7 +11,8 @@ Fixtures (all databases are on a server with fsync off, gone after the run):
 Servers: tests run on the embedded Postgres.  A test marked ``postgres15`` runs twice, on the
 embedded one and on Debian's PostgreSQL 15; ``ETL_TEST_POSTGRES=15`` runs all of them on that one.
 Where PostgreSQL 15, PgBouncer or Chromium is not installed, the tests that need it are left out,
-and a line says so; with ``ETL_TEST_SERVERS=all`` (CI) it is an error instead.
+and a line says so; with ``ETL_TEST_SERVERS=all`` (CI) it is an error instead.  So are those marked
+``citus``, without a database in ``ETL_TEST_DATABASE_URL`` (never an error: Debian has no Citus).
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ NEEDS_POSTGRES_15 = "PostgreSQL 15 (Debian: postgresql-15)"
 NEEDS_PGBOUNCER = "PgBouncer (Debian: pgbouncer)"
 NEEDS_CHROMIUM = "Chromium (Debian: chromium)"
 RUN_DIR = "ETL_TEST_RUN_DIR"  # set by the first process, read by xdist's workers
+NEEDS_CITUS = "the coordinator of a Citus cluster in ETL_TEST_DATABASE_URL"
 LEFT_OUT: pytest.StashKey[dict[str, int]] = pytest.StashKey()
 
 
@@ -63,6 +65,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "postgres15: runs on Debian's PostgreSQL 15 as well")
     config.addinivalue_line("markers", "pgbouncer: needs PgBouncer")
     config.addinivalue_line("markers", "chromium: needs Chromium")
+    config.addinivalue_line("markers", "citus: needs a Citus cluster")
     config.stash[LEFT_OUT] = {}
     scrub_environment()
     if _is_worker(config):
@@ -99,6 +102,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the tests whose server is not installed; the summary says so."""
     missing = _missing_servers()
+    missing += [] if os.environ.get("ETL_TEST_DATABASE_URL") else [NEEDS_CITUS]
     kept, left_out = [], []
     for item in items:
         callspec = getattr(item, "callspec", None)
@@ -106,6 +110,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         needs = [NEEDS_POSTGRES_15] if on_15 else []
         needs += [NEEDS_PGBOUNCER] if item.get_closest_marker("pgbouncer") else []
         needs += [NEEDS_CHROMIUM] if item.get_closest_marker("chromium") else []
+        needs += [NEEDS_CITUS] if item.get_closest_marker("citus") else []
         unmet = [need for need in needs if need in missing]
         if unmet:
             left_out.append(item)

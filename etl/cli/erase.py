@@ -262,14 +262,19 @@ def _still_there(*, archive: bool, lake: bool) -> str:
 
 
 def _require_erasable(database: Database) -> None:
-    """Refuse another schema, and a standby: it does not have the rows of the staging table."""
+    """Refuse another schema, a layout in which rows would be missed, and a standby.
+
+    A standby does not have the rows of the staging table.
+    """
     from etl.warehouse.engine import transaction
     from etl.warehouse.schema.database import require_current_schema
+    from etl.warehouse.schema.layout import require_supported_layout
     from etl.warehouse.schema.server import require_primary
 
     require_current_schema(database)
     with transaction(database.engine) as connection:
         require_primary(connection)
+        require_supported_layout(connection, database.schema)
 
 
 def _tables(result: dict[str, Any]) -> list[Any]:

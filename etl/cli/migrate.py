@@ -23,11 +23,17 @@ from etl.process.stop import SIGNALS
     help="Then put back what was dropped: views, functions, indexes, constraints, defaults and "
     "comments.  A missing table or column is named and refused.",
 )
+@click.option(
+    "--distributed",
+    is_flag=True,
+    help="Then keep the schema on one worker of Citus (12 or newer; DATABASE_URL names the "
+    "coordinator), with what is in it.  See docs/scale.md.",
+)
 @setting_options("schema")
 @json_option
 @log_options
 @pass_runtime
-def migrate(runtime: Runtime, repair: bool) -> None:
+def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
     """Bring the warehouse's schema to this program's version.
 
     Idempotent, and safe to run concurrently.  Without DATABASE_URL it creates the embedded
@@ -36,16 +42,29 @@ def migrate(runtime: Runtime, repair: bool) -> None:
     settings = runtime.start()
     from etl.cli.database import open_warehouse
     from etl.cli.tables import facts_table
+    from etl.warehouse.schema import distribution
     from etl.warehouse.schema import revision as schema
+    from etl.warehouse.schema.features import feature_problem
 
+    moved = False
     with ended_by_signals(), open_warehouse(settings, create=True) as opened:
         url = str(opened.database_url)
+        with schema.open_connection(url) as connection:
+            # Before the statement that would fail for want of it.
+            if (lacking := feature_problem(connection)) is not None:
+                raise lacking
+            if distributed:
+                distribution.require_coordinator(connection)
         before, after = schema.migrate(url, opened.schema)
         repaired = []
         if repair:
             from etl.warehouse.schema.repair import repair as put_back
 
             repaired = [str(each) for each in put_back(url, opened.schema)]
+        if distributed:
+            moved = distribution.distribute(url, opened.schema)
+        elif before != after or repaired:
+            distribution.reinstall_if_distributed(url, opened.schema)
     result: dict[str, object] = {
         "status": "succeeded",
         "schema": opened.schema,
@@ -53,12 +72,15 @@ def migrate(runtime: Runtime, repair: bool) -> None:
         "to_revision": after,
         "changed": before != after,
         "repaired": repaired,
+        "moved_to_worker": moved,
     }
     title = "Migrated" if result["changed"] else "Nothing to migrate"
     shown = {key: result[key] for key in ("schema", "from_revision", "to_revision")}
     shown["from_revision"] = before or "nothing"
     if repair:
         shown["put_back"] = ", ".join(repaired) or "nothing"
+    if distributed:
+        shown["on_one_worker"] = "moved now" if moved else "it was already"
     runtime.print_result(result, facts_table(title, shown))
 
 

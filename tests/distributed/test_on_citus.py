@@ -1,0 +1,238 @@
+"""A warehouse that moves to one worker of Citus, and all that the program does with it there.
+
+``ETL_TEST_DATABASE_URL=… ./dev test distributed``: a database on the coordinator of a cluster of
+Citus 12 or newer, as a role that may create schemas.  Each test has schemas of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from etl.process.progress import NoProgress
+from etl.process.stop import Stop
+from etl.replay.check import check_archives
+from etl.run.plan import SyncOptions
+from etl.settings.read import load_settings
+from etl.simulator import Churn, SimulatorServer, generate_account
+from etl.warehouse.schema.distribution import distribute
+from etl.warehouse.schema.revision import migrate
+from tests.cli.conftest import Run
+from tests.support.job import Job, ended, held_after, killed_at_exit, wait_until
+
+pytestmark = pytest.mark.citus
+
+TOKENS = 1_200
+VIEWS = {
+    "sync_freshness": "partner_id, last_published_at, last_complete_at, tokens_known, certificate",
+    "sync_night": "*",
+    "upload_outcome_daily": "*",
+    "upload_token_daily_status": "*",
+    "upload_token_status_history": "*",
+    "upload_token_snapshot_dbt": "*",
+    "upload_user_summary": "*",
+    "stuck_upload": "*",
+    "upload_token_history": "*",
+    "upload_token_as_of(now() - interval '1 second')": "*",
+    "upload_token_happened_by('2026-06-01')": "*",
+}
+
+
+class Warehouse:
+    """One schema of the cluster, and a job that fills it."""
+
+    def __init__(self, url: str, server: SimulatorServer, archive: Path) -> None:
+        self.url = url
+        self.schema = f"etl_test_{secrets.token_hex(5)}"
+        self.archive = archive
+        self.job = Job.of(server, url, ETL_SCHEMA=self.schema, ETL_ARCHIVE=str(archive))
+
+    @contextmanager
+    def connected(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        with closing(psycopg.connect(self.url, autocommit=True)) as connection:
+            schema = sql.Identifier(self.schema)
+            connection.execute(sql.SQL("set search_path = {}").format(schema))
+            yield connection
+
+    def query(self, statement: str) -> list[tuple[Any, ...]]:
+        """Rows, where the workers are told what the session has set."""
+        with self.connected() as connection, connection.transaction():
+            connection.execute("set local citus.propagate_set_commands = 'local'")
+            connection.execute("set local kaltura.time_zone = 'Asia/Tokyo'")
+            connection.execute("set local timezone = 'UTC'")
+            return connection.execute(statement.encode()).fetchall()
+
+    def seen(self) -> dict[str, list[str]]:
+        """What analysts see: the rows of each view as texts."""
+        return {
+            name: sorted(
+                row[0]
+                for row in self.query(
+                    f"select cast(row as text) from (select {columns} from {name}) as row"  # noqa: S608
+                )
+            )
+            for name, columns in VIEWS.items()
+        }
+
+    def drop(self) -> None:
+        with self.connected() as connection:
+            schema = sql.Identifier(self.schema)
+            connection.execute(sql.SQL("drop schema if exists {} cascade").format(schema))
+
+
+@pytest.fixture
+def server() -> Iterator[SimulatorServer]:
+    churn = Churn(delete=4, insert=4, change=12, seed=5)
+    account = generate_account(TOKENS, seed=5, kind="odd")
+    with SimulatorServer(account, churn=churn) as running:
+        yield running
+
+
+@pytest.fixture
+def make_warehouse(server: SimulatorServer, tmp_path: Path) -> Iterator[Callable[[], Warehouse]]:
+    made: list[Warehouse] = []
+
+    def make() -> Warehouse:
+        url = os.environ["ETL_TEST_DATABASE_URL"]
+        made.append(Warehouse(url, server, tmp_path / f"archive{len(made)}"))
+        migrate(url, made[-1].schema)
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.drop()
+
+
+def call(warehouse: Warehouse, run: Run, *arguments: str) -> str:
+    ended = run(*arguments, **warehouse.job.environment())
+    assert ended.returncode == 0, (arguments, ended.stderr)
+    return ended.stdout
+
+
+def test_a_warehouse_moves_with_its_content_and_lives_on(
+    make_warehouse: Callable[[], Warehouse], run: Run, tmp_path: Path
+) -> None:
+    warehouse = make_warehouse()
+    job = warehouse.job
+    for _ in range(3):
+        job.run()
+    before = warehouse.seen()
+    assert all(before.values()), {name for name, rows in before.items() if not rows}
+    assert len(before["upload_token_history"]) > TOKENS + 40
+
+    assert distribute(warehouse.url, warehouse.schema)
+    assert warehouse.seen() == before
+    assert not distribute(warehouse.url, warehouse.schema)
+    (places,) = warehouse.query(
+        "select count(distinct part.colocationid) from pg_dist_partition as part "
+        "join pg_class as class on class.oid = part.logicalrelid "
+        "where class.relnamespace = to_regnamespace(current_schema())"
+    )
+    assert places == (1,)
+    assert "on one worker of Citus" in call(warehouse, run, "check")
+
+    # Every kind of run; what the views said of the past stays.
+    job.run()
+    job.run(options=SyncOptions(compare="full"))
+    call(warehouse, run, "sync", "--mode", "incremental")
+    call(warehouse, run, "backfill", "--from", "2026-01-01")
+    assert set(before["upload_token_status_history"]) <= set(
+        warehouse.seen()["upload_token_status_history"]
+    )
+    call(warehouse, run, "verify")
+    call(warehouse, run, "status")
+    call(warehouse, run, "report", "--output", str(tmp_path / "report.html"))
+    call(warehouse, run, "prune", "--apply", "--versions-days", "1", "--pages-days", "1")
+    settings = load_settings(environment=job.environment()).checked()
+    found = check_archives(settings, [str(warehouse.archive)], stop=Stop(), progress=NoProgress())
+    assert found.equal, (found.notes, found.tables)
+    assert found.runs == 7
+
+
+def test_an_erased_name_is_left_nowhere_and_layouts_that_would_keep_it_are_refused(
+    make_warehouse: Callable[[], Warehouse], run: Run
+) -> None:
+    warehouse = make_warehouse()
+    warehouse.job.run()
+    (busiest,) = warehouse.query(
+        "select user_id from upload_token where user_id <> '' "
+        "group by user_id order by count(*) desc, user_id limit 1"
+    )
+    user = f"--user-id={busiest[0]}"
+
+    with warehouse.connected() as connection:
+        connection.execute("select citus_schema_distribute(%s::regnamespace)", [warehouse.schema])
+    refused = run("erase", user, "--apply", **warehouse.job.environment())
+    assert refused.returncode == 78
+    assert "still has the old copies" in refused.stderr
+    checked = run("check", **warehouse.job.environment())
+    assert checked.returncode == 78
+    assert "still has the old copies" in checked.stdout
+
+    call(warehouse, run, "migrate", "--distributed")
+    (on_disk,) = warehouse.query(
+        "select sum(pg_relation_size(oid)) from pg_class where relkind = 'r' "
+        "and relnamespace = to_regnamespace(current_schema())"
+    )
+    assert on_disk == (0,)
+    call(warehouse, run, "erase", user, "--apply")
+    for name in ("upload_token", "upload_token_superseded", "rejected_row"):
+        with warehouse.connected() as connection:
+            left = connection.execute(
+                sql.SQL("select count(*) from {} as row where strpos(row::text, %s) > 0").format(
+                    sql.Identifier(name)
+                ),
+                busiest,
+            ).fetchone()
+        assert left == (0,), name
+    call(warehouse, run, "erase", "--account", "--apply")
+    assert warehouse.query("select count(*) from upload_token_history") == [(0,)]
+
+
+def test_tables_distributed_one_by_one_are_refused(
+    make_warehouse: Callable[[], Warehouse], run: Run
+) -> None:
+    warehouse = make_warehouse()
+    with warehouse.connected() as connection:
+        connection.execute("select create_distributed_table('upload_token', 'partner_id')")
+    for arguments in (
+        ("erase", "--token-id", "0_x"),
+        ("migrate", "--distributed"),
+        ("check",),
+    ):
+        refused = run(*arguments, **warehouse.job.environment())
+        assert refused.returncode == 78, refused.stderr
+        said = refused.stdout + refused.stderr
+        assert "upload_token is distributed by a column" in said
+        assert "not supported" in said
+
+
+def test_of_two_starts_the_second_ends_at_once(
+    make_warehouse: Callable[[], Warehouse], server: SimulatorServer
+) -> None:
+    warehouse = make_warehouse()
+    distribute(warehouse.url, warehouse.schema)
+    job = warehouse.job
+    is_held = "select count(*) from sync_run where status = 'running' and walk_id is not null"
+    with killed_at_exit(job.start()) as first:
+        with held_after(server, 1):
+            wait_until(lambda: warehouse.query(is_held) == [(1,)])
+            first.send_signal(signal.SIGSTOP)  # it waits for a page, in no transaction
+        second = job.call()
+        first.send_signal(signal.SIGCONT)
+        assert second.code == 75, second.err
+        assert "has been running on" in second.err
+        assert ended(first).code == 0
+    assert warehouse.query("select status from sync_run order by run_id") == [
+        ("succeeded",),
+        ("skipped",),
+    ]
