@@ -151,33 +151,46 @@ binned as (
     group by 1, 2, 3, 4, 5, 6
 ),
 
-changed as (
+-- Fewer still, before each is taken from one status and put into another.
+by_day as (
     select
         binned.partner_id,
-        case
-            when binned.change_kind = 'absent' then 'NOT_LISTED'
-            else upload_token_status_name(binned.to_status_code)
-        end as to_status,
-        binned.to_status_code,
-        case
-            when binned.change_kind = 'first_seen' then null
-            when binned.change_kind = 'relisted' then 'NOT_LISTED'
-            else upload_token_status_name(binned.from_status_code)
-        end as from_status,
+        binned.change_kind,
         binned.from_status_code,
-        greatest(cast(binned.changed_at at time zone zone.name as date), account.first_day) as day,
+        binned.to_status_code,
+        cast(binned.changed_at at time zone zone.name as date) as day,
+        cast(binned.created_at at time zone zone.name as date) as created_day,
+        sum(binned.tokens) as tokens
+    from binned
+    cross join zone
+    group by 1, 2, 3, 4, 5, 6
+),
+
+changed as (
+    select
+        by_day.partner_id,
         case
-            when binned.created_at is not null
-                then greatest(
-                    cast(binned.created_at at time zone zone.name as date), account.first_day
-                )
+            when by_day.change_kind = 'absent' then 'NOT_LISTED'
+            else upload_token_status_name(by_day.to_status_code)
+        end as to_status,
+        by_day.to_status_code,
+        case
+            when by_day.change_kind = 'first_seen' then null
+            when by_day.change_kind = 'relisted' then 'NOT_LISTED'
+            else upload_token_status_name(by_day.from_status_code)
+        end as from_status,
+        by_day.from_status_code,
+        greatest(by_day.day, account.first_day) as day,
+        -- greatest() leaves NULLs out.
+        case
+            when by_day.created_day is not null
+                then greatest(by_day.created_day, account.first_day)
         end as created_day,
         account.first_day,
         account.is_pruned,
-        binned.tokens
-    from binned
-    inner join account on account.partner_id = binned.partner_id
-    cross join zone
+        by_day.tokens
+    from by_day
+    inner join account on account.partner_id = by_day.partner_id
 ),
 
 moved as (
