@@ -92,7 +92,7 @@ known as (
     select
         looked.partner_id,
         looked.is_open,
-        cast(served.day as date) as day,
+        served.first_day + later as day,
         served.known_at
     from (
         select
@@ -104,21 +104,20 @@ known as (
     ) as looked
     inner join account on account.partner_id = looked.partner_id
     cross join lateral (
-        select
-            before.day,
-            looked.first_at as known_at
-        from generate_series(
+        values
+        (
             coalesce(looked.day_before, least(account.first_day, looked.day)),
             looked.day - 1,
-            interval '1 day'
-        ) as before (day)
-        union all
-        select
-            since.day,
-            looked.last_at as known_at
-        from generate_series(looked.day, account.last_day, interval '1 day') as since (day)
-        where looked.day_after is null
-    ) as served
+            looked.first_at
+        ),
+        (
+            looked.day,
+            case when looked.day_after is null then account.last_day end,
+            looked.last_at
+        )
+    ) as served (first_day, last_day, known_at)
+    -- Of numbers: midnight, of which a series of dates would be made, is not in every zone each day.
+    cross join lateral generate_series(0, served.last_day - served.first_day) as later
 ),
 
 -- Few rows, before anything is said of them: the changes of a quarter of an hour (days begin at one

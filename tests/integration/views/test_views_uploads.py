@@ -353,6 +353,7 @@ def test_the_views_work_in_any_schema_and_look_nowhere_else(
     views = [
         *("upload_token_status_history", "upload_token_daily_status", "upload_outcome_daily"),
         *("upload_user_summary", "stuck_upload", "sync_freshness", "upload_token_snapshot_dbt"),
+        *("upload_status_duration", "upload_mart"),
     ]
     functions = [f"upload_token_{name}" for name in ("as_of", "happened_by")]
     for schema, filled in (("kaltura", True), (strange, False)):
