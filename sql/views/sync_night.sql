@@ -46,16 +46,15 @@ attempt as (
 on_day as (
     select
         attempt.*,
-        cast(day_of.at as date) as day,
+        attempt.last_day - earlier as day,
         -- Known in sum only: they count on their last day.
-        case when cast(day_of.at as date) = attempt.last_day then attempt.attempts else 0 end
-        as counted
+        case when earlier = 0 then attempt.attempts else 0 end as counted
     from attempt
+    -- Of numbers: midnight, of which a series of dates would be made, is not in every zone each day.
     cross join lateral generate_series(
-        case when attempt.attempts > 1 then attempt.first_day else attempt.last_day end,
-        attempt.last_day,
-        interval '1 day'
-    ) as day_of (at)
+        0,
+        case when attempt.attempts > 1 then attempt.last_day - attempt.first_day else 0 end
+    ) as earlier
 ),
 
 account as (
@@ -70,7 +69,7 @@ account as (
 
 select
     account.partner_id,
-    cast(calendar.at as date) as day,
+    account.first_day + later as day,
     case
         when bool_or(on_day.is_complete) then 'complete'
         when bool_or(on_day.published_at is not null) then 'partial'
@@ -85,9 +84,7 @@ select
         filter (where on_day.error_kind is not null)
     )[1] as error_kind
 from account
-cross join lateral generate_series(
-    account.first_day, account.last_day, interval '1 day'
-) as calendar (at)
+cross join lateral generate_series(0, account.last_day - account.first_day) as later
 left join on_day
-    on on_day.partner_id = account.partner_id and on_day.day = cast(calendar.at as date)
-group by account.partner_id, calendar.at
+    on on_day.partner_id = account.partner_id and on_day.day = account.first_day + later
+group by account.partner_id, account.first_day, later

@@ -186,6 +186,19 @@ def test_the_day_ends_at_midnight_also_if_the_night_is_at_half_past_two(
     assert {name: row["tokens"] for name, row in ends.items()} == now
 
 
+def test_every_night_has_a_row(connection: psycopg.Connection[Row]) -> None:
+    rows = ask(connection, "select day, outcome from sync_night order by day")
+    assert [row["day"] for row in rows] == [
+        FIRST_NIGHT + number * DAY for number in range(len(rows))
+    ]
+    assert len(rows) > NIGHTS
+    for number, row in enumerate(rows):
+        is_lost = number in LOST or number >= NIGHTS
+        assert row["outcome"] == ("no_run" if is_lost else "complete")
+    today = ask(connection, "select cast(now() at time zone 'Europe/Berlin' as date) as day")
+    assert rows[-1]["day"] == today[0]["day"]
+
+
 def test_days_before_the_horizon_of_a_pruning_are_left_out_and_the_others_stay(
     connection: psycopg.Connection[Row],
 ) -> None:
