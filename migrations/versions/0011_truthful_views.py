@@ -22,6 +22,7 @@ CHANGED: Final = (
     "upload_token_happened_by",
     "upload_token_snapshot_dbt",
     "upload_token_daily_status",
+    "sync_freshness",
     "sync_night",
 )
 WITH_ALL_COLUMNS: Final = ("upload_token_history", "upload_token_snapshot_dbt")

@@ -18,6 +18,8 @@
 -- certificate: Coverage of the last complete run: the seconds of createdAt it read; {(,)} is all.
 -- open_seen_at: Beginning of the last published walk that read all open tokens; what is said of
 --   them (stuck, abandoned) holds as of then.
+-- age_seconds: age in seconds.
+-- complete_age_seconds: complete_age in seconds.
 create or replace view sync_freshness with (security_invoker = true) as
 select
     account.partner_id,
@@ -44,7 +46,10 @@ select
     complete.unreadable,
     complete.rejected,
     cast(complete.coverage as text) as certificate,
-    open_seen.started_at as open_seen_at
+    open_seen.started_at as open_seen_at,
+    -- date_part, because extract would compute in numeric.
+    date_part('epoch', now() - published.published_at) as age_seconds,
+    date_part('epoch', now() - complete.published_at) as complete_age_seconds
 from (select distinct run.partner_id from sync_run as run) as account
 left join lateral (
     select sync_run_state(run.status, run.heartbeat_at) as status

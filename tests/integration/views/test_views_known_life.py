@@ -199,6 +199,12 @@ def test_every_night_has_a_row(connection: psycopg.Connection[Row]) -> None:
     assert rows[-1]["day"] == today[0]["day"]
 
 
+def test_ages_are_in_seconds_too(connection: psycopg.Connection[Row]) -> None:
+    (row,) = ask(connection, "select * from sync_freshness")
+    for name in ("age", "complete_age"):
+        assert row[f"{name}_seconds"] == pytest.approx(row[name].total_seconds())
+
+
 def test_days_before_the_horizon_of_a_pruning_are_left_out_and_the_others_stay(
     connection: psycopg.Connection[Row],
 ) -> None:
