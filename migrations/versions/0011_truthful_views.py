@@ -22,6 +22,8 @@ CHANGED: Final = (
     "upload_token_happened_by",
     "upload_token_snapshot_dbt",
     "upload_token_daily_status",
+    # For its comment.
+    "upload_token_status_history",
     "sync_freshness",
     "sync_night",
 )

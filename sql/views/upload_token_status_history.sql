@@ -20,6 +20,7 @@
 -- happened_before: Not after this: when the reply that showed the new state (an absence: that
 --   confirmed it) had arrived.
 -- time_in_from_status: happened_at minus happened_at of the change before; NULL when first seen.
+--   Do not average it: it is only of statuses that a run saw.  upload_status_duration has all.
 -- valid_from: Publication timestamp: since when the warehouse knows of it.
 -- run_id: The run that published it.
 create or replace view upload_token_status_history with (security_invoker = true) as
