@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from etl.errors import UsageError
-from etl.export.parts import CsvPart, ParquetPart, write_parts
+from etl.export.parts import CsvPart, ParquetPart, Part, write_parts
 from etl.export.target import MANIFEST_VERSION, Target, Writer
 from etl.resources import program_version
 from etl.warehouse.read.extract import (
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
     from etl.process.stop import Stop
 
 FileFormat = Literal["csv", "parquet"]
-_PARTS: Final = {"csv": CsvPart, "parquet": ParquetPart}
+_PARTS: Final[dict[str, Callable[[Sequence[Column]], Part]]] = {
+    "csv": CsvPart,
+    "parquet": ParquetPart,
+}
 _BY_ACCOUNT: Final = "partner_id"
 
 

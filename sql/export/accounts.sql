@@ -1,7 +1,8 @@
 -- The accounts that have something to export, each with its last publication.
 --
 -- What else changes the history is there too: the last pruning, and a hash of what was erased.  Not
--- from the table erasure, which analysts may not read.
+-- from the table erasure, which analysts may not read, but by the condition of the indexes on marked
+-- versions (MARKED in etl/warehouse/schema/token_tables.py), which finds these alone.
 select
     run.partner_id,
     run.run_id,

@@ -41,6 +41,7 @@ NOT_FOR_A_SYNC = (
     "etl.archive",
     "etl.demo",
     "etl.embedded",
+    "etl.export",
     "etl.preflight",
     "etl.replay",
     "etl.report",

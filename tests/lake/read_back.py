@@ -39,7 +39,7 @@ GROWING = ("age_seconds", "complete_age_seconds")
 
 def compare(file_format: str, url: str, folder: Path) -> dict[str, Any]:
     if file_format == "delta":
-        views = {name: [] for name in ("upload_token_history", "sync_run")}
+        views: dict[str, list[dict[str, str]]] = {"upload_token_history": [], "sync_run": []}
     else:
         told = json.loads((folder / "manifest.json").read_text())["views"]
         views = {each["view"]: each["columns"] for each in told}
@@ -119,7 +119,7 @@ def stored(
             if f"{name}_seconds" in names:
                 continue
             name = f"{name}_seconds"
-        text = sql.SQL(AS_FILES_HAVE_IT.get(column["type"], "{}"))  # type: ignore[arg-type]
+        text = sql.SQL(AS_FILES_HAVE_IT.get(column["type"], "{}"))
         value = text.format(sql.Identifier(column["name"]))
         selected.append(sql.SQL("{} as {}").format(value, sql.Identifier(name)))
     only = "where published_at is not null" if file_format == "delta" and view == "sync_run" else ""
@@ -127,7 +127,7 @@ def stored(
         sql.SQL("select {} from {} {}").format(
             sql.SQL(", ").join(selected),
             sql.Identifier(view),
-            sql.SQL(only),  # type: ignore[arg-type]
+            sql.SQL(only),
         )
     ).fetchall()
 

@@ -41,7 +41,7 @@ class Sample:
 
     @property
     def _created(self) -> int:
-        return min(self.account.fields(token)["createdAt"] for token in self.account.line)
+        return min(int(self.account.fields(token)["createdAt"]) for token in self.account.line)
 
 
 @contextmanager

@@ -90,7 +90,7 @@ class Selection:
 
     @property
     def is_all(self) -> bool:
-        return self.first_day is self.last_day is self.since_run is None
+        return (self.first_day, self.last_day, self.since_run) == (None, None, None)
 
 
 def exported_unasked() -> list[str]:

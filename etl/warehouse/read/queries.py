@@ -45,7 +45,7 @@ class Reader:
                 sql.SQL(statement.rstrip().removesuffix(";")), parameters
             ).fetchall()
 
-    def copy(self, statement: sql.Composable) -> Iterator[bytes]:
+    def copy(self, statement: sql.Composed) -> Iterator[bytes]:
         """What COPY TO STDOUT sends: each a whole row, as the server's protocol promises.
 
         https://www.postgresql.org/docs/current/protocol-flow.html#PROTOCOL-COPY
