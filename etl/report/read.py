@@ -21,6 +21,8 @@ USER_ROWS: Final = 20
 RUN_ROWS: Final = 3
 NIGHT_ROWS: Final = 14
 WEEKS: Final = 8
+QUIET_DAYS: Final = 30
+"""Of an account without uploads for so long, the days that had the newest ones are shown."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,13 +35,15 @@ class ReportRows:
     first_day: date
     last_day: date
     """The days shown, in ``time_zone``: up to that of the last publication; nothing is known of
-    later ones.  If no upload was created in them, up to that of the newest upload."""
+    later ones.  Of an account that has been quiet for long, up to that of the newest upload."""
     read_at: datetime
     freshness: Row | None = None
     certificates: list[Row] = field(default_factory=list)
     seen_from: date | None = None
-    """First day of the lists of what failed and vanished: ``first_day``, unless no upload was
-    created in the days up to the last publication."""
+    """First day of the lists of what failed and vanished: ``first_day``, unless the account has
+    been quiet for long."""
+    newest_day: date | None = None
+    """That of the newest upload."""
     last_full_day: date | None = None
     """The last day that was over when all open uploads were last read; weeks end with it."""
     changes: Row | None = None
@@ -112,7 +116,7 @@ def _read_account(reader: Reader, freshness: Row, days: int, time_zone: str) -> 
     last_day = freshness["last_day"] or freshness["read_at"].date()
     seen_from = last_day - timedelta(days=days - 1)
     newest = reader.rows("newest", **zoned)[0]["day"]
-    if newest is not None and newest < seen_from:
+    if newest is not None and (last_day - newest).days >= max(days, QUIET_DAYS):
         last_day = newest
     first_day = last_day - timedelta(days=days - 1)
     open_seen_day = freshness["open_seen_day"]
@@ -139,6 +143,7 @@ def _read_account(reader: Reader, freshness: Row, days: int, time_zone: str) -> 
         freshness=freshness,
         certificates=reader.rows("certificates", **account),
         seen_from=seen_from,
+        newest_day=newest,
         last_full_day=last_full_day,
         changes=changes[0] if changes else None,
         changed_users=changes[1:],

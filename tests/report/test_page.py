@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -139,6 +139,7 @@ WAREHOUSES = {
         nights=[night(outcome="failed", error_kind="refused", error_message="It <b>failed</b>.")],
     ),
     "no uploads": rows(),
+    "quiet days": rows(newest_day=date(2026, 3, 3)),
     "one night": one_night(),
     "nothing known": nothing_known(),
     "huge": huge(),
@@ -165,6 +166,7 @@ def test_every_warehouse_has_a_page(name: str, draw: object) -> None:
         ("another account", "Nothing is known of account 7."),
         ("never published", "Nothing has been published yet."),
         ("no uploads", "No upload is known."),
+        ("quiet days", "No upload was created in the days shown; the newest is of 3 March 2026."),
         ("one night", "Only one complete run has been published"),
         ("one night", "Only one run has been published"),
         ("one night", "All on one day, so there is no chart."),

@@ -369,6 +369,7 @@ def test_failed_uploads_are_those_that_somebody_must_act_on(database_url: str) -
     assert [row["user_id"] for row in rows.changed_users] == ["anna"]
     assert (rows.first_day, rows.last_day) == (old.date() - 4 * day, old.date())
     assert rows.seen_from == last.date() - 4 * day
+    assert rows.newest_day == old.date()
     assert sum(row["started"] for row in rows.outcomes if row["size_bucket"] is None) == 8
     assert [row["uploads"] for row in rows.users] == [6, 1, 1]
 
