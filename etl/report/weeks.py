@@ -86,7 +86,7 @@ def week_over_week(weeks: Sequence[Week]) -> list[str]:
     share = newest.share_in_time
     if share is not None:
         second = (
-            f"Of the {newest.old_enough:,} whose 24 hours are over, "
+            f"Of the {newest.old_enough:,} whose 24 hours were over, at least "
             f"{percent(newest.closed_in_time, newest.old_enough)} were closed within 24 hours of "
             "their creation"
         )

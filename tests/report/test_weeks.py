@@ -54,8 +54,8 @@ def test_the_week_is_compared_with_the_one_before() -> None:
 
     assert text == (
         "In the 7 days to 22 November 2026, 110 uploads were created, 10.0 % more than in the 7 "
-        "days before (100). Of the 100 whose 24 hours are over, 90.0 % were closed within 24 hours "
-        "of their creation, after 95.0 % in the week before."
+        "days before (100). Of the 100 whose 24 hours were over, at least 90.0 % were closed "
+        "within 24 hours of their creation, after 95.0 % in the week before."
     )
     shown = (started_change(newest, before), share_change(newest, before))
     assert shown == ("+10.0\u00a0%", "\u22125.0\u00a0points")
