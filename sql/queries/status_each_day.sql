@@ -13,7 +13,9 @@ select
         0
     ) as failed,
     coalesce(sum(tokens) filter (where status like 'UNKNOWN%'), 0) as unknown,
-    coalesce(sum(tokens) filter (where status = 'NOT_LISTED'), 0) as not_listed
+    coalesce(sum(tokens) filter (where status = 'NOT_LISTED'), 0) as not_listed,
+    min(known_at) as known_at,
+    make_interval(secs => max(stale_by_seconds)) as stale_by
 from upload_token_daily_status
 where
     partner_id = :partner_id

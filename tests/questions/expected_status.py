@@ -10,22 +10,23 @@ from tests.questions.accounts import ACCOUNT, ACCOUNTS, NOW, Night
 from tests.questions.answers import SINCE, Answers, Rows, rounded
 from tests.questions.lives import (
     CLOSED,
-    FULL,
-    PARTIAL,
-    PENDING,
     UNKNOWN_CODE,
     moment,
 )
 from tests.questions.truth import (
     FAILED,
     NAMES,
+    NOT_LISTED,
     OPEN,
     Version,
     as_of,
     current,
     happened_by,
+    looks,
     open_seen_at,
     outcome_of,
+    status_at,
+    stuck_at,
 )
 
 ANSWERS = Answers()
@@ -137,21 +138,28 @@ def _() -> Rows:
 
 @ANSWERS.to("status_each_day.sql")
 def _() -> Rows:
-    rows = []
+    rows: Rows = []
     for number in range((NOW - SINCE).days):
         day = SINCE + timedelta(days=number)
-        known = as_of(day + timedelta(days=1)).values()
-        counts = Counter(version.status for version in known if version.listed)
+        midnight = day + timedelta(days=1)
+        counts = Counter(status_at(midnight).values())
+        known_at = min(
+            look.walk_began_at
+            for look in looks()
+            if look.night in ACCOUNT.complete and look.walk_began_at >= midnight
+        )
         rows.append(
             {
                 "day": day.date(),
-                "pending": counts[PENDING],
-                "partial": counts[PARTIAL],
-                "full": counts[FULL],
-                "closed": counts[CLOSED],
-                "failed": sum(counts[status] for status in FAILED),
-                "unknown": counts[UNKNOWN_CODE],
-                "not_listed": sum(not version.listed for version in known),
+                "pending": counts["PENDING"],
+                "partial": counts["PARTIAL_UPLOAD"],
+                "full": counts["FULL_UPLOAD"],
+                "closed": counts["CLOSED"],
+                "failed": counts["TIMED_OUT"] + counts["ERROR"],
+                "unknown": counts[NAMES[UNKNOWN_CODE]],
+                "not_listed": counts[NOT_LISTED],
+                "known_at": known_at,
+                "stale_by": timedelta(),
             }
         )
     return rows
@@ -181,28 +189,28 @@ def _() -> Rows:
 
 @ANSWERS.to("stuck_on_day.sql")
 def _() -> Rows:
-    tuesday = moment("03-24 00:00")
-    rows = []
-    for token_id, version in as_of(tuesday + timedelta(days=1)).items():
-        if version.is_open and version.moved_at <= tuesday:
-            size = version.life.size
-            assert size is not None
-            rows.append(
-                {
-                    "token_id": token_id,
-                    "user_id": version.user_id,
-                    "status_then": version.status_name,
-                    "last_moved_at": version.moved_at,
-                    "percent": rounded(100 * (version.received or 0) / size, 0),
-                    "became": outcome_of(token_id),
-                }
-            )
+    """By the lives: open at the last look of that Tuesday, which was in its night."""
+    day_end = moment("03-25 00:00")
+    known_at = open_seen_at(day_end)
+    assert known_at == moment("03-24 01:30")
+    rows: Rows = [
+        {
+            "token_id": life.token_id,
+            "user_id": state.user_id,
+            "status_then": NAMES[state.status],
+            "last_moved_at": moved_at,
+            "stuck_for": known_at - moved_at,
+            "percent": rounded(100 * (state.received or 0) / life.size, 0) if life.size else None,
+            "became": outcome_of(life.token_id),
+            "known_at": known_at,
+            "stale_by": day_end - known_at,
+        }
+        for life, state, moved_at in stuck_at(known_at)
+    ]
     assert {row["token_id"]: row["became"] for row in rows}.items() >= {
         ("0_feb_full", "abandoned"),
         ("0_22_stuck", "abandoned"),
         ("0_22_timeout", "failed"),
-        ("0_23_half", "deleted"),
-        ("0_23_resumed", "succeeded"),
     }
     return sorted(rows, key=lambda row: (row["last_moved_at"], row["token_id"]))
 

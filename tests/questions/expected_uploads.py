@@ -17,7 +17,8 @@ from tests.questions.truth import (
     Version,
     bucket_of,
     current,
-    history_of,
+    histories,
+    last_seen_so,
     outcome_of,
     quantile,
     time_to_complete,
@@ -180,27 +181,36 @@ def _() -> Rows:
 
 @ANSWERS.to("resumed_uploads.sql")
 def _() -> Rows:
-    resumed: dict[str, list[tuple[Version, Version]]] = defaultdict(list)
-    for token_id in current():
-        seen = history_of(token_id)
+    rows: Rows = []
+    for token_id, seen in histories().items():
         for earlier, later in pairwise(seen):
-            waited = later.updated_at - earlier.updated_at >= timedelta(hours=12)
             more = (later.received or 0) > (earlier.received or 0)
-            if earlier.status == PARTIAL and more and waited:
-                resumed[token_id].append((earlier, later))
-    assert resumed.keys() >= {"0_23_resumed", "0_23_evening", "0_28_big"}
-    return [
-        {
-            "token_id": token_id,
-            "user_id": steps[0][0].user_id,
-            "times_resumed": len(steps),
-            "received_at_first": steps[0][0].received,
-            "received_in_the_end": steps[-1][1].received,
-            "announced": steps[0][0].life.size,
-            "became": outcome_of(token_id),
-        }
-        for token_id, steps in sorted(resumed.items())
-    ]
+            at_most = later.updated_at - earlier.updated_at
+            if (
+                earlier.status == PARTIAL
+                and more
+                and at_most >= timedelta(hours=12)
+                and later.night.published_at >= SINCE
+            ):
+                at_least = last_seen_so(earlier, later) - earlier.updated_at
+                rows.append(
+                    {
+                        "token_id": token_id,
+                        "user_id": later.user_id,
+                        "paused_at": earlier.updated_at,
+                        "at_least": max(at_least, timedelta()),
+                        "at_most": at_most,
+                        "certain": at_least >= timedelta(hours=12),
+                        "received_before": earlier.received,
+                        "received_after": later.received,
+                        "announced": later.life.size,
+                    }
+                )
+    assert {row["token_id"]: row["certain"] for row in rows}.items() >= {
+        ("0_23_resumed", True),
+        ("0_28_big", False),
+    }
+    return sorted(rows, key=lambda row: (row["paused_at"], row["token_id"]))
 
 
 @ANSWERS.to("bytes_never_received.sql")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -11,8 +13,11 @@ import pytest
 from psycopg import sql
 
 from etl.warehouse.access.grants import grant
+from tests.questions.accounts import ACCOUNTS, LivedAccount
 from tests.questions.expected import EXPECTED
+from tests.questions.lives import PARTIAL, Life
 from tests.questions.questions import QUERIES, QUESTIONS
+from tests.questions.truth import versions
 
 
 @pytest.fixture
@@ -57,3 +62,38 @@ def test_an_analyst_may_ask_every_question(known_url: str) -> None:
             owner.execute("reset role")
             owner.execute(sql.SQL("drop owned by {}").format(sql.Identifier(role)))
             owner.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
+
+
+@pytest.mark.parametrize("account", ACCOUNTS.values(), ids=map(str, ACCOUNTS))
+def test_a_pause_is_within_its_bounds_and_none_that_was_seen_is_left_out(
+    account: LivedAccount, connection: psycopg.Connection[Any]
+) -> None:
+    """Against the lives: what is certain is true, and what is missing no run can have seen."""
+    told = QUESTIONS["resumed_uploads.sql"].ask(
+        connection, partner_id=str(account.partner_id), since="2026-02-01"
+    )
+
+    pauses = {
+        (life.token_id, begin): length
+        for life in account.lives
+        for begin, length in _pauses(life)
+        if begin + length <= account.published[-1].began_at
+    }
+    for row in told:
+        true = pauses[row["token_id"], row["paused_at"]]
+        assert row["at_least"] <= true <= row["at_most"], row
+        assert true >= timedelta(hours=12) or not row["certain"], row
+    assert sum(row["certain"] for row in told) >= 4
+    found = {(row["token_id"], row["paused_at"]) for row in told}
+    seen = {(version.token_id, version.updated_at) for version in versions(account)}
+    long = {pause for pause, length in pauses.items() if length >= timedelta(hours=12)}
+    assert long & seen <= found
+    assert {pause for pause in found if pause not in long} < found
+
+
+def _pauses(life: Life) -> Iterator[tuple[datetime, timedelta]]:
+    """From when some bytes had arrived until the next ones did."""
+    partial = [move for move in life.moves if move.received is not None]
+    for move, following in pairwise(partial):
+        if move.to == PARTIAL and (following.received or 0) > (move.received or 0):
+            yield move.at, following.at - move.at

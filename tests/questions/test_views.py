@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -15,7 +16,7 @@ from etl.verify.checks import verify
 from tests.questions.accounts import ACCOUNTS, DAYS, LivedAccount
 from tests.questions.answers import OUTCOMES
 from tests.questions.known_account import INCREMENTAL_PAGE_SIZE
-from tests.questions.lives import CLOSED, GONE, Move
+from tests.questions.lives import CLOSED, GONE, PENDING, Move
 from tests.questions.truth import (
     FAILED,
     NAMES,
@@ -30,12 +31,16 @@ from tests.questions.truth import (
     looks,
     open_seen_at,
     outcome_of,
+    status_at,
     status_changes,
+    stay_in,
+    stuck_at,
     time_to_complete,
     versions,
 )
 
 Connection = psycopg.Connection[dict[str, Any]]
+OPEN_NAMES = {NAMES[status] for status in OPEN}
 OF_EACH = pytest.mark.parametrize("account", ACCOUNTS.values(), ids=map(str, ACCOUNTS))
 
 
@@ -309,13 +314,10 @@ def test_what_is_stuck(account: LivedAccount, connection: Connection) -> None:
     ).fetchall()
 
     looked_at = open_seen_at(None, account)
-    expected = {}
-    for life in account.lives:
-        state = life.state_at(looked_at)
-        if state is not None and state.status in OPEN:
-            moved_at = max(life.created_at, state.updated_at)
-            if looked_at - moved_at >= timedelta(hours=24):
-                expected[life.token_id] = (NAMES[state.status], moved_at, looked_at - moved_at)
+    expected = {
+        life.token_id: (NAMES[state.status], moved_at, looked_at - moved_at)
+        for life, state, moved_at in stuck_at(looked_at, account)
+    }
     assert len(expected) > 3
     assert {row.pop("token_id"): tuple(row.values()) for row in rows} == expected
 
@@ -350,3 +352,82 @@ def test_a_snapshot_for_dbt_is_the_history(connection: Connection) -> None:
 
     number = sum(len(versions(account)) for account in ACCOUNTS.values())
     assert rows == [{"rows": number, "keys": number, "told": True}]
+
+
+@OF_EACH
+def test_the_statuses_at_the_end_of_every_day(
+    account: LivedAccount, connection: Connection
+) -> None:
+    """And against the lives: what had ended by a midnight that a complete run came after."""
+    rows = connection.execute(
+        "select day, status, tokens from upload_token_daily_status "
+        "where partner_id = %s and day between %s and %s",
+        [account.partner_id, account.nights[0].began_at, account.nights[-1].began_at],
+    ).fetchall()
+    found: dict[date, Counter[str]] = {}
+    for row in rows:
+        found.setdefault(row["day"], Counter())[row["status"]] = row["tokens"]
+
+    lives = {life.token_id: life for life in account.lives}
+    for day, counts in found.items():
+        midnight = datetime.combine(day, time(), UTC) + timedelta(days=1)
+        states = status_at(midnight, account)
+        assert counts == Counter(states.values()), day
+        if midnight > account.complete[-1].began_at:
+            continue
+        for token_id, status in states.items():
+            true = lives[token_id].state_at(midnight - timedelta(microseconds=1))
+            if true is not None and status != NOT_LISTED:
+                is_open = NAMES.get(true.status) in OPEN_NAMES
+                assert (status in OPEN_NAMES) == is_open, (day, token_id)
+
+
+@OF_EACH
+def test_the_time_in_each_open_status(account: LivedAccount, connection: Connection) -> None:
+    """As worked out from what was seen; and the true time of the lives is within the bounds."""
+    rows = connection.execute(
+        "select token_id, status_code, seen, at_least_seconds, at_most_seconds, "
+        "estimated_at_most_seconds from upload_status_duration "
+        "where partner_id = %s and not is_current and status_code in (0, 1, 2)",
+        [account.partner_id],
+    ).fetchall()
+
+    found = {(row.pop("token_id"), row.pop("status_code")): tuple(row.values()) for row in rows}
+    stays = {
+        (token_id, status): stay
+        for token_id in histories(account)
+        for status in OPEN
+        if (stay := stay_in(token_id, status, account)) is not None
+    }
+    assert found == {
+        key: (
+            stay.seen,
+            stay.at_least.total_seconds(),
+            stay.at_most.total_seconds(),
+            stay.estimated.total_seconds(),
+        )
+        for key, stay in stays.items()
+    }
+    for life in account.lives:
+        moves = [(life.created_at, PENDING), *((move.at, move.to) for move in life.moves)]
+        times: Counter[int | str] = Counter()
+        for (begin, to), (end, _) in pairwise(moves):
+            times[to] += int((end - begin).total_seconds())
+        for status in OPEN:
+            if (life.token_id, status) in stays:
+                stay = stays[life.token_id, status]
+                true = timedelta(seconds=times[status])
+                assert stay.at_least <= true <= stay.at_most, (life, status)
+
+
+def test_users_that_were_renamed(connection: Connection) -> None:
+    rows = connection.execute(
+        "select partner_id, user_id_before, user_id_after from upload_user_rename"
+    ).fetchall()
+
+    assert {tuple(row.values()) for row in rows} == {
+        (account.partner_id, change.user_id, change.becomes)
+        for account in ACCOUNTS.values()
+        for change in account.names
+        if change.becomes is not None
+    }

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cache
+from itertools import zip_longest
 from typing import Final
 
 from tests.questions.accounts import ACCOUNT, LivedAccount, Night
@@ -265,6 +266,43 @@ def open_seen_at(when: datetime | None = None, account: LivedAccount = ACCOUNT) 
     )
 
 
+def last_seen_so(earlier: Version, later: Version, account: LivedAccount = ACCOUNT) -> datetime:
+    """When the last walk began that read all open tokens, and saw this version of the token."""
+    return max(
+        look.walk_began_at
+        for look in looks(account)
+        if earlier.night.published_at <= look.night.published_at < later.night.published_at
+        and (look.night == earlier.night or look.night.unreadable is None)
+        and look.night.odd != earlier.token_id
+    )
+
+
+def stuck_at(when: datetime, account: LivedAccount = ACCOUNT) -> list[tuple[Life, State, datetime]]:
+    """The uploads that were open and had not moved for 24 hours, and since when: by the lives."""
+    found = []
+    for life in account.lives:
+        state = life.state_at(when)
+        if state is not None and state.status in OPEN:
+            moved_at = max(life.created_at, state.updated_at)
+            if when - moved_at >= timedelta(hours=24):
+                found.append((life, state, moved_at))
+    return found
+
+
+def status_at(when: datetime, account: LivedAccount = ACCOUNT) -> dict[str, str]:
+    """What each token had become before a moment, by the best estimates that there are now.
+
+    One that existed and was only seen later counts as PENDING.
+    """
+    found: dict[str, str] = {}
+    for before, after in status_changes(None, account):
+        if before is None and after.life.created_at < when:
+            found[after.token_id] = "PENDING"
+        if after.happened_at < when:
+            found[after.token_id] = after.seen_as
+    return found
+
+
 def bucket_of(size: int | None) -> str:
     if size is None:
         return "unknown"
@@ -302,6 +340,41 @@ def status_changes(
         if before is None or before.seen_as != version.seen_as:
             changes.append((before, version))
     return [each for each in changes if token_id in (None, each[1].token_id)]
+
+
+@dataclass(slots=True)
+class Stay:
+    """How long a token was in an open status that is over, in one or in more stretches."""
+
+    seen: bool = False
+    at_least: timedelta = timedelta()
+    at_most: timedelta = timedelta()
+    estimated: timedelta = timedelta()
+
+
+def stay_in(token_id: str, status: int, account: LivedAccount = ACCOUNT) -> Stay | None:
+    """None if the token was not in it, or still is; a status may be passed without being seen."""
+    changes = status_changes(token_id, account)
+    if changes[-1][1].is_open and changes[-1][1].status == status:
+        return None
+    stay, passed = Stay(), False
+    for (before, now), (_, following) in zip_longest(changes, changes[1:], fillvalue=(None, None)):
+        assert now is not None
+        first = -1 if before is None else before.status if before.is_open else CLOSED
+        last = (now.status if now.status <= CLOSED else CLOSED) if now.listed else CLOSED + 1
+        if now.is_open and now.status == status:
+            assert following is not None
+            passed = stay.seen = True
+            begun = now.happened_after if before is None else now.happened_at
+            ended = following.happened_at if following.listed else following.observed_at
+            stay.at_least += max(following.happened_after - now.observed_at, timedelta())
+            stay.at_most += following.observed_at - now.happened_after
+            stay.estimated += ended - begun
+        elif first < status < last:
+            passed = True
+            stay.at_most += now.observed_at - now.happened_after
+            stay.estimated += now.happened_at - now.happened_after
+    return stay if passed else None
 
 
 def quantile(values: Iterable[timedelta], share: float) -> timedelta:
