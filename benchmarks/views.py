@@ -16,6 +16,7 @@ from typing import Any, Final
 import psycopg
 
 from etl.embedded.server import embedded_server
+from etl.resources import sql_directory
 from etl.warehouse.schema.revision import migrate
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
@@ -87,6 +88,10 @@ def _build(connection: psycopg.Connection[Any], tokens: int) -> dict[str, Any]:
         _say(f"writing {tokens:,} tokens")
         statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
         connection.execute(statements.encode())
+        connection.execute("analyze")
+        for name in ("fill_status_moments", "fill_latest_versions", "fill_first_versions"):
+            text = (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
+            connection.execute(text.encode())
         connection.execute("vacuum analyze")
         connection.execute("checkpoint")
     names = ("tokens", "superseded", "runs", "mebibytes", "postgres")

@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE
 
 from etl.warehouse.schema.migration import create_index, enter_schema, install_view
-from etl.warehouse.schema.tables import build_tables
+from etl.warehouse.schema.views import version_comments
 
 revision = "0002"
 down_revision = "0001"
@@ -27,18 +27,19 @@ VIEWS: Final = (
     "upload_token_as_of",
     "upload_token_happened_by",
     "upload_token_status_moment",
-    "upload_token_status_history",
     "sync_run_state",
     "sync_tolerated_holes",
     "sync_run_is_complete",
     "sync_freshness",
-    "upload_outcome",
-    "upload_outcome_daily",
-    "upload_user_summary",
     "stuck_upload",
     "upload_token_snapshot_dbt",
 )
 """In the order in which they build on each other."""
+LATER: Final = (
+    *("upload_user_summary", "upload_outcome_daily", "upload_outcome"),
+    "upload_token_status_history",
+)
+"""Views of this revision that are installed by revision 0010."""
 FUNCTIONS: Final = {
     "upload_token_status_name": "upload_token_status_name(smallint)",
     "kaltura_time_zone": "kaltura_time_zone()",
@@ -75,14 +76,15 @@ def upgrade() -> None:
         ),
     )
     _create_unobserved_token()
-    versions = build_tables().upload_token_superseded
-    like = {column.name: str(column.comment) for column in versions.columns}
+    like = version_comments()
     for name in VIEWS:
         install_view(name, like=like if name in WITH_ALL_COLUMNS else None)
 
 
 def downgrade() -> None:
     enter_schema()
+    for name in LATER:
+        op.execute(f"drop view if exists {name}")
     for name in reversed(VIEWS):
         what = f"function {FUNCTIONS[name]}" if name in FUNCTIONS else f"view {name}"
         op.execute(f"drop {what}")

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from etl.warehouse.schema.migration import enter_schema, install_view, require_force
-from etl.warehouse.schema.tables import build_tables
+from etl.warehouse.schema.views import version_comments
 
 revision = "0004"
 down_revision = "0003"
@@ -30,10 +30,6 @@ VIEWS: Final = (
     "upload_token_status_name",
     "kaltura_time_zone",
     "upload_token_status_moment",
-    "upload_token_status_history",
-    "upload_outcome",
-    "upload_outcome_daily",
-    "upload_user_summary",
     "stuck_upload",
 )
 FRESHNESS_BEFORE: Final = {
@@ -155,7 +151,6 @@ def _comment_tables() -> None:
             op.alter_column(table, column, comment=words)
         else:
             op.create_table_comment(table, words)
-    versions = build_tables().upload_token_superseded
-    like = {each.name: str(each.comment) for each in versions.columns}
+    like = version_comments()
     for name in WITH_ALL_COLUMNS:
         install_view(name, like=like)

@@ -7,10 +7,10 @@ from typing import Final
 from alembic import op
 
 from etl.warehouse.schema.migration import enter_schema, install_view
-from etl.warehouse.schema.tables import build_tables
+from etl.warehouse.schema.views import version_comments
 
 revision = "0011"
-down_revision = "0009"
+down_revision = "0010"
 branch_labels = None
 depends_on = None
 
@@ -36,8 +36,7 @@ ADDED: Final = (
 
 def upgrade() -> None:
     enter_schema()
-    versions = build_tables().upload_token_superseded
-    like = {column.name: str(column.comment) for column in versions.columns}
+    like = version_comments()
     for name in (*CHANGED, *ADDED):
         install_view(name, like=like if name in WITH_ALL_COLUMNS else None)
 

@@ -13,7 +13,8 @@ with grown as (
         (
             select max(walk.started_at) - earlier.updated_at
             from sync_run as run
-            inner join sync_run as walk on run.walk_id = walk.run_id
+            inner join sync_run as walk
+                on walk.partner_id = run.partner_id and run.walk_id = walk.run_id
             where
                 run.partner_id = :partner_id
                 and run.published_at >= earlier.valid_from

@@ -12,7 +12,8 @@ look as (
     from asked
     inner join sync_run as run
         on run.partner_id = :partner_id and run.published_at <= asked.day_end
-    inner join sync_run as walk on run.walk_id = walk.run_id
+    inner join sync_run as walk
+        on walk.partner_id = run.partner_id and run.walk_id = walk.run_id
     where
         run.coverage + run.open_coverage + sync_tolerated_holes(run.holes, true) = '{(,)}'
     group by asked.day_end

@@ -23,7 +23,8 @@ left join lateral (
         run.published_at,
         walk.started_at as walk_started_at
     from sync_run as run
-    inner join sync_run as walk on walk.run_id = run.walk_id
+    inner join sync_run as walk
+        on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
     where
         run.partner_id = freshness.partner_id
         and run.published_at < freshness.last_complete_at

@@ -14,6 +14,7 @@
 -- file_size_bytes: Size announced, in bytes; NULL if none.
 -- uploaded_size_bytes: Bytes received so far.
 -- percent_received: Of the size announced, 0 to 100, one digit after the point; NULL if none was.
+-- stuck_for_seconds: stuck_for in seconds.
 create or replace view stuck_upload with (security_invoker = true) as
 select
     token.partner_id,
@@ -37,7 +38,10 @@ select
                     1
                 )
             )
-    end as percent_received
+    end as percent_received,
+    date_part(
+        'epoch', freshness.open_seen_at - greatest(token.created_at, token.updated_at)
+    ) as stuck_for_seconds
 from upload_token as token
 inner join sync_freshness as freshness on freshness.partner_id = token.partner_id
 inner join upload_token_status as status on status.code = token.status

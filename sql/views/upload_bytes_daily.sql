@@ -27,13 +27,15 @@ run as (
         before_open.run_id as saw_open_run_id,
         before_open.began_at as saw_open_at
     from sync_run as published
-    inner join sync_run as walk on walk.run_id = published.walk_id
+    inner join sync_run as walk
+        on walk.partner_id = published.partner_id and walk.run_id = published.walk_id
     left join lateral (
         select
             earlier.run_id,
             earlier_walk.started_at as began_at
         from sync_run as earlier
-        inner join sync_run as earlier_walk on earlier_walk.run_id = earlier.walk_id
+        inner join sync_run as earlier_walk
+            on earlier_walk.partner_id = earlier.partner_id and earlier_walk.run_id = earlier.walk_id
         where
             earlier.partner_id = published.partner_id
             and earlier.published_at < published.published_at
@@ -46,7 +48,8 @@ run as (
             earlier.run_id,
             earlier_walk.started_at as began_at
         from sync_run as earlier
-        inner join sync_run as earlier_walk on earlier_walk.run_id = earlier.walk_id
+        inner join sync_run as earlier_walk
+            on earlier_walk.partner_id = earlier.partner_id and earlier_walk.run_id = earlier.walk_id
         where
             earlier.partner_id = published.partner_id
             and earlier.published_at < published.published_at

@@ -16,13 +16,18 @@
 -- outcome: succeeded, failed, deleted, abandoned or still_open.
 -- seconds_to_complete: Of a succeeded one: the least updated_at seen with status CLOSED, minus
 --   created_at; in whole seconds by Kaltura's clock.  Too long if the token was changed after it was
---   closed and before it was seen so; NULL if not known.
+--   closed and before it was seen so; NULL if not known.  See upload_token.first_closed_at.
 -- file_size_bytes: Size announced, in bytes.
 -- uploaded_size_bytes: Bytes received.
 -- size_bucket: By the size announced (if none: by the bytes received of a succeeded one), in
 --   powers of ten, lower bound included: < 1 MB, 1-10 MB, 10-100 MB, 100 MB-1 GB, 1-10 GB, > 10 GB;
 --   unknown.
 -- size_bucket_order: 1 to 7, to sort the buckets by.
+-- status: Name of the latest status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED when it disappeared.
+-- file_name: Name of the file.
+-- is_mature: Whether the outcome counts as final: it is not still_open, or the token last moved more
+--   than 7 days before sync_freshness.open_seen_at.  Only an abandoned upload that goes on after all,
+--   or one that Kaltura lists again, still changes then.
 create or replace view upload_outcome with (security_invoker = true) as
 select
     token.partner_id,
@@ -31,7 +36,7 @@ select
     token.created_at,
     greatest(token.created_at, token.updated_at) as last_moved_at,
     case
-        when token.status = 3 or closed.token_id is not null then 'succeeded'
+        when was_closed.ever then 'succeeded'
         when token.status in (4, 6) then 'failed'
         when token.status = 5 or not token.is_listed then 'deleted'
         when
@@ -42,39 +47,54 @@ select
         else 'still_open'
     end as outcome,
     case
-        when
-            least(closed.updated_at, case when token.status = 3 then token.updated_at end)
-            >= token.created_at
-            -- date_part, because extract would compute in numeric.
-            then date_part(
-                'epoch',
-                least(closed.updated_at, case when token.status = 3 then token.updated_at end)
-                - token.created_at
-            )
+        -- date_part, because extract would compute in numeric.
+        when closed.first_at >= token.created_at
+            then date_part('epoch', closed.first_at - token.created_at)
     end as seconds_to_complete,
     token.file_size_bytes,
     token.uploaded_size_bytes,
     upload_size_bucket(cast(size.bucket_order as smallint)) as size_bucket,
-    cast(size.bucket_order as smallint) as size_bucket_order
+    cast(size.bucket_order as smallint) as size_bucket_order,
+    case
+        when not token.is_listed then 'NOT_LISTED'
+        else coalesce(status.name, 'UNKNOWN_' || token.status, 'UNKNOWN')
+    end as status,
+    token.file_name,
+    (
+        token.status in (3, 4, 5, 6)
+        or not token.is_listed
+        or was_closed.ever
+        or greatest(token.created_at, token.updated_at)
+        < freshness.open_seen_at - interval '168 hours'
+    ) is true as is_mature
 from upload_token as token
 left join sync_freshness as freshness on freshness.partner_id = token.partner_id
-left join (
-    select
-        earlier.partner_id,
-        earlier.token_id,
-        min(earlier.updated_at) as updated_at
-    from upload_token_superseded as earlier
-    where earlier.status = 3
-    group by earlier.partner_id, earlier.token_id
+left join upload_token_status as status on status.code = token.status
+cross join lateral (
+    select token.first_closed_at as first_at
 ) as closed
-    on closed.partner_id = token.partner_id and closed.token_id = token.token_id
+cross join lateral (
+    select
+        token.status is not distinct from 3
+        or closed.first_at is not null
+        -- A version that was CLOSED and told no updated_at.  Such versions have an index.
+        or (
+            token.version > 1
+            and exists (
+                select 1 from upload_token_superseded as earlier
+                where
+                    earlier.partner_id = token.partner_id
+                    and earlier.token_id = token.token_id
+                    and earlier.status = 3
+                    and earlier.updated_at is null
+            )
+        ) as ever
+) as was_closed
 cross join lateral (
     select
         coalesce(
             token.file_size_bytes,
-            case
-                when token.status = 3 or closed.token_id is not null then token.uploaded_size_bytes
-            end
+            case when was_closed.ever then token.uploaded_size_bytes end
         ) as bytes
 ) as counted
 cross join lateral (

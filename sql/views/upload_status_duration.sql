@@ -37,7 +37,8 @@ with looked as (
             run.run_id,
             walk.started_at as began_at
         from sync_run as run
-        inner join sync_run as walk on walk.run_id = run.walk_id
+        inner join sync_run as walk
+            on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
         where
             run.partner_id = account.partner_id
             and run.published_at is not null

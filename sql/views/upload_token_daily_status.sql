@@ -37,7 +37,8 @@ walk as (
             and run.coverage + run.open_coverage + sync_tolerated_holes(run.holes, true) = '{(,)}'
         ) as read_open
     from sync_run as run
-    inner join sync_run as walked on walked.run_id = run.walk_id
+    inner join sync_run as walked
+        on walked.partner_id = run.partner_id and walked.run_id = run.walk_id
     where run.published_at is not null
 ),
 

@@ -4,11 +4,13 @@
 -- the service and of the database agree: the old state was still seen by a published walk that
 -- began at happened_after, the new one by a reply that had arrived at happened_before.  A token that
 -- changed twice between two runs has one row, and the interval is that of the last change or
--- earlier.  A version whose predecessor was pruned has from_status NULL, as when first seen.
+-- earlier.  A row stays as it was published (upload_token_status_moment_log; the first sightings are
+-- told by the versions 1), until its version is pruned.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- version: The version that brought the change; 1 is the first one seen.
--- from_status: Name of the status before; NOT_LISTED after an absence; NULL when first seen.
+-- from_status: Name of the status before; NOT_LISTED after an absence; NULL when first seen, and
+--   where the version before had been pruned when this table was made.
 -- to_status: Name of the new status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED when it disappeared.
 -- from_status_code: Code of from_status; NULL when first seen, and for NOT_LISTED and UNKNOWN.
 -- to_status_code: Code of to_status; NULL for NOT_LISTED and UNKNOWN.
@@ -23,6 +25,7 @@
 --   Do not average it: it is only of statuses that a run saw.  upload_status_duration has all.
 -- valid_from: Publication timestamp: since when the warehouse knows of it.
 -- run_id: The run that published it.
+-- time_in_from_status_seconds: time_in_from_status in seconds.
 create or replace view upload_token_status_history with (security_invoker = true) as
 select
     moment.partner_id,
@@ -36,19 +39,48 @@ select
     moment.happened_at,
     moment.happened_after,
     moment.happened_before,
-    -- Not a window function, so that a condition on any column is applied first.
-    case
-        when moment.version > 1 then (
-            select moment.happened_at - before.happened_at
-            from upload_token_status_moment as before
-            where
-                before.partner_id = moment.partner_id
-                and before.token_id = moment.token_id
-                and before.version < moment.version
-            order by before.version desc
-            limit 1
-        )
-    end as time_in_from_status,
+    moment.happened_at - moment.from_happened_at as time_in_from_status,
     moment.valid_from,
-    moment.run_id
-from upload_token_status_moment as moment
+    moment.run_id,
+    date_part('epoch', moment.happened_at - moment.from_happened_at) as time_in_from_status_seconds
+from upload_token_status_moment_log as moment
+union all
+select
+    first_seen.partner_id,
+    first_seen.token_id,
+    first_seen.version,
+    cast(null as text) as from_status,
+    coalesce(status.name, 'UNKNOWN_' || first_seen.status, 'UNKNOWN') as to_status,
+    cast(null as smallint) as from_status_code,
+    first_seen.status as to_status_code,
+    first_seen.change_kind,
+    first_seen.first_happened_at as happened_at,
+    least(first_seen.created_at, first_seen.observed_at) as happened_after,
+    first_seen.observed_at as happened_before,
+    cast(null as interval) as time_in_from_status,
+    first_seen.valid_from,
+    first_seen.run_id,
+    cast(null as double precision) as time_in_from_status_seconds
+from upload_token as first_seen
+left join upload_token_status as status on status.code = first_seen.status
+where first_seen.version = 1
+union all
+select
+    first_seen.partner_id,
+    first_seen.token_id,
+    first_seen.version,
+    cast(null as text) as from_status,
+    coalesce(status.name, 'UNKNOWN_' || first_seen.status, 'UNKNOWN') as to_status,
+    cast(null as smallint) as from_status_code,
+    first_seen.status as to_status_code,
+    first_seen.change_kind,
+    first_seen.first_happened_at as happened_at,
+    least(first_seen.created_at, first_seen.observed_at) as happened_after,
+    first_seen.observed_at as happened_before,
+    cast(null as interval) as time_in_from_status,
+    first_seen.valid_from,
+    first_seen.run_id,
+    cast(null as double precision) as time_in_from_status_seconds
+from upload_token_superseded as first_seen
+left join upload_token_status as status on status.code = first_seen.status
+where first_seen.version = 1

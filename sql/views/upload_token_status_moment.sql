@@ -1,6 +1,7 @@
--- One row per change of status or presence, without time_in_from_status.
+-- Changes of status or presence, derived anew from the versions and the ledger.
 --
--- Used by upload_token_status_history: query that view instead.
+-- Query upload_token_status_history instead: it tells the same as it was when published, much
+-- faster.  verify compares the two.  A version whose predecessor was pruned has from_status NULL.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- version: The version that brought the change; 1 is the first one seen.
@@ -40,7 +41,10 @@ select
             and became.updated_at + interval '1 second' > bounds.happened_after
             and became.updated_at <= bounds.happened_before
             then greatest(became.updated_at, bounds.happened_after)
-        else bounds.happened_after + (bounds.happened_before - bounds.happened_after) / 2
+        -- In seconds: days would make it depend on the session's time zone.
+        else bounds.happened_after + make_interval(
+            secs => date_part('epoch', bounds.happened_before - bounds.happened_after) / 2
+        )
     end as happened_at,
     bounds.happened_after,
     bounds.happened_before,

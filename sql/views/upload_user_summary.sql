@@ -15,30 +15,38 @@
 -- median_seconds_to_complete: Median of upload_outcome.seconds_to_complete; NULL if none.
 create or replace view upload_user_summary with (security_invoker = true) as
 select
-    upload.partner_id,
-    upload.user_id,
-    count(*) as uploads,
-    count(*) filter (where upload.outcome = 'succeeded') as succeeded,
-    count(*) filter (where upload.outcome = 'failed') as failed,
-    count(*) filter (where upload.outcome = 'abandoned') as abandoned,
-    count(*) filter (where upload.outcome = 'still_open') as still_open,
-    count(*) filter (where upload.outcome = 'deleted') as deleted,
-    coalesce(sum(upload.uploaded_size_bytes) filter (where upload.uploaded_size_bytes > 0), 0)
-    as bytes_received,
-    min(upload.created_at) as first_upload_at,
-    max(upload.created_at) as last_upload_at,
-    percentile_cont(0.5) within group (order by upload.seconds_to_complete)
-    as median_seconds_to_complete
+    ended.partner_id,
+    ended.user_id,
+    cast(sum(ended.uploads) as bigint) as uploads,
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'succeeded'), 0) as bigint)
+    as succeeded,
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'failed'), 0) as bigint)
+    as failed,
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'abandoned'), 0) as bigint)
+    as abandoned,
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'still_open'), 0) as bigint)
+    as still_open,
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'deleted'), 0) as bigint)
+    as deleted,
+    sum(ended.bytes_received) as bytes_received,
+    min(ended.first_upload_at) as first_upload_at,
+    max(ended.last_upload_at) as last_upload_at,
+    -- Only those that succeeded have seconds_to_complete.
+    max(ended.median_seconds) as median_seconds_to_complete
 from (
     select
-        outcome.partner_id,
-        outcome.user_id,
-        outcome.outcome,
-        outcome.uploaded_size_bytes,
-        outcome.created_at,
-        outcome.seconds_to_complete
-    from upload_outcome as outcome
-    -- Prevents the outcome from being computed once per column that counts it.
-    offset 0
-) as upload
-group by upload.partner_id, upload.user_id
+        upload.partner_id,
+        upload.user_id,
+        -- So the outcome is computed once per token.
+        upload.outcome,
+        count(*) as uploads,
+        coalesce(
+            sum(upload.uploaded_size_bytes) filter (where upload.uploaded_size_bytes > 0), 0
+        ) as bytes_received,
+        min(upload.created_at) as first_upload_at,
+        max(upload.created_at) as last_upload_at,
+        percentile_cont(0.5) within group (order by upload.seconds_to_complete) as median_seconds
+    from upload_outcome as upload
+    group by upload.partner_id, upload.user_id, upload.outcome
+) as ended
+group by ended.partner_id, ended.user_id

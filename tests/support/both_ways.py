@@ -42,6 +42,7 @@ KEY: Final = "an-erasure-key-of-some-length-40-chars.."
 TABLES: Final = {
     "upload_token": "token_id",
     "upload_token_superseded": "token_id, version",
+    "upload_token_status_moment_log": "token_id, version",
     "rejected_row": "run_id, token_id, reason, payload",
     "unobserved_token": "token_id, run_id",
     "sync_run": "run_id",
@@ -54,6 +55,8 @@ REQUESTS_AT_MOST: Final = 60
 OF_ONE_WAREHOUSE: Final = {
     *("digest", "user_digest", "digests_filled", "compared_by"),
     *("heartbeat_at", "finished_at", "erased_at", "pid"),
+    # Estimates between the beginning of a walk, by the clock of the one warehouse, and a reply.
+    *("happened_at", "from_happened_at"),
 }
 """Columns in which two warehouses of the same runs may differ."""
 _T = TypeVar("_T")
@@ -123,7 +126,10 @@ class BothWays:
         for way in ways:
             way.json_rows_max = rng.choice((0, 3, JSON_ROWS_MAX))
             way.query("truncate kaltura.sync_run, kaltura.erasure, kaltura.erasure_key cascade")
-            way.query("truncate kaltura.upload_token, kaltura.upload_token_superseded")
+            way.query(
+                "truncate kaltura.upload_token, kaltura.upload_token_superseded, "
+                "kaltura.upload_token_status_moment_log"
+            )
             way.query("truncate kaltura.upload_token_staging")
             way.query(f"alter sequence kaltura.sync_run_run_id_seq restart with {first_run}")
 

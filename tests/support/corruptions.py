@@ -16,6 +16,7 @@ from etl.tokens.columns import PageTokens
 from etl.tokens.digest import DIGEST_COLUMNS
 from etl.tokens.token import TOKEN_COLUMNS
 from etl.verify.checks import CERTIFICATES, DIGESTS
+from tests.support.moments import fill_moments
 
 NIGHT: Final = datetime(2026, 3, 1, 2, tzinfo=UTC)
 EVERYTHING: Final = "{(,)}"
@@ -234,6 +235,7 @@ def build_healthy(connection: psycopg.Connection[Any]) -> None:
         from_lookup=False,
         observed_at=night(5),
     )
+    fill_moments(connection)
 
 
 CORRUPTIONS: Final[dict[str, str]] = {
@@ -253,6 +255,7 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "where token_id = 'a'",
     "coverage_complete": "update sync_run set holes = '[]' where run_id = 4",
     DIGESTS: "update upload_token set digest = digest + 1 where token_id = 'a'",
+    "first_closed_truthful": "update upload_token set first_closed_at = now() where token_id = 'a'",
     "guards_in_place": "drop index uq_sync_run_running",
     "known_values_kept": "update upload_token set user_id = null where token_id = 'a'",
     "ledger_counts_tokens": "update sync_run set unchanged = unchanged + 1 where run_id = 1",
@@ -271,6 +274,8 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "staging_empty": "update upload_token_staging set walk_id = 7",
     "superseded_by_published_runs": "update upload_token_superseded set superseded_by_run_id = 2 "
     "where token_id = 'a'",
+    "status_moments_truthful": "update upload_token_status_moment_log set happened_at = "
+    "happened_after where token_id = 'a'",
     "statuses_in_place": "delete from upload_token_status where code = 6",
     "unobserved_tokens_counted": "delete from unobserved_token where run_id = 5",
     "unobserved_tokens_truthful": "update unobserved_token set token_id = 'x'",
@@ -294,14 +299,18 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
     "absence_changes_nothing_else": {"changed_columns_truthful", DIGESTS},
     "brake_held": {"ledger_counts_versions", "population_balance", "versions_accounted_for"},
     "certificate_adds_up": {CERTIFICATES},
-    "change_kinds_truthful": {"changed_columns_truthful", "versions_differ"},
+    "change_kinds_truthful": {
+        "changed_columns_truthful",
+        "versions_differ",
+        "status_moments_truthful",
+    },
     "coverage_complete": {CERTIFICATES},
     "known_values_kept": {"changed_columns_truthful", DIGESTS},
     "ledger_counts_versions": {"ledger_counts_tokens", "versions_accounted_for"},
     "one_running_run": {"ledger_states_truthful"},
     "open_certificate_adds_up": {CERTIFICATES},
     "pages_counted": {"absences_observed"},
-    "population_balance": {"changed_columns_truthful"},
+    "population_balance": {"changed_columns_truthful", "status_moments_truthful"},
     "published_in_order": {
         "population_balance",
         "published_within_run",
@@ -310,15 +319,26 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
     },
     "superseded_by_published_runs": {"validity_contiguous"},
     "validity_contiguous": {"superseded_by_published_runs"},
-    "versions_contiguous": {"ledger_counts_versions", "versions_accounted_for"},
-    "versions_differ": {"changed_columns_truthful", DIGESTS},
+    "versions_contiguous": {
+        "ledger_counts_versions",
+        "versions_accounted_for",
+        "status_moments_truthful",
+    },
+    "versions_differ": {"changed_columns_truthful", DIGESTS, "status_moments_truthful"},
     "versions_of_own_partner": {
         "population_balance",
         "published_in_order",
         "versions_accounted_for",
     },
-    "versions_of_published_runs": {"ledger_counts_versions", "validity_contiguous"},
-    "versions_stamped_by_run": {"validity_contiguous"},
+    "versions_of_published_runs": {
+        "ledger_counts_versions",
+        "validity_contiguous",
+        "status_moments_truthful",
+    },
+    "versions_stamped_by_run": {"validity_contiguous", "status_moments_truthful"},
+    "absence_times_ordered": {"status_moments_truthful"},
+    "changed_columns_truthful": {"status_moments_truthful"},
+    "versions_observed_in_walk": {"status_moments_truthful"},
 }
 """Other checks that the corruption of a check concerns as well; all the rest stay silent."""
 

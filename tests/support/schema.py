@@ -37,11 +37,16 @@ def run(url: str, *statements: str) -> None:
 
 def upgrade(url: str, revision: str) -> None:
     """Migrate the schema ``kaltura`` to an earlier revision."""
+    command.upgrade(configured(url), revision)
+
+
+def configured(url: str) -> Config:
+    """What Alembic's commands are given, for the schema ``kaltura``."""
     config = Config()
     config.set_main_option("script_location", str(migrations_directory()))
     config.set_main_option("path_separator", "os")
     config.attributes.update(url=url, schema="kaltura")
-    command.upgrade(config, revision)
+    return config
 
 
 def populated(url: str, revision: str) -> None:

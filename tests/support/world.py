@@ -16,6 +16,8 @@ from typing import Any
 
 import psycopg
 
+from tests.support.moments import fill_moments
+
 PARTNER = 101
 BEGIN = datetime(2026, 3, 1, tzinfo=UTC)
 OPEN = (0, 1, 2)
@@ -232,8 +234,8 @@ class World:
             defaults["mode"] = "incremental"
         self.ledger.append(defaults | values)
 
-    def write(self, connection: psycopg.Connection[Any]) -> None:
-        """Insert it all; the search_path decides where."""
+    def write(self, connection: psycopg.Connection[Any], *, moments: bool = True) -> None:
+        """Insert it all; the search_path decides where.  A schema before 0010 keeps no moments."""
         insert(connection, "sync_run", self.ledger)
         for known in self.versions.values():
             superseded = [
@@ -247,6 +249,8 @@ class World:
             for token, run_id in self.unobserved
         ]
         insert(connection, "unobserved_token", missed)
+        if moments:
+            fill_moments(connection)
 
 
 def insert(connection: psycopg.Connection[Any], table: str, rows: list[dict[str, Any]]) -> None:

@@ -22,11 +22,11 @@ from etl.warehouse.ledger.attempts import finished_now
 from etl.warehouse.ledger.ending import settle_commit
 from etl.warehouse.ledger.lease import fence, last_published
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.moments import is_moment, log_moments
 from etl.warehouse.load.planning import WORK_MEM, in_walk, known_row
 from etl.warehouse.load.resolve import (
     VERSION_COLUMNS,
     AuditCounts,
-    count_by,
     outcomes,
     unobserved,
 )
@@ -218,24 +218,28 @@ def _write_versions(
     counts: AuditCounts,
     stamp: datetime,
 ) -> None:
-    """Copy the versions that are about to be replaced, then write the new ones."""
+    """Copy the versions that are about to be replaced, write the new ones, then log the moments."""
     witnesses = None
-    if counts.absent:
-        witnesses = load_witnesses(connection, database, run.partner_id)
     moved = 0
     if counts.versions > counts.inserted:
+        witnesses = load_witnesses(connection, database, run.partner_id)
         moved = _move_replaced(connection, database, run, stamp)
+    moments = 0
     if run.baseline.knows_tokens:
-        kinds = _upsert(connection, database, run, witnesses, stamp)
+        of_absences = witnesses if counts.absent else None
+        kinds, moments = _upsert(connection, database, run, of_absences, stamp)
     else:
         kinds = {"first_seen": _insert_first_load(connection, database, run, stamp)}
-    kinds["moved"] = moved
+    kinds["moved"], kinds["moments"] = moved, 0
+    if witnesses is not None:
+        kinds["moments"] = log_moments(connection, database, run, witnesses, stamp)
     expected = {
         "first_seen": counts.inserted,
         "changed": counts.changed,
         "absent": counts.absent,
         "relisted": counts.relisted,
         "moved": counts.versions - counts.inserted,
+        "moments": moments,
     }
     if any(kinds.get(kind, 0) != count for kind, count in expected.items()):
         raise DataRefused(
@@ -311,8 +315,8 @@ def _upsert(
     run: OpenRun,
     witnesses: Witnesses | None,
     stamp: datetime,
-) -> dict[str, int]:
-    """Write the new versions; returns how many of each kind."""
+) -> tuple[dict[str, int], int]:
+    """Write the new versions; returns how many of each kind, and how many changed the status."""
     token = database.tables.upload_token
     upsert = insert(token).from_select(
         [*VERSION_COLUMNS, "valid_from", "run_id"], _versions(database, run, witnesses, stamp)
@@ -328,13 +332,14 @@ def _upsert(
             # A version that another process wrote meanwhile is not replaced: the count shows it.
             where=token.c.version == upsert.excluded.version - 1,
         )
-        .returning(token.c.change_kind)
+        .returning(token.c.change_kind, token.c.changed_columns)
         .cte("written")
     )
-    return count_by(
-        connection,
-        sa.select(written.c.change_kind, sa.func.count()).group_by(written.c.change_kind),
-    )
+    moments = sa.func.count().filter(is_moment(written))
+    rows = connection.execute(
+        sa.select(written.c.change_kind, sa.func.count(), moments).group_by(written.c.change_kind)
+    ).all()
+    return {kind: count for kind, count, _ in rows}, sum(row[2] for row in rows)
 
 
 def _write_unobserved(

@@ -21,6 +21,7 @@ from etl.tokens.token import OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import KEPT_WHEN_ABSENT, changed_columns, differs
+from etl.warehouse.load.moments import first_closed_at, first_happened_at
 from etl.warehouse.load.planning import (
     WORK_MEM,
     in_walk,
@@ -42,6 +43,8 @@ VERSION_COLUMNS: Final = (
     "observed_at",
     "last_listed_at",
     "absence_confirmed_at",
+    "first_happened_at",
+    "first_closed_at",
     *DIGEST_COLUMNS,
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
@@ -120,6 +123,10 @@ def outcomes(
         "observed_at": new.c.observed_at,
         "last_listed_at": sa.case((is_absent, last_listed_at)),
         "absence_confirmed_at": sa.case((is_absent, new.c.observed_at)),
+        "first_happened_at": sa.case((known.c.token_id.is_(None), first_happened_at(new))),
+        "first_closed_at": first_closed_at(
+            known, sa.case((sa.not_(is_absent), new.c.status)), new.c.updated_at
+        ),
         **{name: value(name) for name in DIGEST_COLUMNS},
     }
     return (

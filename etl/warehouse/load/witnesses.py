@@ -106,6 +106,7 @@ def last_seen_at(
     It is the start of the last published walk that saw it: the one that published its version, or a
     later one that covered its second and does not list it in unobserved_token.  By the arrival of a
     reply the token may have changed already.  The list of open tokens says nothing about others.
+    A run that rejected a row is no witness of an absence: the row may have been the token's return.
     """
     unobserved = database.tables.unobserved_token
     published, first = database.tables.sync_run, database.tables.sync_run.alias("first_run")
@@ -128,7 +129,10 @@ def last_seen_at(
         .correlate(known)
     )
     seen = sa.case(
-        (was_overlooked, _last_that_saw(database, known, partner_id, second, is_open)),
+        (
+            sa.or_(sa.not_(known.c.is_listed), was_overlooked),
+            _last_that_saw(database, known, partner_id, second, is_open),
+        ),
         else_=covered,
     )
     return sa.func.coalesce(sa.func.greatest(publisher, seen), known.c.observed_at)
@@ -141,7 +145,7 @@ def _last_that_saw(
     second: sa.ColumnElement[int],
     is_open: sa.ColumnElement[bool],
 ) -> sa.ColumnElement[Any]:
-    """For the few tokens that a run covered without seeing them: look for the last that did."""
+    """For the few that are absent, or that a run did not see: look for the last that did."""
     unobserved = database.tables.unobserved_token.alias("unobserved")
     published = database.tables.sync_run.alias("published")
     first = database.tables.sync_run.alias("first_run")
@@ -164,6 +168,7 @@ def _last_that_saw(
                 published.c.coverage.contains(second),
                 sa.and_(is_open, published.c.open_coverage.contains(second)),
             ),
+            sa.or_(known.c.is_listed, published.c.rejected == 0),
             sa.not_(overlooked),
         )
         .order_by(published.c.published_at.desc())

@@ -95,6 +95,7 @@ def prune(
 def _wanted(kinds: Iterable[str]) -> list[tuple[str, str]]:
     return [
         *[PRUNER_PRIVILEGES[kind] for kind in kinds],
+        *[("upload_token_status_moment_log", "DELETE") for kind in kinds if kind == "versions"],
         *[("sync_run", "UPDATE") for kind in kinds if kind != "versions"],
         ("pruning", "INSERT"),
     ]
@@ -228,8 +229,12 @@ class _Pruner:
             yield connection.scalar(counted) or 0
 
     def _prune_versions(self) -> Iterator[int]:
-        """In the order of ids and versions, so that the remaining versions never have a gap."""
+        """In the order of ids and versions, so that the remaining versions never have a gap.
+
+        The moments that they brought go with them; what later ones tell of them stays.
+        """
         superseded = self._database.tables.upload_token_superseded
+        log = self._database.tables.upload_token_status_moment_log
         after: tuple[str, int] | None = None
         while True:
             with transaction(
@@ -265,6 +270,13 @@ class _Pruner:
                     )
                 )
                 require_row_count(superseded.name, changed=gone.rowcount, meant=len(meant))
+                connection.execute(
+                    sa.delete(log).where(
+                        log.c.partner_id == self._partner_id,
+                        log.c.token_id == some.c.token_id,
+                        log.c.version == some.c.version,
+                    )
+                )
                 self._record(connection, len(meant))
             after = (meant[-1].token_id, meant[-1].version)
             yield len(meant)

@@ -75,6 +75,16 @@ _COMPARED: Final = (
             "[array_position(cast(%(partners)s as integer[]), row.partner_id)]"
         ),
     ),
+    _Compared(
+        "upload_token_status_moment_log",
+        ("partner_id", "token_id", "version"),
+        # The moments of pruned versions are pruned with them.
+        sql.SQL(
+            "row.partner_id = any(%(partners)s) and row.valid_from >= coalesce((select "
+            "max(horizon) from {kept}.pruning as pruned where pruned.kind = 'versions' "
+            "and pruned.partner_id = row.partner_id), '-infinity')"
+        ),
+    ),
     _Compared("unobserved_token", ("partner_id", "token_id", "run_id"), _PARTNERS),
     _Compared("rejected_row", ("run_id", "token_id", "reason"), _WITH_PAGES),
     _Compared("sync_page", ("run_id", "seq"), _WITH_PAGES, _PAGE_FACTS),

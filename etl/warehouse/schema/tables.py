@@ -24,6 +24,7 @@ class Tables:
     upload_token_superseded: Table
     upload_token_staging: Table
     upload_token_status: Table
+    upload_token_status_moment_log: Table
     sync_run: Table
     sync_page: Table
     rejected_row: Table
@@ -44,6 +45,7 @@ def build_tables(schema: str | None = "kaltura") -> Tables:
         upload_token_superseded=token_tables.upload_token_superseded_table(metadata),
         upload_token_staging=token_tables.upload_token_staging_table(metadata),
         upload_token_status=token_tables.upload_token_status_table(metadata),
+        upload_token_status_moment_log=token_tables.status_moment_log_table(metadata),
         sync_run=sync_run,
         sync_page=ledger_tables.sync_page_table(metadata, sync_run),
         rejected_row=ledger_tables.rejected_row_table(metadata, sync_run),
@@ -54,4 +56,5 @@ def build_tables(schema: str | None = "kaltura") -> Tables:
     )
     for table in (tables.upload_token, tables.upload_token_superseded):
         token_tables.index_marked(table)
+        token_tables.index_history(table)
     return tables

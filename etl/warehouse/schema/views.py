@@ -59,7 +59,7 @@ def view_files() -> list[ViewFile]:
         for name in sorted(code)
     }
     return [
-        ViewFile.of(name, texts[name], _versions() if f"-- {_LIKE}" in texts[name] else {})
+        ViewFile.of(name, texts[name], version_comments() if f"-- {_LIKE}" in texts[name] else {})
         for name in TopologicalSorter(graph).static_order()
     ]
 
@@ -101,7 +101,9 @@ def _directory() -> Path:
     return sql_directory() / "views"
 
 
-def _versions() -> dict[str, str]:
-    """Comments of the columns that a version has."""
+def version_comments() -> dict[str, str]:
+    """Comments of the columns that the views of versions have."""
     table = build_tables().upload_token_superseded
-    return {column.name: str(column.comment) for column in table.columns}
+    # What a first sighting tells of a status is in upload_token_status_history.
+    left_out = {"first_happened_at"}
+    return {each.name: str(each.comment) for each in table.columns if each.name not in left_out}

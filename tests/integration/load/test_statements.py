@@ -93,7 +93,10 @@ def statements(make_nights: MakeNights) -> dict[str, str]:
         nights = make_nights(small=small)
         with listened(nights.database) as sent:
             a_night_with_everything(nights)
-        nights.query("truncate kaltura.upload_token, kaltura.upload_token_superseded")
+        nights.query(
+            "truncate kaltura.upload_token, kaltura.upload_token_superseded, "
+            "kaltura.upload_token_status_moment_log"
+        )
         nights.query("delete from kaltura.sync_page")
         nights.query("delete from kaltura.unobserved_token")
         nights.query("delete from kaltura.sync_run")

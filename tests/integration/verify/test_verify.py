@@ -259,8 +259,10 @@ def test_a_replayed_run_is_held_to_what_it_replays(
         ("valid_from = valid_from + interval '1 s'", {"versions_stamped_by_run"}),
         ("observed_at = observed_at - interval '1 day'", {"versions_observed_in_walk"}),
         ("changed_columns = '{status}'", {"changed_columns_truthful"}),
-        # An edit that fits: the version after names the column anyway.
-        ("status = 1", set()),
+        # The version after names the column anyway, but what was told of the change is kept.
+        ("status = 1", {"status_moments_truthful"}),
+        # An edit that fits.
+        ("auto_finalize = false", set()),
     ],
 )
 def test_an_edit_of_the_past_is_found_where_it_does_not_fit(

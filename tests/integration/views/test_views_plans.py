@@ -12,6 +12,7 @@ import pytest
 from psycopg.rows import TupleRow
 
 from tests.support.model import Row
+from tests.support.moments import fill_moments
 
 DATA = Path(__file__).parents[3] / "benchmarks" / "views_data.sql"
 TOKENS = 10_000
@@ -25,6 +26,8 @@ def connection(database_url: str) -> Iterator[psycopg.Connection[TupleRow]]:
         statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(TOKENS))
         opened.execute(statements.encode())
         opened.execute("set search_path = kaltura")
+        opened.execute("analyze")
+        fill_moments(opened)
         opened.execute("vacuum analyze")
         opened.execute("set max_parallel_workers_per_gather = 0")
         yield opened

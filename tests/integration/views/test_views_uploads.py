@@ -17,6 +17,7 @@ from psycopg.rows import dict_row
 
 from etl.warehouse.schema.revision import migrate
 from tests.support.model import Row
+from tests.support.moments import fill_moments
 from tests.support.world import insert
 
 LOOKED = datetime(2026, 3, 20, 2, tzinfo=UTC)
@@ -87,6 +88,7 @@ def add_token(
 
 
 def ask(connection: psycopg.Connection[Row], statement: str) -> list[Row]:
+    fill_moments(connection)
     return connection.execute(statement.encode()).fetchall()
 
 

@@ -14,7 +14,7 @@ WHERE rejected_row.run_id = %(run_id_1)s::BIGINT
 AND rejected_row.reason != ALL (CAST(%(param_1)s::TEXT[] AS TEXT[]))
 AND rejected_row.token_id IS NOT NULL) AS observation
 GROUP BY observation.token_id) AS walked
-JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id, upload_token.digest, upload_token.user_digest
+JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id, upload_token.digest, upload_token.user_digest, upload_token.first_happened_at, upload_token.first_closed_at
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_3)s::INTEGER
 AND upload_token.token_id = walked.token_id

@@ -1,0 +1,162 @@
+"""Status moments: logged when published, never changed, and what versions and ledger tell."""
+
+from __future__ import annotations
+
+import random
+from datetime import timedelta
+from typing import Final
+
+import pytest
+
+from etl.tokens.token import Token
+from etl.warehouse.privacy.prune import prune
+from etl.warehouse.read.checks import check_files, run_check
+from tests.support.model import Row
+from tests.support.nights import OBSERVED, PARTNER, MakeNights, Nights, make_token, page_of
+
+STATUSES: Final = (0, 1, 2, 3, 3, 4, 5, 6, 77, None)
+CHECKS: Final = ("status_moments_truthful", "first_closed_truthful")
+BEGAN: Final = int(OBSERVED.timestamp())
+
+
+@pytest.fixture
+def nights(make_nights: MakeNights) -> Nights:
+    return make_nights()
+
+
+def log(nights: Nights) -> list[Row]:
+    return nights.query(
+        "select * from kaltura.upload_token_status_moment_log order by valid_from, token_id"
+    )
+
+
+def told(nights: Nights, columns: str = "*") -> list[Row]:
+    return nights.query(
+        f"select {columns} from kaltura.upload_token_status_history order by token_id, version"  # noqa: S608
+    )
+
+
+def breaches(nights: Nights) -> list[Row]:
+    """What the checks of moments find: where versions and ledger tell otherwise."""
+    texts = [path.read_text(encoding="utf-8") for path in check_files() if path.stem in CHECKS]
+    assert len(texts) == len(CHECKS)
+    found = [run_check(nights.database, text, partner_id=None, rows_max=20) for text in texts]
+    return [row for rows, _ in found for row in rows]
+
+
+def walk_began(nights: Nights) -> None:
+    """Let the last run have begun shortly before its page was read, not now."""
+    nights.query(
+        "update kaltura.sync_run set started_at = %s "
+        "where run_id = (select max(run_id) from kaltura.sync_run)",
+        nights.time - timedelta(minutes=5),
+    )
+
+
+def moved(rng: random.Random, token: Token, moment: int) -> Token:
+    """The token after something has happened to it: perhaps nothing that has to do with it."""
+    updated_at = OBSERVED + timedelta(seconds=moment - BEGAN - rng.choice((0, 1, 40_000, -400)))
+    if rng.random() < 0.1:
+        return token._replace(uploaded_size_bytes=rng.randrange(10**6))
+    return token._replace(
+        status=rng.choice(STATUSES), updated_at=None if rng.random() < 0.2 else updated_at
+    )
+
+
+def test_the_log_tells_what_versions_and_ledger_tell_and_never_changes(nights: Nights) -> None:
+    """Nine nights of everything: unknown statuses, gone and back, not found, read in part."""
+    rng = random.Random(5)
+    alive: dict[str, Token] = {}
+    gone: list[Token] = []
+    before: list[Row] = []
+    for night in range(9):
+        nights.time += timedelta(days=1)
+        moment = int(nights.time.timestamp())
+        for number in range(6):
+            created = moment - rng.randrange(80_000)
+            token = make_token(f"0_{night:02}{number}", created, updated_at=None)
+            alive[token.token_id] = moved(rng, token, moment)
+        for token_id in rng.sample(sorted(alive), len(alive) // 3):
+            alive[token_id] = moved(rng, alive[token_id], moment - 100)
+        for token_id in rng.sample(sorted(alive), 3):
+            gone.append(alive.pop(token_id))
+        if night % 3 == 2:
+            for token in rng.sample(gone, 3):
+                gone.remove(token)
+                alive[token.token_id] = moved(rng, token, moment - 100)
+        run = nights.open(mode="incremental" if night % 4 == 3 else "full")
+        ordered = sorted(alive.values(), key=lambda token: token.created_at)
+        # Some nights read only the newest part of the list.
+        newest = ordered[len(ordered) // 2 :] if night % 4 == 3 else ordered
+        nights.stage(
+            run,
+            page_of(newest, observed_at=nights.time, from_start=newest is ordered, to_end=True),
+        )
+        # Sometimes what is missing is too young to be called gone: the run is no witness of it.
+        nights.confirm(run, ordered, timedelta(days=99) if night in (4, 6) else timedelta(0))
+        nights.publish(run)
+        walk_began(nights)
+        after = log(nights)
+        assert after[: len(before)] == before
+        before = after
+    assert {row["change_kind"] for row in before} == {"changed", "absent", "relisted"}
+    assert nights.query("select 1 from kaltura.unobserved_token")
+    assert breaches(nights) == []
+    first = [row for row in told(nights) if row["version"] == 1]
+    assert not any(row["version"] == 1 for row in before)
+    assert len(first) == len(nights.query("select 1 from kaltura.upload_token"))
+    assert None not in {row["happened_at"] for row in told(nights)}
+    spent = told(nights, "time_in_from_status, time_in_from_status_seconds as seconds")
+    for row in spent:
+        known = row["time_in_from_status"]
+        assert row["seconds"] == (None if known is None else known.total_seconds())
+
+
+def test_a_first_sighting_and_an_unchanged_night_log_nothing(nights: Nights) -> None:
+    tokens = [make_token("a", BEGAN, status=0), make_token("b", BEGAN + 60)]
+    nights.night(tokens)
+    nights.night(tokens)
+    nights.night([tokens[0], tokens[1]._replace(file_name="renamed.mp4")])
+    assert log(nights) == []
+    assert [row["from_status"] for row in told(nights)] == [None, None]
+    closed_at = tokens[1].updated_at
+    assert [nights.token(name)["first_closed_at"] for name in "ab"] == [None, closed_at]
+
+
+def test_what_was_told_outlives_its_versions(nights: Nights) -> None:
+    token = make_token("a", BEGAN, status=0, updated_at=None)
+    nights.night([token])
+    walk_began(nights)
+    nights.night([token._replace(status=1)])
+    walk_began(nights)
+    closed_at = OBSERVED + timedelta(days=2, seconds=60)
+    nights.night([token._replace(status=3, updated_at=closed_at)])
+    walk_began(nights)
+    nights.night([token._replace(status=5, updated_at=None)])
+    before = told(nights)
+    prune(nights.database, days={"versions": 0}, partner_id=PARTNER, apply=True)
+    # Of the first three versions nothing is left, the last says what was before it.
+    assert told(nights) == before[3:]
+    assert (before[3]["from_status"], before[3]["to_status"]) == ("CLOSED", "DELETED")
+    assert nights.token("a")["first_closed_at"] == closed_at
+    outcome = nights.query("select outcome, seconds_to_complete from kaltura.upload_outcome")
+    assert outcome == [{"outcome": "succeeded", "seconds_to_complete": 2 * 86_400 + 60.0}]
+    assert breaches(nights) == []
+
+
+def test_closed_without_a_date_is_closed_nevertheless(nights: Nights) -> None:
+    token = make_token("a", BEGAN, updated_at=None)
+    nights.night([token])
+    nights.night([token._replace(status=5)])
+    assert nights.token("a")["first_closed_at"] is None
+    outcomes = nights.query(
+        "select outcome, seconds_to_complete, is_mature, status from kaltura.upload_outcome"
+    )
+    assert outcomes == [
+        {
+            "outcome": "succeeded",
+            "seconds_to_complete": None,
+            "is_mature": True,
+            "status": "DELETED",
+        }
+    ]

@@ -1,0 +1,19 @@
+"""What publishing keeps beside the versions, for tests that write versions into the tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+
+from etl.resources import sql_directory
+
+
+def fill_moments(connection: psycopg.Connection[Any]) -> None:
+    """Derive the log of status moments and the columns that go with it; the search_path decides.
+
+    These are the statements by which a migration fills an old warehouse.
+    """
+    for name in ("fill_status_moments", "fill_latest_versions", "fill_first_versions"):
+        text = (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
+        connection.execute(text.encode())
