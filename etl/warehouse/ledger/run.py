@@ -113,8 +113,31 @@ class StagedWalk:
     positions: list[tuple[int, int]] = field(default_factory=list)
     """Of a resumed walk: (second, approximate number of rows of the list not after it)."""
     memory: PageMemory = field(default_factory=PageMemory)
+    beside_holes: dict[int, set[str]] = field(default_factory=dict)
+    """By second that is not covered: the tokens of it that this run has been shown.  Only the first
+    and the last second of a page can be one."""
     undigested: bool = False
     """Whether it met known tokens without a digest."""
+
+    def note_uncovered(self, pages: Iterable[Page]) -> None:
+        """Note the tokens that these pages show in seconds that are not covered; drop those of
+        seconds that are covered by now."""
+        noted = self.beside_holes
+        for page in pages:
+            ends = {page.first_created_second, page.last_created_second}
+            ends = {second for second in ends if second is not None and not self._covers(second)}
+            if page.asked is not None or not ends:
+                continue
+            tokens = page.tokens
+            for second, token_id in zip(tokens.created_seconds, tokens.token_ids, strict=True):
+                if second in ends:
+                    noted.setdefault(second, set()).add(token_id)
+        self.beside_holes = {
+            second: ids for second, ids in noted.items() if not self._covers(second)
+        }
+
+    def _covers(self, second: int) -> bool:
+        return self.coverage.contains(second) or self.open_coverage.contains(second)
 
     def oldest_with(self, pages: Iterable[Page]) -> datetime | None:
         """``oldest_page_at`` with these pages."""

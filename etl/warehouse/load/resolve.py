@@ -27,6 +27,7 @@ from etl.warehouse.load.planning import (
     in_walk,
     intervals,
     known_row,
+    known_rows,
     listed_within,
     of_walk,
 )
@@ -236,7 +237,8 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
 
 
 def looked_at_of(database: Database, run: OpenRun, *names: str) -> Iterator[sa.Select[Any]]:
-    """Known listed tokens in the seconds that were read, or settled by a lookup; no token twice.
+    """Known listed tokens in the seconds that were read, settled by a lookup, or shown beside a
+    hole; no token twice.
 
     With the values of these columns that are known of them.
     """
@@ -263,6 +265,25 @@ def looked_at_of(database: Database, run: OpenRun, *names: str) -> Iterator[sa.S
             ),
         )
     )
+    holes = Coverage.from_sql("{" + ",".join(hole["span"] for hole in run.walk.holes) + "}")
+    shown = {
+        token_id
+        for second, token_ids in run.walk.beside_holes.items()
+        if holes.contains(second)
+        for token_id in token_ids
+    }
+    if shown:
+        found, as_known = known_rows(database, run, shown)
+        yield (
+            sa.select(*[as_known.c[name] for name in names] or [as_known.c.token_id])
+            .select_from(found)
+            .where(
+                as_known.c.is_listed,
+                as_known.c.token_id.not_in(sa.select(walked.c.token_id)),
+                ~_is_within(as_known.c.created_at, whole),
+                ~_is_within(as_known.c.created_at, open_coverage),
+            )
+        )
 
 
 def unobserved(database: Database, run: OpenRun) -> sa.Select[Any]:

@@ -130,6 +130,7 @@ def stage_batch(
     _count(run, pages, counts)
     walk.memory.remember(pages)
     walk.coverage, walk.open_coverage, walk.holes = coverage, open_coverage, holes
+    walk.note_uncovered(pages)
 
 
 class _Found(NamedTuple):

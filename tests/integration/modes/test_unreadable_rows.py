@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from etl.run.plan import SyncOptions
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed, requests_of
 
@@ -52,3 +53,25 @@ def test_the_next_night_goes_straight_to_the_rows_that_cannot_be_read(
     first, again = ((requests - sent[-1]) / len(PLACES) for requests in sent[:2])
     assert first > 14
     assert again <= 10
+
+
+@pytest.mark.parametrize("compare", ["fingerprint", "full"])
+def test_tokens_in_the_second_of_an_unreadable_one_are_counted_as_read(
+    database_url: str, compare: str
+) -> None:
+    """Whether they are as known or have changed: only the latter were counted."""
+    account = generate_account(54, seed=2)
+    with SimulatorServer(account) as server:
+        pattern = listed(server)[27]
+        for number in range(6):
+            account.insert(pattern | {"id": f"tied{number}"})
+        job = Job.of(server, database_url)
+        job.run()
+        server.configure(poison=["tied3"])
+        server.account.change("tied4", {"fileName": "renamed"})
+        counts = []
+        for _ in range(2):
+            report = job.run(options=SyncOptions(compare=compare))
+            counts.append((report.changed, report.unchanged, report.tokens_read))
+            assert (report.unreadable, report.absent) == (1, 0)
+    assert counts == [(1, 58, 59), (0, 59, 59)]
