@@ -41,8 +41,14 @@ NIGHTS, TOKENS, SEED = 7, 5_000, 1
 MEANT = {"ETL_EMBEDDED": "yes"}
 """What the other commands need without a terminal."""
 VOLATILE = ("autoFinalize", "uploadUrl")
-WITHOUT_TROUBLE = {"troubled_nights.sql", "troubled_runs.sql", "rejected_rows.sql"}
-"""Questions about what goes wrong, which nothing does."""
+WITHOUT_TROUBLE = {
+    "troubled_nights.sql",
+    "troubled_runs.sql",
+    "rejected_rows.sql",
+    "retries.sql",
+    "renamed_users.sql",
+}
+"""Questions about what does not happen in it."""
 Lists = list[dict[str, dict[str, Any]]]
 
 
