@@ -7,7 +7,7 @@ from typing import Final
 from alembic import op
 
 from etl.warehouse.schema.migration import enter_schema, install_view
-from etl.warehouse.schema.views import version_comments
+from etl.warehouse.schema.views import view_files
 
 revision = "0011"
 down_revision = "0010"
@@ -22,12 +22,9 @@ CHANGED: Final = (
     "upload_token_happened_by",
     "upload_token_snapshot_dbt",
     "upload_token_daily_status",
-    # For its comment.
-    "upload_token_status_history",
     "sync_freshness",
     "sync_night",
 )
-WITH_ALL_COLUMNS: Final = ("upload_token_history", "upload_token_snapshot_dbt")
 ADDED: Final = (
     *("upload_status_duration", "upload_user_rename", "upload_bytes_daily", "upload_mart"),
 )
@@ -36,9 +33,9 @@ ADDED: Final = (
 
 def upgrade() -> None:
     enter_schema()
-    like = version_comments()
+    comments = {view.name: view.columns for view in view_files()}
     for name in (*CHANGED, *ADDED):
-        install_view(name, like=like if name in WITH_ALL_COLUMNS else None)
+        install_view(name, like=comments[name])
 
 
 def downgrade() -> None:
