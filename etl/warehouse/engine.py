@@ -29,6 +29,7 @@ from etl.errors import (
     WarehouseUnavailable,
 )
 from etl.settings.values import database_address
+from etl.warehouse.compiled import STATEMENTS
 from etl.warehouse.connecting import POOLER, normalise_url, open_driver_connection, place_text
 from etl.warehouse.locks import ROW_LOCKS, LockHolder, lock_holder
 from etl.warehouse.row_security import LIMITS_SOMEBODY, show_rows
@@ -93,6 +94,7 @@ def connect(url: str) -> sa.Engine:
         use_native_hstore=False,
         pool_size=1,
         max_overflow=2,
+        execution_options={"compiled_cache": STATEMENTS},
     )
 
 
