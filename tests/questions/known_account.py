@@ -19,6 +19,7 @@ from etl.errors import EtlError
 from etl.run import engine
 from etl.run.plan import SyncOptions
 from etl.simulator import Account, SimulatorServer
+from etl.warehouse.read.demo import tell_moments_again
 from etl.warehouse.schema.database import Database, open_database
 from tests.questions.accounts import LivedAccount, Night
 from tests.questions.lives import BACK, CLOSED, GONE, Life, Move, NameChange
@@ -232,4 +233,5 @@ def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
         """,
     ):
         connection.execute(statement, values)
+    tell_moments_again(connection, night.run_id)
     connection.commit()

@@ -29,6 +29,33 @@ WRITTEN_BY_A_RUN: Final = (
     ("upload_token_superseded", "superseded_by_run_id", ("valid_to",)),
 )
 """Every time that a run writes: the table, its column of the run, and the columns of times."""
+_LOGGED_AGAIN: Final = """
+    update {log} as logged
+    set
+        happened_at = moment.happened_at,
+        happened_after = moment.happened_after,
+        happened_before = moment.happened_before,
+        valid_from = moment.valid_from
+    from {derived} as moment
+    where
+        logged.run_id = %(run_id)s
+        and moment.run_id = %(run_id)s
+        and moment.partner_id = logged.partner_id
+        and moment.token_id = logged.token_id
+        and moment.version = logged.version
+"""
+_SIGHTED_AGAIN: Final = """
+    update {token} as sighted
+    set first_happened_at = moment.happened_at
+    from {derived} as moment
+    where
+        sighted.run_id = %(run_id)s
+        and sighted.version = 1
+        and moment.run_id = %(run_id)s
+        and moment.version = 1
+        and moment.partner_id = sighted.partner_id
+        and moment.token_id = sighted.token_id
+"""
 
 
 @contextmanager
@@ -112,6 +139,22 @@ def restamp_run(
                     run_id,
                 )
             )
+        tell_moments_again(connection, run_id, schema)
+
+
+def tell_moments_again(
+    connection: psycopg.Connection[Any], run_id: int, schema: str = "kaltura"
+) -> None:
+    """Derive what the last run has told of changes of status from its times as they are now."""
+    for statement in (_LOGGED_AGAIN, _SIGHTED_AGAIN):
+        connection.execute(
+            sql.SQL(statement).format(
+                log=sql.Identifier(schema, "upload_token_status_moment_log"),
+                token=sql.Identifier(schema, "upload_token"),
+                derived=sql.Identifier(schema, "upload_token_status_moment"),
+            ),
+            {"run_id": run_id},
+        )
 
 
 def most_eventful_token(reader: Reader) -> str:
