@@ -8,7 +8,6 @@ a run has read, compared and published stays as it left it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -16,11 +15,9 @@ import psycopg
 import pytest
 
 from etl.errors import EtlError
-from etl.run import engine
 from etl.run.plan import SyncOptions
 from etl.simulator import Account, SimulatorServer
 from etl.warehouse.read.demo import tell_moments_again
-from etl.warehouse.schema.database import Database, open_database
 from tests.questions.accounts import LivedAccount, Night
 from tests.questions.lives import BACK, CLOSED, GONE, Life, Move, NameChange
 from tests.support.job import Job
@@ -48,7 +45,6 @@ def load_account(database_url: str, lived: LivedAccount) -> None:
     account = Account(lived.partner_id, clock=clock)
     events = sorted(_events(lived), key=lambda event: event[0])
     with (
-        _one_engine(database_url),
         SimulatorServer(account) as server,
         psycopg.connect(database_url, autocommit=True) as connection,
     ):
@@ -75,20 +71,6 @@ def load_account(database_url: str, lived: LivedAccount) -> None:
             if night.resumed_from is not None:
                 set_to_calendar(connection, lived.night(night.resumed_from))
             set_to_calendar(connection, night)
-
-
-@contextmanager
-def _one_engine(database_url: str) -> Iterator[None]:
-    """All runs use one engine, which compiles each statement once: half of their time."""
-    with open_database(database_url, "kaltura") as database, pytest.MonkeyPatch.context() as patch:
-
-        @contextmanager
-        def opened(url: str, schema: str) -> Iterator[Database]:
-            assert (url, schema) == (database_url, database.schema)
-            yield database
-
-        patch.setattr(engine, "open_database", opened)
-        yield
 
 
 def _run(job: Job, server: SimulatorServer, night: Night, *, is_resumed: bool) -> None:
