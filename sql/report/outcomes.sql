@@ -7,11 +7,7 @@ with upload as (
         outcome.*,
         cast(outcome.created_at at time zone %(time_zone)s as date) as day,
         outcome.created_at <= cast(%(open_seen_at)s as timestamptz) - interval '24 hours'
-        as is_old_enough,
-        -- To be outcome.is_mature as soon as the view has that column.
-        outcome.outcome <> 'still_open'
-        or outcome.last_moved_at < cast(%(open_seen_at)s as timestamptz) - interval '168 hours'
-        as is_final
+        as is_old_enough
     from upload_outcome as outcome
     where
         outcome.partner_id = %(partner_id)s
@@ -35,7 +31,7 @@ select
     percentile_cont(0.95) within group (order by seconds_to_complete) as p95_seconds,
     count(*) filter (where is_old_enough) as old_enough,
     count(*) filter (where is_old_enough and seconds_to_complete <= 86400) as closed_in_time,
-    coalesce(bool_and(is_final), false)
+    coalesce(bool_and(is_mature), false)
     and cast(day + 1 as timestamp) at time zone %(time_zone)s
     <= cast(%(open_seen_at)s as timestamptz) as is_mature
 from upload
