@@ -15,6 +15,7 @@ branch_labels = None
 depends_on = None
 
 CHANGED: Final = (
+    "kaltura_time_zone",
     "upload_token_status_name",
     "upload_token_history",
     # They return rows of the history, which has more columns now.
