@@ -17,19 +17,40 @@ import psycopg
 
 from etl.embedded.server import embedded_server
 from etl.resources import sql_directory
+from etl.warehouse.access.grants import grant
 from etl.warehouse.schema.revision import migrate
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
 ONE_TOKEN: Final = "partner_id = 101 and token_id = '0_' || md5('777')"  # noqa: S105
+NIGHT: Final = "timestamptz '2026-09-29 02:09+00'"
+WEEK: Final = "{0} >= '2026-09-20' and {0} < '2026-09-27'"
+PLAIN: Final = "bench_scd2"
+"""The table that the views are measured against: all versions, with usual indexes."""
 QUERIES: Final = {
     "history of one token": f"select * from upload_token_history where {ONE_TOKEN}",  # noqa: S608
     "history, one night": "select * from upload_token_history where run_id = 119",
+    "history, one night by time": (
+        f"select * from upload_token_history where valid_from = {NIGHT}"  # noqa: S608
+    ),
     "status changes of one token": (
         f"select * from upload_token_status_history where {ONE_TOKEN}"  # noqa: S608
     ),
     "status changes, one night": "select * from upload_token_status_history where run_id = 119",
-    "status changes, all counted": (
-        "select from_status, to_status, count(*) from upload_token_status_history group by 1, 2"
+    "status changes, one night by time": (
+        f"select * from upload_token_status_history where valid_from = {NIGHT}"  # noqa: S608
+    ),
+    "status changes that happened in a week": (
+        "select count(*) from upload_token_status_history where "  # noqa: S608
+        + WEEK.format("happened_at")
+    ),
+    "failures that happened in a week": (
+        "select * from upload_token_status_history where "  # noqa: S608
+        + WEEK.format("happened_at")
+        + " and to_status = 'TIMED_OUT'"
+    ),
+    "status changes, all with times": (
+        "select from_status, to_status, count(*), avg(time_in_from_status_seconds), "
+        "max(happened_at) from upload_token_status_history group by 1, 2"
     ),
     "as of a recent day": "select count(*) from upload_token_as_of('2026-09-29')",
     "as of a day long ago": "select count(*) from upload_token_as_of('2026-08-15')",
@@ -39,17 +60,40 @@ QUERIES: Final = {
     "happened by a recent day": "select count(*) from upload_token_happened_by('2026-09-29')",
     "happened by a day long ago": "select count(*) from upload_token_happened_by('2026-08-15')",
     "daily status": "select * from upload_token_daily_status",
+    "daily status, one day": "select * from upload_token_daily_status where day = '2026-09-20'",
+    "outcome of one token": f"select * from upload_outcome where {ONE_TOKEN}",  # noqa: S608
+    "outcomes of one user": "select * from upload_outcome where user_id = 'user7'",
+    "outcomes of 7 days": (
+        "select outcome, count(*) from upload_outcome where "  # noqa: S608
+        + WEEK.format("created_at")
+        + " group by 1"
+    ),
     "outcomes of all uploads": "select outcome, count(*) from upload_outcome group by 1",
     "outcomes a day": "select * from upload_outcome_daily",
+    "outcomes a day, one day": "select * from upload_outcome_daily where day = '2026-09-20'",
     "outcomes a day, one week": (
         "select * from upload_outcome_daily where day between '2026-09-20' and '2026-09-26'"
     ),
     "stuck uploads": "select * from stuck_upload",
     "users": "select * from upload_user_summary",
+    "one user": "select * from upload_user_summary where user_id = 'user7'",
     "freshness": "select * from sync_freshness",
     "dbt, since yesterday": (
         "select * from upload_token_snapshot_dbt where dbt_updated_at > '2026-09-29'"
     ),
+    # What the same costs on one table of all versions with usual indexes.
+    "plain table: one token": f"select * from {PLAIN} where {ONE_TOKEN}",  # noqa: S608
+    "plain table: one night": f"select * from {PLAIN} where valid_from = {NIGHT}",  # noqa: S608
+    "plain table: updated in a week": (
+        f"select count(*) from {PLAIN} where "  # noqa: S608
+        + WEEK.format("updated_at")
+    ),
+    "plain table: statuses of 7 days": (
+        f"select status, count(*) from {PLAIN} where is_current and "  # noqa: S608
+        + WEEK.format("created_at")
+        + " group by 1"
+    ),
+    "plain table: one user": f"select * from {PLAIN} where user_id = 'user7'",  # noqa: S608
 }
 
 
@@ -75,6 +119,7 @@ def main(arguments: list[str]) -> None:
         connection = held.enter_context(closing(psycopg.connect(url, autocommit=True)))
         connection.execute("set search_path = kaltura")
         built = _build(connection, given.tokens)
+        _become_analyst(connection, url)
         figures = [_measure(connection, name, given.runs) for name in QUERIES]
     print(_table(built, figures))
     if given.json is not None:
@@ -92,6 +137,7 @@ def _build(connection: psycopg.Connection[Any], tokens: int) -> dict[str, Any]:
         for name in ("fill_status_moments", "fill_latest_versions", "fill_first_versions"):
             text = (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
             connection.execute(text.encode())
+        _build_plain(connection)
         connection.execute("vacuum analyze")
         connection.execute("checkpoint")
     names = ("tokens", "superseded", "runs", "mebibytes", "postgres")
@@ -102,6 +148,32 @@ def _build(connection: psycopg.Connection[Any], tokens: int) -> dict[str, Any]:
     ).fetchone()
     assert row is not None  # noqa: S101
     return dict(zip(names, row, strict=True))
+
+
+def _build_plain(connection: psycopg.Connection[Any]) -> None:
+    connection.execute(
+        f"create table {PLAIN} as select * from upload_token_history "  # noqa: S608
+        "order by valid_from, token_id".encode()
+    )
+    for columns in (
+        *("partner_id, token_id, version", "valid_from", "updated_at", "created_at", "user_id"),
+    ):
+        connection.execute(f"create index on {PLAIN} ({columns})".encode())
+
+
+def _become_analyst(connection: psycopg.Connection[Any], url: str) -> None:
+    """As analysts are: limited to one account, by row-level security on each table."""
+    role = "bench_analyst"
+    found = connection.execute("select 1 from pg_roles where rolname = %s", [role]).fetchone()
+    if found is None:
+        connection.execute(f"create role {role} nologin".encode())
+        grant(url, "kaltura", {"analyst": role}, accounts=[101], apply=True)
+        connection.execute(f"alter table {PLAIN} enable row level security".encode())
+        connection.execute(
+            f"create policy limited on {PLAIN} using (partner_id = any ('{{101}}'))".encode()
+        )
+        connection.execute(f"grant select on {PLAIN} to {role}".encode())
+    connection.execute(f"set role {role}".encode())
 
 
 def _measure(connection: psycopg.Connection[Any], name: str, runs: int) -> dict[str, Any]:

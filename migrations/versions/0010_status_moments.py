@@ -7,7 +7,7 @@ that a migration that was interrupted can be started again.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 import sqlalchemy as sa
 from alembic import op
@@ -38,27 +38,43 @@ COLUMNS: Final = (
         "The least updated_at of its versions with status CLOSED; NULL: none, or not known.",
     ),
 )
-INDEXES: Final = (
-    *[(f"ix_{table}_valid_from", table, ["valid_from", "partner_id"], None) for table in VERSIONS],
-    *[(f"ix_{table}_run", table, ["run_id"], None) for table in VERSIONS],
+MANY_RANGES: Final = "timestamptz_minmax_multi_ops"
+BLOCKS: Final = {
+    "postgresql_using": "brin",
+    "postgresql_with": {"pages_per_range": 16, "autosummarize": "on"},
+}
+INDEXES: Final[tuple[tuple[str, str, list[str], str | None, dict[str, Any]], ...]] = (
+    *[
+        (f"ix_{table}_valid_from", table, ["valid_from", "partner_id", "run_id"], None, {})
+        for table in VERSIONS
+    ],
     *[
         (
             f"ix_{table}_first_happened",
             table,
-            ["first_happened_at", "partner_id"],
+            ["first_happened_at"],
             "version = 1",
+            {"postgresql_ops": {"first_happened_at": MANY_RANGES}, **BLOCKS},
         )
         for table in VERSIONS
     ],
-    ("ix_upload_token_created", "upload_token", ["created_at", "partner_id"], None),
-    ("ix_upload_token_user", "upload_token", ["user_id", "partner_id"], None),
+    (
+        "ix_upload_token_gone_created",
+        "upload_token",
+        ["partner_id", "created_at"],
+        "not is_listed",
+        {},
+    ),
+    ("ix_upload_token_user", "upload_token", ["user_id", "partner_id"], None, {}),
     (
         "ix_upload_token_superseded_closed_undated",
         "upload_token_superseded",
         ["partner_id", "token_id"],
         "status = 3 and updated_at is null",
+        {},
     ),
 )
+"""Name, table, columns, condition, options."""
 FILLED_BY: Final = ("fill_status_moments", "fill_latest_versions", "fill_first_versions")
 """Files of ``sql/ops``, in their order."""
 VIEWS: Final = (
@@ -71,6 +87,8 @@ VIEWS: Final = (
 )
 """In the order in which they build on each other."""
 OUTCOME_BEFORE: Final = {
+    "present.first_closed_at": "cast(null as timestamptz) as first_closed_at",
+    "gone.first_closed_at": "cast(null as timestamptz) as first_closed_at",
     "select token.first_closed_at as first_at": "select least("
     "case when token.status = 3 then token.updated_at end, "
     "(select min(earlier.updated_at) from upload_token_superseded as earlier "
@@ -109,8 +127,8 @@ def upgrade() -> None:
     for table, name, words in COLUMNS:
         op.execute(f"alter table {table} add column if not exists {name} timestamptz")
         op.alter_column(table, name, comment=words)
-    for name, table, columns, where in INDEXES:
-        create_index(name, table, columns, where=where)
+    for name, table, columns, where, options in INDEXES:
+        create_index(name, table, columns, where=where, **options)
     enter_schema()
     _create_log()
     install_view("upload_token_status_moment")
@@ -201,9 +219,13 @@ def _create_log() -> None:
         comment="Changes of status or presence as published; append-only.  Query "
         "upload_token_status_history, which has the first sightings too.",
     )
-    op.create_index(f"ix_{LOG}_happened", LOG, ["happened_at", "partner_id"])
-    op.create_index(f"ix_{LOG}_valid", LOG, ["valid_from", "partner_id"])
-    op.create_index(f"ix_{LOG}_run", LOG, ["run_id"])
+    op.create_index(
+        f"ix_{LOG}_published",
+        LOG,
+        ["valid_from", "run_id", "happened_at"],
+        postgresql_ops={"happened_at": MANY_RANGES},
+        **BLOCKS,
+    )
 
 
 def _moment(name: str, words: str, *, null: bool = False) -> sa.Column[datetime]:

@@ -67,7 +67,40 @@ select
         or greatest(token.created_at, token.updated_at)
         < freshness.open_seen_at - interval '168 hours'
     ) is true as is_mature
-from upload_token as token
+-- Those listed and the others: each have an index by created_at.
+from (
+    select
+        present.partner_id,
+        present.token_id,
+        present.user_id,
+        present.status,
+        present.file_name,
+        present.file_size_bytes,
+        present.uploaded_size_bytes,
+        present.created_at,
+        present.updated_at,
+        present.is_listed,
+        present.version,
+        present.first_closed_at
+    from upload_token as present
+    where present.is_listed
+    union all
+    select
+        gone.partner_id,
+        gone.token_id,
+        gone.user_id,
+        gone.status,
+        gone.file_name,
+        gone.file_size_bytes,
+        gone.uploaded_size_bytes,
+        gone.created_at,
+        gone.updated_at,
+        gone.is_listed,
+        gone.version,
+        gone.first_closed_at
+    from upload_token as gone
+    where not gone.is_listed
+) as token
 left join sync_freshness as freshness on freshness.partner_id = token.partner_id
 left join upload_token_status as status on status.code = token.status
 cross join lateral (

@@ -27,21 +27,35 @@ with zone as materialized (
     select kaltura_time_zone() as name
 ),
 
--- A condition on day is applied to these, and the tokens of each day are found by created_at.  The
--- bounds are wide, because an hour before midnight may occur twice.
+-- A condition on partner_id and day is applied to these, before the tokens of each day are read.
 calendar as materialized (
     select
+        account.partner_id,
         days.day,
         zone.name as time_zone,
+        -- Wide, because an hour before midnight may occur twice.
         cast(days.day as timestamp) at time zone zone.name - interval '3 hours' as lower_at,
         cast(days.day + 1 as timestamp) at time zone zone.name + interval '3 hours' as upper_at,
-        cast(days.day + 1 as timestamp) at time zone zone.name as ends_at
+        cast(days.day + 1 as timestamp) at time zone zone.name <= account.open_seen_at as is_over
     from zone
+    cross join sync_freshness as account
     cross join lateral (
         select
-            cast(min(token.created_at) at time zone zone.name as date) as first_day,
-            cast(max(token.created_at) at time zone zone.name as date) as last_day
-        from upload_token as token
+            cast(min(made.first_at) at time zone zone.name as date) as first_day,
+            cast(max(made.last_at) at time zone zone.name as date) as last_day
+        from (
+            select
+                min(present.created_at) as first_at,
+                max(present.created_at) as last_at
+            from upload_token as present
+            where present.partner_id = account.partner_id and present.is_listed
+            union all
+            select
+                min(gone.created_at) as first_at,
+                max(gone.created_at) as last_at
+            from upload_token as gone
+            where gone.partner_id = account.partner_id and not gone.is_listed
+        ) as made
     ) as known
     cross join lateral (
         select known.first_day + later as day
@@ -50,58 +64,48 @@ calendar as materialized (
 )
 
 select
-    daily.partner_id,
-    daily.day,
-    upload_size_bucket(daily.size_bucket_order) as size_bucket,
-    daily.size_bucket_order,
-    cast(sum(daily.uploads) as bigint) as started,
-    cast(coalesce(sum(daily.uploads) filter (where daily.outcome = 'succeeded'), 0) as bigint)
+    calendar.partner_id,
+    calendar.day,
+    upload_size_bucket(ended.size_bucket_order) as size_bucket,
+    ended.size_bucket_order,
+    cast(sum(ended.uploads) as bigint) as started,
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'succeeded'), 0) as bigint)
     as succeeded,
-    cast(coalesce(sum(daily.uploads) filter (where daily.outcome = 'failed'), 0) as bigint)
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'failed'), 0) as bigint)
     as failed,
-    cast(coalesce(sum(daily.uploads) filter (where daily.outcome = 'abandoned'), 0) as bigint)
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'abandoned'), 0) as bigint)
     as abandoned,
-    cast(coalesce(sum(daily.uploads) filter (where daily.outcome = 'deleted'), 0) as bigint)
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'deleted'), 0) as bigint)
     as deleted,
-    cast(coalesce(sum(daily.uploads) filter (where daily.outcome = 'still_open'), 0) as bigint)
+    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'still_open'), 0) as bigint)
     as still_open,
-    sum(daily.bytes_announced) as bytes_announced,
-    sum(daily.bytes_received) as bytes_received,
+    sum(ended.bytes_announced) as bytes_announced,
+    sum(ended.bytes_received) as bytes_received,
     -- Only those that succeeded have seconds_to_complete.
-    max(daily.percentiles[1]) as p50_seconds_to_complete,
-    max(daily.percentiles[2]) as p95_seconds_to_complete,
-    daily.time_zone,
-    bool_and(daily.is_mature and daily.ends_at <= freshness.open_seen_at) is true as is_mature
-from (
+    max(ended.percentiles[1]) as p50_seconds_to_complete,
+    max(ended.percentiles[2]) as p95_seconds_to_complete,
+    calendar.time_zone,
+    bool_and(ended.is_mature and calendar.is_over) is true as is_mature
+from calendar
+cross join lateral (
     select
-        outcome.partner_id,
-        calendar.day,
-        calendar.time_zone,
-        calendar.ends_at,
-        outcome.size_bucket_order,
+        upload.size_bucket_order,
         -- So the outcome is computed once per token.
-        outcome.outcome,
+        upload.outcome,
         count(*) as uploads,
-        coalesce(sum(outcome.file_size_bytes) filter (where outcome.file_size_bytes > 0), 0)
+        coalesce(sum(upload.file_size_bytes) filter (where upload.file_size_bytes > 0), 0)
         as bytes_announced,
-        coalesce(sum(outcome.uploaded_size_bytes) filter (where outcome.uploaded_size_bytes > 0), 0)
+        coalesce(sum(upload.uploaded_size_bytes) filter (where upload.uploaded_size_bytes > 0), 0)
         as bytes_received,
-        percentile_cont(array[0.5, 0.95]) within group (order by outcome.seconds_to_complete)
+        percentile_cont(array[0.5, 0.95]) within group (order by upload.seconds_to_complete)
         as percentiles,
-        bool_and(outcome.is_mature) as is_mature
-    from calendar
-    inner join upload_outcome as outcome
-        on
-            outcome.created_at >= calendar.lower_at
-            and outcome.created_at < calendar.upper_at
-            and cast(outcome.created_at at time zone calendar.time_zone as date) = calendar.day
-    group by
-        outcome.partner_id,
-        calendar.day,
-        calendar.time_zone,
-        calendar.ends_at,
-        outcome.size_bucket_order,
-        outcome.outcome
-) as daily
-left join sync_freshness as freshness on freshness.partner_id = daily.partner_id
-group by daily.partner_id, daily.day, daily.size_bucket_order, daily.time_zone
+        bool_and(upload.is_mature) as is_mature
+    from upload_outcome as upload
+    where
+        upload.partner_id = calendar.partner_id
+        and upload.created_at >= calendar.lower_at
+        and upload.created_at < calendar.upper_at
+        and cast(upload.created_at at time zone calendar.time_zone as date) = calendar.day
+    group by upload.size_bucket_order, upload.outcome
+) as ended
+group by calendar.partner_id, calendar.day, ended.size_bucket_order, calendar.time_zone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from alembic import context, op
 from sqlalchemy import Column, Connection, Index, MetaData, Table, func, literal, select, text
@@ -106,19 +106,24 @@ def enter_schema() -> None:
 
 
 def create_index(
-    name: str, table: str, columns: Sequence[str], *, where: str | None = None
+    name: str, table: str, columns: Sequence[str], *, where: str | None = None, **options: Any
 ) -> None:
     """Create an index of a table that exists, without a lock that readers or a run feel.
 
     Before ``enter_schema``: with rows in the table the index is built concurrently, which is not
     undone with the revision, so a migration that failed can be started again.  Without rows it is
-    created in the transaction of the revision, which waits for nobody's snapshot.
+    created in the transaction of the revision, which waits for nobody's snapshot.  ``options`` are
+    those of SQLAlchemy's ``Index``, such as ``postgresql_using``.
     """
-    index = _index(name, table, columns, where)
+    index = _index(name, table, columns, where, **options)
     if not _apart(index, build_concurrently):
         op.drop_index(name, if_exists=True)
         op.create_index(
-            name, table, list(columns), postgresql_where=None if where is None else text(where)
+            name,
+            table,
+            list(columns),
+            postgresql_where=None if where is None else text(where),
+            **options,
         )
 
 
@@ -129,11 +134,13 @@ def drop_index(name: str, table: str) -> None:
         op.drop_index(name, if_exists=True)
 
 
-def _index(name: str, table: str, columns: Sequence[str], where: str | None = None) -> Index:
+def _index(
+    name: str, table: str, columns: Sequence[str], where: str | None = None, **options: Any
+) -> Index:
     schema = op.get_context().opts["version_table_schema"]
     of_table = Table(table, MetaData(), *[Column(each) for each in columns], schema=schema)
     predicate = None if where is None else text(where)
-    return Index(name, *of_table.columns, postgresql_where=predicate)
+    return Index(name, *of_table.columns, postgresql_where=predicate, **options)
 
 
 def _apart(index: Index, change: Callable[[Connection, Index], None]) -> bool:

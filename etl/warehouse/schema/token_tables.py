@@ -30,6 +30,10 @@ MARKED: Final = (
     "starts_with(user_id, 'erased:') or starts_with(file_name, 'erased:') or extra ? 'erased'"
 )
 """Which versions contain a pseudonym (or look so): the condition of two indexes, verbatim."""
+MANY_RANGES: Final = "timestamptz_minmax_multi_ops"
+"""A few rows of another time do not make a block's range wide."""
+BLOCKS: Final = {"pages_per_range": 16, "autosummarize": "on"}
+"""Blocks of about 500 versions, summed up as they fill."""
 
 
 def upload_token_table(metadata: MetaData) -> Table:
@@ -62,7 +66,13 @@ def upload_token_table(metadata: MetaData) -> Table:
         table.c.created_at,
         postgresql_where=text("status in (0, 1, 2) and is_listed"),
     )
-    Index("ix_upload_token_created", table.c.created_at, table.c.partner_id)
+    # The others: with those listed, all.
+    Index(
+        "ix_upload_token_gone_created",
+        table.c.partner_id,
+        table.c.created_at,
+        postgresql_where=text("not is_listed"),
+    )
     Index("ix_upload_token_user", table.c.user_id, table.c.partner_id)
     return table
 
@@ -144,10 +154,14 @@ def status_moment_log_table(metadata: MetaData) -> Table:
         comment="Changes of status or presence as published; append-only.  Query "
         "upload_token_status_history, which has the first sightings too.",
     )
-    # Times come first: who has one account names none.
-    Index("ix_upload_token_status_moment_log_happened", table.c.happened_at, table.c.partner_id)
-    Index("ix_upload_token_status_moment_log_valid", table.c.valid_from, table.c.partner_id)
-    Index("ix_upload_token_status_moment_log_run", table.c.run_id)
+    # It grows at its end, by publication: blocks tell what they hold, and cost nothing to write.
+    Index(
+        "ix_upload_token_status_moment_log_published",
+        *(table.c[name] for name in ("valid_from", "run_id", "happened_at")),
+        postgresql_using="brin",
+        postgresql_ops={"happened_at": MANY_RANGES},
+        postgresql_with=BLOCKS,
+    )
     return table
 
 
@@ -302,13 +316,15 @@ def _version_checks() -> list[CheckConstraint]:
 def index_history(table: Table) -> None:
     """What analysts ask of each of the two tables of versions."""
     name = table.name
-    # Times come first: who has one account names none.
-    Index(f"ix_{name}_valid_from", table.c.valid_from, table.c.partner_id)
-    Index(f"ix_{name}_run", table.c.run_id)
+    # The time comes first: who has one account names none.
+    Index(f"ix_{name}_valid_from", table.c.valid_from, table.c.partner_id, table.c.run_id)
+    # Tokens are written in the order of their creation, so blocks hold what happened together.
     Index(
         f"ix_{name}_first_happened",
         table.c.first_happened_at,
-        table.c.partner_id,
+        postgresql_using="brin",
+        postgresql_ops={"first_happened_at": MANY_RANGES},
+        postgresql_with=BLOCKS,
         postgresql_where=text("version = 1"),
     )
 
