@@ -1,4 +1,4 @@
-"""Writes ``sql/dbt/sources.yml`` from the catalog of a migrated schema.
+"""Writes ``sql/dbt/models/sources.yml`` from the catalog of a migrated schema.
 
 Descriptions are the COMMENTs; what dbt then tests follows from the constraints (not_null, unique,
 relationships, accepted values of a CHECK), and for views from the few lines below.

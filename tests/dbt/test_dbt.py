@@ -1,4 +1,4 @@
-"""dbt itself reads ``sql/dbt/sources.yml``, on a warehouse that real runs have filled.
+"""dbt itself reads ``sql/dbt/models/sources.yml``, on a warehouse that real runs have filled.
 
 It connects as an analyst, with the rights that ``grant`` gives and a schema of its own.
 """
@@ -57,7 +57,7 @@ def analyst(database_url: str) -> Iterator[str]:
 def dbt(dbt_python: Path, database_url: str, analyst: str, tmp_path: Path) -> Dbt:
     project = tmp_path / "project"
     shutil.copytree(PROJECT, project)
-    shutil.copy(ROOT / "sql" / "dbt" / "sources.yml", project / "models")
+    shutil.copy(ROOT / "sql" / "dbt" / "models" / "sources.yml", project / "models")
     where = conninfo_to_dict(database_url)
 
     def call(*commands: list[str]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""``sql/dbt/sources.yml`` says what the schema says of itself."""
+"""``sql/dbt/models/sources.yml`` says what the schema says of itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import psycopg
 from tests.dbt.published import FRESHNESS, VIEW_KEYS, published, sources_yml
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = ROOT / "sql" / "dbt" / "sources.yml"
+SOURCES = ROOT / "sql" / "dbt" / "models" / "sources.yml"
 LOCK = Path(__file__).with_name("requirements-dbt.txt")
 WRITE = "ETL_TEST_WRITE"
 
