@@ -35,6 +35,7 @@ NOT_RUN = {
     "s3://backup": "needs an object store; tests/integration/archive has one",
     "--format parquet": "needs an extra; tests/lake has it",
     "--format delta": "likewise",
+    "dbt ": "needs dbt; tests/dbt has it",
     "set day 2026": "a session in psql; tests/questions runs every query",
     "simulate --tokens 20000": "serves until it is stopped; below",
 }

@@ -17,7 +17,8 @@ import psycopg
 from etl.warehouse.access.privileges import READABLE_COLUMNS, RIGHTS
 
 HEAD: Final = """\
-# The warehouse of kaltura-etl as a source of dbt: copy this file into the models of your project.
+# The warehouse of kaltura-etl as a source of dbt: a part of the package (docs/howto/dbt.md), and it
+# also works alone, copied into the models of another project.
 #
 # The schema is kaltura; for another: dbt ... --vars 'kaltura_schema: name'.  dbt connects as a role
 # with the rights of an analyst (kaltura-etl grant).  Written by tests/dbt from the COMMENTs and
