@@ -28,7 +28,7 @@ from etl.run.fetch import LOOKUP_IDS_AT_MOST, Fetcher, in_lookups
 from etl.run.leg import LegReader, RunContext
 from etl.run.plan import Planner, RunPlan
 from etl.run.report import Figures, RunReport
-from etl.run.service import open_upload_tokens
+from etl.run.service import open_upload_tokens, service_address
 from etl.warehouse.ledger.attempts import begin_attempt, recorded_attempt, still_starting
 from etl.warehouse.ledger.certificates import unknown_ids
 from etl.warehouse.ledger.ending import failed_on_error, finish_dry_run
@@ -87,6 +87,7 @@ def run_plan(
             database,
             partner_id=settings.require_partner_id(),
             mode=options.mode,
+            service=service_address(settings.service_url),
             label=options.label,
             dry_run=options.dry_run,
         )
@@ -176,6 +177,7 @@ def _take_lease(
                 database,
                 partner_id=settings.require_partner_id(),
                 mode=plan.mode,
+                service=service_address(settings.service_url),
                 range_from=plan.range_from,
                 range_to=plan.range_to,
                 lease_seconds=settings.lease_seconds,

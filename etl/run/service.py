@@ -1,10 +1,11 @@
-"""Opens a session with the service from the settings."""
+"""The service of the settings: its address, and a session with it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from etl.kaltura.client import utc_now
 from etl.kaltura.request_rate import RequestRate, request_rate
@@ -16,6 +17,18 @@ from etl.settings.table import Settings
 if TYPE_CHECKING:
     from etl.kaltura.in_flight import RequestLimit
     from etl.kaltura.upload_token import UploadTokens
+
+
+def service_address(url: str) -> str:
+    """The address by which the ledger knows a service: equal for every way to write the same one.
+
+    Scheme, host, port and path; ``url`` is a checked setting, which has no credentials.
+    """
+    parts = urlsplit(url)
+    host = str(parts.hostname)  # in lower case
+    host = f"[{host}]" if ":" in host else host
+    is_usual = parts.port in (None, {"http": 80, "https": 443}[parts.scheme])
+    return f"{parts.scheme}://{host}{'' if is_usual else f':{parts.port}'}{parts.path.rstrip('/')}"
 
 
 def open_upload_tokens(

@@ -1,4 +1,4 @@
--- A resumed run continues the walk of an unpublished run of the same account, mode and range.
+-- A resumed run continues the walk of an unpublished run of the same account, mode, range, service.
 select
     run.partner_id,
     run.run_id,
@@ -21,6 +21,8 @@ where
         or origin.status not in ('failed', 'abandoned', 'refused')
         or (origin.status = 'refused' and run.oldest_page_at is not null)
         or origin.walk_id is distinct from run.walk_id
+        -- Earlier program versions did not record it.
+        or origin.service <> run.service
         or (
             origin.partner_id,
             coalesce(origin.overrides ->> 'replayed_mode', origin.mode),

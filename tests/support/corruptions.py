@@ -352,6 +352,10 @@ MORE_CORRUPTIONS: Final = [
         "update sync_run set status = 'refused' where run_id = 3; "
         "update sync_run set oldest_page_at = started_at where run_id = 4",
     ),
+    (
+        "resumed_runs_continue",
+        "update sync_run set service = 'https://video' || run_id || '.example'",
+    ),
     ("versions_contiguous", "delete from upload_token where token_id = 'a'"),
     ("versions_contiguous", "update upload_token set version = 4 where token_id = 'b'"),
     ("coverage_complete", "update sync_run set coverage = '{(,5)}' where run_id = 5"),

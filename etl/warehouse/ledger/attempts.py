@@ -29,7 +29,7 @@ SKIPPED: Final = "skipped"
 """Status of an attempt that found another run at work."""
 FOLDED: Final = "folded"
 """``error_kind`` of a spare row, whose status is ``skipped``."""
-_SAME: Final = ("status", "mode", "range_from", "range_to", "error_kind", "label")
+_SAME: Final = ("status", "mode", "range_from", "range_to", "error_kind", "label", "service")
 """Columns that are equal in equal attempts; the message is compared without its numbers."""
 _FOLDABLE: Final = ("failed", "refused", SKIPPED)
 _OF_THE_LATER: Final = (
@@ -43,6 +43,7 @@ def begin_attempt(
     *,
     partner_id: int,
     mode: str,
+    service: str | None = None,
     label: str | None = None,
     dry_run: bool = False,
 ) -> int:
@@ -53,6 +54,7 @@ def begin_attempt(
             database.tables.sync_run,
             partner_id=partner_id,
             mode=mode,
+            service=service,
             label=label,
             dry_run=dry_run,
         )
@@ -74,6 +76,7 @@ def insert_attempt(
     *,
     partner_id: int,
     mode: str,
+    service: str | None = None,
     label: str | None = None,
     dry_run: bool = False,
     overrides: Mapping[str, Any] | None = None,
@@ -87,6 +90,7 @@ def insert_attempt(
         "started_at": now,
         "heartbeat_at": now,
         "overrides": overrides or ({DRY_RUN: True} if dry_run else {}),
+        "service": service,
         "label": label,
         "attempts": 1,
         **this_process(),

@@ -47,6 +47,7 @@ def open_run(
     *,
     partner_id: int,
     mode: str,
+    service: str | None = None,
     range_from: datetime | None = None,
     range_to: datetime | None = None,
     lease_seconds: float,
@@ -58,6 +59,7 @@ def open_run(
 ) -> OpenRun:
     """Take the partner's lease, and resume the walk of a run that ended without publishing.
 
+    ``service`` is the address of the service that the run reads, without credentials.
     ``attempt`` is the run_id of the row that becomes the run's, None: a new one is written.  A run
     whose heartbeat is older than ``lease_seconds`` (by the database's clock), or whose process was
     one of this machine and is dead, is marked abandoned.  ``resume_walk`` says what is resumed;
@@ -74,6 +76,7 @@ def open_run(
                     sync_run,
                     partner_id=partner_id,
                     mode=mode,
+                    service=service,
                     label=label,
                     dry_run=dry_run,
                 )
@@ -97,6 +100,7 @@ def open_run(
                     connection,
                     database,
                     run,
+                    service=service,
                     range_from=range_from,
                     range_to=range_to,
                     window=resume_window,

@@ -46,6 +46,7 @@ def resume_walk(
     database: Database,
     run: OpenRun,
     *,
+    service: str | None,
     range_from: datetime | None,
     range_to: datetime | None,
     window: timedelta,
@@ -56,7 +57,8 @@ def resume_walk(
     Older walks have no staging any more: each run that opens deletes the rows of other walks.  And
     what the audit refused is read again.  So the newest run that has read anything must have failed
     or been abandoned, have the same mode and range, and be usable: its walk not older than
-    ``window``, its oldest page not older than ``page_age_max``, and its staging unchanged.
+    ``window``, its oldest page not older than ``page_age_max``, read from the same ``service`` (as
+    far as that was recorded), and its staging unchanged.
     """
     tables = database.tables
     sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
@@ -73,7 +75,8 @@ def resume_walk(
     found = connection.execute(
         sa.select(
             *[sync_run.c[name] for name in ("run_id", "walk_id", "mode", "status", "error_kind")],
-            *[sync_run.c[name] for name in ("range_from", "range_to", "holes", *_COUNTERS)],
+            *[sync_run.c[name] for name in ("range_from", "range_to", "service", "holes")],
+            *[sync_run.c[name] for name in _COUNTERS],
             sa.cast(sync_run.c.coverage, sa.Text).label("coverage"),
             sa.cast(sync_run.c.open_coverage, sa.Text).label("open_coverage"),
             is_young.label("is_young"),
@@ -96,6 +99,13 @@ def resume_walk(
         or (found.mode, found.range_from, found.range_to) != (run.mode, range_from, range_to)
         or not found.is_young
     ):
+        return
+    if None not in (found.service, service) and found.service != service:
+        # Pages of two services prove nothing about either.
+        LOG.warning(
+            "the walk starts over: it read another service",
+            extra={"run_id": found.run_id, "service": service, "walked": found.service},
+        )
         return
     staged_now, lookups_until, in_the_future = connection.execute(
         sa.select(

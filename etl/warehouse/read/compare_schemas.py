@@ -36,7 +36,7 @@ _RUN_FACTS: Final = (
     *("run_id", "partner_id", "walk_id", "range_from", "range_to", "status", "started_at"),
     *("finished_at", "published_at", "pages", "rows_read", "tokens_read", "inserted", "changed"),
     *("unchanged", "rejected", "absent", "relisted", "unreadable", "listed_before"),
-    *("coverage", "open_coverage", "holes"),
+    *("coverage", "open_coverage", "holes", "service"),
 )
 """What a replay keeps of a published run."""
 _PAGE_FACTS: Final = (

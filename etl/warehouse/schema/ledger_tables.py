@@ -161,6 +161,13 @@ def sync_run_table(metadata: MetaData) -> Table:
             "because its attempt is counted in an earlier one.",
             default="1",
         ),
+        column(
+            "service",
+            Text(),
+            "Address of the service that it read: a walk of another one is never resumed.  NULL "
+            "for runs of program versions that did not record it.",
+            null=True,
+        ),
         PrimaryKeyConstraint("run_id"),
         one_of("mode", RUN_MODES),
         one_of("status", RUN_STATUSES),

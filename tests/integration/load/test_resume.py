@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
 from etl.errors import CredentialsRefused
 from etl.run.plan import SyncOptions
+from etl.run.service import service_address
 from etl.simulator import SimulatorServer, generate_account
 from tests.support.job import Job, listed, requests_of, tell
 from tests.support.model import Model, assert_same
@@ -102,6 +104,46 @@ def test_an_incremental_run_is_gone_on_with(database_url: str) -> None:
         # A full run is another kind of run, and goes on from none of these.
         break_at(server, job, 3, options)
         assert job.run().resumed_from is None
+
+
+def test_the_walk_of_another_service_is_not_gone_on_with(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its pages say nothing about this service; the same service, written otherwise, is none."""
+    with (
+        SimulatorServer(generate_account(300, seed=4)) as old,
+        SimulatorServer(generate_account(300, seed=6)) as new,
+    ):
+        job = Job.of(old, database_url, ETL_CONCURRENCY="1", ETL_PAGE_SIZE="40")
+        break_at(old, job, 5, SyncOptions())
+        moved = Job.of(new, database_url, **job.variables)
+        break_at(new, moved, 5, SyncOptions())
+        (broken, fresh) = job.runs()
+        assert (broken["service"], fresh["service"]) == (job.url, moved.url)
+        assert fresh["resumed_from"] is None
+        assert "it read another service" in caplog.text
+
+        report = replace(moved, url=f"{moved.url}/api_v3/").run()
+
+        assert report.resumed_from == fresh["run_id"]
+        assert_published(moved, new)
+        # Earlier program versions did not record it.
+        break_at(new, moved, 5, SyncOptions())
+        job.query("update kaltura.sync_run set service = null")
+        assert moved.run().resumed_from == report.run_id + 1
+
+
+@pytest.mark.parametrize(
+    ("url", "address"),
+    [
+        ("https://www.kaltura.com", "https://www.kaltura.com"),
+        ("https://WWW.Kaltura.com:443", "https://www.kaltura.com"),
+        ("https://video.example:8443/Kaltura", "https://video.example:8443/Kaltura"),
+        ("http://[::1]:80", "http://[::1]"),
+    ],
+)
+def test_a_service_has_one_address(url: str, address: str) -> None:
+    assert service_address(url) == address
 
 
 def test_positions_of_pages_far_down_are_no_reason_to_fail(database_url: str) -> None:
