@@ -29,6 +29,7 @@
 -- known_since: Publication timestamp of its latest version.
 -- run_id: The run that published it.
 -- time_zone: Zone of the days: kaltura_time_zone().
+-- is_mature: Whether the outcome counts as final: see upload_outcome.
 create or replace view upload_mart with (security_invoker = true) as
 select
     outcome.partner_id,
@@ -63,7 +64,8 @@ select
     token.version as versions,
     token.valid_from as known_since,
     token.run_id,
-    zone.name as time_zone
+    zone.name as time_zone,
+    outcome.is_mature
 from upload_outcome as outcome
 inner join upload_token as token
     on token.partner_id = outcome.partner_id and token.token_id = outcome.token_id

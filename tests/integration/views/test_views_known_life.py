@@ -307,6 +307,12 @@ def test_the_mart_counts_as_the_other_views_do(connection: psycopg.Connection[Ro
     assert Counter(row["outcome"] for row in rows) == {
         row["outcome"]: row["count"] for row in outcomes
     }
+    mature = ask(connection, "select token_id, is_mature from upload_outcome")
+    assert {row["token_id"]: row["is_mature"] for row in rows} == {
+        row["token_id"]: row["is_mature"] for row in mature
+    }
+    assert {row["is_mature"] for row in mature} == {True, False}
+    assert [*rows[0]][-1] == "is_mature"
     for row in rows:
         local = row["created_at"].astimezone(ZONE)
         assert (row["created_day"], row["created_hour"]) == (local.date(), local.hour)
