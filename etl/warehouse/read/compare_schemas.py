@@ -80,9 +80,9 @@ _COMPARED: Final = (
         ("partner_id", "token_id", "version"),
         # The moments of pruned versions are pruned with them.
         sql.SQL(
-            "row.partner_id = any(%(partners)s) and row.valid_from >= coalesce((select "
-            "max(horizon) from {kept}.pruning as pruned where pruned.kind = 'versions' "
-            "and pruned.partner_id = row.partner_id), '-infinity')"
+            "row.partner_id = any(cast(%(partners)s as integer[])) and row.valid_from >= "
+            "(cast(%(horizons)s as timestamptz[]))"
+            "[array_position(cast(%(partners)s as integer[]), row.partner_id)]"
         ),
     ),
     _Compared("unobserved_token", ("partner_id", "token_id", "run_id"), _PARTNERS),
