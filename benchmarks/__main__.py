@@ -8,6 +8,7 @@ from importlib import import_module
 COMMANDS = {
     "profile": "benchmarks.stages",
     "peers": "benchmarks.peers.command",
+    "scale": "benchmarks.scale",
     "views": "benchmarks.views",
     "waiting": "benchmarks.waiting",
 }

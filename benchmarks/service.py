@@ -93,7 +93,11 @@ class Simulator:
             self._mutate(_flips(listed, rng))
         if changes:
             ids = [token_id for token_id, _ in self._truth("truth")]
-            self._mutate(_changes(ids, rng))
+            self.change(rng.sample(ids, round(len(ids) * CHANGED_SHARE)), rng)
+
+    def change(self, ids: Iterable[str], rng: random.Random) -> None:
+        """A change of a token, a new one or a deletion for each of these ids of listed tokens."""
+        self._mutate(_changes(ids, rng))
 
     def _mutate(self, operations: Iterable[dict[str, Any]]) -> None:
         waiting = list(operations)
@@ -118,12 +122,12 @@ class Simulator:
         return msgspec.json.decode(self._request(question), type=_Truth).throughout
 
 
-def _changes(ids: list[str], rng: random.Random) -> Iterator[dict[str, Any]]:
+def _changes(ids: Iterable[str], rng: random.Random) -> Iterator[dict[str, Any]]:
     """Of five events three are changes of a token, one is a new token and one a deletion.
 
     They are spread evenly: real changes gather among the newest tokens, which is easier.
     """
-    for number, token_id in enumerate(rng.sample(ids, round(len(ids) * CHANGED_SHARE))):
+    for number, token_id in enumerate(ids):
         kind = ("change", "insert", "change", "delete", "change")[number % 5]
         if kind == "change":
             entry = f"0_{rng.getrandbits(40):010x}"

@@ -84,7 +84,7 @@ def main(arguments: Sequence[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="./dev bench",
         description="Measure syncs against the limit of this machine.",
-        epilog="other commands: ./dev bench profile, peers, waiting, views (each with --help)",
+        epilog="other commands: ./dev bench profile, peers, waiting, views, scale; each has --help",
     )
     add_conditions(parser, tokens=200_000, rounds=3)
     parser.add_argument("--sync-option", action="append", default=[], help="for kaltura-etl sync")

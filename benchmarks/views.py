@@ -130,16 +130,8 @@ def main(arguments: list[str]) -> None:
 def _build(connection: psycopg.Connection[Any], tokens: int) -> dict[str, Any]:
     """Fill the warehouse if it is empty; returns its counts."""
     if not connection.execute("select 1 from upload_token limit 1").fetchone():
-        _say(f"writing {tokens:,} tokens")
-        statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
-        connection.execute(statements.encode())
-        connection.execute("analyze")
-        for name in ("fill_status_moments", "fill_latest_versions", "fill_first_versions"):
-            text = (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
-            connection.execute(text.encode())
+        write_versions(connection, tokens)
         _build_plain(connection)
-        connection.execute("vacuum analyze")
-        connection.execute("checkpoint")
     names = ("tokens", "superseded", "runs", "mebibytes", "postgres")
     row = connection.execute(
         "select (select count(*) from upload_token), (select count(*) from "
@@ -159,6 +151,7 @@ def _build_plain(connection: psycopg.Connection[Any]) -> None:
         *("partner_id, token_id, version", "valid_from", "updated_at", "created_at", "user_id"),
     ):
         connection.execute(f"create index on {PLAIN} ({columns})".encode())
+    connection.execute(f"vacuum analyze {PLAIN}".encode())
 
 
 def _become_analyst(connection: psycopg.Connection[Any], url: str) -> None:
@@ -174,6 +167,19 @@ def _become_analyst(connection: psycopg.Connection[Any], url: str) -> None:
         )
         connection.execute(f"grant select on {PLAIN} to {role}".encode())
     connection.execute(f"set role {role}".encode())
+
+
+def write_versions(connection: psycopg.Connection[Any], tokens: int) -> None:
+    """Fill an empty warehouse; ``search_path`` must be its schema."""
+    _say(f"writing {tokens:,} tokens")
+    statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
+    connection.execute(statements.encode())
+    connection.execute("analyze")
+    for name in ("fill_status_moments", "fill_latest_versions", "fill_first_versions"):
+        text = (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
+        connection.execute(text.encode())
+    connection.execute("vacuum analyze")
+    connection.execute("checkpoint")
 
 
 def _measure(connection: psycopg.Connection[Any], name: str, runs: int) -> dict[str, Any]:

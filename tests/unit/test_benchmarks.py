@@ -16,8 +16,10 @@ from benchmarks.limits import Copied
 from benchmarks.meter import Measured
 from benchmarks.peers.environments import PEERS, Peer
 from benchmarks.peers.results import Results, entry_of, section
+from benchmarks.scale import VIEWS
 from benchmarks.service import ACCOUNTS, Delay
 from benchmarks.stop_watch import WATCHED, NotThere, find
+from benchmarks.views import QUERIES
 from etl.simulator.account.kinds import KINDS
 
 
@@ -35,6 +37,10 @@ def test_a_name_that_is_gone_is_an_error_that_names_it() -> None:
 
 def test_every_account_is_a_kind_of_the_simulator() -> None:
     assert set(ACCOUNTS) == set(KINDS)
+
+
+def test_the_views_of_a_growing_warehouse_are_queries() -> None:
+    assert set(VIEWS) <= set(QUERIES)
 
 
 def test_the_stages_of_the_main_thread_add_up(tmp_path: Path) -> None:
