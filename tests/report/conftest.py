@@ -63,7 +63,10 @@ def lived(postgres_url: str, template_database: str) -> Iterator[Lived]:
         closing(psycopg.connect(url, autocommit=True)) as connection,
     ):
         # Nothing old is deleted or touched by chance: these tests look for certain old tokens.
-        job, life = Job.of(server, url), Life(account, seed=11, uploads_per_day=100, deletions_per_day=0)
+        job, life = (
+            Job.of(server, url),
+            Life(account, seed=11, uploads_per_day=100, deletions_per_day=0),
+        )
         for number, night in enumerate(nights):
             if number:
                 life.advance(24)
