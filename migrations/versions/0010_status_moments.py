@@ -39,7 +39,7 @@ COLUMNS: Final = (
     ),
 )
 MANY_RANGES: Final = "timestamptz_minmax_multi_ops"
-BLOCKS: Final = {
+BLOCKS: Final[dict[str, Any]] = {
     "postgresql_using": "brin",
     "postgresql_with": {"pages_per_range": 16, "autosummarize": "on"},
 }
