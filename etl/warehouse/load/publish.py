@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Final
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import insert
@@ -35,6 +35,15 @@ from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
 PUBLISH_SECONDS_MAX = 3_600
+_WRITTEN: Final = {
+    "first_seen": "new tokens",
+    "changed": "changed tokens",
+    "absent": "absent tokens",
+    "relisted": "relisted tokens",
+    "moved": "superseded versions",
+    "moments": "status moments",
+}
+"""What publishing writes, in the words of messages."""
 
 
 def publish(
@@ -241,9 +250,14 @@ def _write_versions(
         "moved": counts.versions - counts.inserted,
         "moments": moments,
     }
-    if any(kinds.get(kind, 0) != count for kind, count in expected.items()):
+    differing = [
+        f"{kinds.get(kind, 0)} instead of {count} {_WRITTEN[kind]}"
+        for kind, count in expected.items()
+        if kinds.get(kind, 0) != count
+    ]
+    if differing:
         raise DataRefused(
-            f"Postgres did not write the expected rows: expected {expected}, written {kinds}. "
+            f"Postgres did not write the rows that it was given: {', '.join(differing)}. "
             "A trigger, a rule or row-level security on the tables may have dropped rows.",
             reason="row_count_mismatch",
             run_id=run.run_id,

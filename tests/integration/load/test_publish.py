@@ -206,6 +206,10 @@ def test_trigger_that_swallows_rows_is_noticed(nights: Nights) -> None:
         nights.night([make_token("a"), make_token("b", START + 1), make_token("c", START + 2)])
 
     assert refused.value.fields["reason"] == "row_count_mismatch"
+    assert (
+        "did not write the rows that it was given: 1 instead of 2 new tokens. A trigger"
+        in refused.value.message
+    )
     assert [row["token_id"] for row in nights.query("select * from kaltura.upload_token")] == ["a"]
 
 
