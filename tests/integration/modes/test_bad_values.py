@@ -384,3 +384,18 @@ def test_a_backfill_is_refused_as_well(server: SimulatorServer, job: Job) -> Non
     assert refused.value.fields["reason"] == "field_vanished"
     accepted = SyncOptions(mode="backfill", accept_vanished_fields=("fileName",))
     assert backfill(accepted).changed == TOKENS
+
+
+def test_a_field_does_not_vanish_from_more_tokens_than_were_looked_at(
+    server: SimulatorServer, job: Job
+) -> None:
+    """The seconds beside an unreadable row are not covered, and their tokens were read."""
+    ids = [fields["id"] for fields in listed(server)]
+    send(server, ids, {"updatedAt": 1_700_000_000_000})
+    server.configure(poison=[ids[100]])
+
+    report = job.run(options=SyncOptions(accept_vanished_fields=("updatedAt",)))
+
+    assert report.vanished_fields == [
+        {"field": "updatedAt", "lacking": TOKENS - 1, "of": TOKENS - 1}
+    ]
