@@ -169,8 +169,8 @@ def test_dbt_installs_the_package_from_a_folder_of_a_repository(dbt: Dbt, tmp_pa
         f"packages:\n  - git: file://{checkout}\n    subdirectory: sql/dbt\n    revision: main\n"
     )
 
-    for command in dbt(["deps"], ["parse"]):
-        assert command["success"], command
+    for ran in dbt(["deps"], ["parse"]):
+        assert ran["success"], ran
     (installed,) = (dbt.project / "dbt_packages").iterdir()
     assert (installed / "models" / "sources.yml").read_bytes() == SOURCES.read_bytes()
 

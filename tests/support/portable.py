@@ -16,7 +16,7 @@ What no engine of several machines can run, or runs otherwise, is refused:
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any, Final
@@ -25,6 +25,7 @@ import psycopg
 import pytest
 
 from etl.warehouse import engine
+from etl.warehouse.connecting import open_driver_connection
 
 VOLATILE: Final = "a volatile function in an UPDATE or a DELETE"
 SIBLING: Final = "a WITH that writes what another part of the statement reads or writes"
@@ -179,7 +180,6 @@ class _WatchedServer(psycopg.ServerCursor[Any]):
 @contextmanager
 def watch() -> Iterator[None]:
     """Hold the statements of all connections that the program opens meanwhile to the rules."""
-    open_driver_connection: Callable[[str], psycopg.Connection[Any]] = engine.open_driver_connection
 
     def opened(url: str) -> psycopg.Connection[Any]:
         connection = open_driver_connection(url)
