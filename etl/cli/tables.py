@@ -17,6 +17,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from etl.coverage import TIE_GROUP
 from etl.process.log import json_text, printable
 
 if TYPE_CHECKING:
@@ -138,6 +139,10 @@ def report_tables(report: dict[str, Any]) -> list[RenderableType]:
         facts["ids_not_found"] = _some(report["not_found"])
     if report["unreadable_ids"]:
         facts["ids_unreadable"] = _some(report["unreadable_ids"])
+    # Counted in unreadable, where they look like tokens.
+    busy = sum(hole["reason"] == TIE_GROUP and hole["tokens"] > 0 for hole in report["holes"])
+    if busy:
+        facts["seconds_changing"] = busy
     if report["dry_run"]:
         title = "Nothing was published (dry run). This would change:"
     else:

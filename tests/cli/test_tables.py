@@ -183,6 +183,7 @@ def _report(**more: object) -> dict[str, Any]:
     return {
         **dict.fromkeys(tables.RUN_COUNTS, FIGURE),
         "duration_seconds": 123_456.7,
+        "holes": [],
         "coverage": "{(,1700000000),[1700000009,1700000099),[1700000999,)}",
         "open_coverage": "{(,)}",
         "resumed_from": FIGURE,

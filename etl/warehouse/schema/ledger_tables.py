@@ -43,7 +43,8 @@ RUN_COUNTS: Final = {
     "rejected": "Rows not loaded; they are in rejected_row.",
     "absent": "Tokens found no longer listed: versions of kind absent.",
     "relisted": "Tokens listed again after an absence: versions of kind relisted.",
-    "unreadable": "Tokens that the service could not serve: rows in holes, and ids looked up.",
+    "unreadable": "What could not be read: rows in holes, ids looked up, and one for each second "
+    "that kept changing (hole tie_group), of which it is not known how many tokens are missing.",
     "listed_before": "Tokens of the account with is_listed, just before publishing.",
     "staged": "Rows that the walk has appended to upload_token_staging.",
 }

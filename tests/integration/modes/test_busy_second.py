@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import asdict
 
 import pytest
 
+from etl.cli.tables import report_tables, text_of
 from etl.simulator import SimulatorServer, generate_account
 from etl.simulator.faults import RequestInfo
 from tests.support.job import Job, listed
@@ -64,6 +66,8 @@ def test_it_is_a_hole_and_its_known_tokens_are_looked_up_by_id(
 
     (hole,) = [hole for hole in report.holes if hole["tokens"]]
     assert (hole["reason"], hole["tokens"], report.unreadable) == ("tie_group", 1, 1)
+    summary = text_of(report_tables(asdict(report)), width=100, terminal=False)
+    assert "seconds changing 1" in " ".join(summary.split())
     assert (report.status, report.absent) == ("succeeded", 1)
     current = job.current()
     assert not current["busy007"]["is_listed"]
