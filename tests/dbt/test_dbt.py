@@ -134,7 +134,10 @@ def test_dbt_builds_and_tests_the_package(dbt: Dbt, database_url: str) -> None:
         # A later night appends.  So does a run whose number is less than those of another account,
         # because it was published after them: as if this one had been.
         night()
-        job.query("delete from analytics.kaltura_status_changes where partner_id = 102 returning 1")
+        job.query(
+            "delete from analytics.kaltura_status_changes where partner_id = %s returning 1",
+            OTHER_PARTNER,
+        )
         run, tests = dbt(["run"], ["test"], PGOPTIONS="-c kaltura.time_zone=Europe/Berlin")
 
     assert run["success"], run
@@ -169,8 +172,8 @@ def test_dbt_installs_the_package_from_a_folder_of_a_repository(dbt: Dbt, tmp_pa
         f"packages:\n  - git: file://{checkout}\n    subdirectory: sql/dbt\n    revision: main\n"
     )
 
-    for ran in dbt(["deps"], ["parse"]):
-        assert ran["success"], ran
+    for told in dbt(["deps"], ["parse"]):
+        assert told["success"], told
     (installed,) = (dbt.project / "dbt_packages").iterdir()
     assert (installed / "models" / "sources.yml").read_bytes() == SOURCES.read_bytes()
 
