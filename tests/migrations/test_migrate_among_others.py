@@ -115,7 +115,8 @@ def test_a_migration_that_is_overtaken_begins_anew(
 
     monkeypatch.setattr(migration, "enter_schema", enter_late)
     assert migrate(url) == ("0006", HEAD_REVISION)
-    assert len(entered) == 1 + int(HEAD_REVISION) - 6
+    # Each once, the overtaken one once more; 0010 twice, as its indexes are of columns that it adds.
+    assert len(entered) == int(HEAD_REVISION) - 6 + 1 + 1
 
 
 @pytest.mark.campaign
