@@ -24,7 +24,7 @@
 -- user_id: Kaltura user, of the latest version.
 -- created_at: When Kaltura made the token; whole seconds.
 create or replace view upload_status_duration with (security_invoker = true) as
-with looked as (
+with looked as materialized (
     select
         account.partner_id,
         of_kind.kind,
@@ -53,124 +53,194 @@ with looked as (
     ) as latest
 ),
 
+-- Changes, and versions: the first ones of these are chosen below, because a condition here would
+-- keep the keys of tokens from the indexes.  Codes instead of names, and few columns, because they
+-- are sorted: -1 is UNKNOWN, -2 NOT_LISTED.
+moment as (
+    select
+        logged.partner_id,
+        logged.token_id,
+        logged.version,
+        true as is_logged,
+        logged.from_status is null as is_first,
+        case
+            when logged.to_status_code is not null then logged.to_status_code
+            when logged.change_kind = 'absent' then -2
+            else -1
+        end as code,
+        case
+            when logged.from_status is null then -1
+            when logged.from_status_code in (0, 1, 2) then logged.from_status_code
+            else 3
+        end as from_code,
+        logged.happened_after,
+        logged.happened_at,
+        logged.happened_before
+    from upload_token_status_moment_log as logged
+    union all
+    select
+        sighted.partner_id,
+        sighted.token_id,
+        sighted.version,
+        false as is_logged,
+        true as is_first,
+        coalesce(sighted.status, -1) as code,
+        -1 as from_code,
+        least(sighted.created_at, sighted.observed_at) as happened_after,
+        sighted.first_happened_at as happened_at,
+        sighted.observed_at as happened_before
+    from upload_token as sighted
+    union all
+    select
+        sighted.partner_id,
+        sighted.token_id,
+        sighted.version,
+        false as is_logged,
+        true as is_first,
+        coalesce(sighted.status, -1) as code,
+        -1 as from_code,
+        least(sighted.created_at, sighted.observed_at) as happened_after,
+        sighted.first_happened_at as happened_at,
+        sighted.observed_at as happened_before
+    from upload_token_superseded as sighted
+),
+
 state as (
     select
         token.partner_id,
         token.token_id,
         token.user_id,
         token.created_at,
-        moment.from_status,
-        moment.from_status_code,
-        moment.to_status,
-        moment.to_status_code,
+        moment.is_first,
+        moment.code,
+        moment.from_code,
         moment.happened_after,
         moment.happened_at,
         moment.happened_before,
         lead(moment.happened_after) over one_token as left_after,
         -- Nothing says when it disappeared, but between which looks.
         lead(
-            case
-                when moment.to_status = 'NOT_LISTED' then moment.happened_before
-                else moment.happened_at
-            end
+            case when moment.code = -2 then moment.happened_before else moment.happened_at end
         ) over one_token as left_at,
         lead(moment.happened_before) over one_token as left_before
-    from upload_token as token
-    inner join upload_token_status_history as moment
-        on moment.partner_id = token.partner_id and moment.token_id = token.token_id
+    from (
+        -- In two parts, each with an index by created_at.
+        select
+            present.partner_id,
+            present.token_id,
+            present.user_id,
+            present.created_at
+        from upload_token as present
+        where present.is_listed
+        union all
+        select
+            gone.partner_id,
+            gone.token_id,
+            gone.user_id,
+            gone.created_at
+        from upload_token as gone
+        where not gone.is_listed
+    ) as token
+    inner join moment on moment.partner_id = token.partner_id and moment.token_id = token.token_id
+    where moment.is_logged or moment.version = 1
     window one_token as (
-        -- With the columns that follow from the key, so that conditions on them are applied first.
-        partition by token.partner_id, token.token_id, token.user_id, token.created_at
+        -- With the columns that follow from the key, so that conditions on them are applied first;
+        -- the token before the account, because it is the first column that makes sorting fast.
+        partition by token.token_id, token.partner_id, token.created_at, token.user_id
         order by moment.version
     )
 ),
 
--- Of each state, the stay in it (-1), and in the statuses that were passed on the way to it.
+-- Of each state, the stay in it, and in the statuses that were passed on the way to it.
 stay as (
     select
         state.partner_id,
         state.token_id,
         state.user_id,
         state.created_at,
-        case when passed.code = -1 then state.to_status else upload_token_status_name(passed.code) end
-        as status,
-        case when passed.code = -1 then state.to_status_code else passed.code end as status_code,
-        passed.code = -1 as seen,
-        passed.code = -1 and state.left_before is null as is_current,
-        case when passed.code = -1 then state.happened_before end as surely_from,
+        coalesce(passed.code, state.code) as code,
+        passed.code is null as seen,
+        passed.code is null and state.left_before is null as is_current,
+        case when passed.code is null then state.happened_before end as surely_from,
         case
-            when passed.code >= 0 then null
+            when passed.code is not null then null
             when state.left_before is not null then state.left_after
-            when
-                not exists (
-                    select 1 from unobserved_token as missed
-                    where
-                        missed.partner_id = state.partner_id
-                        and missed.token_id = state.token_id
-                        and missed.run_id = looked.run_id
-                )
-                then looked.began_at
+            else (
+                select looked.began_at from looked
+                where
+                    looked.partner_id = state.partner_id
+                    and looked.kind = case
+                        when state.code = -2 then 'not_listed'
+                        when state.code in (0, 1, 2) then 'open'
+                        else 'listed'
+                    end
+                    and not exists (
+                        select 1 from unobserved_token as missed
+                        where
+                            missed.partner_id = state.partner_id
+                            and missed.token_id = state.token_id
+                            and missed.run_id = looked.run_id
+                    )
+            )
         end as surely_to,
         state.happened_after as earliest_from,
-        case when passed.code = -1 then state.left_before else state.happened_before end
+        case when passed.code is null then state.left_before else state.happened_before end
         as latest_to,
         -- What was first seen in a status may have been in it since it was made: updated_at moves
         -- with every part of the file.
         case
-            when
-                passed.code = -1
-                and state.from_status is not null
-                and state.to_status <> 'NOT_LISTED'
+            when passed.code is null and not state.is_first and state.code <> -2
                 then state.happened_at
             else state.happened_after
         end as estimated_from,
-        case when passed.code = -1 then state.left_at else state.happened_at end as estimated_to
+        case when passed.code is null then state.left_at else state.happened_at end as estimated_to
     from state
-    inner join unnest(cast('{-1,0,1,2,3}' as smallint [])) as passed (code)
+    inner join unnest(cast('{null,0,1,2,3}' as smallint [])) as passed (code)
         on
-            passed.code = -1
+            passed.code is null
             or (
-                passed.code > case
-                    when state.from_status is null then -1
-                    when state.from_status_code in (0, 1, 2) then state.from_status_code
-                    else 3
-                end
+                passed.code > state.from_code
                 and passed.code < case
-                    when state.to_status_code in (0, 1, 2, 3) then state.to_status_code
-                    when state.to_status in ('DELETED', 'NOT_LISTED') then 4
+                    when state.code in (0, 1, 2, 3) then state.code
+                    when state.code in (5, -2) then 4
                     else 3
                 end
             )
-    left join looked
-        on
-            looked.partner_id = state.partner_id
-            and looked.kind = case
-                when state.to_status = 'NOT_LISTED' then 'not_listed'
-                when state.to_status_code in (0, 1, 2) then 'open'
-                else 'listed'
-            end
+),
+
+summed as (
+    select
+        stay.token_id,
+        stay.partner_id,
+        stay.created_at,
+        stay.user_id,
+        stay.code,
+        bool_or(stay.seen) as seen,
+        bool_or(stay.is_current) as is_current,
+        -- date_part, because extract would compute in numeric.
+        sum(greatest(coalesce(date_part('epoch', stay.surely_to - stay.surely_from), 0), 0))
+        as at_least_seconds,
+        sum(date_part('epoch', stay.latest_to - stay.earliest_from)) as at_most_seconds,
+        sum(date_part('epoch', stay.estimated_to - stay.estimated_from))
+        as estimated_at_most_seconds
+    from stay
+    group by stay.token_id, stay.partner_id, stay.created_at, stay.user_id, stay.code
 )
 
 select
-    stay.partner_id,
-    stay.token_id,
-    stay.status,
-    stay.status_code,
-    bool_or(stay.seen) as seen,
-    bool_or(stay.is_current) as is_current,
-    -- date_part, because extract would compute in numeric.
-    sum(greatest(coalesce(date_part('epoch', stay.surely_to - stay.surely_from), 0), 0))
-    as at_least_seconds,
+    summed.partner_id,
+    summed.token_id,
     case
-        when not bool_or(stay.is_current)
-            then sum(date_part('epoch', stay.latest_to - stay.earliest_from))
-    end as at_most_seconds,
-    case
-        when not bool_or(stay.is_current)
-            then sum(date_part('epoch', stay.estimated_to - stay.estimated_from))
-    end as estimated_at_most_seconds,
-    stay.user_id,
-    stay.created_at
-from stay
-group by
-    stay.partner_id, stay.token_id, stay.status, stay.status_code, stay.user_id, stay.created_at
+        when summed.code = -2 then 'NOT_LISTED'
+        else upload_token_status_name(cast(nullif(summed.code, -1) as smallint))
+    end as status,
+    cast(case when summed.code >= 0 then summed.code end as smallint) as status_code,
+    summed.seen,
+    summed.is_current,
+    summed.at_least_seconds,
+    case when not summed.is_current then summed.at_most_seconds end as at_most_seconds,
+    case when not summed.is_current then summed.estimated_at_most_seconds end
+    as estimated_at_most_seconds,
+    summed.user_id,
+    summed.created_at
+from summed

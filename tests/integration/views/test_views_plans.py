@@ -154,3 +154,22 @@ def test_the_whole_status_history_reads_each_table_once(
     plan = nodes(connection, "select * from upload_token_status_history")
     for table in (*LARGE, "upload_token_status_moment_log"):
         assert len(scans(plan, table)) == 1
+
+
+def test_durations_of_a_user_or_of_a_day_are_found_by_index(
+    connection: psycopg.Connection[TupleRow],
+) -> None:
+    for asked, indexes in (
+        ("user_id = 'user7'", {"ix_upload_token_user"}),
+        (
+            "partner_id = 101 and created_at >= '2026-09-20' and created_at < '2026-09-20 03:00'",
+            {"ix_upload_token_listed", "ix_upload_token_gone_created"},
+        ),
+    ):
+        plan = nodes(connection, f"select * from upload_status_duration where {asked}")
+        assert float(plan[0]["Actual Rows"]) > 3
+        by_key = {f"pk_{table}" for table in LARGE}
+        assert set(scans(plan, "upload_token")) <= indexes | by_key, asked
+        assert set(scans(plan, "upload_token_superseded")) <= by_key, asked
+        log = "upload_token_status_moment_log"
+        assert set(scans(plan, log)) == {f"pk_{log}"}, asked
