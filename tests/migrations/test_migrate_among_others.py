@@ -115,7 +115,7 @@ def test_a_migration_that_is_overtaken_begins_anew(
 
     monkeypatch.setattr(migration, "enter_schema", enter_late)
     assert migrate(url) == ("0006", HEAD_REVISION)
-    # Each once, the overtaken one once more; 0010 twice, as its indexes are of columns that it adds.
+    # Each once, the overtaken one once more; 0010 twice: its indexes are of columns that it adds.
     assert len(entered) == int(HEAD_REVISION) - 6 + 1 + 1
 
 
