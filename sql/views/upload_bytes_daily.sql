@@ -68,6 +68,8 @@ grown as (
         became.observed_at,
         case
             when became.version = 1 or was.version is null then became.created_at
+            -- No walk sees the size of a token that is not listed, and it may grow all the same.
+            when not was.is_listed then coalesce(was.last_listed_at, became.created_at)
             else greatest(
                 run_was.began_at,
                 case

@@ -70,8 +70,9 @@ moment as (
         end as code,
         case
             when logged.from_status is null then -1
-            when logged.from_status_code in (0, 1, 2) then logged.from_status_code
-            else 3
+            when logged.from_status = 'NOT_LISTED' then -2
+            when logged.from_status_code in (0, 1, 2, 3) then logged.from_status_code
+            else 4
         end as from_code,
         logged.happened_after,
         logged.happened_at,
@@ -113,7 +114,14 @@ state as (
         token.created_at,
         moment.is_first,
         moment.code,
-        moment.from_code,
+        -- The statuses passed on the way come after this one.  What is listed again may be as it was
+        -- listed last, and have gone on from there.
+        case
+            when moment.from_code <> -2 then moment.from_code
+            when lag(moment.from_code) over one_token >= 0
+                then lag(moment.from_code) over one_token - 1
+            else 4
+        end as from_code,
         moment.happened_after,
         moment.happened_at,
         moment.happened_before,

@@ -361,6 +361,8 @@ def stay_in(token_id: str, status: int, account: LivedAccount = ACCOUNT) -> Stay
     for (before, now), (_, following) in zip_longest(changes, changes[1:], fillvalue=(None, None)):
         assert now is not None
         first = -1 if before is None else before.status if before.is_open else CLOSED
+        if before is not None and not before.listed and before.status <= CLOSED:
+            first = before.status - 1  # listed again as it had been, before a run saw it
         last = (now.status if now.status <= CLOSED else CLOSED) if now.listed else CLOSED + 1
         if now.is_open and now.status == status:
             assert following is not None
