@@ -3,7 +3,8 @@
 -- From the growth of uploaded_size_bytes between two versions of a token: it arrived after the
 -- last published walk that saw the size before (or created_at), and not after updated_at or the
 -- reply that showed the size after.  What only tokens held that no run saw is missing, and what an
--- upload sent that began again before a run saw it.
+-- upload sent that began again before a run saw it.  After a pruning of versions the days up to its
+-- horizon have no rows.
 -- partner_id: Kaltura account (partner).
 -- day: The day in time_zone; one in which no bytes can have arrived has no row.
 -- bytes: Best estimate: all that grew between two versions on the day of updated_at (if that does
@@ -191,4 +192,17 @@ select
 from running
 cross join zone
 cross join lateral generate_series(0, running.next_day - 1 - running.day) as later
-where running.at_most > 0
+left join (
+    select
+        pruning.partner_id,
+        max(pruning.horizon) as horizon
+    from pruning
+    where pruning.kind = 'versions' and pruning.deleted > 0
+    group by pruning.partner_id
+) as pruned on pruned.partner_id = running.partner_id
+where
+    running.at_most > 0
+    and (
+        pruned.horizon is null
+        or running.day + later > cast(pruned.horizon at time zone zone.name as date)
+    )

@@ -6,7 +6,8 @@
 -- are first seen CLOSED: durations of the tokens that were seen in an open status are those of the
 -- slowest, so count the others too.  The median over all rows of a status lies between those of
 -- at_least_seconds and at_most_seconds.  A status that was left and entered again between two looks
--- counts as not left.
+-- counts as not left.  Of versions that were pruned there are no rows, even if the token still is in
+-- the status.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- status: Name of the status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED while it was not listed.

@@ -228,6 +228,26 @@ def test_days_before_the_horizon_of_a_pruning_are_left_out_and_the_others_stay(
     ]
 
 
+def test_bytes_of_days_up_to_the_horizon_of_a_pruning_are_left_out_and_the_others_stay(
+    connection: psycopg.Connection[Row],
+) -> None:
+    query = "select * from upload_bytes_daily order by day"
+    before = ask(connection, query)
+    horizon = midnight(FIRST_NIGHT + 12 * DAY) + timedelta(hours=9)
+    deleted = connection.execute(
+        "delete from upload_token_superseded where valid_to < %s", [horizon]
+    ).rowcount
+    assert deleted > 20
+    connection.execute(
+        "insert into pruning (partner_id, kind, horizon, deleted, program_version) "
+        "values (%s, 'versions', %s, %s, '')",
+        [PARTNER, horizon, deleted],
+    )
+    expected = [row for row in before if row["day"] > horizon.astimezone(ZONE).date()]
+    assert 0 < len(expected) < len(before)
+    assert ask(connection, query) == expected
+
+
 def test_the_true_time_in_each_status_lies_within_the_bounds(
     connection: psycopg.Connection[Row], nights: Nights
 ) -> None:
