@@ -99,7 +99,9 @@ FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "time": datetime.fromisoformat,
     "date": date.fromisoformat,
     "list": json.loads,
-    "text": lambda cell: cell[1:] if re.match(r"'+[=+\-@\t\r]", cell) else cell,
+    "text": lambda cell: (
+        cell[1:] if re.match(r"'+[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]", cell) else cell
+    ),
 }
 
 

@@ -13,11 +13,15 @@ from tests.support.report_sample import HOSTILE
 
 USER = "anna.canary@example.edu"
 FILE_NAME = "canary thesis.mp4"
+FORMULA = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+"""What a formula begins with; the last four are = + - @ in full width."""
 NAMES = {
     **HOSTILE,
-    **{f"begins {first!r}": f"{first}cmd|' /C calc'!A0" for first in "=+-@\t\r"},
+    **{f"begins {first!r}": f"{first}cmd|' /C calc'!A0" for first in FORMULA},
     "number": "-5",
     "made safe before": "'=1+1",
+    "made safe before, full width": "'\uff1d1+1",
+    "line, made safe before": "''\n=1+1",
     "twice": "''@x",
     "apostrophe": "'twas",
     "quoted": '"a";b,c\\N',
@@ -55,9 +59,11 @@ def export_sample(database_url: str) -> Iterator[Sample]:
             sample.insert(number, fileName=name, userId=name, unknownKey={"ü": [1.50, name]})
         sample.insert(900, fileName=FILE_NAME, userId=USER, fileSize=2**62)
         sample.insert(901, status=0)
+        sample.insert(902, userId="renamed")
         sample.job.run()
         for token in list(server.account.line)[::7]:
             server.account.change(token.id, {"status": 3, "uploadedFileSize": 5})
+        server.account.change("0_sample_0902", {"userId": "renamed.since"})
         server.account.delete(next(iter(server.account.line)).id)
         sample.job.run()
         yield sample

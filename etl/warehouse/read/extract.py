@@ -43,8 +43,11 @@ _LEFT_OUT: Final = frozenset({"upload_token_status_moment", "upload_token_snapsh
 _CUT_BY: Final = ("day", "valid_from", "created_at", "started_at")
 """Which column says to what day a row belongs: the first of these that there is."""
 
-_FORMULA: Final = r"^'*[=+\-@\t\r]"
-"""What a spreadsheet would calculate, however often it has been made safe before."""
+_FORMULA: Final = r"^'*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]"
+"""What a spreadsheet would calculate, however often it has been made safe before.
+
+The last four are = + - @ in full width: a spreadsheet in Japanese or Chinese takes them for these.
+"""
 
 
 @dataclass(frozen=True, slots=True)
