@@ -44,8 +44,9 @@ FEATURES: Final = (
     ),
     Feature(
         "advisory locks that last until the transaction ends",
-        "select pg_try_advisory_xact_lock(7306086967) and exists (select from pg_locks "
-        "where locktype = 'advisory' and pid = pg_backend_pid() and granted)",
+        # A lock of this session's own: another one may try the same at this moment.
+        "select pg_try_advisory_xact_lock(730608696, pg_backend_pid()) and exists "
+        "(select from pg_locks where locktype = 'advisory' and pid = pg_backend_pid() and granted)",
     ),
     Feature(
         "settings for one transaction",

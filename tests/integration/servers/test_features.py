@@ -39,3 +39,14 @@ def test_what_is_missing_is_named_by_check(
     for feature in FEATURES:
         assert feature.name not in writable.detail
     assert "docs/scale.md" in writable.detail
+
+
+def test_a_check_beside_another_lacks_nothing(empty_database_url: str) -> None:
+    """Each holds the locks that it tries until its transaction ends."""
+    with (
+        open_connection(empty_database_url) as other,
+        open_connection(empty_database_url) as connection,
+    ):
+        for feature in FEATURES:
+            assert other.exec_driver_sql(feature.probe.replace("%", "%%")).scalar() is True
+        assert missing_features(connection) == []
