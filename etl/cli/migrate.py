@@ -12,7 +12,7 @@ import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
-from etl.errors import Interrupted
+from etl.errors import ConfigurationError, Interrupted
 from etl.process.stop import SIGNALS
 
 
@@ -46,6 +46,14 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
     from etl.warehouse.schema import revision as schema
     from etl.warehouse.schema.features import feature_problem
 
+    if distributed and settings.database_url is None:
+        # Before an embedded server is made or started.
+        raise ConfigurationError(
+            "migrate --distributed needs DATABASE_URL, the URL of the coordinator of a Citus "
+            "cluster: the embedded Postgres does not have Citus.",
+            setting="DATABASE_URL",
+            reason="citus",
+        )
     moved = False
     with ended_by_signals(), open_warehouse(settings, create=True) as opened:
         url = str(opened.database_url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from contextlib import closing
 from datetime import timedelta
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -24,6 +25,10 @@ from tests.cli.conftest import Run
 from tests.support.world import BEGIN, World
 
 DAYS = 6
+CUT_DAYS = (
+    *("sync_night", "upload_bytes_daily", "upload_mart", "upload_outcome_daily"),
+    "upload_token_daily_status",
+)
 
 
 def test_plain_postgres_is_refused_in_a_sentence_and_left_alone(
@@ -35,6 +40,14 @@ def test_plain_postgres_is_refused_in_a_sentence_and_left_alone(
     with closing(psycopg.connect(empty_database_url)) as connection:
         found = connection.execute("select to_regnamespace('kaltura')").fetchone()
     assert found == (None,)
+
+
+def test_no_embedded_server_is_made_to_be_refused(private_folder: Path, run: Run) -> None:
+    folder = private_folder / "embedded"
+    refused = run("migrate", "--distributed", ETL_EMBEDDED="yes", ETL_DATA_DIR=str(folder))
+    assert refused.returncode == 78, refused.stderr
+    assert "needs DATABASE_URL" in refused.stderr
+    assert not folder.exists()
 
 
 @pytest.mark.postgres15
@@ -108,11 +121,16 @@ def test_settings_are_set_for_one_transaction_whatever_they_contain(database_url
 
 
 def test_a_worker_that_was_told_no_zone_does_not_cut_days_in_utc(database_url: str) -> None:
+    """In a warehouse with something in it: of an empty one, some views do not ask for the zone."""
+    world = World(random.Random(3))
+    world.pass_days(DAYS, 20)
     with closing(psycopg.connect(database_url, autocommit=True)) as connection:
         connection.execute("set search_path = kaltura")
+        world.write(connection)
         assert connection.execute("select kaltura_time_zone()").fetchone() == ("UTC",)
         connection.execute("set application_name = 'citus_internal gpid=10000000042'")
-        with pytest.raises(psycopg.errors.UndefinedObject, match="this worker was not told"):
-            connection.execute("select * from upload_token_daily_status")
+        for view in CUT_DAYS:
+            with pytest.raises(psycopg.errors.UndefinedObject, match="this worker was not told"):
+                connection.execute(f"table {view}".encode())
         connection.execute("set kaltura.time_zone = 'Asia/Tokyo'")
         assert connection.execute("select kaltura_time_zone()").fetchone() == ("Asia/Tokyo",)
