@@ -56,8 +56,9 @@ NOT_PROMISED: Final = """
   that is missing there is still looked up by its id before it counts as absent.
 - A bound on the requests for an unreadable row among several tokens of one second, if the service
   gives these in another order each time: up to 46 were counted, where the bound for rows that stay
-  in their place is 38 (pages of 500). And that every list with ten such rows is published if pages
-  have 5 or 6 rows: 6 to 7 of 8 were; the others were refused.
+  in their place is 38 (pages of 500). And that every list with ten such rows, as many as are
+  allowed, is published: with pages of 500 rows 61 of 67 were (in the others 11 were counted), with
+  pages of 5 or 6 rows 6 to 7 of 8; the others were refused.
 - Times that a database server's clock told while it was wrong: they stay in the rows, and `verify`
   may name them (`published_within_run`, `absence_times_ordered`). Runs go on, and are
   published.
