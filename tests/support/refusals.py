@@ -13,6 +13,7 @@ from etl.run.plan import SyncOptions
 from etl.simulator import Account, SimulatorServer
 from tests.support.job import Job, killed_at_exit, listed, wait_until
 from tests.support.model import Model
+from tests.support.moments import fill_moments
 
 TOKENS = 400
 HIDDEN = 180
@@ -23,7 +24,7 @@ BAD_ROWS = 100
 HALF_WAY = 20
 """A list request in the middle of a walk, when two batches are saved."""
 OF_THE_SERVICE = (
-    *("created_at", "updated_at", "first_created_at", "last_created_at"),
+    *("created_at", "updated_at", "first_created_at", "last_created_at", "first_closed_at"),
     *("range_from", "range_to"),
 )
 """Times that stand for createdAt and its like, not for when something happened here."""
@@ -97,6 +98,12 @@ def let_hours_pass(job: Job, hours: float) -> None:
     )
     for table in columns:
         job.query(f"update kaltura.{table['table_name']} set {table['earlier']}")  # noqa: S608
+    # Moments are estimated from both kinds of times.
+    with psycopg.connect(job.database_url, autocommit=True) as connection:
+        connection.execute("set search_path = kaltura")
+        connection.execute("delete from upload_token_status_moment_log")
+        connection.execute("update upload_token_superseded set first_happened_at = null")
+        fill_moments(connection)
 
 
 @contextmanager

@@ -1,5 +1,6 @@
--- Changes that a run published, and that the incremental model does not have although it has others
--- of the same account from as new a run.
+-- Changes that the incremental model does not have.
+--
+-- A run published them, and the model has others of the same account from as new a run.
 select
     change.partner_id,
     change.token_id,

@@ -61,6 +61,8 @@ def test_the_recorded_account_is_published_and_a_second_run_writes_nothing(
     account_102: SimulatorServer, database_url: str
 ) -> None:
     job = Job.of(account_102, database_url)
+    for table in LEFT_ALONE:  # its vacuum would count dead rows away
+        job.query(f"alter table kaltura.{table} set (autovacuum_enabled = off)")
     first = job.call()
     assert first.code == 0, first.err
     assert_every_row_is_accounted_for(job, account_102)

@@ -167,7 +167,7 @@ def test_what_was_dropped_is_found_by_check(database_url: str, service: Simulato
     assert failed(parts) == {"schema objects": 78}
     for words in ("view stuck_upload", "sync_run.ix_sync_run_partner", "migrate --repair"):
         assert words in parts["schema objects"].detail
-    job.query("drop table kaltura.pruning")
+    job.query("drop table kaltura.erasure_key")
     assert "from a backup" in database_parts(job)["schema objects"].detail
 
 

@@ -1,5 +1,6 @@
--- One row for each account and day with uploads: what became of them, what arrived, and whether the
--- night read everything.
+-- One row for each account and day with uploads.
+--
+-- What became of them, what arrived, and whether the night read everything.
 with outcomes as (
     select
         partner_id,
