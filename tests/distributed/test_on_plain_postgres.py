@@ -127,6 +127,7 @@ def test_a_worker_that_was_told_no_zone_does_not_cut_days_in_utc(database_url: s
     with closing(psycopg.connect(database_url, autocommit=True)) as connection:
         connection.execute("set search_path = kaltura")
         world.write(connection)
+        connection.execute("update upload_token set uploaded_size_bytes = 1000 where version = 1")
         assert connection.execute("select kaltura_time_zone()").fetchone() == ("UTC",)
         connection.execute("set application_name = 'citus_internal gpid=10000000042'")
         for view in CUT_DAYS:

@@ -37,7 +37,7 @@ def test_every_call_is_one_that_the_program_understands() -> None:
     for path, (name, *arguments) in found:
         command = main.get_command(click.Context(main), name)
         assert command is not None, (path, name)
-        context = click.Context(command, info_name=name)
+        context = click.Context(command, info_name=name, **main.context_settings)
         _, rest, _ = command.make_parser(context).parse_args(list(arguments))
         assert rest == [], (path, name, arguments)
 

@@ -130,13 +130,15 @@ def test_unchanged_night_writes_no_row(make_nights: MakeNights) -> None:
         statistics(nights)
         nights.query("vacuum analyze")
         night()
-        before, wal_before = statistics(nights), wal_position(nights.query)
-        assert night() == 0
-        grown = sum(wal_of_tables(nights.query, wal_before).values())
+        before, grown = statistics(nights), []
+        for _ in range(3):
+            wal_before = wal_position(nights.query)
+            assert night() == 0
+            grown.append(sum(wal_of_tables(nights.query, wal_before).values()))
 
         assert statistics(nights) == before
-        # Measured: 0.7 to 0.8.
-        assert 0 < grown < 2 * len(tokens)
+        # Measured: 0.7 to 0.8; the least of three, as autovacuum may write in between.
+        assert 0 < min(grown) < 2 * len(tokens)
 
 
 def statistics(nights: Nights) -> list[tuple[Any, ...]]:
