@@ -276,7 +276,7 @@ class Chronicle:
             (row["token_id"], row["version"]): tuple(
                 str(value)
                 for name, value in sorted(row.items())
-                if name not in ("valid_to", "is_current", "superseded_by_run_id")
+                if name not in ("valid_to", "valid_period", "is_current", "superseded_by_run_id")
             )
             for row in rows
         }
