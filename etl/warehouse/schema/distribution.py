@@ -16,11 +16,9 @@ from etl.errors import ConfigurationError
 from etl.warehouse.engine import (
     SCHEMA_OPTION,
     connect,
-    holders_named,
     set_local,
     translated_errors,
 )
-from etl.warehouse.locks import ANY_LOCK
 from etl.warehouse.schema.layout import (
     CITUS_MAJOR_MIN,
     citus_version,
@@ -30,7 +28,7 @@ from etl.warehouse.schema.layout import (
 )
 from etl.warehouse.schema.migration import take_migration_lock
 from etl.warehouse.schema.objects import DIALECT
-from etl.warehouse.schema.owner import require_owner
+from etl.warehouse.schema.owner import owner_connection, require_owner
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.views import ViewFile, view_files
 
@@ -51,31 +49,21 @@ def distribute(url: str, schema: str) -> bool:
         CredentialsRefused: the role does not own the tables.
         WarehouseUnavailable: a lock was not granted in time.
     """
-    engine = connect(url).execution_options(**{SCHEMA_OPTION: schema})
-    try:
-        with (
-            translated_errors(),
-            holders_named(engine, weakest=ANY_LOCK),
-            engine.connect() as connection,
-        ):
-            _begin(connection, schema)
-            require_coordinator(connection)
-            require_current(connection, schema)
-            require_owner(connection, schema)
-            found = layout(connection, schema)
-            if not found.is_sharded:
-                require_supported_layout(connection, schema)
-                connection.execute(
-                    sa.select(sa.func.citus_schema_distribute(_regnamespace(schema)))
-                )
-            connection.commit()
-            _remove_local_copies(connection, schema)
-            _begin(connection, schema)
-            _install(connection)
-            connection.commit()
-            return not found.is_sharded
-    finally:
-        engine.dispose()
+    with owner_connection(url, schema) as connection:
+        _begin(connection, schema)
+        require_coordinator(connection)
+        require_current(connection, schema)
+        require_owner(connection, schema)
+        found = layout(connection, schema)
+        if not found.is_sharded:
+            require_supported_layout(connection, schema)
+            connection.execute(sa.select(sa.func.citus_schema_distribute(_regnamespace(schema))))
+        connection.commit()
+        _remove_local_copies(connection, schema)
+        _begin(connection, schema)
+        _install(connection)
+        connection.commit()
+        return not found.is_sharded
 
 
 def reinstall_if_distributed(url: str, schema: str) -> None:

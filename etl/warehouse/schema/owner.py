@@ -1,12 +1,17 @@
-"""Whether a role can make or change the schema: asked before the first statement that may fail."""
+"""The owner of the schema: whether a role is it, asked before a statement may fail, and what it
+changes the schema's objects with."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from sqlalchemy import Connection, text
 
 from etl.errors import CredentialsRefused
+from etl.warehouse.engine import SCHEMA_OPTION, connect, holders_named, translated_errors
+from etl.warehouse.locks import ANY_LOCK
 
 _FACTS: Final = text(
     """
@@ -28,6 +33,25 @@ _FACTS: Final = text(
     left join pg_class as ledger on ledger.relnamespace = space.oid and ledger.relname = 'sync_run'
     """
 )
+
+
+@contextmanager
+def owner_connection(url: str, schema: str) -> Iterator[Connection]:
+    """A connection of its own, for statements that change the definitions of the schema's objects.
+
+    Errors are those that ``translate_error`` names; of a lock that was not granted, with its
+    holder, who may be a mere reader.
+    """
+    engine = connect(url).execution_options(**{SCHEMA_OPTION: schema})
+    try:
+        with (
+            translated_errors(),
+            holders_named(engine, weakest=ANY_LOCK),
+            engine.connect() as connection,
+        ):
+            yield connection
+    finally:
+        engine.dispose()
 
 
 def require_owner(connection: Connection, schema: str) -> None:

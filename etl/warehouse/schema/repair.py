@@ -20,14 +20,9 @@ from etl.errors import ConfigurationError, DataRefused
 from etl.warehouse.engine import (
     INVALID_FUNCTION_DEFINITION,
     INVALID_TABLE_DEFINITION,
-    SCHEMA_OPTION,
     WRONG_OBJECT_TYPE,
-    connect,
-    holders_named,
     sqlstate_of,
-    translated_errors,
 )
-from etl.warehouse.locks import ANY_LOCK
 from etl.warehouse.schema.indexes import build_concurrently, has_rows
 from etl.warehouse.schema.migration import take_migration_lock
 from etl.warehouse.schema.objects import (
@@ -37,7 +32,7 @@ from etl.warehouse.schema.objects import (
     constraints_of,
     missing_objects,
 )
-from etl.warehouse.schema.owner import require_owner
+from etl.warehouse.schema.owner import owner_connection, require_owner
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.tables import build_tables
 from etl.warehouse.schema.views import view_files
@@ -62,25 +57,17 @@ def repair(url: str, schema: str) -> list[SchemaObject]:
         CredentialsRefused: the role does not own the tables.
         WarehouseUnavailable: a lock was not granted in time.
     """
-    engine = connect(url).execution_options(**{SCHEMA_OPTION: schema})
-    try:
-        with (
-            translated_errors(),
-            holders_named(engine, weakest=ANY_LOCK),
-            engine.connect() as connection,
-        ):
-            take_migration_lock(connection, schema)
-            require_current(connection, schema)
-            missing = missing_objects(connection, schema)
-            require_data(missing, schema)
-            if missing:
-                require_owner(connection, schema)
-                later = _put_back(connection, schema, missing)
-                connection.commit()
-                _build(connection, schema, later)
-            return missing
-    finally:
-        engine.dispose()
+    with owner_connection(url, schema) as connection:
+        take_migration_lock(connection, schema)
+        require_current(connection, schema)
+        missing = missing_objects(connection, schema)
+        require_data(missing, schema)
+        if missing:
+            require_owner(connection, schema)
+            later = _put_back(connection, schema, missing)
+            connection.commit()
+            _build(connection, schema, later)
+        return missing
 
 
 def require_data(missing: list[SchemaObject], schema: str) -> None:
