@@ -149,13 +149,14 @@ def transaction(
 
 def set_local(connection: sa.Connection, settings: Mapping[str, str]) -> None:
     """Set them for the transaction: on every node, if ``transaction`` opened it."""
-    driver_connection(connection).execute(
-        sql.SQL("; ").join(
-            sql.SQL("set local {} = {}").format(
-                sql.Identifier(*name.split(".")), sql.Literal(value)
-            )
-            for name, value in settings.items()
-        )
+    driver_connection(connection).execute(local_settings(settings))
+
+
+def local_settings(settings: Mapping[str, str]) -> sql.Composed:
+    """The statements that set them for a transaction, on every node; ``set_config()`` would not."""
+    return sql.SQL("; ").join(
+        sql.SQL("set local {} = {}").format(sql.Identifier(*name.split(".")), sql.Literal(value))
+        for name, value in settings.items()
     )
 
 

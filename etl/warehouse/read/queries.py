@@ -17,7 +17,7 @@ import sqlalchemy as sa
 from psycopg import sql
 from psycopg.rows import dict_row
 
-from etl.warehouse.engine import TIME_ZONE, driver_connection, transaction
+from etl.warehouse.engine import TIME_ZONE, driver_connection, local_settings, transaction
 from etl.warehouse.schema.database import Database, open_database
 from etl.warehouse.schema.revision import VERSION_TABLE, require_current
 
@@ -62,11 +62,7 @@ class Reader:
 
     def set_time_zone(self, name: str) -> None:
         """The zone in which the views cut days, for this transaction."""
-        self._connection.execute(
-            sql.SQL("set local {} = {}").format(
-                sql.Identifier(*TIME_ZONE.split(".")), sql.Literal(name)
-            )
-        )
+        self._connection.execute(local_settings({TIME_ZONE: name}))
 
 
 @contextmanager
