@@ -68,20 +68,22 @@ def is_complete(run: Any) -> sa.ColumnElement[bool]:
 def last_complete(database: Database, partner_id: int) -> Complete | None:
     """The last published run of the account that read all of it."""
     run = database.tables.sync_run
+    age = (sa.func.statement_timestamp() - run.c.published_at).label("age")
     with transaction(database.engine, **SETTINGS) as connection:
         found = connection.execute(
-            sa.select(
-                run.c.run_id,
-                run.c.published_at,
-                (sa.func.statement_timestamp() - run.c.published_at).label("age"),
-            )
-            .where(
-                run.c.partner_id == partner_id, run.c.published_at.is_not(None), is_complete(run)
-            )
-            .order_by(run.c.run_id.desc())  # the lease makes it the order of publishing
-            .limit(1)
+            of_last_complete(run, partner_id, run.c.run_id, run.c.published_at, age)
         ).one_or_none()
     return None if found is None else Complete(*found)
+
+
+def of_last_complete(run: Any, partner_id: int, *columns: sa.ColumnElement[Any]) -> sa.Select[Any]:
+    """These columns of the run of ``last_complete``; ``run`` is ``sync_run``, or an alias."""
+    return (
+        sa.select(*columns)
+        .where(run.c.partner_id == partner_id, run.c.published_at.is_not(None), is_complete(run))
+        .order_by(run.c.run_id.desc())  # the lease makes it the order of publishing
+        .limit(1)
+    )
 
 
 def watermark(database: Database, partner_id: int) -> int | None:

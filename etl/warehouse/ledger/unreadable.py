@@ -14,7 +14,7 @@ from sqlalchemy.dialects.postgresql import INT8RANGE, JSONB
 
 from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, UNREADABLE, Span
 from etl.warehouse.engine import SETTINGS, transaction
-from etl.warehouse.ledger.certificates import is_listed, last_complete
+from etl.warehouse.ledger.certificates import is_listed, of_last_complete
 from etl.warehouse.schema.database import Database
 
 HOLES_AT_MOST: Final = 50
@@ -44,8 +44,8 @@ def unreadable_rows(
 
     ``tokens_before`` is how many tokens before each of them are wanted.
     """
-    complete = last_complete(database, partner_id)
-    run = database.tables.sync_run
+    run, complete = database.tables.sync_run, database.tables.sync_run.alias("complete")
+    last_complete = of_last_complete(complete, partner_id, complete.c.run_id).scalar_subquery()
     holes = sa.func.jsonb_array_elements(run.c.holes).table_valued(sa.column("value", JSONB))
     hole = holes.c.value
     span = sa.cast(hole.op("->>")("span"), INT8RANGE)
@@ -57,7 +57,7 @@ def unreadable_rows(
         .select_from(run.join(holes, sa.true()))
         .where(
             run.c.partner_id == partner_id,
-            run.c.run_id >= (0 if complete is None else complete.run_id),
+            run.c.run_id >= sa.func.coalesce(last_complete, 0),
             hole.op("->>")("reason") == UNREADABLE,
             tokens > 0,
             is_of_open if open_only else sa.not_(is_of_open),
