@@ -9,6 +9,13 @@ import psycopg
 from etl.resources import sql_directory
 
 
+def fill_moments_anew(connection: psycopg.Connection[Any]) -> None:
+    """Derive them from the versions as they are now, whatever was published of them."""
+    connection.execute("delete from upload_token_status_moment_log")
+    connection.execute("update upload_token_superseded set first_happened_at = null")
+    fill_moments(connection)
+
+
 def fill_moments(connection: psycopg.Connection[Any]) -> None:
     """Derive the log of status moments and the columns that go with it; the search_path decides.
 

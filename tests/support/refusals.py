@@ -13,7 +13,7 @@ from etl.run.plan import SyncOptions
 from etl.simulator import Account, SimulatorServer
 from tests.support.job import Job, killed_at_exit, listed, wait_until
 from tests.support.model import Model
-from tests.support.moments import fill_moments
+from tests.support.moments import fill_moments_anew
 
 TOKENS = 400
 HIDDEN = 180
@@ -101,9 +101,7 @@ def let_hours_pass(job: Job, hours: float) -> None:
     # Moments are estimated from both kinds of times.
     with psycopg.connect(job.database_url, autocommit=True) as connection:
         connection.execute("set search_path = kaltura")
-        connection.execute("delete from upload_token_status_moment_log")
-        connection.execute("update upload_token_superseded set first_happened_at = null")
-        fill_moments(connection)
+        fill_moments_anew(connection)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ from tests.support.history import (
     wrong_states,
 )
 from tests.support.job import Job, tell
-from tests.support.moments import fill_moments
+from tests.support.moments import fill_moments_anew
 
 KINDS: dict[str, dict[str, Any]] = {
     "quiet": {},
@@ -121,8 +121,7 @@ def test_an_interval_needs_to_know_what_a_run_did_not_see(database_url: str) -> 
         connection.execute("set search_path = kaltura")
         connection.execute("delete from unobserved_token")
         # As they would have been published.
-        connection.execute("delete from upload_token_status_moment_log")
-        fill_moments(connection)
+        fill_moments_anew(connection)
     assert judge(chronicle, status_changes(chronicle))[0] != []
 
 
