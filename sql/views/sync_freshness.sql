@@ -13,7 +13,8 @@
 --   old (the default of ETL_LEASE_SECONDS).
 -- tokens_listed: Tokens that the service lists, as far as is known.
 -- tokens_known: Tokens ever seen.
--- unreadable: Tokens that the last complete run could not read.
+-- unreadable: Tokens that the last complete run could not read; a second that kept changing counts
+--   as one.
 -- rejected: Rows that the last complete run did not load.
 -- certificate: Coverage of the last complete run: the seconds of createdAt it read; {(,)} is all.
 -- open_seen_at: Beginning of the last published walk that read all open tokens; what is said of
