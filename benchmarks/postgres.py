@@ -83,6 +83,7 @@ class Postgres:
 
     def make_template(self) -> None:
         """A migrated database, of which each first load of this program gets a copy."""
+        self.monitor.execute(sql.SQL("drop database if exists {}").format(sql.Identifier(TEMPLATE)))
         self.monitor.execute(sql.SQL("create database {}").format(sql.Identifier(TEMPLATE)))
         subprocess.run(
             [*program(), "migrate"],
@@ -92,9 +93,17 @@ class Postgres:
         )
 
     @contextmanager
-    def database(self, name: str, *, migrated: bool, work_mem: str | None = None) -> Iterator[str]:
-        """A new database, for as long as the context lasts; yields its URL."""
+    def database(
+        self, name: str, *, migrated: bool, work_mem: str | None = None, keep: bool = False
+    ) -> Iterator[str]:
+        """A new database, for as long as the context lasts; yields its URL.
+
+        With ``keep`` it stays, and one that is there is used as it is.
+        """
         quoted = sql.Identifier(name)
+        if keep and self.ask("select exists (select from pg_database where datname = %s)", name):
+            yield self.url_of(name)
+            return
         template = sql.Identifier(TEMPLATE if migrated else "template0")
         self.monitor.execute(
             # The file copy does not fill shared buffers, as a database of another day would not.
@@ -107,7 +116,8 @@ class Postgres:
                 )
             yield self.url_of(name)
         finally:
-            self.monitor.execute(sql.SQL("drop database {} with (force)").format(quoted))
+            if not keep:
+                self.monitor.execute(sql.SQL("drop database {} with (force)").format(quoted))
 
     def rest(self, database: str) -> None:
         """What a server does by itself between two nights: vacuum, analyze, checkpoint."""

@@ -111,6 +111,13 @@ def main(arguments: Sequence[str]) -> None:
         action="store_true",
         help="keep an archive of the nights, and check it by a replay",
     )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="keep the history's warehouse there; one that an earlier run has left is upgraded "
+        "and measured again",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     given = parser.parse_args(arguments)
     sizes = given.tokens or [1_000_000]
@@ -123,12 +130,14 @@ def main(arguments: Sequence[str]) -> None:
             folder = Path(name)
             folder.chmod(0o711)  # as root the server runs as another user, who must pass through
             bench = _Bench(Result(tokens), folder)
-            with postgres(folder / "warehouse") as server:
-                for part in given.part or PARTS:
-                    if part == "nights":
+            for part in given.part or PARTS:
+                if part == "nights":
+                    with postgres(folder / "nights") as server:
                         bench.nights(server, archive=given.archive)
-                    else:
-                        bench.history(server)
+                else:
+                    kept = given.data and given.data / str(tokens)
+                    with postgres(kept or folder / "history") as server:
+                        bench.history(server, keep=kept is not None)
         results.append(bench.result)
         if given.json is not None:
             whole = {"machine": describe_machine(), "results": [asdict(one) for one in results]}
@@ -187,17 +196,19 @@ class _Bench:
 
     # ---- what reads the history ---------------------------------------------------------------
 
-    def history(self, server: Postgres) -> None:
+    def history(self, server: Postgres, *, keep: bool) -> None:
         tokens = self.result.tokens
-        with server.database("bench_history", migrated=True) as url:
+        with server.database("bench_history", migrated=True, keep=keep) as url:
             with _connected(url) as connection:
-                write_versions(connection, tokens)
+                if not connection.execute("select 1 from upload_token limit 1").fetchone():
+                    write_versions(connection, tokens)
             settings = clean_environment(
                 DATABASE_URL=url, KALTURA_PARTNER_ID=PARTNER_OF_HISTORY, HOME=str(self._folder)
             )
             _head(f"{tokens:,} tokens, versions written by SQL")
             page = self._folder / "report.html"
             for step, arguments, expected in (
+                *([("migrate", ("migrate",), 0)] if keep else []),
                 ("report", ("report", "--output", str(page)), 0),
                 # Rows written by SQL do not agree with the ledger; every check runs to its end.
                 ("verify, all versions", ("verify",), VIOLATIONS),
