@@ -16,8 +16,8 @@ from typing import Any, Final
 import psycopg
 
 from etl.embedded.server import embedded_server
-from etl.resources import sql_directory
 from etl.warehouse.access.grants import grant
+from etl.warehouse.schema.filling import moment_fillings
 from etl.warehouse.schema.revision import migrate
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
@@ -47,6 +47,18 @@ QUERIES: Final = {
         "select * from upload_token_status_history where "  # noqa: S608
         + WEEK.format("happened_at")
         + " and to_status = 'TIMED_OUT'"
+    ),
+    "status durations of one token": (
+        f"select * from upload_status_duration where {ONE_TOKEN}"  # noqa: S608
+    ),
+    "status durations of one user": "select * from upload_status_duration where user_id = 'user7'",
+    "status durations of a day's uploads": (
+        "select * from upload_status_duration "
+        "where created_at >= '2026-09-20' and created_at < '2026-09-21'"
+    ),
+    "status durations": (
+        "select status, count(*), avg(at_least_seconds), avg(at_most_seconds) "
+        "from upload_status_duration group by 1"
     ),
     "status changes, all with times": (
         "select from_status, to_status, count(*), avg(time_in_from_status_seconds), "
@@ -175,9 +187,8 @@ def write_versions(connection: psycopg.Connection[Any], tokens: int) -> None:
     statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
     connection.execute(statements.encode())
     connection.execute("analyze")
-    for name in ("fill_status_moments", "fill_latest_versions", "fill_first_versions"):
-        text = (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
-        connection.execute(text.encode())
+    for statement in moment_fillings():
+        connection.execute(statement.encode())
     connection.execute("vacuum analyze")
     connection.execute("checkpoint")
 

@@ -1,7 +1,7 @@
 """Status moments as they were published, when a token was first closed, and indexes for analysts.
 
-Old warehouses are filled from their versions.  Columns and indexes come first, each for itself, so
-that a migration that was interrupted can be started again.
+Revision 0013 fills the moments of old warehouses.  Columns and indexes come first, each for itself,
+so that a migration that was interrupted can be started again.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import op
 
-from etl.resources import sql_directory
 from etl.warehouse.schema.migration import create_index, drop_index, enter_schema, install_view
 
 revision = "0010"
@@ -75,8 +74,6 @@ INDEXES: Final[tuple[tuple[str, str, list[str], str | None, dict[str, Any]], ...
     ),
 )
 """Name, table, columns, condition, options."""
-FILLED_BY: Final = ("fill_status_moments", "fill_latest_versions", "fill_first_versions")
-"""Files of ``sql/ops``, in their order."""
 VIEWS: Final = (
     "upload_token_status_moment",
     "upload_token_status_history",
@@ -132,10 +129,6 @@ def upgrade() -> None:
     enter_schema()
     _create_log()
     install_view("upload_token_status_moment")
-    # A restored warehouse may have no statistics, and the joins of the filling are large.
-    op.execute("analyze upload_token, upload_token_superseded, sync_run, unobserved_token")
-    for name in FILLED_BY:
-        op.execute((sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8"))
     for name in VIEWS:
         install_view(name)
 

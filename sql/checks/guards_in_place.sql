@@ -49,6 +49,8 @@ from (
         ('ix_upload_token_marked'),
         ('ix_upload_token_open_created'),
         ('ix_upload_token_staging_created'),
+        ('ix_upload_token_status_moment_log_back'),
+        ('ix_upload_token_status_moment_log_created'),
         ('ix_upload_token_status_moment_log_published'),
         ('ix_upload_token_superseded_closed_undated'),
         ('ix_upload_token_superseded_first_happened'),

@@ -11,6 +11,11 @@ full join upload_token_status_history as told
         told.partner_id = derived.partner_id
         and told.token_id = derived.token_id
         and told.version = derived.version
+left join upload_token_status_moment_log as logged
+    on
+        logged.partner_id = told.partner_id
+        and logged.token_id = told.token_id
+        and logged.version = told.version
 where
     derived.token_id is null
     or told.token_id is null
@@ -23,7 +28,8 @@ where
         and (
             derived.from_status,
             derived.from_status_code,
-            derived.happened_at,
+            -- Not before the change before, whose moment status_since_truthful checks.
+            least(greatest(derived.happened_at, logged.from_happened_at), derived.happened_before),
             derived.happened_after,
             derived.happened_before
         ) is distinct from (

@@ -16,7 +16,8 @@
 -- to_status_code: Code of to_status; NULL for NOT_LISTED and UNKNOWN.
 -- change_kind: first_seen, changed, absent or relisted.
 -- happened_at: Best estimate: updated_at where it fits (PENDING when first seen: created_at), else
---   the middle of the interval.
+--   the middle of the interval; never before happened_at of the change before, as far as the
+--   database server's clock was not set back.
 -- happened_after: Not before this: when the last published walk that saw the old state began; when
 --   first seen created_at.
 -- happened_before: Not after this: when the reply that showed the new state (an absence: that

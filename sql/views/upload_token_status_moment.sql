@@ -1,7 +1,8 @@
 -- Changes of status or presence, derived anew from the versions and the ledger.
 --
--- Query upload_token_status_history instead: it tells the same as it was when published, much
--- faster.  verify compares the two.  A version whose predecessor was pruned has from_status NULL.
+-- Query upload_token_status_history instead: it tells the same as it was when published, in order
+-- and much faster.  verify compares the two.  A version whose predecessor was pruned has from_status
+-- NULL.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- version: The version that brought the change; 1 is the first one seen.
@@ -10,7 +11,8 @@
 -- from_status_code: Code of from_status; NULL when first seen, and for NOT_LISTED and UNKNOWN.
 -- to_status_code: Code of to_status; NULL for NOT_LISTED and UNKNOWN.
 -- change_kind: first_seen, changed, absent or relisted.
--- happened_at: Best estimate of when it changed; always between the next two.
+-- happened_at: Best estimate of when it changed; always between the next two.  It may be before
+--   that of the change before: upload_token_status_history then tells that one.
 -- happened_after: Not before this: when the last published walk that saw the old state began.
 -- happened_before: Not after this: when the reply that showed the new state had arrived.
 -- valid_from: Publication timestamp: since when the warehouse knows of it.

@@ -41,6 +41,7 @@ VIEW_KEYS: Final = {
     "upload_outcome": ("partner_id", "token_id"),
     "upload_outcome_daily": ("partner_id", "day", "size_bucket"),
     "upload_status_duration": ("partner_id", "token_id", "status"),
+    "upload_status_stay": ("partner_id", "token_id", "status", "version"),
     "upload_token_daily_status": ("partner_id", "day", "status"),
     "upload_token_history": ("partner_id", "token_id", "version"),
     "upload_token_snapshot_dbt": ("dbt_scd_id",),
@@ -49,7 +50,7 @@ VIEW_KEYS: Final = {
     "upload_user_rename": ("partner_id", "user_id_before", "user_id_after"),
     "upload_user_summary": ("partner_id", "user_id"),
 }
-NULL_IN_KEY: Final = {"upload_user_summary": "user_id"}
+NULL_IN_KEY: Final = {"upload_status_stay": "version", "upload_user_summary": "user_id"}
 CHANGE_KINDS: Final = ("first_seen", "changed", "absent", "relisted")
 OPEN_NAMES: Final = ("PENDING", "PARTIAL_UPLOAD", "FULL_UPLOAD")
 VIEW_VALUES: Final = {
@@ -75,6 +76,7 @@ RELATIONSHIPS: Final = {
     ("upload_token_status_history", "run_id"): RUN,
     ("upload_mart", "run_id"): RUN,
     ("upload_status_duration", "token_id"): ("upload_token", "token_id"),
+    ("upload_status_stay", "token_id"): ("upload_token", "token_id"),
     ("upload_user_rename", "run_id"): RUN,
 }
 """What is true without a foreign key."""

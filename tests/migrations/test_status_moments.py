@@ -8,9 +8,11 @@ from typing import Final
 
 import psycopg
 from alembic import command
+from psycopg.rows import dict_row
 
 from etl.verify.checks import verify
 from etl.warehouse.schema.revision import HEAD_REVISION, migrate
+from tests.support.moments import fill_moments
 from tests.support.schema import configured, rows, upgrade
 from tests.support.world import World
 
@@ -25,7 +27,16 @@ DERIVED: Final = (
     "select partner_id, token_id, version, from_status, to_status, happened_at, happened_after, "
     "happened_before from kaltura.upload_token_status_moment order by partner_id, token_id, version"
 )
-OF_MOMENTS: Final = {"status_moments_truthful", "first_closed_truthful"}
+LOG: Final = "select * from kaltura.upload_token_status_moment_log order by token_id, version"
+SINCE: Final = (
+    "select token_id, version, status_version, status_happened_at, status_happened_after, "
+    "status_happened_before from kaltura.upload_token order by token_id"
+)
+OF_MOMENTS: Final = {"status_moments_truthful", "status_since_truthful", "first_closed_truthful"}
+
+
+def failing(url: str) -> set[str]:
+    return {each.name for each in verify(url) if not each.ok} & OF_MOMENTS
 
 
 def test_an_old_warehouse_is_filled_and_can_go_back(empty_database_url: str) -> None:
@@ -41,8 +52,7 @@ def test_an_old_warehouse_is_filled_and_can_go_back(empty_database_url: str) -> 
     assert [row[:5] + row[8:11] for row in rows(url, HISTORY)] == versions
     logged = rows(url, "select count(*) from kaltura.upload_token_status_moment_log")
     assert logged == [(sum(row[2] != 1 for row in versions),)]
-    failing = {each.name for each in verify(url) if not each.ok}
-    assert not failing & OF_MOMENTS
+    assert failing(url) == set()
     history, outcomes = rows(url, HISTORY), [rows(url, query) for query in OUTCOMES]
     command.downgrade(configured(url), "0009")
     assert rows(url, HISTORY) == history
@@ -50,3 +60,51 @@ def test_an_old_warehouse_is_filled_and_can_go_back(empty_database_url: str) -> 
     # A version that is published by a program of that revision is filled in at the next migration.
     assert migrate(url) == ("0009", HEAD_REVISION)
     assert rows(url, HISTORY) == history
+
+
+def test_what_revision_0012_published_is_told_of_the_change_before(empty_database_url: str) -> None:
+    """It put no estimates in order, and may have pruned what would say since when."""
+    url = empty_database_url
+    migrate(url)
+    made = World(random.Random(4))
+    made.pass_days(12, 60)
+    with closing(psycopg.connect(url, autocommit=True, row_factory=dict_row)) as connection:
+        connection.execute("set search_path = kaltura")
+        made.write(connection, moments=False)
+        # As late as can be, but for the latest, which are as early as can be.
+        connection.execute("update upload_token_superseded set updated_at = observed_at")
+        connection.execute(
+            "update upload_token as latest set updated_at = derived.happened_after "
+            "from upload_token_status_moment as derived "
+            "where derived.token_id = latest.token_id and derived.version = latest.version"
+        )
+        fill_moments(connection)
+        assert failing(url) == set()
+        before = [connection.execute(query).fetchall() for query in (LOG, SINCE)]
+        command.downgrade(configured(url), "0012")
+        early = connection.execute(
+            "update upload_token_status_moment_log as logged set happened_at = derived.happened_at "
+            "from upload_token_status_moment as derived where derived.token_id = logged.token_id "
+            "and derived.version = logged.version and derived.happened_at <> logged.happened_at"
+        ).rowcount
+        assert early > 0
+        assert migrate(url) == ("0012", HEAD_REVISION)
+        assert [connection.execute(query).fetchall() for query in (LOG, SINCE)] == before
+        command.downgrade(configured(url), "0012")
+        connection.execute(
+            "with pruned as (delete from upload_token_superseded where version < 3 returning *) "
+            "delete from upload_token_status_moment_log as logged using pruned "
+            "where pruned.token_id = logged.token_id and pruned.version = logged.version"
+        )
+        assert migrate(url) == ("0012", HEAD_REVISION)
+        assert failing(url) == set()
+        log, since = [connection.execute(query).fetchall() for query in (LOG, SINCE)]
+    was = {row["token_id"]: row for row in before[1]}
+    unknown = [row for row in since if row["version"] > 1 and row["status_version"] is None]
+    assert unknown
+    assert all(was[row["token_id"]]["status_version"] < 3 for row in unknown)
+    assert all(row == was[row["token_id"]] for row in since if row not in unknown)
+    orphans = [row for row in log if row["from_version"] is None]
+    assert orphans
+    # What was told when they were published stays.
+    assert None not in {row["from_happened_at"] for row in orphans}

@@ -276,6 +276,8 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "where token_id = 'a'",
     "status_moments_truthful": "update upload_token_status_moment_log set happened_at = "
     "happened_after where token_id = 'a'",
+    "status_since_truthful": "update upload_token set status_happened_before = now() "
+    "where token_id = 'a'",
     "statuses_in_place": "delete from upload_token_status where code = 6",
     "unobserved_tokens_counted": "delete from unobserved_token where run_id = 5",
     "unobserved_tokens_truthful": "update unobserved_token set token_id = 'x'",
@@ -317,6 +319,7 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
         "superseded_by_published_runs",
         "versions_stamped_by_run",
     },
+    "status_moments_truthful": {"status_since_truthful"},
     "superseded_by_published_runs": {"validity_contiguous"},
     "validity_contiguous": {"superseded_by_published_runs"},
     "versions_contiguous": {

@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from etl.resources import sql_directory
+from etl.warehouse.schema.filling import moment_fillings
 
 
 def fill_moments_anew(connection: psycopg.Connection[Any]) -> None:
@@ -21,6 +21,5 @@ def fill_moments(connection: psycopg.Connection[Any]) -> None:
 
     These are the statements by which a migration fills an old warehouse.
     """
-    for name in ("fill_status_moments", "fill_latest_versions", "fill_first_versions"):
-        text = (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
-        connection.execute(text.encode())
+    for statement in moment_fillings():
+        connection.execute(statement.encode())

@@ -1,20 +1,21 @@
 """Moments: when a token got a status, appeared or disappeared; told once, at publication.
 
 What is told of a change must not change with later runs, so it is kept in
-``upload_token_status_moment_log``.  A first sighting has no row there: what is told of it follows
-from its version, but for ``first_happened_at``, which that version keeps.  The view
-``upload_token_status_moment`` derives the same from the stored versions, for ``verify``.
+``upload_token_status_moment_log``, and with the versions that it brought: each tells since when the
+token has its status or presence (``status_happened_at`` and those beside it).  A first sighting has
+neither: what is told of it follows from its version, but for ``first_happened_at``, which that
+version keeps.  The view ``upload_token_status_moment`` derives the same from the stored versions,
+for ``verify``.
 """
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
 
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.witnesses import Witnesses, last_seen_at
 from etl.warehouse.schema.database import Database
 
 CLOSED: Final = 3
@@ -40,12 +41,77 @@ def first_closed_at(
     return sa.func.least(known.c.first_closed_at, sa.case((status == CLOSED, updated_at)))
 
 
+class Since(NamedTuple):
+    """Since when a version has its status or presence; all are NULL if that is not known."""
+
+    version: sa.ColumnElement[Any]
+    """The one that brought it."""
+    at: sa.ColumnElement[Any]
+    after: sa.ColumnElement[Any]
+    before: sa.ColumnElement[Any]
+
+    @classmethod
+    def of(cls, known: Any) -> Since:
+        """What the row of a version tells."""
+        is_first = known.c.version == 1
+
+        def told(first: Any, later: str) -> sa.ColumnElement[Any]:
+            return sa.case((is_first, first), else_=known.c[later])
+
+        return cls(
+            told(1, "status_version"),
+            told(known.c.first_happened_at, "status_happened_at"),
+            told(sa.func.least(known.c.created_at, known.c.observed_at), "status_happened_after"),
+            told(known.c.observed_at, "status_happened_before"),
+        )
+
+    def values(self) -> dict[str, sa.ColumnElement[Any]]:
+        """By the names of the columns that keep it."""
+        return {
+            "status_version": self.version,
+            "status_happened_at": self.at,
+            "status_happened_after": self.after,
+            "status_happened_before": self.before,
+        }
+
+
+def since_of_next(
+    new: Any, known: Any, last_seen: sa.ColumnElement[Any]
+) -> dict[str, sa.ColumnElement[Any]]:
+    """Since when the version after ``known`` has its status: of this change, or of an earlier one.
+
+    ``last_seen`` is when the known state was last seen, and NULL if status and presence stay.
+    """
+    earlier = Since.of(known)
+    after = sa.func.least(last_seen, new.c.observed_at)
+    before = new.c.observed_at
+    estimate = sa.case(
+        (new.c.kind == "absent", _middle(after, before)),
+        else_=_best_estimate(new.c.updated_at, after, before),
+    )
+    # Two intervals may overlap, by the walk that saw the earlier change: estimates stay in order.
+    in_order = sa.func.least(sa.func.greatest(estimate, earlier.at), before)
+    changed = last_seen.is_not(None)
+    now = Since(known.c.version + 1, in_order, after, before).values()
+    return {
+        name: sa.case((changed, now[name]), else_=value) for name, value in earlier.values().items()
+    }
+
+
+def changes_status(new: Any, known: Any) -> sa.ColumnElement[bool]:
+    """Whether what was resolved gives a known token another status or presence."""
+    return sa.and_(
+        known.c.token_id.is_not(None),
+        sa.or_(
+            new.c.kind == "absent",
+            sa.not_(known.c.is_listed),
+            new.c.status.is_distinct_from(known.c.status),
+        ),
+    )
+
+
 def log_moments(
-    connection: sa.Connection,
-    database: Database,
-    run: OpenRun,
-    witnesses: Witnesses,
-    stamp: datetime,
+    connection: sa.Connection, database: Database, run: OpenRun, stamp: datetime
 ) -> int:
     """Log the changes of status and presence that the run has just published; returns how many.
 
@@ -54,19 +120,7 @@ def log_moments(
     log = database.tables.upload_token_status_moment_log
     was = database.tables.upload_token_superseded.alias("was")
     became = _row(database.tables.upload_token, was, "became")
-    before = sa.func.coalesce(became.c.absence_confirmed_at, became.c.observed_at)
-    bounds = (
-        sa.select(
-            sa.func.least(last_seen_at(database, was, run.partner_id, witnesses), before).label(
-                "happened_after"
-            ),
-            before.label("happened_before"),
-        )
-        .correlate(was, became)
-        # Computed once per row.
-        .offset(0)
-        .lateral("bounds")
-    )
+    earlier = Since.of(was)
     names = database.tables.upload_token_status
     values: dict[str, Any] = {
         "partner_id": became.c.partner_id,
@@ -77,20 +131,16 @@ def log_moments(
         "from_status_code": sa.case((was.c.is_listed, was.c.status)),
         "to_status_code": sa.case((became.c.is_listed, became.c.status)),
         "change_kind": became.c.change_kind,
-        "happened_at": sa.case(
-            (
-                became.c.is_listed,
-                _best_estimate(
-                    became.c.updated_at, bounds.c.happened_after, bounds.c.happened_before
-                ),
-            ),
-            else_=_middle(bounds.c.happened_after, bounds.c.happened_before),
-        ),
-        "happened_after": bounds.c.happened_after,
-        "happened_before": bounds.c.happened_before,
-        "from_happened_at": _happened_before(database, was),
+        "happened_at": became.c.status_happened_at,
+        "happened_after": became.c.status_happened_after,
+        "happened_before": became.c.status_happened_before,
         "valid_from": became.c.valid_from,
         "run_id": became.c.run_id,
+        "created_at": became.c.created_at,
+        "from_version": earlier.version,
+        "from_happened_at": earlier.at,
+        "from_happened_after": earlier.after,
+        "from_happened_before": earlier.before,
     }
     replaced = sa.and_(
         was.c.partner_id == run.partner_id,
@@ -101,7 +151,7 @@ def log_moments(
         sa.insert(log).from_select(
             list(values),
             sa.select(*[value.label(name) for name, value in values.items()])
-            .select_from(was.join(became, is_moment(became)).join(bounds, sa.true()))
+            .select_from(was.join(became, is_moment(became)))
             .where(replaced),
         ),
         execution_options={"preserve_rowcount": True},
@@ -160,35 +210,4 @@ def _name_of(names: sa.Table, version: Any) -> sa.ColumnElement[Any]:
     return sa.case(
         (sa.not_(version.c.is_listed), "NOT_LISTED"),
         else_=sa.func.coalesce(name, "UNKNOWN_" + code, "UNKNOWN"),
-    )
-
-
-def _happened_before(database: Database, was: Any) -> sa.ColumnElement[Any]:
-    """``happened_at`` of the change before: of the log, or of the first sighting."""
-    log = database.tables.upload_token_status_moment_log.alias("moment")
-    first = database.tables.upload_token_superseded.alias("first")
-    logged = (
-        sa.select(log.c.happened_at)
-        .where(
-            log.c.partner_id == was.c.partner_id,
-            log.c.token_id == was.c.token_id,
-            log.c.version <= was.c.version,
-        )
-        .order_by(log.c.version.desc())
-        .limit(1)
-        .correlate(was)
-        .scalar_subquery()
-    )
-    sighted = (
-        sa.select(first.c.first_happened_at)
-        .where(
-            first.c.partner_id == was.c.partner_id,
-            first.c.token_id == was.c.token_id,
-            first.c.version == 1,
-        )
-        .correlate(was)
-        .scalar_subquery()
-    )
-    return sa.case(
-        (was.c.version == 1, was.c.first_happened_at), else_=sa.func.coalesce(logged, sighted)
     )

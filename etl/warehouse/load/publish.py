@@ -235,13 +235,12 @@ def _write_versions(
         moved = _move_replaced(connection, database, run, stamp)
     moments = 0
     if run.baseline.knows_tokens:
-        of_absences = witnesses if counts.absent else None
-        kinds, moments = _upsert(connection, database, run, of_absences, stamp)
+        kinds, moments = _upsert(connection, database, run, witnesses, stamp)
     else:
         kinds = {"first_seen": _insert_first_load(connection, database, run, stamp)}
     kinds["moved"], kinds["moments"] = moved, 0
     if witnesses is not None:
-        kinds["moments"] = log_moments(connection, database, run, witnesses, stamp)
+        kinds["moments"] = log_moments(connection, database, run, stamp)
     expected = {
         "first_seen": counts.inserted,
         "changed": counts.changed,

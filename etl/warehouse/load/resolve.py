@@ -21,7 +21,12 @@ from etl.tokens.token import OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import KEPT_WHEN_ABSENT, changed_columns, differs
-from etl.warehouse.load.moments import first_closed_at, first_happened_at
+from etl.warehouse.load.moments import (
+    changes_status,
+    first_closed_at,
+    first_happened_at,
+    since_of_next,
+)
 from etl.warehouse.load.planning import (
     WORK_MEM,
     in_walk,
@@ -46,6 +51,10 @@ VERSION_COLUMNS: Final = (
     "absence_confirmed_at",
     "first_happened_at",
     "first_closed_at",
+    "status_version",
+    "status_happened_at",
+    "status_happened_after",
+    "status_happened_before",
     *DIGEST_COLUMNS,
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
@@ -80,7 +89,8 @@ def outcomes(
 ) -> sa.Select[Any]:
     """The versions that the walk would publish (``VERSION_COLUMNS``), unordered.
 
-    Without ``witnesses``, ``last_listed_at`` is NULL: enough to count them.
+    Without ``witnesses``, the state that they replace was seen at no known time: enough to count
+    them, and to publish tokens that were not known.
     """
     new = resolved(database, run)
     known = known_row(database, run, new.c.token_id)
@@ -102,9 +112,19 @@ def outcomes(
         return sa.case((is_absent, known.c[name]), else_=given).label(name)
 
     is_listed_changed: array[Any] = array([sa.literal("is_listed")], type_=sa.Text)
-    last_listed_at: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.DateTime(timezone=True))
+    source = new.outerjoin(known, sa.true())
+    last_seen: sa.ColumnElement[Any] = sa.cast(sa.null(), sa.DateTime(timezone=True))
     if witnesses is not None:
-        last_listed_at = last_seen_at(database, known, run.partner_id, witnesses)
+        seen_at = last_seen_at(database, known, run.partner_id, witnesses)
+        seen = (
+            sa.select(sa.case((changes_status(new, known), seen_at)).label("last_seen"))
+            .correlate(new, known)
+            # Computed once per row.
+            .offset(0)
+            .lateral("seen")
+        )
+        source = source.join(seen, sa.true())
+        last_seen = seen.c.last_seen
     columns: dict[str, Any] = {
         "partner_id": new.c.partner_id,
         "token_id": new.c.token_id,
@@ -122,17 +142,18 @@ def outcomes(
             else_=changed_columns(new.c, known.c),
         ),
         "observed_at": new.c.observed_at,
-        "last_listed_at": sa.case((is_absent, last_listed_at)),
+        "last_listed_at": sa.case((is_absent, last_seen)),
         "absence_confirmed_at": sa.case((is_absent, new.c.observed_at)),
         "first_happened_at": sa.case((known.c.token_id.is_(None), first_happened_at(new))),
         "first_closed_at": first_closed_at(
             known, sa.case((sa.not_(is_absent), new.c.status)), new.c.updated_at
         ),
+        **since_of_next(new, known, last_seen),
         **{name: value(name) for name in DIGEST_COLUMNS},
     }
     return (
         sa.select(*[columns[name].label(name) for name in VERSION_COLUMNS])
-        .select_from(new.outerjoin(known, sa.true()))
+        .select_from(source)
         .where(kind.is_not(None))
     )
 

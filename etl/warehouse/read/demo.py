@@ -32,7 +32,9 @@ WRITTEN_BY_A_RUN: Final = (
 _LOGGED_AGAIN: Final = """
     update {log} as logged
     set
-        happened_at = moment.happened_at,
+        happened_at = least(
+            greatest(moment.happened_at, logged.from_happened_at), moment.happened_before
+        ),
         happened_after = moment.happened_after,
         happened_before = moment.happened_before,
         valid_from = moment.valid_from
@@ -43,6 +45,20 @@ _LOGGED_AGAIN: Final = """
         and moment.partner_id = logged.partner_id
         and moment.token_id = logged.token_id
         and moment.version = logged.version
+"""
+_SINCE_AGAIN: Final = """
+    update {token} as latest
+    set
+        status_happened_at = logged.happened_at,
+        status_happened_after = logged.happened_after,
+        status_happened_before = logged.happened_before
+    from {log} as logged
+    where
+        logged.run_id = %(run_id)s
+        and latest.run_id = %(run_id)s
+        and logged.partner_id = latest.partner_id
+        and logged.token_id = latest.token_id
+        and logged.version = latest.version
 """
 _SIGHTED_AGAIN: Final = """
     update {token} as sighted
@@ -146,7 +162,7 @@ def tell_moments_again(
     connection: psycopg.Connection[Any], run_id: int, schema: str = "kaltura"
 ) -> None:
     """Derive what the last run has told of changes of status from its times as they are now."""
-    for statement in (_LOGGED_AGAIN, _SIGHTED_AGAIN):
+    for statement in (_LOGGED_AGAIN, _SINCE_AGAIN, _SIGHTED_AGAIN):
         connection.execute(
             sql.SQL(statement).format(
                 log=sql.Identifier(schema, "upload_token_status_moment_log"),

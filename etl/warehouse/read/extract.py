@@ -38,7 +38,9 @@ _KINDS: Final[dict[str, Kind]] = {
 }
 """By type of Postgres; any other is text: jsonb and ranges as Postgres writes them."""
 
-_LEFT_OUT: Final = frozenset({"upload_token_status_moment", "upload_token_snapshot_dbt"})
+_LEFT_OUT: Final = frozenset(
+    {"upload_status_stay", "upload_token_status_moment", "upload_token_snapshot_dbt"}
+)
 """Of the views that are exported unasked: parts, or other names, of what another one has."""
 _CUT_BY: Final = ("day", "valid_from", "created_at", "started_at")
 """Which column says to what day a row belongs: the first of these that there is."""

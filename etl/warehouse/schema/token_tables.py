@@ -34,6 +34,11 @@ MANY_RANGES: Final = "timestamptz_minmax_multi_ops"
 """A few rows of another time do not make a block's range wide."""
 BLOCKS: Final = {"pages_per_range": 16, "autosummarize": "on"}
 """Blocks of about 500 versions, summed up as they fill."""
+WENT_BACK: Final = (
+    "(change_kind = 'absent' or (from_status_code >= 0 and to_status_code > from_status_code)) "
+    "is not true"
+)
+"""Which changes may have led to a status for a second time: the condition of an index, verbatim."""
 
 
 def upload_token_table(metadata: MetaData) -> Table:
@@ -49,6 +54,7 @@ def upload_token_table(metadata: MetaData) -> Table:
             "The least updated_at of its versions with status CLOSED; NULL: none, or not known.",
             null=True,
         ),
+        *_status_since_columns(),
         PrimaryKeyConstraint("partner_id", "token_id"),
         *_version_checks(),
         comment="Upload tokens: one row per token ever seen, its latest version.",
@@ -85,6 +91,7 @@ def upload_token_superseded_table(metadata: MetaData) -> Table:
         column("valid_to", time(), "When the next version was published; exclusive."),
         column("superseded_by_run_id", BigInteger(), "The run that published the next version."),
         _first_happened_column(),
+        *_status_since_columns(),
         PrimaryKeyConstraint("partner_id", "token_id", "version"),
         *_version_checks(),
         CheckConstraint("valid_to > valid_from and isfinite(valid_to)", name="valid_to"),
@@ -127,7 +134,12 @@ def status_moment_log_table(metadata: MetaData) -> Table:
         ),
         column("to_status_code", SmallInteger(), "Code of to_status, if it has one.", null=True),
         column("change_kind", Text(), "changed, absent or relisted."),
-        column("happened_at", time(), "Best estimate of when it changed; between the next two."),
+        column(
+            "happened_at",
+            time(),
+            "Best estimate of when it changed: between the next two, and not before "
+            "from_happened_at if that leaves any.",
+        ),
         column(
             "happened_after",
             time(),
@@ -146,6 +158,25 @@ def status_moment_log_table(metadata: MetaData) -> Table:
         ),
         column("valid_from", time(), "Publication timestamp: published_at of the run run_id."),
         column("run_id", BigInteger(), "The run that published it."),
+        column(
+            "from_version",
+            Integer(),
+            "The version that brought the status before: 1 is the first sighting; NULL: not known.",
+            null=True,
+        ),
+        column(
+            "from_happened_after",
+            time(),
+            "happened_after of the change before, or of the first sighting; NULL: not known.",
+            null=True,
+        ),
+        column(
+            "from_happened_before",
+            time(),
+            "happened_before of the change before, or of the first sighting; NULL: not known.",
+            null=True,
+        ),
+        column("created_at", time(), "When Kaltura made the token; whole seconds.", null=True),
         PrimaryKeyConstraint("partner_id", "token_id", "version"),
         CheckConstraint("version > 1", name="version"),
         CheckConstraint(
@@ -161,6 +192,21 @@ def status_moment_log_table(metadata: MetaData) -> Table:
         postgresql_using="brin",
         postgresql_ops={"happened_at": MANY_RANGES},
         postgresql_with=BLOCKS,
+    )
+    # Most statuses are changed within days of the creation.
+    Index(
+        "ix_upload_token_status_moment_log_created",
+        table.c.created_at,
+        postgresql_using="brin",
+        postgresql_ops={"created_at": MANY_RANGES},
+        postgresql_with=BLOCKS,
+    )
+    # Tokens whose stays in a status have to be summed up; they are few.
+    Index(
+        "ix_upload_token_status_moment_log_back",
+        table.c.partner_id,
+        table.c.token_id,
+        postgresql_where=text(WENT_BACK),
     )
     return table
 
@@ -291,6 +337,37 @@ def _first_happened_column() -> Column[Any]:
         "Of version 1: best estimate of when the token got the status in which it was first seen.",
         null=True,
     )
+
+
+def _status_since_columns() -> list[Column[Any]]:
+    """Of version 1 they follow from other columns, so that a first load need not write them."""
+    unknown = "  NULL in version 1 (see first_happened_at), and if not known."
+    return [
+        column(
+            "status_version",
+            Integer(),
+            "The version that brought the status or presence; 1: as first seen." + unknown,
+            null=True,
+        ),
+        column(
+            "status_happened_at",
+            time(),
+            "happened_at of that change, as in upload_token_status_history." + unknown,
+            null=True,
+        ),
+        column(
+            "status_happened_after",
+            time(),
+            "happened_after of that change." + unknown,
+            null=True,
+        ),
+        column(
+            "status_happened_before",
+            time(),
+            "happened_before of that change: it was seen by then." + unknown,
+            null=True,
+        ),
+    ]
 
 
 def _version_checks() -> list[CheckConstraint]:

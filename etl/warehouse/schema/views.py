@@ -104,6 +104,8 @@ def _directory() -> Path:
 def version_comments() -> dict[str, str]:
     """Comments of the columns that the views of versions have."""
     table = build_tables().upload_token_superseded
-    # What a first sighting tells of a status is in upload_token_status_history.
-    left_out = {"first_happened_at"}
-    return {each.name: str(each.comment) for each in table.columns if each.name not in left_out}
+    # What is told of changes of status is in upload_token_status_history.
+    told = ("first_happened_at", "status_")
+    return {
+        each.name: str(each.comment) for each in table.columns if not each.name.startswith(told)
+    }

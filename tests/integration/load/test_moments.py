@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Final
 
 import pytest
@@ -15,7 +15,7 @@ from tests.support.model import Row
 from tests.support.nights import OBSERVED, PARTNER, MakeNights, Nights, make_token, page_of
 
 STATUSES: Final = (0, 1, 2, 3, 3, 4, 5, 6, 77, None)
-CHECKS: Final = ("status_moments_truthful", "first_closed_truthful")
+CHECKS: Final = ("status_moments_truthful", "status_since_truthful", "first_closed_truthful")
 BEGAN: Final = int(OBSERVED.timestamp())
 
 
@@ -42,6 +42,34 @@ def breaches(nights: Nights) -> list[Row]:
     assert len(texts) == len(CHECKS)
     found = [run_check(nights.database, text, partner_id=None, rows_max=20) for text in texts]
     return [row for rows, _ in found for row in rows]
+
+
+def assert_in_order(nights: Nights) -> None:
+    """Each change tells the one before, and did not happen before it if that can be."""
+    before: dict[str, Row] = {}
+    changes = nights.query(
+        "select happened.*, from_version, from_happened_at, from_happened_after, "
+        "from_happened_before from kaltura.upload_token_status_history as happened "
+        "left join kaltura.upload_token_status_moment_log as logged "
+        "using (partner_id, token_id, version) order by version"
+    )
+    for row in changes:
+        was = before.get(row["token_id"])
+        if was is not None:
+            for name in ("version", "happened_at", "happened_after", "happened_before"):
+                assert row[f"from_{name}"] == was[name], row
+            assert row["happened_at"] >= min(was["happened_at"], row["happened_before"]), row
+        assert row["happened_after"] <= row["happened_at"] <= row["happened_before"]
+        before[row["token_id"]] = row
+    # The latest version knows the same.
+    for name, last in before.items():
+        latest = nights.token(name)
+        if latest["version"] == 1:
+            assert latest["status_version"] is latest["status_happened_at"] is None
+        else:
+            assert latest["status_version"] == last["version"]
+            for each in ("happened_at", "happened_after", "happened_before"):
+                assert latest[f"status_{each}"] == last[each], latest
 
 
 def walk_began(nights: Nights) -> None:
@@ -106,10 +134,44 @@ def test_the_log_tells_what_versions_and_ledger_tell_and_never_changes(nights: N
     assert not any(row["version"] == 1 for row in before)
     assert len(first) == len(nights.query("select 1 from kaltura.upload_token"))
     assert None not in {row["happened_at"] for row in told(nights)}
+    assert_in_order(nights)
     spent = told(nights, "time_in_from_status, time_in_from_status_seconds as seconds")
     for row in spent:
         known = row["time_in_from_status"]
         assert row["seconds"] == (None if known is None else known.total_seconds())
+
+
+def test_changes_shortly_one_after_the_other_are_told_in_order(nights: Nights) -> None:
+    """The walk that saw the first one had begun before it: the middle of the second may be too."""
+    tokens = [make_token(name, BEGAN, status=0, updated_at=None) for name in "abcd"]
+    minute = timedelta(minutes=1)
+
+    def night(tokens: list[Token], at: datetime) -> None:
+        nights.night(tokens, at=at)
+        walk_began(nights)
+
+    seen = OBSERVED + timedelta(days=2)
+    night(tokens, OBSERVED + timedelta(days=1))
+    tokens = [token._replace(status=1, updated_at=seen) for token in tokens]
+    night(tokens, seen)
+    # b is gone, c is changed otherwise.
+    untimed = [token._replace(updated_at=None) for token in tokens]
+    changed = untimed[0]._replace(status=2)
+    night([changed, untimed[2]._replace(file_name="c.mp4"), untimed[3]], seen + minute)
+    night(
+        [changed, untimed[1], *[token._replace(status=3) for token in untimed[2:]]], seen + minute
+    )
+    # A clock that was set back: an estimate stays within its own interval.
+    night([changed, *[token._replace(status=5) for token in untimed[1:]]], seen - minute)
+    assert breaches(nights) == []
+    assert_in_order(nights)
+    derived = nights.query(
+        "select from_happened_at, derived.happened_at from kaltura.upload_token_status_moment "
+        "as derived inner join kaltura.upload_token_status_moment_log as logged "
+        "using (partner_id, token_id, version)"
+    )
+    # By its own interval alone, each of the second changes would have come first.
+    assert sum(row["happened_at"] < row["from_happened_at"] for row in derived) >= 4
 
 
 def test_a_first_sighting_and_an_unchanged_night_log_nothing(nights: Nights) -> None:

@@ -1,0 +1,278 @@
+-- Each stay of a token in a status, and each status that it passed between two looks.
+--
+-- upload_status_duration sums them up per token and status, and says what they mean: query that.
+-- A token that was in a status twice has two rows of it here.
+-- partner_id: Kaltura account (partner).
+-- token_id: Kaltura's id of the token, bytewise.
+-- status: Name of the status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED while it was not listed.
+-- status_code: Its code; NULL for NOT_LISTED and UNKNOWN.
+-- seen: Whether a run saw the token in it; if not, at_least_seconds is 0.
+-- is_current: Whether it is in it, as far as is known: then the stay is not over, and only
+--   at_least_seconds is known.
+-- at_least_seconds: From when it was first seen in the status to the beginning of the last
+--   published walk that still saw it; 0 if it may have passed in no time, or is not known.
+-- at_most_seconds: From the beginning of the walk that last saw the state before (or created_at)
+--   to when the state after was seen; NULL if is_current.
+-- estimated_at_most_seconds: The same with upload_token_status_history.happened_at; NULL if
+--   is_current.
+-- user_id: Kaltura user, of the latest version.
+-- created_at: When Kaltura made the token; whole seconds.
+-- version: The version that brought the status, or on the way to which it was passed; NULL: not
+--   known.
+create or replace view upload_status_stay with (security_invoker = true) as
+-- Where tokens are now, as the last walk saw them that read all of their kind.
+(
+    with looked as materialized (
+        select
+            account.partner_id,
+            of_kind.kind,
+            latest.run_id,
+            latest.began_at,
+            exists (
+                select 1 from unobserved_token as missed
+                where missed.partner_id = account.partner_id and missed.run_id = latest.run_id
+            ) as missed_some
+        from (select distinct run.partner_id from sync_run as run) as account
+        -- Open ones, listed ones, those not listed.
+        cross join (values (0), (1), (2)) as of_kind (kind)
+        cross join lateral (
+            select
+                run.run_id,
+                walk.started_at as began_at
+            from sync_run as run
+            inner join sync_run as walk
+                on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
+            where
+                run.partner_id = account.partner_id
+                and run.published_at is not null
+                and case of_kind.kind
+                    when 0 then run.coverage + run.open_coverage = '{(,)}'
+                    when 1 then run.coverage = '{(,)}'
+                    -- A rejected row of an absent token may have been its return.
+                    else run.coverage = '{(,)}' and run.rejected = 0
+                end
+            order by run.published_at desc
+            limit 1
+        ) as latest
+    )
+
+    select
+        token.partner_id,
+        token.token_id,
+        case when token.is_listed then upload_token_status_name(token.status) else 'NOT_LISTED' end
+        as status,
+        case when token.is_listed then token.status end as status_code,
+        true as seen,
+        true as is_current,
+        -- date_part, because extract would compute in numeric.
+        greatest(
+            date_part(
+                'epoch',
+                case
+                    when
+                        looked.missed_some and exists (
+                            select 1 from unobserved_token as missed
+                            where
+                                missed.partner_id = token.partner_id
+                                and missed.token_id = token.token_id
+                                and missed.run_id = looked.run_id
+                        )
+                        then null
+                    else looked.began_at
+                end
+                - case
+                    when token.version = 1 then token.observed_at
+                    else token.status_happened_before
+                end
+            ),
+            0
+        ) as at_least_seconds,
+        cast(null as double precision) as at_most_seconds,
+        cast(null as double precision) as estimated_at_most_seconds,
+        token.user_id,
+        token.created_at,
+        case when token.version = 1 then 1 else token.status_version end as version
+    from (
+        -- In two parts, each with an index by created_at.
+        select
+            present.partner_id,
+            present.token_id,
+            present.is_listed,
+            present.status,
+            present.version,
+            present.observed_at,
+            present.status_version,
+            present.status_happened_before,
+            present.user_id,
+            present.created_at
+        from upload_token as present
+        where present.is_listed
+        union all
+        select
+            gone.partner_id,
+            gone.token_id,
+            gone.is_listed,
+            gone.status,
+            gone.version,
+            gone.observed_at,
+            gone.status_version,
+            gone.status_happened_before,
+            gone.user_id,
+            gone.created_at
+        from upload_token as gone
+        where not gone.is_listed
+    ) as token
+    left join looked
+        on
+            looked.partner_id = token.partner_id
+            and looked.kind = case
+                when not token.is_listed then 2
+                when token.status in (0, 1, 2) then 0
+                else 1
+            end
+)
+union all
+-- What those that are as they were first seen had passed before.
+select
+    token.partner_id,
+    token.token_id,
+    passed.name as status,
+    passed.code as status_code,
+    false as seen,
+    false as is_current,
+    cast(0 as double precision) as at_least_seconds,
+    date_part(
+        'epoch',
+        case
+            when token.version = 1
+                then token.observed_at - least(token.created_at, token.observed_at)
+            else token.status_happened_before - token.status_happened_after
+        end
+    ) as at_most_seconds,
+    date_part(
+        'epoch',
+        case
+            when token.version = 1
+                then token.first_happened_at - least(token.created_at, token.observed_at)
+            else token.status_happened_at - token.status_happened_after
+        end
+    ) as estimated_at_most_seconds,
+    token.user_id,
+    token.created_at,
+    1 as version
+from upload_token as token
+inner join upload_token_status as passed
+    on
+        passed.code < case
+            when token.status in (0, 1, 2, 3) then token.status
+            when token.status = 5 then 4
+            else 3
+        end
+where token.is_listed and (token.version = 1 or token.status_version = 1)
+union all
+-- The others before they were first seen.
+select
+    moment.partner_id,
+    moment.token_id,
+    passed.name as status,
+    passed.code as status_code,
+    false as seen,
+    false as is_current,
+    cast(0 as double precision) as at_least_seconds,
+    date_part('epoch', moment.from_happened_before - moment.from_happened_after)
+    as at_most_seconds,
+    date_part('epoch', moment.from_happened_at - moment.from_happened_after)
+    as estimated_at_most_seconds,
+    latest.user_id,
+    moment.created_at,
+    1 as version
+from upload_token_status_moment_log as moment
+inner join upload_token_status as passed
+    on
+        passed.code < case
+            when moment.from_status_code in (0, 1, 2, 3) then moment.from_status_code
+            when moment.from_status_code = 5 then 4
+            else 3
+        end
+left join upload_token as latest
+    on latest.partner_id = moment.partner_id and latest.token_id = moment.token_id
+where moment.from_version = 1 and moment.from_status_code is distinct from 0
+union all
+-- Stays that are over.
+select
+    moment.partner_id,
+    moment.token_id,
+    moment.from_status as status,
+    moment.from_status_code as status_code,
+    true as seen,
+    false as is_current,
+    greatest(date_part('epoch', moment.happened_after - moment.from_happened_before), 0)
+    as at_least_seconds,
+    date_part('epoch', moment.happened_before - moment.from_happened_after) as at_most_seconds,
+    date_part(
+        'epoch',
+        -- Nothing says when it disappeared, but between which looks.
+        case
+            when moment.change_kind = 'absent' then moment.happened_before
+            else moment.happened_at
+        end
+        -- What was first seen in a status may have been in it since it was made: updated_at moves
+        -- with every part of the file.
+        - case
+            when moment.from_version = 1 or moment.change_kind = 'relisted'
+                then moment.from_happened_after
+            else moment.from_happened_at
+        end
+    ) as estimated_at_most_seconds,
+    latest.user_id,
+    moment.created_at,
+    moment.from_version as version
+from upload_token_status_moment_log as moment
+left join upload_token as latest
+    on latest.partner_id = moment.partner_id and latest.token_id = moment.token_id
+where moment.from_status is not null and moment.from_happened_before is not null
+union all
+-- What they passed on the way to the status after.
+select
+    moment.partner_id,
+    moment.token_id,
+    passed.name as status,
+    passed.code as status_code,
+    false as seen,
+    false as is_current,
+    cast(0 as double precision) as at_least_seconds,
+    date_part('epoch', moment.happened_before - moment.happened_after) as at_most_seconds,
+    date_part('epoch', moment.happened_at - moment.happened_after) as estimated_at_most_seconds,
+    latest.user_id,
+    moment.created_at,
+    moment.version
+from upload_token_status_moment_log as moment
+inner join upload_token_status as passed
+    on
+        passed.code > case
+            when moment.from_status_code in (0, 1, 2) then moment.from_status_code
+            -- What is listed again may be as it was listed last, and have gone on from there.
+            when moment.change_kind = 'relisted'
+                then (
+                    select absence.from_status_code - 1
+                    from upload_token_status_moment_log as absence
+                    where
+                        absence.partner_id = moment.partner_id
+                        and absence.token_id = moment.token_id
+                        and absence.version = moment.from_version
+                        and absence.from_status_code in (0, 1, 2, 3)
+                )
+        end
+        and passed.code < case
+            when moment.to_status_code in (0, 1, 2, 3) then moment.to_status_code
+            when moment.to_status_code = 5 or moment.change_kind = 'absent' then 4
+            else 3
+        end
+left join upload_token as latest
+    on latest.partner_id = moment.partner_id and latest.token_id = moment.token_id
+where
+    moment.change_kind = 'relisted'
+    or (
+        moment.from_status_code in (0, 1, 2)
+        and moment.to_status_code is distinct from moment.from_status_code + 1
+    )
