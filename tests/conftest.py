@@ -32,8 +32,8 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from tests.support.databases import with_database
-from tests.support.environment import scrub_environment
+from tests.support.databases import copy_database, with_database
+from tests.support.environment import quick_folder, scrub_environment
 from tests.support.portable import watch
 
 SCHEMA = "kaltura"
@@ -73,7 +73,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("ETL_TEST_SERVERS") == "all" and (missing := _missing_servers()):
         raise pytest.UsageError(f"ETL_TEST_SERVERS=all, but not installed: {', '.join(missing)}")
     # As root the server runs as another user, who cannot pass through pytest's own folders.
-    os.environ[RUN_DIR] = tempfile.mkdtemp(prefix="kaltura-etl-tests-")
+    os.environ[RUN_DIR] = tempfile.mkdtemp(prefix="kaltura-etl-tests-", dir=quick_folder())
     Path(os.environ[RUN_DIR]).chmod(0o711)
 
 
@@ -192,7 +192,7 @@ def template_database(postgres_url: str, postgres_major: str) -> str:
             ).fetchone()
             if found is None:
                 # Renamed when it is whole: a migration that failed must not pass for a template.
-                _create_database(connection, f"{TEMPLATE}_new")
+                copy_database(connection, f"{TEMPLATE}_new", "template1")
                 try:
                     migrate(with_database(postgres_url, f"{TEMPLATE}_new"), SCHEMA)
                     connection.execute(
@@ -221,7 +221,7 @@ def empty_database_url(postgres_url: str) -> Iterator[str]:
 @pytest.fixture
 def private_folder() -> Iterator[Path]:
     """A folder that the server's user can reach also when the tests run as root."""
-    folder = Path(tempfile.mkdtemp(prefix="kaltura-etl-test-"))
+    folder = Path(tempfile.mkdtemp(prefix="kaltura-etl-test-", dir=quick_folder()))
     folder.chmod(0o711)
     yield folder
     shutil.rmtree(folder, ignore_errors=True)
@@ -250,20 +250,10 @@ def _connect(url: str) -> closing[psycopg.Connection[tuple[object, ...]]]:
 def _own_database(server_url: str, template: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     with _connect(server_url) as connection:
-        _create_database(connection, name, template)
+        copy_database(connection, name, template)
     yield with_database(server_url, name)
     with _connect(server_url) as connection:
         _drop_database(connection, name)
-
-
-def _create_database(
-    connection: psycopg.Connection[tuple[object, ...]], name: str, template: str = "template1"
-) -> None:
-    connection.execute(
-        sql.SQL("create database {} template {}").format(
-            sql.Identifier(name), sql.Identifier(template)
-        )
-    )
 
 
 def _drop_database(connection: psycopg.Connection[tuple[object, ...]], name: str) -> None:

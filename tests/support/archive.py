@@ -31,6 +31,7 @@ from etl.simulator.faults import RequestInfo
 from etl.verify.checks import verify
 from etl.warehouse.load.fingerprint import FINGERPRINT, FULL
 from etl.warehouse.schema.revision import migrate, schema_state
+from tests.support.databases import copy_database
 from tests.support.job import Job
 
 TRIES = 9
@@ -247,9 +248,7 @@ def copied_database(server_url: str, template: str) -> Iterator[str]:
     # A template must have no connections.
     admin_url = urlunsplit(urlsplit(server_url)._replace(path="/postgres"))
     with closing(psycopg.connect(admin_url, autocommit=True)) as admin:
-        admin.execute(
-            sql.SQL("create database {} template {}").format(name, sql.Identifier(template))
-        )
+        copy_database(admin, database, template)
         try:
             yield urlunsplit(urlsplit(server_url)._replace(path=f"/{database}"))
         finally:

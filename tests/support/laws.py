@@ -27,7 +27,7 @@ from etl.coverage import Coverage
 from etl.run.audit import REJECTED_ALWAYS_ALLOWED, absences_allowed
 from etl.simulator import SimulatorServer
 from etl.warehouse.load.vanished import LACKING_AT_LEAST
-from tests.support.databases import with_database
+from tests.support.databases import copy_database, with_database
 from tests.support.job import Job, listed
 from tests.support.model import Row
 from tests.support.refusals import (
@@ -77,11 +77,7 @@ class World:
         """A migrated database of one example."""
         name = sql.Identifier(database := f"test_{secrets.token_hex(6)}")
         with closing(psycopg.connect(self.postgres_url, autocommit=True)) as connection:
-            connection.execute(
-                sql.SQL("create database {} template {}").format(
-                    name, sql.Identifier(self.template)
-                )
-            )
+            copy_database(connection, database, self.template)
             try:
                 yield with_database(self.postgres_url, database)
             finally:

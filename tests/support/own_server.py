@@ -17,6 +17,7 @@ from etl.embedded.binaries import (
     reachable_binaries,
     run_as,
 )
+from tests.support.environment import quick_folder
 
 ANYBODY = "anybody"
 """A role that may do nothing; made by the tests that need one."""
@@ -82,7 +83,7 @@ def own_server(
     user = choose_server_user()
     with (
         _folder(user, within) as folder,
-        tempfile.TemporaryDirectory(prefix="kaltura-etl-test-") as aside,
+        tempfile.TemporaryDirectory(prefix="kaltura-etl-test-", dir=quick_folder()) as aside,
     ):
         Path(aside).chmod(0o711)
         binaries, _ = reachable_binaries(Path(aside), user)
@@ -107,7 +108,8 @@ def own_server(
 
 @contextmanager
 def _folder(user: ServerUser | None, within: Path | None = None) -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="kaltura-etl-test-", dir=within) as name:
+    place = within or quick_folder()
+    with tempfile.TemporaryDirectory(prefix="kaltura-etl-test-", dir=place) as name:
         folder = Path(name)
         if user is not None:
             os.chown(folder, user.uid, user.gid)

@@ -21,6 +21,7 @@ from etl.warehouse.access.grants import grant
 from etl.warehouse.access.privileges import excess_privileges, missing_privileges
 from etl.warehouse.engine import INSUFFICIENT_PRIVILEGE
 from etl.warehouse.schema.revision import open_connection
+from tests.support.databases import copy_database
 from tests.support.model import Row
 
 NOT_PERMITTED = INSUFFICIENT_PRIVILEGE
@@ -169,11 +170,7 @@ def own_database(postgres_url: str, template: str) -> Iterator[str]:
     name = f"test_{secrets.token_hex(6)}"
     url = urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
     with connected(postgres_url) as connection:
-        connection.execute(
-            sql.SQL("create database {} template {}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
+        copy_database(connection, name, template)
     try:
         yield url
     finally:

@@ -22,7 +22,7 @@ from sqlalchemy import event
 from etl.resources import sql_directory
 from etl.warehouse.engine import copy_rows, driver_connection, transaction
 from etl.warehouse.schema.database import Database, open_database
-from tests.support.databases import with_database
+from tests.support.databases import copy_database, with_database
 from tests.support.nights import MakeNights, make_token, page_of
 from tests.support.portable import VOLATILE_FUNCTIONS, NotPortable
 
@@ -90,11 +90,7 @@ def test_publishing_is_the_same_with_each_of_its_statements_alone(
     copy = f"{original}_copy"
     nights.database.engine.dispose()
     with closing(psycopg.connect(postgres_url, autocommit=True)) as server:
-        server.execute(
-            sql.SQL("create database {} template {}").format(
-                sql.Identifier(copy), sql.Identifier(original)
-            )
-        )
+        copy_database(server, copy, original)
         try:
             with sent(nights.database) as statements:
                 nights.publish(run)
