@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import random
-from bisect import insort
+from bisect import bisect_left, insort
 from collections import deque
+from operator import itemgetter
 from typing import NamedTuple
 
 from etl.coverage import EVERYTHING, Coverage, Span, page_span
@@ -58,6 +59,13 @@ class Account:
             insort(self.listed, (near + self.random.randint(-2, 2), self._new_id()))
         if self.changing_cap and self.random.random() < 0.1:
             self.cap = self.random.randint(7, 50)
+
+    def within(self, span: Span | None) -> set[Token]:
+        """What is listed there; nothing in None."""
+        if span is None:
+            return set()
+        begin, end = (bisect_left(self.listed, end, key=itemgetter(0)) for end in span)
+        return set(self.listed[begin:end])
 
     def read(self, request: PageRequest) -> list[Token] | None:
         """One page at one instant; None where an unreadable row lies on it."""
@@ -150,16 +158,14 @@ def walk_account(
         span = walk.receive(request, rows)
         if span is not None:
             spans.append(span)
-            own = _own_span(request, page)
-            for token in account.listed:
-                if own and own.lower <= token[0] < own.upper:
-                    absent = token not in page
-                else:  # a tie group, certified for the instant between two readings
-                    absent = span.lower <= token[0] < span.upper and token not in read
-                    absent = absent and token in account.alive_throughout
-                # Zero dates have no place in the warehouse, so they cannot go missing there.
-                if absent and token[1] not in account.poison and token[0] >= 0:
-                    false_absences.add(token)
+            absent = account.within(own := _own_span(request, page)).difference(page)
+            # Of a tie group, certified for the instant between two readings.
+            others = account.within(span) - account.within(own) - read
+            absent |= others & account.alive_throughout
+            # Zero dates have no place in the warehouse, so they cannot go missing there.
+            false_absences |= {
+                token for token in absent if token[1] not in account.poison and token[0] >= 0
+            }
     assert walk.coverage == before.union(spans)
     holes = Coverage(hole.span for hole in walk.holes)
     missed = {
