@@ -12,7 +12,8 @@ from pathlib import Path
 import psycopg
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.environment import PYTHONPATH
+
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -21,7 +22,7 @@ def clean_environment(tmp_path: Path) -> dict[str, str]:
     """What every run of a test starts from; there is no embedded server in it."""
     return {
         "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": PYTHONPATH,
         "ETL_DATA_DIR": str(tmp_path / "data"),
     }
 

@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from tests.support.calls import call_each
+from tests.support.environment import PYTHONPATH
 from tests.support.export_sample import Sample
-from tests.support.job import ROOT
 
 WITHOUT_LIBRARIES = """
 import sys
@@ -20,7 +20,7 @@ importlib.util.find_spec = lambda name: None if name in ("pyarrow", "deltalake")
 
 
 def environment(sample: Sample, **variables: str) -> dict[str, str]:
-    known = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
+    known = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
     return known | {"DATABASE_URL": sample.job.database_url} | variables
 
 

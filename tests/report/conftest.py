@@ -18,7 +18,8 @@ import pytest
 from psycopg import sql
 
 from etl.simulator import Life, SimulatorServer, generate_account
-from tests.support.job import ROOT, Job
+from tests.support.environment import PYTHONPATH
+from tests.support.job import Job
 from tests.support.report_sample import HOSTILE
 from tests.support.restamp import restamp_run
 
@@ -101,7 +102,7 @@ def report(lived: Lived) -> Report:
     """``kaltura-etl report`` as a process of its own, on that warehouse unless told otherwise."""
 
     def call(*arguments: str, code: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
+        environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
         program = f"{code}\nfrom etl.cli import main\nmain()"
         return subprocess.run(
             [sys.executable, "-c", program, "report", *arguments],

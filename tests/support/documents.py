@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.environment import PYTHONPATH
+
 ROOT = Path(__file__).resolve().parents[2]
 CRON_LINE = re.compile(r"(?:[\d*/,-]+\s+){5}(\S.*)")
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -77,7 +79,7 @@ class Reader:
         self.checkout = home / "kaltura-etl"
         self.replaced = replaced
         """What is put in place of an example's values."""
-        self.environment = environment | {"HOME": str(home), "PYTHONPATH": str(ROOT)}
+        self.environment = environment | {"HOME": str(home), "PYTHONPATH": PYTHONPATH}
         programs = home / "bin"
         programs.mkdir(parents=True)
         self.checkout.mkdir()

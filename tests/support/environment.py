@@ -7,6 +7,9 @@ import shutil
 from pathlib import Path
 from typing import Final
 
+ROOT: Final = Path(__file__).resolve().parents[2]
+PYTHONPATH: Final = os.pathsep.join((str(ROOT / "tests" / "support" / "watched"), str(ROOT)))
+"""Of the processes that tests start: their statements keep ``tests.support.portable`` too."""
 SCRUBBED_PREFIXES: Final = ("KALTURA_", "ETL_", "PG")
 SCRUBBED_NAMES: Final = ("DATABASE_URL", "VARIABLE_FILE", "XDG_DATA_HOME")
 MEMORY: Final = Path("/dev/shm")  # noqa: S108 - what is made in it has a name of its own

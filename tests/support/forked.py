@@ -17,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.environment import PYTHONPATH
+
 CALL = """
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
@@ -42,7 +43,7 @@ def forking(address: Path) -> Iterator[None]:
         [sys.executable, __file__, str(address)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)},
+        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH},
     )
     assert process.stdout is not None
     try:

@@ -26,6 +26,7 @@ from etl.run.sync import sync
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer
 from etl.simulator.faults import RequestInfo
+from tests.support.environment import PYTHONPATH
 from tests.support.model import VALUES, VERSION, Row, as_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,7 +71,7 @@ class Job:
 
     def start_command(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Any command as a process of its own."""
-        environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
+        environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
         return subprocess.Popen(
             [sys.executable, "-m", "etl", *arguments],
             env=environment | self.environment(**variables),

@@ -20,7 +20,8 @@ from psycopg.rows import dict_row
 from etl.simulator import Account, Partner, SimulatorServer, generate_account
 from etl.simulator.faults import Fault, RequestInfo
 from etl.simulator.message import HttpReply
-from tests.support.job import ROOT, Ended, ended
+from tests.support.environment import PYTHONPATH
+from tests.support.job import Ended, ended
 
 FIRST_PARTNER = 1_001
 
@@ -73,7 +74,7 @@ class Tenants:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """A call of the program as a process of its own."""
-        own = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
+        own = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
         return subprocess.Popen(
             [sys.executable, "-m", "etl", *arguments],
             env=own | self.environment(**variables),

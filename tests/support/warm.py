@@ -17,7 +17,7 @@ from pathlib import Path
 
 import msgspec
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.support.environment import PYTHONPATH
 
 
 class Question(msgspec.Struct, omit_defaults=True):
@@ -63,7 +63,7 @@ def warm() -> Iterator[Warm]:
         [sys.executable, __file__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)},
+        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH},
         text=True,
     )
     starter = Warm(process)

@@ -5,11 +5,12 @@ The rules themselves are tested in ``tests/unit/test_portable.py``.
 
 from __future__ import annotations
 
-import re
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,15 +20,16 @@ import sqlalchemy as sa
 from psycopg import sql
 from sqlalchemy import event
 
-from etl.resources import sql_directory
 from etl.warehouse.engine import copy_rows, driver_connection, transaction
 from etl.warehouse.schema.database import Database, open_database
 from tests.support.databases import copy_database, with_database
+from tests.support.environment import PYTHONPATH
 from tests.support.nights import MakeNights, make_token, page_of
-from tests.support.portable import VOLATILE_FUNCTIONS, NotPortable
+from tests.support.portable import STABLE_FUNCTIONS, NotPortable
 
-ROOT = Path(__file__).resolve().parents[3]
 TABLES = ("upload_token", "upload_token_superseded", "upload_token_staging", "sync_run")
+EXPRESSIONS = {"coalesce", "greatest", "least", "nullif"}
+"""Of the grammar, and no functions of the catalog."""
 Statement = tuple[str, Any]
 
 
@@ -52,22 +54,40 @@ def test_the_rules_are_on_for_every_way_to_send_a_statement(database_url: str) -
                 way(connection)
 
 
-def test_the_rules_name_every_volatile_function_of_the_program(database_url: str) -> None:
-    texts = [
-        path.read_text(encoding="utf-8")
-        for folder in (ROOT / "etl" / "warehouse", sql_directory(), ROOT / "migrations")
-        for path in folder.rglob("*")
-        if path.suffix in (".py", ".sql")
-    ]
-    named = {name for text in texts for name in re.findall(r"\b([a-z][a-z0-9_]*)\(", text)}
+@pytest.mark.postgres15
+def test_what_an_update_may_call_is_not_volatile(database_url: str) -> None:
     with closing(psycopg.connect(database_url)) as connection:
-        volatile = connection.execute(
-            "select distinct proname::text from pg_proc where provolatile = 'v' "
-            "and pronamespace = 'pg_catalog'::regnamespace and proname = any(%s)",
-            [sorted(named)],
+        found = connection.execute(
+            "select distinct proname::text, provolatile = 'v' from pg_proc "
+            "where pronamespace = 'pg_catalog'::regnamespace and proname = any(%s)",
+            [sorted(STABLE_FUNCTIONS)],
         ).fetchall()
-    # A Python function of the name is no call.
-    assert {name for (name,) in volatile} - {"notify"} <= VOLATILE_FUNCTIONS
+    assert {name for name, is_volatile in found if is_volatile} == set()
+    assert STABLE_FUNCTIONS - {name for name, _ in found} <= EXPRESSIONS
+
+
+def test_the_rules_are_on_in_processes_too(database_url: str) -> None:
+    """In those that tests start with the path that ``tests.support.environment`` has."""
+    done = subprocess.run(
+        [sys.executable, "-c", SENDS, database_url],
+        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "sent\n", done.stderr
+    assert "NotPortable: a setting, a lock" in done.stderr
+
+
+SENDS = """
+import sys
+from etl.warehouse.engine import connect, transaction
+with transaction(connect(sys.argv[1])) as connection:
+    connection.exec_driver_sql("set local statement_timeout = '5s'")
+    print("sent", flush=True)
+    connection.exec_driver_sql("set statement_timeout = '5s'")
+"""
 
 
 def test_publishing_is_the_same_with_each_of_its_statements_alone(
