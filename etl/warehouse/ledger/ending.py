@@ -15,7 +15,7 @@ from etl.warehouse.engine import transaction
 from etl.warehouse.ledger.attempts import end_row, ended_by, finished_now
 from etl.warehouse.ledger.lease import status_of
 from etl.warehouse.ledger.resume import DRY_RUN, RESUMABLE_STATUSES
-from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.ledger.run import STAGING_SECONDS, OpenRun
 from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ def _finish(database: Database, run: OpenRun, *, status: str, **values: Any) -> 
     Only a walk that may be resumed keeps its staging.
     """
     sync_run, staging = database.tables.sync_run, database.tables.upload_token_staging
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, statement_seconds=STAGING_SECONDS) as connection:
         told_in = end_row(connection, sync_run, run.run_id, status=status, **values)
         if told_in is not None and status not in RESUMABLE_STATUSES:
             connection.execute(

@@ -32,7 +32,7 @@ from etl.warehouse.ledger.resume import (
     inherited,
     resume_walk,
 )
-from etl.warehouse.ledger.run import Baseline, OpenRun, StagedWalk
+from etl.warehouse.ledger.run import STAGING_SECONDS, Baseline, OpenRun, StagedWalk
 from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +68,9 @@ def open_run(
     """
     sync_run = database.tables.sync_run
     try:
-        with transaction(database.engine, **SETTINGS) as connection:
+        with transaction(
+            database.engine, statement_seconds=STAGING_SECONDS, **SETTINGS
+        ) as connection:
             abandon_dead_runs(connection, sync_run, partner_id, lease_seconds)
             if attempt is None or not is_starting(connection, sync_run, attempt):
                 run_id = insert_attempt(
@@ -183,7 +185,7 @@ def fence(connection: sa.Connection, database: Database, run: OpenRun, **values:
 def restart_walk(database: Database, run: OpenRun) -> None:
     """Discard what the walk has read: it starts over in this run, which then resumes nothing."""
     tables = database.tables
-    with transaction(database.engine) as connection:
+    with transaction(database.engine, statement_seconds=STAGING_SECONDS) as connection:
         old_walk_id = run.walk.walk_id
         run.walk, run.resumed_from = StagedWalk(walk_id=run.run_id), None
         fence(connection, database, run, **inherited(run))

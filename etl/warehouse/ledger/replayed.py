@@ -20,7 +20,7 @@ from etl.resources import program_version
 from etl.warehouse.engine import SETTINGS, UNIQUE_VIOLATION, transaction
 from etl.warehouse.ledger.lease import abandon_dead_runs, load_baseline
 from etl.warehouse.ledger.resume import DRY_RUN
-from etl.warehouse.ledger.run import OpenRun, StagedWalk
+from etl.warehouse.ledger.run import STAGING_SECONDS, OpenRun, StagedWalk
 from etl.warehouse.schema.database import Database
 
 REPLAY: Final = "replay"
@@ -155,7 +155,9 @@ def open_replay(
         "open_coverage": Coverage().to_sql(),
     }
     try:
-        with transaction(database.engine, **SETTINGS) as connection:
+        with transaction(
+            database.engine, statement_seconds=STAGING_SECONDS, **SETTINGS
+        ) as connection:
             abandon_dead_runs(connection, sync_run, run.partner_id, lease_seconds)
             for row in earlier:
                 connection.execute(

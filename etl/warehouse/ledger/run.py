@@ -14,6 +14,9 @@ from etl.tokens.columns import Identity, identity
 from etl.tokens.page import Page
 from etl.tokens.token import Token
 
+STAGING_SECONDS: Final = 3_600
+"""The limit of statements that read or delete all that a walk has staged, of whatever size: the one
+that is too short would fail every later run."""
 PAGES_REMEMBERED: Final = 64
 """As many as can be in flight at once: pages that are processed out of the order of their arrival
 were in flight together."""

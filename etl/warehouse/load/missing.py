@@ -7,9 +7,8 @@ from datetime import datetime
 import sqlalchemy as sa
 
 from etl.tokens.token import DUPLICATE_ID
-from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.planning import WORK_MEM, in_walk, known_row, of_walk
+from etl.warehouse.load.planning import in_walk, known_row, of_walk, whole_walk
 from etl.warehouse.schema.database import Database
 
 
@@ -40,7 +39,7 @@ def missing_tokens(
         .order_by(tokens.c.token_id)
         .limit(limit)
     )
-    with transaction(database.engine, **SETTINGS, work_mem=WORK_MEM) as connection:
+    with whole_walk(database, run) as connection:
         return [(token_id, created_at) for token_id, created_at in connection.execute(wanted)]
 
 

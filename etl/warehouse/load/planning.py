@@ -10,18 +10,49 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import sqlalchemy as sa
 
 from etl.coverage import Span
 from etl.tokens.token import CREATED_SECOND_END, CREATED_SECOND_MIN, OPEN_STATUSES
+from etl.warehouse.engine import SETTINGS, STATEMENT_SECONDS, transaction
+from etl.warehouse.ledger.lease import fence
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.schema.database import Database
 
 WORK_MEM: Final = "128MB"
 """For the statements that sort or group what a whole walk has staged."""
+SECONDS_PER_ROW: Final = 0.001
+"""Added to the limit of such a statement for each row that it may read: some thirty times what all
+statements of a first load together take, so that a slow disk has time, and a statement whose cost
+is not linear is stopped all the same."""
+
+
+def whole_walk_seconds(run: OpenRun) -> float:
+    """The limit of a statement that reads all that the walk has staged, and what is known of it."""
+    rows = run.walk.counts.staged + run.baseline.listed_before
+    return STATEMENT_SECONDS + SECONDS_PER_ROW * rows
+
+
+@contextmanager
+def whole_walk(database: Database, run: OpenRun) -> Iterator[sa.Connection]:
+    """A transaction of statements that read all that the walk has staged.
+
+    They may take longer than a lease lasts: its row stays locked meanwhile, so that nobody takes
+    it over, and has a new heartbeat in the end.  Raises LeaseHeld if the run no longer holds it.
+    """
+    with transaction(
+        database.engine,
+        statement_seconds=whole_walk_seconds(run),
+        work_mem=WORK_MEM,
+        **SETTINGS,
+    ) as connection:
+        fence(connection, database, run)
+        yield connection
+        fence(connection, database, run)
 
 
 def intervals(spans: Iterable[Span], *, others: Iterable[Span] = ()) -> sa.FromClause:

@@ -23,7 +23,13 @@ from etl.warehouse.ledger.ending import settle_commit
 from etl.warehouse.ledger.lease import fence, last_published
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.moments import is_moment, log_moments
-from etl.warehouse.load.planning import WORK_MEM, in_walk, known_row
+from etl.warehouse.load.planning import (
+    WORK_MEM,
+    in_walk,
+    known_row,
+    whole_walk,
+    whole_walk_seconds,
+)
 from etl.warehouse.load.resolve import (
     VERSION_COLUMNS,
     AuditCounts,
@@ -34,7 +40,8 @@ from etl.warehouse.load.witnesses import Witnesses, load_witnesses
 from etl.warehouse.schema.database import Database
 
 LOG = logging.getLogger(__name__)
-PUBLISH_SECONDS_MAX = 3_600
+PUBLISH_SECONDS_MIN: Final = 3_600
+"""The limit of each of its statements, for a walk that is not long."""
 _WRITTEN: Final = {
     "first_seen": "new tokens",
     "changed": "changed tokens",
@@ -75,7 +82,7 @@ def publish(
         with transaction(
             database.engine,
             durable=True,
-            statement_seconds=PUBLISH_SECONDS_MAX,
+            statement_seconds=max(PUBLISH_SECONDS_MIN, whole_walk_seconds(run)),
             work_mem=WORK_MEM,
             **SETTINGS,
         ) as connection:
@@ -382,7 +389,7 @@ def _write_unobserved(
 def plan_changes(database: Database, run: OpenRun, limit: int) -> list[dict[str, Any]]:
     """What publishing would write: token_id, change_kind, changed_columns; by token_id."""
     versions = outcomes(database, run).subquery()
-    with transaction(database.engine, **SETTINGS, work_mem=WORK_MEM) as connection:
+    with whole_walk(database, run) as connection:
         return [
             dict(row)
             for row in connection.execute(

@@ -18,7 +18,6 @@ from etl.coverage import EVERYTHING, Coverage
 from etl.tokens.digest import DIGEST_COLUMNS
 from etl.tokens.keys import PARTLY_LOADED, SHOWN_ANYHOW, STATUS_REASONS
 from etl.tokens.token import OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
-from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import KEPT_WHEN_ABSENT, changed_columns, differs
 from etl.warehouse.load.moments import (
@@ -28,13 +27,13 @@ from etl.warehouse.load.moments import (
     since_of_next,
 )
 from etl.warehouse.load.planning import (
-    WORK_MEM,
     in_walk,
     intervals,
     known_row,
     known_rows,
     listed_within,
     of_walk,
+    whole_walk,
 )
 from etl.warehouse.load.witnesses import Witnesses, last_seen_at
 from etl.warehouse.schema.database import Database
@@ -197,7 +196,7 @@ class AuditCounts:
 
 def audit_counts(database: Database, run: OpenRun) -> AuditCounts:
     """Count, in the server, what publishing would do."""
-    with transaction(database.engine, **SETTINGS, work_mem=WORK_MEM) as connection:
+    with whole_walk(database, run) as connection:
         return _audit_counts(connection, database, run)
 
 

@@ -13,10 +13,9 @@ from typing import Any, Final, NamedTuple
 import sqlalchemy as sa
 
 from etl.tokens.keys import VALUE_KEYS, reasons_of
-from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import KEPT_WHEN_ABSENT
-from etl.warehouse.load.planning import WORK_MEM, known_row
+from etl.warehouse.load.planning import known_row, whole_walk
 from etl.warehouse.load.resolve import AuditCounts, looked_at_of, resolved
 from etl.warehouse.schema.database import Database
 
@@ -50,7 +49,7 @@ def vanished_fields(database: Database, run: OpenRun, counts: AuditCounts) -> li
     """
     if counts.changed + counts.partly_loaded + counts.stateless < LACKING_AT_LEAST:
         return []
-    with transaction(database.engine, **SETTINGS, work_mem=WORK_MEM) as connection:
+    with whole_walk(database, run) as connection:
         absent, gone = _absent(connection, database, run)
         lost, spoilt = _unusable(connection, database, run)
         lacking = {name: absent[name] + lost[name] for name in _COLUMNS}
