@@ -58,3 +58,29 @@ def measured(database: Database | None = None) -> Iterator[Counter[str]]:
         yield work
     finally:
         event.remove(engine, "before_cursor_execute", explain)
+
+
+def nodes_of(plan: dict[str, Any]) -> list[dict[str, Any]]:
+    """The nodes of a plan, each above those that it reads."""
+    return [plan, *(node for child in plan.get("Plans", ()) for node in nodes_of(child))]
+
+
+def scans(nodes: list[dict[str, Any]], table: str) -> list[str]:
+    """How a table was read: names of indexes, or Seq Scan; nodes that were never run left out."""
+    found = []
+    for node in nodes:
+        if node.get("Relation Name") == table and node["Actual Loops"]:
+            index = node.get("Index Name")
+            if node["Node Type"] == "Bitmap Heap Scan":
+                index = node["Plans"][0].get("Index Name", "several indexes")
+            found.append(index or node["Node Type"])
+    return found
+
+
+def rows_read(nodes: list[dict[str, Any]], table: str) -> float:
+    """The rows that were read of a table, those thrown away too."""
+    return sum(
+        float((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
+        for node in nodes
+        if node.get("Relation Name") == table
+    )

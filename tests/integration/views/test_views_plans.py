@@ -14,6 +14,7 @@ from psycopg.rows import TupleRow
 from etl.warehouse.access.grants import grant
 from tests.support.model import Row
 from tests.support.moments import fill_moments
+from tests.support.plans import nodes_of, rows_read, scans
 
 DATA = Path(__file__).parents[3] / "benchmarks" / "views_data.sql"
 TOKENS = 10_000
@@ -38,33 +39,7 @@ def nodes(connection: psycopg.Connection[TupleRow], query: str) -> list[Row]:
     """The nodes of the plan that was followed."""
     explained = connection.execute(f"explain (analyze, format json) {query}".encode()).fetchone()
     assert explained is not None
-
-    def walk(node: Row) -> Iterator[Row]:
-        yield node
-        for below in node.get("Plans", []):
-            yield from walk(below)
-
-    return list(walk(explained[0][0]["Plan"]))
-
-
-def scans(plan: list[Row], table: str) -> list[str]:
-    """How a table was read: names of indexes, or Seq Scan; nodes that were never run left out."""
-    found = []
-    for node in plan:
-        if node.get("Relation Name") == table and node["Actual Loops"]:
-            index = node.get("Index Name")
-            if node["Node Type"] == "Bitmap Heap Scan":
-                index = node["Plans"][0].get("Index Name", "several indexes")
-            found.append(index or node["Node Type"])
-    return found
-
-
-def rows_read(plan: list[Row], table: str) -> float:
-    return sum(
-        float((node["Actual Rows"] + node.get("Rows Removed by Filter", 0)) * node["Actual Loops"])
-        for node in plan
-        if node.get("Relation Name") == table
-    )
+    return nodes_of(explained[0][0]["Plan"])
 
 
 def test_a_recent_moment_does_not_read_all_history(
