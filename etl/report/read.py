@@ -63,7 +63,7 @@ class ReportRows:
 
 
 def read_accounts(url: str, schema: str) -> list[int]:
-    """The accounts that have a run, in the order of their numbers; at most 100."""
+    """The accounts that have a run, in the order of their numbers."""
     with reading(url, schema, sql_directory() / "report") as reader:
         return _accounts(reader)
 

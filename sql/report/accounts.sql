@@ -1,8 +1,4 @@
--- The accounts that have a run, at most 100.
-select
-    partner_id,
-    max(published_at) as published_at
+-- The accounts that have a run.
+select distinct partner_id
 from sync_run
-group by partner_id
-order by partner_id
-limit 100;
+order by partner_id;

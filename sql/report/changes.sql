@@ -7,9 +7,11 @@ with moved as (
         token.user_id,
         before.token_id is null as first_seen,
         token.status = 3 and before.status is distinct from 3 as closed,
-        coalesce(now_status.outcome_group = 'failed', false)
-        and coalesce(before_status.outcome_group <> 'failed', true)
         -- As in upload_outcome, what was once closed has succeeded, whatever came after.
+        token.status in (4, 6)
+        and coalesce(before.status not in (4, 6), true)
+        and token.first_closed_at is null
+        -- A version that was CLOSED and told no updated_at.  Such versions have an index.
         and not exists (
             select 1
             from upload_token_superseded as earlier
@@ -17,6 +19,7 @@ with moved as (
                 earlier.partner_id = token.partner_id
                 and earlier.token_id = token.token_id
                 and earlier.status = 3
+                and earlier.updated_at is null
         ) as failed,
         not token.is_listed and coalesce(before.is_listed, true) as gone,
         coalesce(now_status.outcome_group, 'open') = 'open' as is_open
@@ -28,7 +31,6 @@ with moved as (
             and before.valid_from <= %(since)s
             and before.valid_to > %(since)s
     left join upload_token_status as now_status on now_status.code = token.status
-    left join upload_token_status as before_status on before_status.code = before.status
     where token.partner_id = %(partner_id)s and token.valid_from > %(since)s
 ),
 

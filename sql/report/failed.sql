@@ -1,38 +1,44 @@
 -- Uploads that failed in the days shown, and whether their user has uploaded the file since.
 --
--- Those that were not uploaded again come first, the latest first.  Uploaded again: the same user,
--- the same file name, created later, and closed.
+-- Those that were not uploaded again come first, the latest first.  Failed is what upload_outcome
+-- calls so.  failed_at: the best estimate of when it first was, between the last look that saw it
+-- otherwise and the one that saw it failed.  Uploaded again: the same user, the same file name,
+-- created later, and succeeded.  is_new: published since the complete run before the last one.
 with failed as materialized (
     select
         token.token_id,
         token.user_id,
         token.file_name,
-        status.name as status,
+        change.to_status as status,
         token.created_at,
         token.file_size_bytes,
         token.uploaded_size_bytes,
-        token.valid_from,
-        -- Of several versions in which it had failed the first one: later changes are others.
-        coalesce(
-            least(earlier.failed_at, token.updated_at), token.observed_at
-        ) as failed_at
-    from upload_token as token
-    inner join upload_token_status as status on status.code = token.status
-    left join lateral (
+        change.happened_at as failed_at,
+        coalesce(change.valid_from > %(since)s, false) as is_new
+    from upload_token_status_history as change
+    -- One row for each change, by the key of its token: few of all tokens.
+    cross join lateral (
         select
-            bool_or(known.status = 3) as was_closed,
-            min(known.updated_at) filter (where known_status.outcome_group = 'failed') as failed_at
-        from upload_token_superseded as known
-        left join upload_token_status as known_status on known_status.code = known.status
-        where known.partner_id = token.partner_id and known.token_id = token.token_id
-    ) as earlier on true
+            min(known.version) filter (where known.to_status_code in (4, 6)) as first_failed,
+            bool_or(known.to_status_code = 3) is true as was_closed
+        from upload_token_status_history as known
+        where known.partner_id = change.partner_id and known.token_id = change.token_id
+    ) as past
+    cross join lateral (
+        select * from upload_token as latest
+        where latest.partner_id = change.partner_id and latest.token_id = change.token_id
+        limit 1
+    ) as token
     where
-        token.partner_id = %(partner_id)s
-        and status.outcome_group = 'failed'
-        and coalesce(token.updated_at, token.observed_at)
-        >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
+        change.partner_id = %(partner_id)s
+        and change.to_status_code in (4, 6)
+        and change.happened_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
+        -- Later changes of what has failed are others.
+        and change.version = past.first_failed
         -- As in upload_outcome, what was once closed has succeeded, whatever came after.
-        and earlier.was_closed is not true
+        and not past.was_closed
+        and token.first_closed_at is null
+        and token.status in (4, 6)
 ),
 
 uploaded_again as (
@@ -40,45 +46,29 @@ uploaded_again as (
         failed.token_id,
         min(later.created_at) as uploaded_again_at
     from failed
-    inner join upload_token as later
+    inner join upload_outcome as later
         on
             later.user_id = failed.user_id
             and later.file_name = failed.file_name
             and later.created_at > failed.created_at
-    where later.partner_id = %(partner_id)s and later.status = 3
+    where
+        later.partner_id = %(partner_id)s
+        and later.outcome = 'succeeded'
+        -- With both ends Postgres expects a part of all uploads, and asks an index for it.
+        and later.created_at > (select min(failed.created_at) from failed)
+        and later.created_at < 'infinity'
     group by failed.token_id
-),
-
-listed as (
-    select
-        failed.*,
-        uploaded_again.uploaded_again_at,
-        count(*) over () as total,
-        count(*) filter (where uploaded_again.uploaded_again_at is null) over () as to_act_on
-    from failed
-    left join uploaded_again on uploaded_again.token_id = failed.token_id
-    where failed.failed_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
-    order by
-        uploaded_again.uploaded_again_at is not null,
-        failed.failed_at desc,
-        failed.token_id
-    limit %(rows)s
 )
 
 select
-    listed.*,
-    -- Of those shown only: it failed between the complete run before the last and now.
-    coalesce(listed.valid_from > %(since)s, false)
-    and not exists (
-        select 1
-        from upload_token_superseded as before
-        inner join upload_token_status as status on status.code = before.status
-        where
-            before.partner_id = %(partner_id)s
-            and before.token_id = listed.token_id
-            and before.valid_from <= %(since)s
-            and before.valid_to > %(since)s
-            and status.outcome_group = 'failed'
-    ) as is_new
-from listed
-order by listed.uploaded_again_at is not null, listed.failed_at desc, listed.token_id;
+    failed.*,
+    uploaded_again.uploaded_again_at,
+    count(*) over () as total,
+    count(*) filter (where uploaded_again.uploaded_again_at is null) over () as to_act_on
+from failed
+left join uploaded_again on uploaded_again.token_id = failed.token_id
+order by
+    uploaded_again.uploaded_again_at is not null,
+    failed.failed_at desc,
+    failed.token_id
+limit %(rows)s;

@@ -6,7 +6,7 @@ with busiest as (
         user_id,
         count(*) as uploads,
         count(*) over () as total
-    from upload_token
+    from upload_outcome
     where
         partner_id = %(partner_id)s
         and created_at >= cast(%(first_day)s as timestamp) at time zone %(time_zone)s

@@ -20,5 +20,7 @@ where
     and not token.is_listed
     and coalesce(status.outcome_group, 'open') = 'open'
     and token.absence_confirmed_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
+    -- It was published after that: so an index finds those of the days shown.
+    and token.valid_from >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
 order by token.absence_confirmed_at desc, token.created_at desc, token.token_id
 limit %(rows)s;

@@ -323,6 +323,20 @@ def outcome_of(token_id: str, account: LivedAccount = ACCOUNT) -> str:
     return "still_open"
 
 
+def failure_of(token_id: str, account: LivedAccount = ACCOUNT) -> tuple[Version, datetime]:
+    """The version in which a failed upload was first seen as failed, and when it had not yet.
+
+    One that failed while it was not listed may have done so since it was last listed.
+    """
+    before, failed = next(
+        (before, after)
+        for before, after in status_changes(token_id, account)
+        if after.listed and after.status in FAILED
+    )
+    hidden = before is not None and not before.listed
+    return failed, before.happened_after if before and hidden else failed.happened_after
+
+
 def time_to_complete(token_id: str, account: LivedAccount = ACCOUNT) -> timedelta | None:
     """From creation to CLOSED, if it got there."""
     seen = history_of(token_id, account)
