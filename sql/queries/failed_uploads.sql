@@ -1,19 +1,37 @@
--- Which uploads failed, whose were they, and how far did they get?
+-- Which uploads failed, when, whose were they, and how far did they get?
 -- Variables: partner_id, since
 select
-    token.token_id,
-    token.user_id,
-    token.file_name,
-    status.name as status,
-    token.updated_at as failed_at,
+    upload.token_id,
+    upload.user_id,
+    upload.file_name,
+    change.to_status as status,
+    change.happened_at as failed_at,
+    -- What fails while it is not listed failed after it was last listed.
     case
-        when token.file_size_bytes > 0
-            then round(100.0 * coalesce(token.uploaded_size_bytes, 0) / token.file_size_bytes)
+        when change.change_kind = 'relisted' then past.last_listed_at
+        else change.happened_after
+    end as failed_after,
+    change.happened_before as failed_before,
+    case
+        when upload.file_size_bytes > 0
+            then round(100.0 * coalesce(upload.uploaded_size_bytes, 0) / upload.file_size_bytes)
     end as percent
-from upload_token as token
-inner join upload_token_status as status on token.status = status.code
+from upload_token_status_history as change
+cross join lateral (
+    select
+        min(known.version) filter (where known.to_status_code in (4, 6)) as first_failed,
+        max(known.happened_after) filter (
+            where known.to_status = 'NOT_LISTED' and known.version < change.version
+        ) as last_listed_at
+    from upload_token_status_history as known
+    where known.partner_id = change.partner_id and known.token_id = change.token_id
+) as past
+inner join upload_outcome as upload
+    on change.partner_id = upload.partner_id and change.token_id = upload.token_id
 where
-    token.partner_id = :partner_id
-    and status.outcome_group = 'failed'
-    and token.updated_at >= cast(:'since' as timestamptz)
-order by token.updated_at desc, token.token_id
+    change.partner_id = :partner_id
+    and change.to_status_code in (4, 6)
+    and change.happened_at >= cast(:'since' as timestamptz)
+    and change.version = past.first_failed
+    and upload.outcome = 'failed'
+order by failed_at desc, upload.token_id

@@ -13,10 +13,10 @@ from tests.questions.accounts import NOW
 from tests.questions.answers import BUCKET_NAMES, OUTCOMES, SINCE, Answers, Rows, giga, rounded
 from tests.questions.lives import PARTIAL, moment
 from tests.questions.truth import (
-    FAILED,
     Version,
     bucket_of,
     current,
+    failure_of,
     histories,
     last_seen_so,
     outcome_of,
@@ -29,18 +29,24 @@ ANSWERS = Answers()
 
 @ANSWERS.to("failed_uploads.sql")
 def _() -> Rows:
-    rows = [
-        {
-            "token_id": token_id,
-            "user_id": version.user_id,
-            "file_name": version.life.file_name,
-            "status": version.status_name,
-            "failed_at": version.updated_at,
-            "percent": rounded(100 * (version.received or 0) / (version.life.size or 1), 0),
-        }
-        for token_id, version in current().items()
-        if version.status in FAILED and version.updated_at >= SINCE
-    ]
+    rows = []
+    for token_id, version in current().items():
+        if outcome_of(token_id) != "failed":
+            continue
+        failed, failed_after = failure_of(token_id)
+        if failed.happened_at >= SINCE:
+            rows.append(
+                {
+                    "token_id": token_id,
+                    "user_id": version.user_id,
+                    "file_name": version.life.file_name,
+                    "status": failed.status_name,
+                    "failed_at": failed.happened_at,
+                    "failed_after": failed_after,
+                    "failed_before": failed.observed_at,
+                    "percent": rounded(100 * (version.received or 0) / (version.life.size or 1), 0),
+                }
+            )
     return sorted(rows, key=lambda row: (-row["failed_at"].timestamp(), row["token_id"]))
 
 
@@ -163,13 +169,14 @@ def _() -> Rows:
 def _() -> Rows:
     rows: Rows = []
     tokens = received = 0
-    for month in (1, 2, 3):
-        found = [v for v in current().values() if v.life.created_at.month == month]
+    months = sorted({f"{version.life.created_at:%Y-%m}" for version in current().values()})
+    for month in months:
+        found = [v for v in current().values() if f"{v.life.created_at:%Y-%m}" == month]
         tokens += len(found)
         received += sum(version.received or 0 for version in found)
         rows.append(
             {
-                "month": f"2026-{month:02}",
+                "month": month,
                 "tokens": len(found),
                 "gb_received": giga(sum(version.received or 0 for version in found)),
                 "tokens_in_all": tokens,

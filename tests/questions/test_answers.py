@@ -17,7 +17,7 @@ from tests.questions.accounts import ACCOUNTS, LivedAccount
 from tests.questions.expected import EXPECTED
 from tests.questions.lives import PARTIAL, Life
 from tests.questions.questions import QUERIES, QUESTIONS
-from tests.questions.truth import versions
+from tests.questions.truth import FAILED, versions
 
 
 @pytest.fixture
@@ -89,6 +89,28 @@ def test_a_pause_is_within_its_bounds_and_none_that_was_seen_is_left_out(
     long = {pause for pause, length in pauses.items() if length >= timedelta(hours=12)}
     assert long & seen <= found
     assert {pause for pause in found if pause not in long} < found
+
+
+@pytest.mark.parametrize("account", ACCOUNTS.values(), ids=map(str, ACCOUNTS))
+def test_an_upload_failed_within_its_bounds(
+    account: LivedAccount, connection: psycopg.Connection[Any]
+) -> None:
+    """Against the lives: the true moment, and no failure that a run has seen is left out."""
+    told = QUESTIONS["failed_uploads.sql"].ask(
+        connection, partner_id=str(account.partner_id), since="2025-01-01"
+    )
+
+    true = {
+        life.token_id: move.at
+        for life in account.lives
+        for move in life.moves[::-1]
+        if move.to in FAILED
+    }
+    seen = {version.token_id for version in versions(account) if version.status in FAILED}
+    assert {row["token_id"] for row in told} == seen
+    for row in told:
+        assert row["failed_after"] <= true[row["token_id"]] <= row["failed_before"], row
+        assert row["failed_after"] <= row["failed_at"] <= row["failed_before"], row
 
 
 def _pauses(life: Life) -> Iterator[tuple[datetime, timedelta]]:
