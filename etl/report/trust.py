@@ -110,7 +110,9 @@ def _what_was_read(certificate: Mapping[str, Any], left_out: list[str], zone: tz
         else "every second of the createdAt line"
     )
     listed = "every upload that was listed all that time is in here"
-    listed = f": {listed}, except {' and '.join(left_out)}" if left_out else f", so {listed}"
+    *others, last = left_out or [""]
+    excepted = f"{', '.join(others)} and {last}" if others else last
+    listed = f": {listed}, except {excepted}" if left_out else f", so {listed}"
     return f"{when} the last complete run read {line}{listed}."
 
 
@@ -130,12 +132,16 @@ def _never_complete(rows: ReportRows, freshness: Mapping[str, Any], zone: tzinfo
 
 
 def _left_out(certificate: Mapping[str, Any]) -> Iterator[str]:
-    if certificate["unreadable"]:
-        count = counted(certificate["unreadable"], "upload")
+    busy = int(certificate["busy_seconds"])
+    if certificate["unreadable"] > busy:
+        count = counted(certificate["unreadable"] - busy, "upload")
         yield f"{count} that Kaltura itself failed to show"
+    if busy:
+        yield f"those created in {counted(busy, 'second')} that kept changing"
     if certificate["rejected"]:
         count = counted(certificate["rejected"], "row")
-        yield f"{count} that could not be loaded and were set aside"
+        were = "was" if certificate["rejected"] == 1 else "were"
+        yield f"{count} that could not be loaded and {were} set aside"
 
 
 def night_in_words(night: Mapping[str, Any], is_today: bool) -> str:

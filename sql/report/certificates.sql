@@ -1,4 +1,6 @@
 -- What the last complete run and the last published run read; one row if they are the same.
+--
+-- busy_seconds: of unreadable, those that stand for a second that kept changing, not for an upload.
 select
     run.run_id,
     coalesce(run.overrides ->> 'replayed_mode', run.mode) as mode,
@@ -7,6 +9,11 @@ select
     cast(run.coverage as text) as coverage,
     cast(run.open_coverage as text) as open_coverage,
     run.unreadable,
+    (
+        select coalesce(sum(cast(hole ->> 'tokens' as bigint)), 0)
+        from jsonb_array_elements(run.holes) as hole
+        where hole ->> 'reason' = 'tie_group'
+    ) as busy_seconds,
     run.rejected,
     run.published_at = freshness.last_complete_at as is_complete
 from sync_freshness as freshness

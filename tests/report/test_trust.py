@@ -54,6 +54,20 @@ def test_what_a_complete_run_left_out_is_told() -> None:
     ) in text
 
 
+def test_a_second_that_kept_changing_is_not_called_an_upload() -> None:
+    """``unreadable`` counts it as one; how many uploads were created in it is not known."""
+    level, _, text = said(certificates=[certificate(unreadable=1, busy_seconds=1)])
+
+    assert level == "warning"
+    assert "is in here, except those created in 1 second that kept changing." in text
+    assert "1 upload" not in text
+    text = said(certificates=[certificate(unreadable=5, busy_seconds=2, rejected=1)])[2]
+    assert (
+        "except 3 uploads that Kaltura itself failed to show, those created in 2 seconds that kept "
+        "changing and 1 row that could not be loaded and was set aside."
+    ) in text
+
+
 def test_old_data_are_called_old() -> None:
     old = PUBLISHED - 3 * DAY
     level, headline, text = said(

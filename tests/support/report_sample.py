@@ -74,6 +74,7 @@ def certificate(**columns: Any) -> Row:
         "coverage": "{(,)}",
         "open_coverage": "{}",
         "unreadable": 0,
+        "busy_seconds": 0,
         "rejected": 0,
         "is_complete": True,
     } | columns
