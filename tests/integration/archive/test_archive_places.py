@@ -7,10 +7,14 @@ import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
+import obstore
 import pytest
+from obstore import store
 
 from etl.archive import object_store
 from etl.archive.layout import MARK_NAME, encode_mark
@@ -206,6 +210,21 @@ def test_variables_that_cannot_be_used(
         open_store(address)
 
     assert "canary" not in caught.value.message
+
+
+def test_an_azure_address_names_a_container_and_the_environment_its_account(
+    variables: pytest.MonkeyPatch,
+) -> None:
+    """As docs/howto/archive.md says: there is no account in the address."""
+    variables.setenv("AZURE_STORAGE_ACCOUNT_NAME", "acme")
+    variables.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+    opened: Any = store.from_url("az://backup/kaltura/warehouse")
+
+    assert (opened.config["container_name"], opened.prefix) == ("backup", "kaltura/warehouse")
+    assert "https://acme.blob.core.windows.net/backup/kaltura/warehouse/x?" in obstore.sign(
+        opened, "GET", "x", timedelta(minutes=1)
+    )
+    assert open_store("az://backup/kaltura/warehouse/").address == "az://backup/kaltura/warehouse"
 
 
 def test_credentials_that_nobody_gave(variables: pytest.MonkeyPatch) -> None:
