@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from datetime import date, timedelta
 from pathlib import Path
@@ -31,7 +32,8 @@ READ_BACK = {
     ),
     "bytea": ("decode({cell}, 'hex')", "{value}"),
     "text": (
-        r"regexp_replace({cell}, '^''(''*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20])', '\1')",
+        r"regexp_replace({cell}, '^''(?=''*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20])"
+        r"|(?<=[;\t\r\n])''(?=[''\x22]*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20])', '', 'g')",
         "{value}",
     ),
 }
@@ -113,6 +115,19 @@ def test_no_cell_is_a_formula_and_numbers_are_as_they_are(folder: Path) -> None:
         cells
     )
     assert NAMES["line"] in cells
+
+
+def test_no_cell_is_a_formula_where_lists_have_semicolons(folder: Path) -> None:
+    """As a spreadsheet reads the file then: quotes within what it takes for a cell are only text
+    to it, so it cuts names at their semicolons and lines."""
+    cut = 0
+    for path in folder.rglob("*.csv"):
+        with path.open(encoding="utf-8", newline="") as file:
+            for row in csv.reader(file, delimiter=";"):
+                cut += len(row) > 1
+                for cell in row:
+                    assert not cell.startswith(tuple("=+-@\uff1d\uff0b\uff0d\uff20")), row
+    assert cut > 20
 
 
 def test_null_is_told_from_empty_and_times_have_a_zone(folder: Path) -> None:

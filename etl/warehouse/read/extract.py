@@ -45,11 +45,20 @@ _LEFT_OUT: Final = frozenset(
 _CUT_BY: Final = ("day", "valid_from", "created_at", "started_at")
 """Which column says to what day a row belongs: the first of these that there is."""
 
-_FORMULA: Final = r"^'*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]"
-"""What a spreadsheet would calculate, however often it has been made safe before.
+_SIGNS: Final = r"=+\-@\uFF1D\uFF0B\uFF0D\uFF20"
+"""What a formula begins with.
 
 The last four are = + - @ in full width: a spreadsheet in Japanese or Chinese takes them for these.
 """
+_BEGIN: Final = rf"^(?='*[{_SIGNS}\t\r\n])"
+_CELL: Final = rf"(?<=[;\t\r\n])(?=['\x22]*[{_SIGNS}])"
+"""A cell within a text, where lists have semicolons: a spreadsheet then cuts this file at them.
+
+Quotes are no help: what begins with the text before them is no quoted cell to it, so it cuts there
+at line breaks, too.
+"""
+_FORMULA: Final = rf"^'*[{_SIGNS}\t\r\n]|[;\t\r\n]['\x22]*[{_SIGNS}]"
+"""A text that has a place of those, however often it has been made safe before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,9 +177,9 @@ class Extract:
     ) -> Iterator[bytes]:
         """The rows, each a line of CSV without a header; NULL is empty, and empty text is ``""``.
 
-        Times are in ISO 8601 and UTC, lists are JSON.  ``for_people``: a text that a spreadsheet
-        would take for a formula begins with an apostrophe.  Without ``partner_id`` those of all
-        accounts.
+        Times are in ISO 8601 and UTC, lists are JSON.  ``for_people``: where a spreadsheet would
+        take a text for a formula, or what follows a semicolon or a line break in it, an apostrophe
+        comes first.  Without ``partner_id`` those of all accounts.
         """
         conditions = [*self._conditions(columns, selection)]
         if partner_id is not None:
@@ -257,9 +266,17 @@ def target_locked(url: str, schema: str, address: str, *, alone: bool) -> Iterat
 def _expression(column: Column, for_people: bool) -> sql.Composable:
     """The column as text of its kind."""
     text = _as_text(column).format(sql.Identifier(column.source))
+    if column.type_name == "jsonb" and for_people:
+        # No cell begins within it, and it is the same JSON: a semicolon is in a string.
+        return sql.SQL(r"replace({text}, ';', '\u003b')").format(text=text)
     if column.kind == "text" and for_people:
-        return sql.SQL("case when {text} ~ {formula} then '''' || {text} else {text} end").format(
-            text=text, formula=sql.Literal(_FORMULA)
+        return sql.SQL(
+            "case when {text} ~ {formula} "
+            "then regexp_replace({text}, {places}, '''', 'g') else {text} end"
+        ).format(
+            text=text,
+            formula=sql.Literal(_FORMULA),
+            places=sql.Literal(f"(?:{_BEGIN}|{_CELL})"),
         )
     return text
 
