@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import click
 
+from etl.cli.accounts import AccountsCommand, account_options, chosen_accounts
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime, write_output
 from etl.errors import UsageError
@@ -24,7 +25,7 @@ DAYS_MAX = 366
 STANDARD_OUTPUT = "-"
 
 
-@click.command()
+@click.command(cls=AccountsCommand)
 @click.option(
     "-o",
     "--output",
@@ -47,25 +48,35 @@ STANDARD_OUTPUT = "-"
     show_default=True,
     help="Time zone of days and times, such as Europe/Berlin.",
 )
+@account_options()
 @setting_options("partner_id", "schema")
 @json_option
 @log_options
 @pass_runtime
-def report(runtime: Runtime, output: str, days: int, time_zone: str) -> None:
+def report(
+    runtime: Runtime,
+    output: str,
+    days: int,
+    time_zone: str,
+    account_names: tuple[str, ...],
+    all_accounts: bool,
+) -> None:
     """Generate a self-contained HTML report.
 
     It shows how fresh and complete the data are, what changed since the complete run before the
     last one, week over week, the last nights, uploads by outcome and duration, failed, stuck and
     vanished uploads, and the busiest users.  Of several accounts, without --partner-id, FILE is a
-    page of all accounts, and the page of each is beside it (FILE-PARTNER_ID.html).  The files load
-    nothing from the network, so they can be mailed; they contain names of people and files.
-    Charts need the extra kaltura-etl[report]; without it there are tables.
+    page of all accounts in the schema, and the page of each is beside it (FILE-PARTNER_ID.html).
+    With --accounts or --all it is a page of these, each in its own schema (FILE-NAME.html).  The
+    files load nothing from the network, so they can be mailed; they contain names of people and
+    files.  Charts need the extra kaltura-etl[report]; without it there are tables.
     """
     settings = runtime.start()
     to_standard_output = output == STANDARD_OUTPUT
     if to_standard_output and runtime.json:
         raise UsageError("--json and --output - both write to standard output; name a file.")
     zone = _zone(time_zone)
+    chosen = chosen_accounts(runtime, settings, account_names, all_accounts)
     runtime.stop.install()
     from etl.cli.database import open_warehouse
 
@@ -73,16 +84,24 @@ def report(runtime: Runtime, output: str, days: int, time_zone: str) -> None:
         from etl.report.read import read_accounts, read_report
 
         url = str(opened.database_url)
-        accounts = [opened.partner_id]
-        if opened.partner_id is None:
-            accounts = [*read_accounts(url, opened.schema)] or [None]
+        accounts: list[tuple[str | None, str, int | None]]
+        if chosen is not None:
+            accounts = [(each.name, each.schema_of(opened), each.partner_id) for each in chosen]
+        else:
+            known = [opened.partner_id]
+            if opened.partner_id is None:
+                known = [*read_accounts(url, opened.schema)] or [None]
+            accounts = [(None, opened.schema, partner_id) for partner_id in known]
         runtime.stop.check()
         pages = (
-            read_report(url, opened.schema, partner_id=account, days=days, time_zone=time_zone)
-            for account in accounts
+            (
+                name,
+                read_report(url, schema, partner_id=account, days=days, time_zone=time_zone),
+            )
+            for name, schema, account in accounts
         )
         if len(accounts) == 1:
-            written = _one_account(runtime, next(pages), zone, output)
+            written = _one_account(runtime, next(pages)[1], zone, output)
         else:
             written = _all_accounts(runtime, pages, zone, time_zone, output)
     if not written["charts"]:
@@ -119,26 +138,31 @@ def _one_account(
 
 
 def _all_accounts(
-    runtime: Runtime, accounts: Iterable[ReportRows], zone: tzinfo, time_zone: str, output: str
+    runtime: Runtime,
+    accounts: Iterable[tuple[str | None, ReportRows]],
+    zone: tzinfo,
+    time_zone: str,
+    output: str,
 ) -> dict[str, Any]:
     """Write the page of each account, and at last the index that leads to them.
 
-    On standard output, and in a pipe or device, there is the index alone, without links.
+    Those of ``accounts.toml`` have a name.  On standard output, and in a pipe or device, there is
+    the index alone, without links.
     """
     from etl.report.index import entry_of, render_index
 
     index = Path(output)
     is_alone = output == STANDARD_OUTPUT or (index.exists() and not index.is_file())
     entries, pages = [], []
-    for rows in accounts:
+    for name, rows in accounts:
         if is_alone:
-            entries.append(entry_of(rows, zone, None))
+            entries.append(entry_of(rows, zone, None, name))
             continue
-        own = index.with_name(f"{index.stem}-{rows.partner_id}{index.suffix}")
+        own = index.with_name(f"{index.stem}-{name or rows.partner_id}{index.suffix}")
         page = _one_account(runtime, rows, zone, str(own), quote(f"./{index.name}"))
         page.pop("pages")
-        pages.append(page)
-        entries.append(entry_of(rows, zone, quote(f"./{own.name}")))
+        pages.append(page if name is None else {"name": name, **page})
+        entries.append(entry_of(rows, zone, quote(f"./{own.name}"), name))
     return {
         **_write(render_index(entries, zone, time_zone), output),
         "partner_id": None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import tzinfo
+from datetime import datetime, tzinfo
 from typing import Final
 
 from etl.report import words
@@ -22,6 +22,9 @@ class Entry:
     """What the index says of one account; no names of users or files."""
 
     partner_id: int | None
+    name: str | None
+    """In ``accounts.toml``, if it is asked for by that."""
+    read_at: datetime
     address: str | None
     """Of its page, relative to the index; None if there is none."""
     trust: Trust
@@ -45,7 +48,7 @@ class Entry:
         return sum(int(self.changes[name]) for name in ("newly_failed", "newly_stuck", "gone_open"))
 
 
-def entry_of(rows: ReportRows, zone: tzinfo, address: str | None) -> Entry:
+def entry_of(rows: ReportRows, zone: tzinfo, address: str | None, name: str | None = None) -> Entry:
     """One account as the index shows it."""
     known = facts_of(rows, zone)
     week = known.weeks[0] if known.weeks else None
@@ -53,6 +56,8 @@ def entry_of(rows: ReportRows, zone: tzinfo, address: str | None) -> Entry:
     compared = (week, before) if week and before else None
     return Entry(
         partner_id=rows.partner_id,
+        name=name,
+        read_at=rows.read_at,
         address=address,
         trust=trust(rows, zone),
         freshness=rows.freshness,
@@ -78,7 +83,7 @@ def render_index(entries: Sequence[Entry], zone: tzinfo, time_zone: str) -> str:
         entries,
         key=lambda each: (LEVELS.index(each.trust.level), -each.troubles, each.partner_id or 0),
     )
-    made_at = max(each.freshness["read_at"] for each in entries if each.freshness is not None)
+    made_at = max(each.read_at for each in entries)
     return (
         page_environment(zone)
         .get_template("index.html.j2")

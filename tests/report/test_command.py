@@ -9,7 +9,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from psycopg import sql
 
+from etl.warehouse.schema.revision import migrate
 from tests.report.conftest import Lived, Report
 from tests.support.json_reference import contradictions, fields_of
 from tests.support.report_sample import Page
@@ -117,6 +119,47 @@ def test_several_accounts_have_an_index_and_a_page_each(
     assert ("href", "./all%20of%20them-8.html") in index.attributes
     assert ("href", "./all%20of%20them.html") in page.attributes
     assert "Nothing has been published yet." in index.text
+
+
+def test_accounts_of_several_schemas_are_on_one_page(
+    report: Report, database_url: str, tmp_path: Path
+) -> None:
+    """By their names in accounts.toml: two of them are the same account in two schemas."""
+    migrate(database_url, "apart")
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for schema in ("kaltura", "apart"):
+            connection.execute(
+                sql.SQL(
+                    "insert into {} (partner_id, walk_id, mode, status, started_at, heartbeat_at,"
+                    " finished_at, published_at, coverage, program_version) values (7, 1, 'full',"
+                    " 'succeeded', now(), now(), now(), now() - interval '1 minute', '{{(,)}}', '')"
+                ).format(sql.Identifier(schema, "sync_run"))
+            )
+    names = tmp_path / "accounts.toml"
+    names.write_text(
+        "[accounts.acme]\npartner_id = 7\nks = { env = 'K' }\n"
+        "[accounts.globex]\npartner_id = 7\nschema = 'apart'\nks = { env = 'K' }\n"
+        "[accounts.new]\npartner_id = 9\nks = { env = 'K' }\n"
+    )
+    path = tmp_path / "page.html"
+
+    done = report(
+        *("--json", "--all", "-o", str(path)),
+        code=WITHOUT_THE_EXTRA,
+        DATABASE_URL=database_url,
+        ETL_ACCOUNTS=str(names),
+    )
+
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    own = {name: tmp_path / f"page-{name}.html" for name in ("acme", "globex", "new")}
+    assert {page["name"]: Path(page["path"]) for page in result["pages"]} == own
+    assert contradictions(result, fields_of("report", failed=False), set()) == []
+    index = Page(path.read_text(encoding="utf-8"))
+    links = [value for name, value in index.attributes if name == "href"]
+    assert links[-3:] == ["./page-new.html", "./page-acme.html", "./page-globex.html"]
+    assert "acme 7 Complete as of" in index.text
+    assert "Nothing is known of account 9." in index.text
 
 
 def test_a_file_is_replaced_whole_and_keeps_its_permissions(report: Report, tmp_path: Path) -> None:
