@@ -158,12 +158,15 @@ def duration_lines(
 def week_line(
     draw: Draw, caption: Caption, weeks: Sequence[Mapping[str, Any]], series: Series
 ) -> Chart:
-    """One line of per cent over weeks, each at its ``day``; a week without a value is a gap."""
+    """One line of per cent over weeks, each at its ``day``; a week without a value is a gap.
+
+    The point of one that is not ``is_final`` is hollow.
+    """
     values = [
         {
             "day": week["day"].isoformat(),
             "series": 0,
-            "final": True,
+            "final": bool(week["is_final"]),
             "value": None if week[series.column] is None else float(week[series.column]),
         }
         for week in weeks

@@ -72,7 +72,11 @@ def _charts(known: facts.Facts, draw: Draw | None) -> dict[str, Chart | None]:
             draw,
             weeks.weeks_caption(known.weeks),
             [
-                {"day": week.last_day, "share_in_time": week.share_in_time}
+                {
+                    "day": week.last_day,
+                    "share_in_time": week.share_in_time,
+                    "is_final": week.is_share_final,
+                }
                 for week in reversed(known.weeks)
             ],
             facts.IN_TIME,

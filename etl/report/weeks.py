@@ -43,6 +43,11 @@ class Week:
         """Per cent of those old enough; None if there are none."""
         return Decimal(100 * self.closed_in_time) / self.old_enough if self.old_enough else None
 
+    @property
+    def is_share_final(self) -> bool:
+        """Whether the 24 hours of all of them are over."""
+        return self.old_enough == self.started
+
 
 def weeks_of(rows: ReportRows) -> list[Week]:
     """The last weeks, newest first, without those before the first upload.

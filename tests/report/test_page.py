@@ -210,6 +210,16 @@ def test_each_chart_is_told_and_tabled() -> None:
     assert "The busiest day is 25 October 2026 with 49 uploads." in page.text
 
 
+def test_a_week_whose_share_may_still_change_is_hollow() -> None:
+    """Until the 24 hours of all of its uploads are over."""
+    days = month()
+    settled = page_of(rows(outcomes=days), draw=DRAW).text.count("Hollow: may still change")
+    days[1] |= {"old_enough": days[1]["started"] - 1}  # of the last full day
+    unsettled = page_of(rows(outcomes=days), draw=DRAW).text.count("Hollow: may still change")
+
+    assert (settled, unsettled) == (1, 2)  # that of the times to complete has some
+
+
 def test_without_the_library_the_numbers_lie_open() -> None:
     page = page_of(full_page(), draw=None)
 
