@@ -199,7 +199,8 @@ def _middle(after: sa.ColumnElement[Any], before: sa.ColumnElement[Any]) -> sa.C
     return after + sa.func.make_interval(0, 0, 0, 0, 0, 0, half, type_=sa.Interval)
 
 
-def _name_of(names: sa.Table, version: Any) -> sa.ColumnElement[Any]:
+def status_name(names: sa.Table, version: Any) -> sa.ColumnElement[Any]:
+    """As the function of that name tells it."""
     name = (
         sa.select(names.c.name)
         .where(names.c.code == version.c.status)
@@ -207,7 +208,8 @@ def _name_of(names: sa.Table, version: Any) -> sa.ColumnElement[Any]:
         .scalar_subquery()
     )
     code = sa.cast(version.c.status, sa.Text)
-    return sa.case(
-        (sa.not_(version.c.is_listed), "NOT_LISTED"),
-        else_=sa.func.coalesce(name, "UNKNOWN_" + code, "UNKNOWN"),
-    )
+    return sa.func.coalesce(name, "UNKNOWN_" + code, "UNKNOWN")
+
+
+def _name_of(names: sa.Table, version: Any) -> sa.ColumnElement[Any]:
+    return sa.case((sa.not_(version.c.is_listed), "NOT_LISTED"), else_=status_name(names, version))
