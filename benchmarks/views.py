@@ -17,7 +17,7 @@ import psycopg
 
 from etl.embedded.server import embedded_server
 from etl.warehouse.access.grants import grant
-from etl.warehouse.schema.filling import moment_fillings
+from etl.warehouse.schema.filling import count_filling, moment_fillings
 from etl.warehouse.schema.revision import migrate
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
@@ -187,7 +187,7 @@ def write_versions(connection: psycopg.Connection[Any], tokens: int) -> None:
     statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
     connection.execute(statements.encode())
     connection.execute("analyze")
-    for statement in moment_fillings():
+    for statement in (*moment_fillings(), count_filling()):
         connection.execute(statement.encode())
     connection.execute("vacuum analyze")
     connection.execute("checkpoint")

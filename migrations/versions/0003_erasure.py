@@ -30,8 +30,9 @@ def downgrade() -> None:
         "back"
     )
     enter_schema()
-    # Made by revision 0011, which reads what was pruned.
+    # Made by later revisions, and they read what was pruned.
     op.execute("drop view if exists upload_token_daily_status")
+    op.execute("drop view if exists upload_token_status_count")
     op.drop_table("pruning")
     op.drop_table("erasure_key")
     op.drop_table("erasure")

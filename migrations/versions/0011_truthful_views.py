@@ -22,7 +22,6 @@ CHANGED: Final = (
     "upload_token_as_of",
     "upload_token_happened_by",
     "upload_token_snapshot_dbt",
-    "upload_token_daily_status",
     "sync_freshness",
     "sync_night",
 )

@@ -67,6 +67,7 @@ from (
         ('pk_unobserved_token'),
         ('pk_upload_token'),
         ('pk_upload_token_status'),
+        ('pk_upload_token_status_count_log'),
         ('pk_upload_token_status_moment_log'),
         ('pk_upload_token_superseded'),
         ('uq_rejected_row_payload'),

@@ -45,13 +45,6 @@ walk as (
 account as (
     select
         walk.partner_id,
-        -- For the moments before it.
-        cast(
-            greatest(
-                cast(min(walk.published_at) at time zone zone.name as date),
-                cast(max(pruned.horizon) at time zone zone.name as date)
-            ) as timestamp
-        ) at time zone zone.name as first_midnight,
         greatest(
             cast(min(walk.published_at) at time zone zone.name as date),
             cast(max(pruned.horizon) at time zone zone.name as date)
@@ -59,8 +52,7 @@ account as (
         greatest(
             cast(max(walk.published_at) at time zone zone.name as date),
             cast(now() at time zone zone.name as date)
-        ) as last_day,
-        max(pruned.horizon) is not null as is_pruned
+        ) as last_day
     from walk
     cross join zone
     left join (
@@ -121,141 +113,33 @@ known as (
     cross join lateral generate_series(0, served.last_day - served.first_day) as later
 ),
 
--- Few rows, before anything is said of them: the changes of a quarter of an hour (days begin at one
--- in every zone), and in one all that was before the first day.  No join, which would be taken to
--- leave few rows.
-binned as (
+-- Of all runs, before the zone is asked for the day of each quarter of an hour: days begin at one in
+-- every zone.
+told as (
     select
-        moment.partner_id,
-        moment.change_kind,
-        moment.from_status_code,
-        moment.to_status_code,
-        date_bin(
-            '15 minutes',
-            greatest(moment.happened_at, (select min(first.first_midnight) from account as first)),
-            'epoch'
-        ) as changed_at,
-        case
-            when moment.change_kind = 'first_seen'
-                then date_bin(
-                    '15 minutes',
-                    greatest(
-                        moment.happened_after,
-                        (select min(first.first_midnight) from account as first)
-                    ),
-                    'epoch'
-                )
-        end as created_at,
-        count(*) as tokens
-    from upload_token_status_history as moment
-    group by 1, 2, 3, 4, 5, 6
-),
-
--- Fewer still, before each is taken from one status and put into another.
-by_day as (
-    select
-        binned.partner_id,
-        binned.change_kind,
-        binned.from_status_code,
-        binned.to_status_code,
-        cast(binned.changed_at at time zone zone.name as date) as day,
-        cast(binned.created_at at time zone zone.name as date) as created_day,
-        sum(binned.tokens) as tokens
-    from binned
-    cross join zone
-    group by 1, 2, 3, 4, 5, 6
-),
-
-changed as (
-    select
-        by_day.partner_id,
-        case
-            when by_day.change_kind = 'absent' then 'NOT_LISTED'
-            else upload_token_status_name(by_day.to_status_code)
-        end as to_status,
-        by_day.to_status_code,
-        case
-            when by_day.change_kind = 'first_seen' then null
-            when by_day.change_kind = 'relisted' then 'NOT_LISTED'
-            else upload_token_status_name(by_day.from_status_code)
-        end as from_status,
-        by_day.from_status_code,
-        greatest(by_day.day, account.first_day) as day,
-        -- greatest() leaves NULLs out.
-        case
-            when by_day.created_day is not null
-                then greatest(by_day.created_day, account.first_day)
-        end as created_day,
-        account.first_day,
-        account.is_pruned,
-        by_day.tokens
-    from by_day
-    inner join account on account.partner_id = by_day.partner_id
-),
-
-moved as (
-    select
-        changed.partner_id,
-        delta.status,
-        delta.status_code,
-        delta.day,
-        delta.tokens,
-        delta.unseen
-    from changed
-    cross join lateral (
-        values
-        (changed.to_status, changed.to_status_code, changed.day, changed.tokens, 0),
-        (changed.from_status, changed.from_status_code, changed.day, -changed.tokens, 0),
-        -- Every token begins as PENDING; when first seen, happened_after is created_at.
-        ('PENDING', 0, changed.created_day, changed.tokens, changed.tokens),
-        (
-            'PENDING',
-            0,
-            case when changed.created_day is not null then changed.day end,
-            -changed.tokens,
-            -changed.tokens
-        ),
-        -- Where first versions were pruned: reckoned back from what there is now.
-        (
-            changed.to_status,
-            changed.to_status_code,
-            case when changed.is_pruned then changed.first_day end,
-            -changed.tokens,
-            0
-        ),
-        (
-            changed.from_status,
-            changed.from_status_code,
-            case when changed.is_pruned then changed.first_day end,
-            changed.tokens,
-            0
-        )
-    ) as delta (status, status_code, day, tokens, unseen)
-    where delta.status is not null and delta.day is not null
-    union all
-    select
-        token.partner_id,
-        case when token.is_listed then upload_token_status_name(token.status) else 'NOT_LISTED' end
-        as status,
-        case when token.is_listed then token.status end as status_code,
-        account.first_day as day,
-        count(*) as tokens,
-        0 as unseen
-    from upload_token as token
-    inner join account on account.partner_id = token.partner_id
-    where account.is_pruned
+        log.partner_id,
+        log.status,
+        log.status_code,
+        log.quarter_hour,
+        sum(log.tokens) as tokens,
+        sum(log.unseen_tokens) as unseen
+    from upload_token_status_count_log as log
     group by 1, 2, 3, 4
 ),
 
 moved_by_day as (
     select
-        moved.partner_id,
-        moved.status,
-        moved.status_code,
-        moved.day,
-        sum(moved.tokens) as tokens,
-        sum(moved.unseen) as unseen
-    from moved
+        told.partner_id,
+        told.status,
+        told.status_code,
+        greatest(
+            cast(told.quarter_hour at time zone zone.name as date), account.first_day
+        ) as day,
+        sum(told.tokens) as tokens,
+        sum(told.unseen) as unseen
+    from told
+    cross join zone
+    inner join account on account.partner_id = told.partner_id
     group by 1, 2, 3, 4
 ),
 
@@ -279,7 +163,7 @@ select
     counted.partner_id,
     counted.first_day + later as day,
     counted.status,
-    cast(counted.status_code as smallint) as status_code,
+    counted.status_code,
     counted.tokens,
     zone.name as time_zone,
     counted.unseen as unseen_tokens,

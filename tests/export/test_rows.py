@@ -152,6 +152,7 @@ def test_without_names_the_views_are_written(sample: Sample, tmp_path: Path) -> 
     assert views == exported_unasked()
     assert {"upload_token_history", "upload_outcome", "sync_freshness"} <= set(views)
     assert not {"upload_token_status_moment", "upload_token_snapshot_dbt", "sync_run"} & set(views)
+    assert "upload_token_status_count" not in views
     assert {path.parent.name for path in (tmp_path / "x").rglob("*.csv")} == {"partner_id=103"}
 
 

@@ -22,6 +22,7 @@ HISTORY: Final = (
 OUTCOMES: Final = (
     "select * from kaltura.upload_outcome order by token_id",
     "select * from kaltura.upload_outcome_daily order by day, size_bucket_order",
+    "select * from kaltura.upload_token_daily_status order by day, status",
 )
 DERIVED: Final = (
     "select partner_id, token_id, version, from_status, to_status, happened_at, happened_after, "
@@ -32,7 +33,10 @@ SINCE: Final = (
     "select token_id, version, status_version, status_happened_at, status_happened_after, "
     "status_happened_before from kaltura.upload_token order by token_id"
 )
-OF_MOMENTS: Final = {"status_moments_truthful", "status_since_truthful", "first_closed_truthful"}
+OF_MOMENTS: Final = {
+    *("status_moments_truthful", "status_since_truthful", "first_closed_truthful"),
+    "status_counts_truthful",
+}
 
 
 def failing(url: str) -> set[str]:
@@ -60,6 +64,7 @@ def test_an_old_warehouse_is_filled_and_can_go_back(empty_database_url: str) -> 
     # A version that is published by a program of that revision is filled in at the next migration.
     assert migrate(url) == ("0009", HEAD_REVISION)
     assert rows(url, HISTORY) == history
+    assert [rows(url, query) for query in OUTCOMES] == outcomes
 
 
 def test_what_revision_0012_published_is_told_of_the_change_before(empty_database_url: str) -> None:

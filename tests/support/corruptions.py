@@ -274,6 +274,8 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "staging_empty": "update upload_token_staging set walk_id = 7",
     "superseded_by_published_runs": "update upload_token_superseded set superseded_by_run_id = 2 "
     "where token_id = 'a'",
+    "status_counts_truthful": "update upload_token_status_count_log set quarter_hour = "
+    "quarter_hour + interval '15 minutes'",
     "status_moments_truthful": "update upload_token_status_moment_log set happened_at = "
     "happened_after where token_id = 'a'",
     "status_since_truthful": "update upload_token set status_happened_before = now() "
@@ -312,7 +314,11 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
     "one_running_run": {"ledger_states_truthful"},
     "open_certificate_adds_up": {CERTIFICATES},
     "pages_counted": {"absences_observed"},
-    "population_balance": {"changed_columns_truthful", "status_moments_truthful"},
+    "population_balance": {
+        "changed_columns_truthful",
+        "status_counts_truthful",
+        "status_moments_truthful",
+    },
     "published_in_order": {
         "population_balance",
         "published_within_run",
@@ -327,7 +333,13 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
         "versions_accounted_for",
         "status_moments_truthful",
     },
-    "versions_differ": {"changed_columns_truthful", DIGESTS, "status_moments_truthful"},
+    "status_moments_truthful": {"status_counts_truthful"},
+    "versions_differ": {
+        "changed_columns_truthful",
+        DIGESTS,
+        "status_counts_truthful",
+        "status_moments_truthful",
+    },
     "versions_of_own_partner": {
         "population_balance",
         "published_in_order",
@@ -371,6 +383,13 @@ MORE_CORRUPTIONS: Final = [
         "coverage_complete",
         "update sync_run set range_from = '2023-01-01Z', range_to = '2023-02-01Z' "
         "where run_id = 6",
+    ),
+    # Of a run before a pruning: the sum is not the present.
+    (
+        "status_counts_truthful",
+        "update upload_token_status_count_log set tokens = tokens + 1 where run_id = 1; "
+        "insert into pruning (partner_id, kind, horizon, deleted, program_version) "
+        "values (101, 'versions', '2026-03-02Z', 1, '')",
     ),
     ("population_balance", "update sync_run set listed_before = 5 where run_id = 4"),
     ("population_balance", "delete from upload_token where token_id = 'b'"),

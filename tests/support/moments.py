@@ -6,7 +6,7 @@ from typing import Any
 
 import psycopg
 
-from etl.warehouse.schema.filling import moment_fillings
+from etl.warehouse.schema.filling import count_filling, moment_fillings
 
 
 def fill_moments_anew(connection: psycopg.Connection[Any]) -> None:
@@ -21,5 +21,6 @@ def fill_moments(connection: psycopg.Connection[Any]) -> None:
 
     These are the statements by which a migration fills an old warehouse.
     """
-    for statement in moment_fillings():
+    connection.execute("delete from upload_token_status_count_log")
+    for statement in (*moment_fillings(), count_filling()):
         connection.execute(statement.encode())

@@ -168,7 +168,8 @@ class Nights:
             stage_lookup(self.database, run, page, absence_grace=grace)
         return asked
 
-    def publish(self, run: OpenRun) -> datetime:
+    def publish(self, run: OpenRun, stamp: datetime | None = None) -> datetime:
+        """``stamp``: the publication timestamp, instead of now."""
         self.counts = audit_counts(self.database, run)
         self.vanished = vanished_fields(self.database, run, self.counts)
         return publish(
@@ -179,6 +180,7 @@ class Nights:
             overrides={},
             requests=1,
             retries=0,
+            stamp=stamp,
         )
 
     def night(
@@ -187,6 +189,7 @@ class Nights:
         *,
         at: datetime | None = None,
         untold: Mapping[int, Untold] | None = None,
+        stamp: datetime | None = None,
     ) -> AuditCounts:
         """One whole run over an account that fits on one page; ``untold`` by place on it."""
         tokens = list(tokens)
@@ -196,7 +199,7 @@ class Nights:
         page = page_of(ordered, observed_at=self.time, from_start=True, to_end=True, untold=untold)
         self.stage(run, page)
         self.confirm(run, tokens)
-        self.publish(run)
+        self.publish(run, stamp)
         return self.counts
 
     def query(self, statement: str, *values: object) -> list[Row]:

@@ -24,6 +24,7 @@ _TABLES: Final = {
     "upload_token_superseded": ("SELECT, INSERT", True),
     "upload_token_status": ("SELECT", True),
     "upload_token_status_moment_log": ("SELECT, INSERT", True),
+    "upload_token_status_count_log": ("SELECT, INSERT", True),
     "sync_run": ("SELECT, INSERT, UPDATE", True),
     "sync_page": ("SELECT, INSERT, DELETE", True),
     "unobserved_token": ("SELECT, INSERT", True),

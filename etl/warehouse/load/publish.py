@@ -22,6 +22,7 @@ from etl.warehouse.ledger.attempts import finished_now
 from etl.warehouse.ledger.ending import settle_commit
 from etl.warehouse.ledger.lease import fence, last_published
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.counts import log_counts
 from etl.warehouse.load.moments import is_moment, log_moments
 from etl.warehouse.load.planning import (
     WORK_MEM,
@@ -49,6 +50,7 @@ _WRITTEN: Final = {
     "relisted": "relisted tokens",
     "moved": "superseded versions",
     "moments": "status moments",
+    "status_counts": "counts of statuses",
 }
 """What publishing writes, in the words of messages."""
 
@@ -234,7 +236,7 @@ def _write_versions(
     counts: AuditCounts,
     stamp: datetime,
 ) -> None:
-    """Copy the versions that are about to be replaced, write the new ones, then log the moments."""
+    """Copy the versions that are about to be replaced, write the new ones, then the logs."""
     witnesses = None
     moved = 0
     if counts.versions > counts.inserted:
@@ -248,6 +250,9 @@ def _write_versions(
     kinds["moved"], kinds["moments"] = moved, 0
     if witnesses is not None:
         kinds["moments"] = log_moments(connection, database, run, stamp)
+    counted = 0
+    if counts.inserted or moments:
+        kinds["status_counts"], counted = log_counts(connection, database, run, stamp)
     expected = {
         "first_seen": counts.inserted,
         "changed": counts.changed,
@@ -255,6 +260,7 @@ def _write_versions(
         "relisted": counts.relisted,
         "moved": counts.versions - counts.inserted,
         "moments": moments,
+        "status_counts": counted,
     }
     differing = [
         f"{kinds.get(kind, 0)} instead of {count} {_WRITTEN[kind]}"

@@ -85,6 +85,12 @@ _COMPARED: Final = (
             "[array_position(cast(%(partners)s as integer[]), row.partner_id)]"
         ),
     ),
+    _Compared(
+        "upload_token_status_count_log",
+        ("partner_id", "run_id", "quarter_hour", "status"),
+        # Those of earlier runs may have been reckoned back from versions that were left.
+        sql.SQL("row.run_id = any(cast(%(runs_not_pruned)s as bigint[]))"),
+    ),
     _Compared("unobserved_token", ("partner_id", "token_id", "run_id"), _PARTNERS),
     _Compared("rejected_row", ("run_id", "token_id", "reason"), _WITH_PAGES),
     _Compared("sync_page", ("run_id", "seq"), _WITH_PAGES, _PAGE_FACTS),
@@ -150,11 +156,22 @@ def _kept(
     with_pages = connection.scalars(
         sa.select(page.c.run_id).where(page.c.run_id.in_(runs)).distinct()
     )
+    run = database.tables.sync_run
+    published = connection.execute(
+        sa.select(run.c.run_id, run.c.partner_id, run.c.published_at).where(
+            run.c.run_id.in_(runs), run.c.published_at.is_not(None)
+        )
+    )
     return {
         "partners": list(partners),
         "horizons": [horizons.get(each, EARLIEST) for each in partners],
         "runs": list(runs),
         "runs_with_pages": list(with_pages),
+        "runs_not_pruned": [
+            row.run_id
+            for row in published
+            if row.published_at >= horizons.get(row.partner_id, EARLIEST)
+        ],
         "groups": GROUPS,
     }
 

@@ -72,6 +72,18 @@ _SIGHTED_AGAIN: Final = """
         and moment.partner_id = sighted.partner_id
         and moment.token_id = sighted.token_id
 """
+_COUNTS_DROPPED: Final = """
+    delete from {counts}
+    where partner_id = (select partner_id from {run} where run_id = %(run_id)s)
+"""
+_COUNTED_AGAIN: Final = """
+    insert into {counts} (
+        partner_id, run_id, quarter_hour, status, status_code, tokens, unseen_tokens
+    )
+    select partner_id, run_id, quarter_hour, status, status_code, tokens, unseen_tokens
+    from {derived_counts}
+    where partner_id = (select partner_id from {run} where run_id = %(run_id)s)
+"""
 
 
 @contextmanager
@@ -162,12 +174,18 @@ def tell_moments_again(
     connection: psycopg.Connection[Any], run_id: int, schema: str = "kaltura"
 ) -> None:
     """Derive what the last run has told of changes of status from its times as they are now."""
-    for statement in (_LOGGED_AGAIN, _SINCE_AGAIN, _SIGHTED_AGAIN):
+    for statement in (
+        *(_LOGGED_AGAIN, _SINCE_AGAIN, _SIGHTED_AGAIN),
+        *(_COUNTS_DROPPED, _COUNTED_AGAIN),
+    ):
         connection.execute(
             sql.SQL(statement).format(
                 log=sql.Identifier(schema, "upload_token_status_moment_log"),
                 token=sql.Identifier(schema, "upload_token"),
                 derived=sql.Identifier(schema, "upload_token_status_moment"),
+                run=sql.Identifier(schema, "sync_run"),
+                counts=sql.Identifier(schema, "upload_token_status_count_log"),
+                derived_counts=sql.Identifier(schema, "upload_token_status_count"),
             ),
             {"run_id": run_id},
         )

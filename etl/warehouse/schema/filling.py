@@ -24,3 +24,8 @@ def moment_fillings() -> Iterator[str]:
     """Each is to be executed as it is, with the schema as the ``search_path``; all may be again."""
     for name in FILLED_BY:
         yield (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
+
+
+def count_filling() -> str:
+    """What fills the log of status counts from the moments; it must be empty."""
+    return (sql_directory() / "ops" / "fill_status_counts.sql").read_text(encoding="utf-8")

@@ -211,6 +211,37 @@ def status_moment_log_table(metadata: MetaData) -> Table:
     return table
 
 
+def status_count_log_table(metadata: MetaData) -> Table:
+    return Table(
+        "upload_token_status_count_log",
+        metadata,
+        column("partner_id", Integer(), "Kaltura account (partner)."),
+        column("run_id", BigInteger(), "The run that published it."),
+        column(
+            "quarter_hour",
+            time(),
+            "Beginning of the quarter of an hour in which it happened; two days before the "
+            "account's first publication for all that happened earlier.",
+        ),
+        column(
+            "status",
+            Text(),
+            "Name of the status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED for those no longer listed.",
+        ),
+        column(
+            "status_code",
+            SmallInteger(),
+            "Code of the status; NULL for NOT_LISTED and UNKNOWN.",
+            null=True,
+        ),
+        column("tokens", Integer(), "Tokens that came into the status minus those that left it."),
+        column("unseen_tokens", Integer(), "The same of those in PENDING that no run saw so."),
+        PrimaryKeyConstraint("partner_id", "run_id", "quarter_hour", "status"),
+        comment="How many tokens each publication brought into each status or took out of it; "
+        "append-only.  Query upload_token_daily_status, which sums it up.",
+    )
+
+
 def upload_token_staging_table(metadata: MetaData) -> Table:
     table = Table(
         "upload_token_staging",

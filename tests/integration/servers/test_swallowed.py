@@ -36,6 +36,7 @@ def server() -> Iterator[SimulatorServer]:
         ("upload_token", "update"),
         ("upload_token_superseded", "insert"),
         ("upload_token_status_moment_log", "insert"),
+        ("upload_token_status_count_log", "insert"),
     ],
 )
 def test_swallowed_rows_are_never_published(

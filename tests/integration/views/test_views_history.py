@@ -15,6 +15,7 @@ import pytest
 from psycopg.rows import dict_row
 
 from tests.support.model import Row
+from tests.support.moments import fill_moments
 from tests.support.world import BEGIN, PARTNER, SECOND, World, insert
 
 NAMES = {0: "PENDING", 1: "PARTIAL_UPLOAD", 2: "FULL_UPLOAD", 3: "CLOSED", 4: "TIMED_OUT"}
@@ -283,3 +284,4 @@ def one_token(connection: psycopg.Connection[Row], at: datetime) -> None:
         "run_id": 1,
     }
     insert(connection, "upload_token", [version])
+    fill_moments(connection)

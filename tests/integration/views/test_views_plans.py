@@ -97,6 +97,7 @@ FILTERED = {
     "upload_outcome_daily where day between '2026-09-20' and '2026-09-26'": 0.1,
     "upload_user_summary where user_id = 'user7'": 0.001,
     "upload_user_summary where partner_id = 101 and user_id = 'user7'": 0.001,
+    "upload_token_daily_status where day = '2026-09-20'": 0,
 }
 
 

@@ -353,6 +353,7 @@ def test_the_views_work_in_any_schema_and_look_nowhere_else(
     strange = 'Strange "Name'
     migrate(database_url, strange)
     add_cases(connection)
+    fill_moments(connection)
     connection.execute("set search_path = pg_catalog")
     views = [
         *("upload_token_status_history", "upload_token_daily_status", "upload_outcome_daily"),
