@@ -75,7 +75,8 @@ left join lateral (
     where
         run.partner_id = account.partner_id
         and run.published_at is not null
-        and sync_run_is_complete(run.coverage, run.holes)
+        -- A case: the planner takes an equality of ranges to be rare, and would sort all runs.
+        and case when sync_run_is_complete(run.coverage, run.holes) then true end
     order by run.published_at desc
     limit 1
 ) as complete on true
@@ -87,14 +88,12 @@ left join lateral (
     where
         run.partner_id = account.partner_id
         and run.published_at is not null
-        and (
-            run.coverage + run.open_coverage = '{(,)}'
-            or (
-                run.holes <> '[]'
-                and run.coverage + run.open_coverage + sync_tolerated_holes(run.holes, true)
+        and case
+            when run.coverage + run.open_coverage = '{(,)}' then true
+            when run.holes <> '[]'
+                then run.coverage + run.open_coverage + sync_tolerated_holes(run.holes, true)
                 = '{(,)}'
-            )
-        )
+        end
     order by run.published_at desc
     limit 1
 ) as open_seen on true

@@ -151,3 +151,21 @@ def test_durations_of_a_user_or_of_a_day_are_found_by_index(
         # That of the few tokens that were in a status twice has no rows here.
         indexes |= {f"pk_{log}", f"ix_{log}_created", f"ix_{log}_back"}
         assert set(scans(plan, log)) <= indexes, asked
+
+
+def test_how_fresh_an_account_is_reads_few_of_its_runs(database_url: str) -> None:
+    """Views of open uploads ask for it once per day or per token."""
+    with closing(psycopg.connect(database_url, autocommit=True)) as connection:
+        connection.execute("set search_path = kaltura")
+        connection.execute(
+            "insert into sync_run (partner_id, walk_id, mode, status, started_at, heartbeat_at, "
+            "finished_at, published_at, coverage, open_coverage, program_version) "
+            "select 101, number, 'full', 'succeeded', at, at, at, at, "
+            "case when number % 20 = 0 then int8multirange '{(,)}' else '{[5,)}' end, '{(,)}', '' "
+            "from generate_series(1, 2000) as number, "
+            "lateral (select timestamptz '2026-03-01' + number * interval '1 hour' as at) as began"
+        )
+        connection.execute("analyze sync_run")
+        plan = nodes(connection, "select open_seen_at from sync_freshness where partner_id = 101")
+        assert float(plan[0]["Actual Rows"]) == 1
+        assert rows_read(plan, "sync_run") < 50
