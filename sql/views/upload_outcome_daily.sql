@@ -33,10 +33,10 @@ calendar as materialized (
         account.partner_id,
         days.day,
         zone.name as time_zone,
-        -- Wide, because an hour before midnight may occur twice.
-        cast(days.day as timestamp) at time zone zone.name - interval '3 hours' as lower_at,
-        cast(days.day + 1 as timestamp) at time zone zone.name + interval '3 hours' as upper_at,
-        cast(days.day + 1 as timestamp) at time zone zone.name <= account.open_seen_at as is_over
+        midnight.after_it <= account.open_seen_at as is_over,
+        clock.is_even,
+        midnight.before_it - clock.margin as lower_at,
+        midnight.after_it + clock.margin as upper_at
     from zone
     cross join sync_freshness as account
     cross join lateral (
@@ -61,6 +61,24 @@ calendar as materialized (
         select known.first_day + later as day
         from generate_series(0, known.last_day - known.first_day) as later
     ) as days
+    cross join lateral (
+        select
+            cast(days.day as timestamp) at time zone zone.name as before_it,
+            cast(days.day + 1 as timestamp) at time zone zone.name as after_it
+    ) as midnight
+    -- Mostly the clocks go on evenly, and a day is what lies between its midnights.  If they are
+    -- changed near it, each token is asked, because an hour before midnight may occur twice.
+    cross join lateral (
+        select
+            turned.is_even,
+            case when turned.is_even then interval '0' else interval '3 hours' end as margin
+        from (
+            select
+                (midnight.after_it + interval '3 hours') at time zone zone.name
+                - (midnight.before_it - interval '3 hours') at time zone zone.name
+                = midnight.after_it - midnight.before_it + interval '6 hours' as is_even
+        ) as turned
+    ) as clock
 )
 
 select
@@ -68,44 +86,55 @@ select
     calendar.day,
     upload_size_bucket(ended.size_bucket_order) as size_bucket,
     ended.size_bucket_order,
-    cast(sum(ended.uploads) as bigint) as started,
-    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'succeeded'), 0) as bigint)
-    as succeeded,
-    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'failed'), 0) as bigint)
-    as failed,
-    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'abandoned'), 0) as bigint)
-    as abandoned,
-    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'deleted'), 0) as bigint)
-    as deleted,
-    cast(coalesce(sum(ended.uploads) filter (where ended.outcome = 'still_open'), 0) as bigint)
-    as still_open,
-    sum(ended.bytes_announced) as bytes_announced,
-    sum(ended.bytes_received) as bytes_received,
-    -- Only those that succeeded have seconds_to_complete.
-    max(ended.percentiles[1]) as p50_seconds_to_complete,
-    max(ended.percentiles[2]) as p95_seconds_to_complete,
+    ended.started,
+    ended.succeeded,
+    ended.failed,
+    ended.abandoned,
+    ended.deleted,
+    ended.still_open,
+    ended.bytes_announced,
+    ended.bytes_received,
+    ended.percentiles[1] as p50_seconds_to_complete,
+    ended.percentiles[2] as p95_seconds_to_complete,
     calendar.time_zone,
-    bool_and(ended.is_mature and calendar.is_over) is true as is_mature
+    (ended.is_mature and calendar.is_over) is true as is_mature
 from calendar
 cross join lateral (
     select
         upload.size_bucket_order,
-        -- So the outcome is computed once per token.
-        upload.outcome,
-        count(*) as uploads,
+        count(*) as started,
+        count(*) filter (where upload.outcome = 'succeeded') as succeeded,
+        count(*) filter (where upload.outcome = 'failed') as failed,
+        count(*) filter (where upload.outcome = 'abandoned') as abandoned,
+        count(*) filter (where upload.outcome = 'deleted') as deleted,
+        count(*) filter (where upload.outcome = 'still_open') as still_open,
         coalesce(sum(upload.file_size_bytes) filter (where upload.file_size_bytes > 0), 0)
         as bytes_announced,
         coalesce(sum(upload.uploaded_size_bytes) filter (where upload.uploaded_size_bytes > 0), 0)
         as bytes_received,
+        -- Only those that succeeded have seconds_to_complete.
         percentile_cont(array[0.5, 0.95]) within group (order by upload.seconds_to_complete)
         as percentiles,
         bool_and(upload.is_mature) as is_mature
-    from upload_outcome as upload
-    where
-        upload.partner_id = calendar.partner_id
-        and upload.created_at >= calendar.lower_at
-        and upload.created_at < calendar.upper_at
-        and cast(upload.created_at at time zone calendar.time_zone as date) = calendar.day
-    group by upload.size_bucket_order, upload.outcome
+    from (
+        select
+            outcome.size_bucket_order,
+            outcome.outcome,
+            outcome.file_size_bytes,
+            outcome.uploaded_size_bytes,
+            outcome.seconds_to_complete,
+            outcome.is_mature
+        from upload_outcome as outcome
+        where
+            outcome.partner_id = calendar.partner_id
+            and outcome.created_at >= calendar.lower_at
+            and outcome.created_at < calendar.upper_at
+            and (
+                calendar.is_even
+                or cast(outcome.created_at at time zone calendar.time_zone as date) = calendar.day
+            )
+        -- So the outcome is computed once per token.
+        offset 0
+    ) as upload
+    group by upload.size_bucket_order
 ) as ended
-group by calendar.partner_id, calendar.day, ended.size_bucket_order, calendar.time_zone

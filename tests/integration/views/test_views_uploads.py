@@ -173,6 +173,48 @@ def test_outcomes_a_day_add_up(connection: psycopg.Connection[Row]) -> None:
     assert young["p50_seconds_to_complete"] is None
 
 
+CHANGES_OF_CLOCKS = {
+    # The night before, and what is odd about midnight then.
+    ("America/Havana", "2026-03-07"): "there is none, 01:00 follows 23:59",
+    ("America/Havana", "2026-10-31"): "00:00 to 01:00 comes twice",
+    ("Asia/Beirut", "2026-10-24"): "23:00 to 24:00 comes twice",
+    ("Atlantic/Azores", "2026-03-28"): "there is none",
+    ("America/St_Johns", "2006-10-28"): "the new day is a minute old when the old one comes back",
+    ("Pacific/Apia", "2011-12-29"): "the day after does not exist",
+    ("Europe/Berlin", "2026-03-28"): "nothing, the clocks change after it",
+}
+
+
+def test_a_day_has_the_tokens_created_on_it_whatever_the_clocks_do(
+    connection: psycopg.Connection[Row],
+) -> None:
+    for partner, (zone, night) in enumerate(CHANGES_OF_CLOCKS, PARTNER):
+        add_run(connection, partner, LOOKED, partner_id=partner)
+        at = datetime.fromisoformat(night).replace(tzinfo=UTC)
+        add_token(connection, "token", {}, partner_id=partner, created_at=at)
+        connection.execute(
+            "insert into upload_token (partner_id, token_id, created_at, is_listed, version, "
+            "change_kind, valid_from, observed_at, run_id) select partner_id, number::text, "
+            "created_at + number * interval '10 minutes', is_listed, version, change_kind, "
+            "valid_from, observed_at, run_id "
+            "from upload_token, generate_series(-180, 360) as number where partner_id = %s",
+            [partner],
+        )
+        connection.execute("select set_config('kaltura.time_zone', %s, false)", [zone])
+        found = connection.execute(
+            "select day, cast(sum(started) as bigint) as started from upload_outcome_daily "
+            "where partner_id = %s group by day order by day",
+            [partner],
+        ).fetchall()
+        expected = connection.execute(
+            "select cast(created_at at time zone %s as date) as day, count(*) as started "
+            "from upload_token where partner_id = %s group by 1 order by 1",
+            [zone, partner],
+        ).fetchall()
+        assert found == expected, zone
+        assert len(found) > 3
+
+
 def test_percentiles_are_interpolated(connection: psycopg.Connection[Row]) -> None:
     add_run(connection, 2, LOOKED)
     for number in range(11):
