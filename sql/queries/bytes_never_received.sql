@@ -1,5 +1,5 @@
 -- How many announced bytes were never received?
--- Variables: partner_id
+-- Variables: partner_id, since
 select
     outcome,
     count(*) as uploads,
@@ -9,6 +9,10 @@ select
         sum(greatest(file_size_bytes - coalesce(uploaded_size_bytes, 0), 0)) / 1e9, 2
     ) as gb_never_received
 from upload_outcome
-where partner_id = :partner_id and file_size_bytes > 0 and outcome <> 'succeeded'
+where
+    partner_id = :partner_id
+    and created_at >= cast(:'since' as timestamptz)
+    and file_size_bytes > 0
+    and outcome <> 'succeeded'
 group by outcome
 order by gb_never_received desc

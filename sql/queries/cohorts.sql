@@ -1,11 +1,14 @@
 -- Do users come back in the weeks after their first upload?
--- Variables: partner_id
+-- Variables: partner_id, since
 with active as (
     select distinct
         user_id,
         date_trunc('week', created_at at time zone kaltura_time_zone()) as week
-    from upload_token
-    where partner_id = :partner_id and user_id is not null
+    from upload_outcome
+    where
+        partner_id = :partner_id
+        and created_at >= cast(:'since' as timestamptz)
+        and user_id is not null
 ),
 
 since_first as (
@@ -14,6 +17,14 @@ since_first as (
         min(week) over (partition by user_id) as first_week,
         extract(day from week - min(week) over (partition by user_id)) / 7 as weeks_later
     from active
+    where
+        not exists (
+            select 1 from upload_token as earlier
+            where
+                earlier.partner_id = :partner_id
+                and earlier.user_id = active.user_id
+                and earlier.created_at < cast(:'since' as timestamptz)
+        )
 )
 
 select

@@ -1,12 +1,23 @@
 -- How fast does the number of uploads grow?
--- Variables: partner_id
+-- Variables: partner_id, now, months
+with upload as (
+    select
+        uploaded_size_bytes,
+        date_trunc('month', created_at at time zone kaltura_time_zone()) as month
+    from upload_outcome
+    where
+        partner_id = :partner_id
+        and created_at >= (
+            date_trunc('month', cast(:'now' as timestamptz) at time zone kaltura_time_zone())
+            - make_interval(months => :months)
+        ) at time zone kaltura_time_zone()
+)
+
 select
-    to_char(created_at at time zone kaltura_time_zone(), 'YYYY-MM') as month,
+    to_char(month, 'YYYY-MM') as month,
     count(*) as tokens,
-    round(sum(uploaded_size_bytes) / 1e9, 2) as gb_received,
-    sum(count(*)) over (order by min(created_at)) as tokens_in_all,
-    round(sum(sum(uploaded_size_bytes)) over (order by min(created_at)) / 1e9, 2) as gb_in_all
-from upload_token
-where partner_id = :partner_id
-group by 1
-order by 1
+    round(coalesce(sum(uploaded_size_bytes), 0) / 1e9, 2) as gb_received,
+    round(100.0 * count(*) / lag(count(*)) over (order by month) - 100, 1) as percent_more
+from upload
+group by upload.month
+order by upload.month

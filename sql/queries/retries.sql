@@ -2,24 +2,22 @@
 -- Variables: partner_id, since
 with attempt as (
     select
-        upload.token_id,
-        upload.user_id,
-        token.file_name,
-        upload.created_at,
-        upload.outcome,
-        lag(upload.outcome) over same_file as outcome_before,
-        upload.created_at - lag(upload.created_at) over same_file as after
-    from upload_outcome as upload
-    inner join upload_token as token
-        on upload.partner_id = token.partner_id and upload.token_id = token.token_id
+        token_id,
+        user_id,
+        file_name,
+        created_at,
+        outcome,
+        lag(outcome) over same_file as outcome_before,
+        created_at - lag(created_at) over same_file as after
+    from upload_outcome
     where
-        upload.partner_id = :partner_id
-        and upload.created_at >= cast(:'since' as timestamptz) - interval '7 days'
-        and upload.user_id is not null
-        and token.file_name is not null
+        partner_id = :partner_id
+        and created_at >= cast(:'since' as timestamptz) - interval '7 days'
+        and user_id is not null
+        and file_name is not null
     window same_file as (
-        partition by upload.user_id, token.file_name, upload.file_size_bytes
-        order by upload.created_at, upload.token_id
+        partition by user_id, file_name, file_size_bytes
+        order by created_at, token_id
     )
 )
 

@@ -1,5 +1,5 @@
 -- Whose uploads take longest, and is it the file size or the connection?
--- Variables: partner_id
+-- Variables: partner_id, since
 select
     upload.user_id,
     count(*) as completed,
@@ -16,7 +16,10 @@ select
         2
     ) as median_mb_per_second
 from upload_outcome as upload
-where upload.partner_id = :partner_id and upload.seconds_to_complete is not null
+where
+    upload.partner_id = :partner_id
+    and upload.created_at >= cast(:'since' as timestamptz)
+    and upload.seconds_to_complete is not null
 group by upload.user_id
 having count(*) >= 5
 order by median desc, upload.user_id

@@ -19,6 +19,8 @@ left join upload_token_status as known_name on known.status = known_name.code
 left join upload_token_status as happened_name on happened.status = happened_name.code
 where
     happened.partner_id = :partner_id
+    -- Otherwise it was known then.
+    and happened.valid_from > cast(:'at' as timestamptz)
     and (
         known.is_listed is distinct from happened.is_listed
         or known.status is distinct from happened.status

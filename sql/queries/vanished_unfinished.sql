@@ -1,5 +1,5 @@
 -- Which uploads vanished without ever finishing?
--- Variables: partner_id
+-- Variables: partner_id, since
 select
     token.token_id,
     token.user_id,
@@ -15,5 +15,6 @@ left join upload_token_status as status on token.status = status.code
 where
     token.partner_id = :partner_id
     and not token.is_listed
+    and token.valid_from >= cast(:'since' as timestamptz)
     and upload.outcome <> 'succeeded'
 order by token.absence_confirmed_at desc, token.token_id

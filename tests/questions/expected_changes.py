@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 
 from tests.questions.accounts import ACCOUNT, NOW
-from tests.questions.answers import Answers, Rows, rounded
+from tests.questions.answers import SINCE, Answers, Rows, rounded
 from tests.questions.lives import moment
 from tests.questions.truth import (
     NAMES,
@@ -149,7 +149,7 @@ def _() -> Rows:
             "received": version.received,
         }
         for token_id, version in current().items()
-        if not version.listed and version.status in OPEN
+        if not version.listed and version.status in OPEN and version.night.published_at >= SINCE
     ]
     assert {row["token_id"] for row in rows} >= {"0_26_wait", "0_23_half", "0_jan_never"}
     return sorted(rows, key=lambda row: (-row["went_before"].timestamp(), row["token_id"]))

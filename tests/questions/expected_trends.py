@@ -176,12 +176,13 @@ def _() -> Rows:
 
 @ANSWERS.to("cohorts.sql")
 def _() -> Rows:
+    since = moment("02-09 00:00").date()
     weeks: dict[str, set[date]] = defaultdict(set)
     for version in current().values():
         if version.user_id is not None:
             weeks[version.user_id].add(_week_of(version))
     rows = []
-    for first in sorted({min(active) for active in weeks.values()}):
+    for first in sorted({min(active) for active in weeks.values() if min(active) >= since}):
         cohort = [active for active in weeks.values() if min(active) == first]
         back = [sum(first + WEEK * later in active for active in cohort) for later in range(1, 5)]
         rows.append(

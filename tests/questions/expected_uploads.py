@@ -25,6 +25,7 @@ from tests.questions.truth import (
 )
 
 ANSWERS = Answers()
+MARCH = moment("03-01 00:00")
 
 
 @ANSWERS.to("failed_uploads.sql")
@@ -122,7 +123,8 @@ def _() -> Rows:
 @ANSWERS.to("slowest_users.sql")
 def _() -> Rows:
     done: dict[str | None, list[tuple[timedelta, int]]] = defaultdict(list)
-    for token_id, version in current().items():
+    for token_id in _created(MARCH, NOW):
+        version = current()[token_id]
         if (took := time_to_complete(token_id)) is not None:
             done[version.user_id].append((took, version.received or 0))
     rows = []
@@ -145,8 +147,8 @@ def _() -> Rows:
 @ANSWERS.to("busiest_users.sql")
 def _() -> Rows:
     found: dict[str | None, list[str]] = defaultdict(list)
-    for token_id, version in current().items():
-        found[version.user_id].append(token_id)
+    for token_id in _created(MARCH, NOW):
+        found[current()[token_id].user_id].append(token_id)
     rows = []
     for user, ids in found.items():
         received = sum(current()[each].received or 0 for each in ids)
@@ -167,23 +169,21 @@ def _() -> Rows:
 
 @ANSWERS.to("growth.sql")
 def _() -> Rows:
-    rows: Rows = []
-    tokens = received = 0
-    months = sorted({f"{version.life.created_at:%Y-%m}" for version in current().values()})
-    for month in months:
-        found = [v for v in current().values() if f"{v.life.created_at:%Y-%m}" == month]
-        tokens += len(found)
-        received += sum(version.received or 0 for version in found)
-        rows.append(
-            {
-                "month": month,
-                "tokens": len(found),
-                "gb_received": giga(sum(version.received or 0 for version in found)),
-                "tokens_in_all": tokens,
-                "gb_in_all": giga(received),
-            }
-        )
-    return rows
+    months: dict[str, list[Version]] = {}
+    for version in current().values():
+        months.setdefault(f"{version.life.created_at:%Y-%m}", []).append(version)
+    ordered = sorted(months.items())
+    return [
+        {
+            "month": month,
+            "tokens": len(found),
+            "gb_received": giga(sum(version.received or 0 for version in found)),
+            "percent_more": rounded(Decimal(100 * len(found)) / len(before) - 100, 1)
+            if before
+            else None,
+        }
+        for (_, before), (month, found) in pairwise([("", []), *ordered])
+    ]
 
 
 @ANSWERS.to("resumed_uploads.sql")
@@ -223,7 +223,8 @@ def _() -> Rows:
 @ANSWERS.to("bytes_never_received.sql")
 def _() -> Rows:
     found: dict[str, list[Version]] = defaultdict(list)
-    for token_id, version in current().items():
+    for token_id in _created(MARCH, NOW):
+        version = current()[token_id]
         if version.life.size and outcome_of(token_id) != "succeeded":
             found[outcome_of(token_id)].append(version)
     rows = []

@@ -325,7 +325,7 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
         "superseded_by_published_runs",
         "versions_stamped_by_run",
     },
-    "status_moments_truthful": {"status_since_truthful"},
+    "status_moments_truthful": {"status_since_truthful", "status_counts_truthful"},
     "superseded_by_published_runs": {"validity_contiguous"},
     "validity_contiguous": {"superseded_by_published_runs"},
     "versions_contiguous": {
@@ -333,7 +333,6 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
         "versions_accounted_for",
         "status_moments_truthful",
     },
-    "status_moments_truthful": {"status_counts_truthful"},
     "versions_differ": {
         "changed_columns_truthful",
         DIGESTS,
