@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.support.environment import PYTHONPATH
+from tests.support import forked
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -20,11 +18,7 @@ Run = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def clean_environment(tmp_path: Path) -> dict[str, str]:
     """What every run of a test starts from; there is no embedded server in it."""
-    return {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": PYTHONPATH,
-        "ETL_DATA_DIR": str(tmp_path / "data"),
-    }
+    return forked.environment(ETL_DATA_DIR=str(tmp_path / "data"))
 
 
 @pytest.fixture
@@ -42,14 +36,6 @@ def run(clean_environment: dict[str, str]) -> Run:
     """``run("sync", "--json", KALTURA_KS="x")``: arguments, then variables."""
 
     def call(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "etl", *arguments],
-            env=clean_environment | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        return forked.call(*arguments, env=clean_environment | variables)
 
     return call

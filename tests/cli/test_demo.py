@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -32,7 +31,9 @@ from etl.process.stop import Stop
 from etl.settings.table import Settings
 from etl.simulator import Life, generate_account
 from tests.questions.questions import QUESTIONS
+from tests.support import forked
 from tests.support.calls import call_each, on_terminal
+from tests.support.environment import ROOT
 from tests.support.json_reference import contradictions, documented, fields_of
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -65,19 +66,9 @@ def clean_environment(clean_environment: dict[str, str]) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def week() -> Iterator[tuple[dict[str, Any], dict[str, str]]]:
     """What the demo shows without any option, and the environment with its warehouse."""
-    environment = {
-        "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": str(Path(__file__).resolve().parents[2]),
-        "ETL_DATA_DIR": _folder(),
-        **MEANT,
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "etl", "demo", "--json"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    environment = forked.environment(ETL_DATA_DIR=_folder(), **MEANT)
+    done = forked.call("demo", "--json", env=environment)
+    assert done.returncode == 0, done.stderr
     with embedded_server(Path(environment["ETL_DATA_DIR"])):  # one start for all that follows
         yield json.loads(done.stdout), environment
 
@@ -183,14 +174,10 @@ def test_every_example_query_has_rows_on_it(week: tuple[dict[str, Any], dict[str
     calls = ["-f", "sql/queries/variables.psql"]
     for file in QUESTIONS:
         calls += ["-c", rf"\echo FILE {file}", "-f", f"sql/queries/{file}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "etl", "psql", "--schema", "kaltura_demo", "-XqAt", *calls],
-        env=environment,
-        cwd=environment["PYTHONPATH"],
-        capture_output=True,
-        text=True,
-        check=True,
+    done = forked.call(
+        *("psql", "--schema", "kaltura_demo", "-XqAt", *calls), env=environment, cwd=ROOT
     )
+    assert done.returncode == 0, done.stderr
     rows = {
         file: lines.strip()
         for file, _, lines in (part.partition("\n") for part in done.stdout.split("FILE ")[1:])

@@ -14,7 +14,6 @@ import shlex
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,8 +24,8 @@ import pytest
 
 from etl.simulator import DEFAULT_ADMIN_SECRET, Partner, SimulatorServer, generate_account
 from etl.simulator.client import SimulatorClient
+from tests.support import forked
 from tests.support.documents import BLOCK, ROOT, Block, Reader, blocks_of
-from tests.support.forked import forking, shim
 from tests.support.roles import as_role
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -70,11 +69,9 @@ def server() -> Iterator[SimulatorServer]:
 
 
 @pytest.fixture(scope="module")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """``kaltura-etl`` as a process that forks: the pages call it some sixty times."""
-    address = tmp_path_factory.mktemp("program") / "socket"
-    with forking(address):
-        yield shim(address)
+def program() -> str:
+    """``kaltura-etl`` for shells."""
+    return forked.shim()
 
 
 @pytest.fixture
@@ -221,12 +218,7 @@ def _simulator_of(page: Path, reader: Reader) -> Iterator[None]:
     reader.replaced |= {"8080": port, "--tokens 20000": "--tokens 200"}
     arguments = shlex.split(reader.fitted(commands[0]))
     assert arguments[:2] == ["./dev", "run"]
-    with subprocess.Popen(
-        [sys.executable, "-m", "etl", *arguments[2:]],
-        env=reader.environment,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    with forked.start(*arguments[2:], env=reader.environment) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == f"listening on http://127.0.0.1:{port}\n"
@@ -272,12 +264,8 @@ def test_the_simulator_starts_as_its_page_says(tmp_path: Path) -> None:
     with gzip.open(ROOT / "tests" / "conformance" / "data" / "account-102.json.gz") as account:
         (tmp_path / "account-102.json").write_bytes(account.read())
     started = [
-        subprocess.Popen(
-            [sys.executable, "-m", "etl", *shlex.split(line.replace("8080", "0"))[1:]],
-            cwd=tmp_path,
-            env=os.environ | {"PYTHONPATH": str(ROOT)},
-            stdout=subprocess.PIPE,
-            text=True,
+        forked.start(
+            *shlex.split(line.replace("8080", "0"))[1:], env=forked.environment(), cwd=tmp_path
         )
         for line in block.text.splitlines()
     ]

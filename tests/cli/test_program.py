@@ -16,6 +16,7 @@ import pytest
 
 from etl.cli.group import COMMANDS
 from etl.simulator import SimulatorServer, generate_account
+from tests.support import forked
 from tests.support.calls import all_that_is_shown
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -243,12 +244,10 @@ group.main()
 def test_a_bug_is_one_line_without_values(
     error: str, verbose: bool, clean_environment: dict[str, str]
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BUG.format(error=error), "check", *["--verbose"][: int(verbose)]],
+    done = forked.call(
+        *("check", *["--verbose"][: int(verbose)]),
         env=clean_environment,
-        capture_output=True,
-        text=True,
-        check=False,
+        code=BUG.format(error=error),
     )
 
     assert done.returncode == 1
@@ -261,13 +260,7 @@ def test_a_bug_is_one_line_without_values(
 
 
 def test_ctrl_c_before_the_run_listens_ends_with_130(clean_environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", BUG.format(error="KeyboardInterrupt"), "check"],
-        env=clean_environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = forked.call("check", env=clean_environment, code=BUG.format(error="KeyboardInterrupt"))
 
     assert done.returncode == 130
     assert last_event(done.stderr)["error_kind"] == "interrupted"
@@ -355,11 +348,8 @@ logging.getLogger("etl.test").info("after")
 
 def test_a_terminal_gets_a_bar_and_text_above_it(clean_environment: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", PROGRESS],
-        env=clean_environment | {"TERM": "xterm", "COLUMNS": "120"},
-        stderr=theirs,
-    ) as process:
+    environment = clean_environment | {"TERM": "xterm", "COLUMNS": "120"}
+    with forked.start(env=environment, code=PROGRESS, stderr=theirs) as process:
         os.close(theirs)
         shown = all_that_is_shown(ours)
 
@@ -395,11 +385,8 @@ with open_progress(setup_logging(), bar=True, quiet=False) as progress:
 @pytest.mark.parametrize("columns", [60, 80, 120, 200])
 def test_a_bar_shows_whole_figures(columns: int, clean_environment: dict[str, str]) -> None:
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", BIG],
-        env=clean_environment | {"TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "1"},
-        stderr=theirs,
-    ) as process:
+    environment = clean_environment | {"TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "1"}
+    with forked.start(env=environment, code=BIG, stderr=theirs) as process:
         os.close(theirs)
         shown = all_that_is_shown(ours)
 
@@ -413,14 +400,9 @@ def test_a_bar_shows_whole_figures(columns: int, clean_environment: dict[str, st
 
 
 def test_a_pipe_gets_no_bar(clean_environment: dict[str, str]) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRESS],
-        env=clean_environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forked.call(env=clean_environment, code=PROGRESS)
 
+    assert done.returncode == 0, done.stderr
     events = [json.loads(line)["event"] for line in done.stderr.splitlines()]
     assert events == ["a line [red] above the bar", "after"]
 
@@ -454,12 +436,11 @@ def test_every_stage_logs_its_name_again_and_again(
 ) -> None:
     """Nothing moves the stages on but this test, so the lines come from the clock alone."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-c", STAGES],
+    with forked.start(
         env=clean_environment | {"TERM": "dumb"},
+        code=STAGES,
         stdin=subprocess.PIPE,
         stderr=theirs if terminal == "dumb" else subprocess.PIPE,
-        text=True,
     ) as process:
         os.close(theirs)
         assert process.stdin is not None

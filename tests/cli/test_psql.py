@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +13,7 @@ import psycopg
 import pytest
 
 from etl.settings.values import without_passwords
+from tests.support import forked
 from tests.support.pgbouncer import pgbouncer
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -128,13 +128,10 @@ def test_a_pooler_that_takes_no_search_path_is_used_without(
 def test_it_reads_standard_input_and_ends_as_psql_ends(
     clean_environment: dict[str, str], empty_database_url: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "etl", "psql", "-XAtq", "-v", "ON_ERROR_STOP=1"],
+    done = forked.call(
+        *("psql", "-XAtq", "-v", "ON_ERROR_STOP=1"),
         env=clean_environment | {"DATABASE_URL": empty_database_url},
-        input="select 7;\nselect 1/0;\nselect 8;\n",
-        capture_output=True,
-        text=True,
-        check=False,
+        typed="select 7;\nselect 1/0;\nselect 8;\n",
     )
 
     assert (done.returncode, done.stdout) == (3, "7\n")
@@ -144,11 +141,9 @@ def test_it_reads_standard_input_and_ends_as_psql_ends(
 def test_a_signal_reaches_the_shell(
     clean_environment: dict[str, str], empty_database_url: str
 ) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-m", "etl", "psql", "-X", "-c", "select pg_sleep(60)"],
+    with forked.start(
+        *("psql", "-X", "-c", "select pg_sleep(60)"),
         env=clean_environment | {"DATABASE_URL": empty_database_url},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
     ) as process:
         asleep = "select 1 from pg_stat_activity where query = 'select pg_sleep(60)'"
         with psycopg.connect(empty_database_url, autocommit=True) as connection:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -22,6 +21,7 @@ from etl.cli.status import status_tables
 from etl.cli.tables import StreamedTable, cell_text, facts_table, rows_table, text_of
 from etl.demo import Night
 from etl.verify.checks import CheckResult
+from tests.support import forked
 from tests.support.calls import on_terminal
 from tests.support.corruptions import build_healthy
 
@@ -298,10 +298,9 @@ def _output(command: str, environment: dict[str, str], columns: int | None) -> s
     """Standard output of the program, on a terminal of so many columns or on a pipe."""
     if columns is not None:
         return on_terminal(environment, [command], columns)
-    arguments = [sys.executable, "-m", "etl", command]
-    return subprocess.run(
-        arguments, env=environment, stdout=subprocess.PIPE, text=True, check=True
-    ).stdout
+    done = forked.call(command, env=environment)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
 # --- cells ---------------------------------------------------------------------------------------

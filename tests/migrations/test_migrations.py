@@ -25,19 +25,18 @@ from etl.warehouse.schema.revision import (
     require_current,
     schema_state,
 )
+from tests.support import forked
 from tests.support.schema import OBJECTS, populated, rows, run
 
 REPOSITORY = Path(__file__).parents[2]
 
 
 def alembic(url: str, *words: str, schema: str = "kaltura") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "alembic", "-c", str(REPOSITORY / "alembic.ini"), *words],
-        env={**os.environ, "DATABASE_URL": url, "ETL_SCHEMA": schema},
+    return forked.call(
+        *("-c", str(REPOSITORY / "alembic.ini"), *words),
+        env=forked.environment(DATABASE_URL=url, ETL_SCHEMA=schema),
+        code="from alembic.config import main; main()",
         cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=False,
     )
 
 
@@ -89,14 +88,7 @@ def test_migrators_started_at_once_all_succeed_and_one_works(empty_database_url:
         "print(migrate(sys.argv[1])[0])"
     )
     started = [
-        subprocess.Popen(
-            [sys.executable, "-c", code, empty_database_url],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=REPOSITORY,
-        )
-        for _ in range(4)
+        forked.start(empty_database_url, env=forked.environment(), code=code) for _ in range(4)
     ]
     said = [process.communicate(timeout=60) for process in started]
     assert [process.returncode for process in started] == [0] * 4, said

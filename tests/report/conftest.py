@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
-from psycopg import sql
 
 from etl.simulator import Life, SimulatorServer, generate_account
-from tests.support.environment import PYTHONPATH
+from tests.support import forked
 from tests.support.job import Job
 from tests.support.report_sample import HOSTILE
 from tests.support.restamp import restamp_run
+from tests.support.roles import own_database
 
 NIGHTS = 5
 TOKENS = 300
@@ -38,20 +34,6 @@ class Lived:
     nights: list[datetime]
 
 
-@contextmanager
-def new_database(postgres_url: str, template: str) -> Iterator[str]:
-    name = f"report_{secrets.token_hex(6)}"
-    with closing(psycopg.connect(postgres_url, autocommit=True)) as connection:
-        connection.execute(
-            sql.SQL("create database {} template {}").format(
-                sql.Identifier(name), sql.Identifier(template)
-            )
-        )
-    yield urlunsplit(urlsplit(postgres_url)._replace(path=f"/{name}"))
-    with closing(psycopg.connect(postgres_url, autocommit=True)) as connection:
-        connection.execute(sql.SQL("drop database {} with (force)").format(sql.Identifier(name)))
-
-
 @pytest.fixture(scope="session")
 def lived(postgres_url: str, template_database: str) -> Iterator[Lived]:
     """Read-only for the tests: it is shared."""
@@ -59,7 +41,7 @@ def lived(postgres_url: str, template_database: str) -> Iterator[Lived]:
     nights = [last - timedelta(days=number) for number in reversed(range(NIGHTS))]
     account = generate_account(TOKENS, seed=11, now=int(nights[0].timestamp()), open_share=0.1)
     with (
-        new_database(postgres_url, template_database) as url,
+        own_database(postgres_url, template_database) as url,
         SimulatorServer(account) as server,
         closing(psycopg.connect(url, autocommit=True)) as connection,
     ):
@@ -102,17 +84,9 @@ def report(lived: Lived) -> Report:
     """``kaltura-etl report`` as a process of its own, on that warehouse unless told otherwise."""
 
     def call(*arguments: str, code: str = "", **variables: str) -> subprocess.CompletedProcess[str]:
-        environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
-        program = f"{code}\nfrom etl.cli import main\nmain()"
-        return subprocess.run(
-            [sys.executable, "-c", program, "report", *arguments],
-            env=environment | {"DATABASE_URL": lived.url} | variables,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
+        environment = forked.environment(DATABASE_URL=lived.url) | variables
+        program = f"{code}\nfrom etl.cli import main\nmain()" if code else None
+        return forked.call("report", *arguments, env=environment, code=program)
 
     return call
 

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support import forked
 from tests.support.job import Ended
 
 PROGRAM = """
@@ -39,14 +40,18 @@ def call_each(
     logging that an earlier call has set up.  ``python`` may be another one, ``before`` is code that
     it runs first.
     """
-    done = subprocess.run(
-        [python, "-c", f"{before}\n{PROGRAM}"],
-        env=dict(environment),
-        input=json.dumps(calls),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
+    if python == sys.executable and not before:
+        done = forked.call(env=environment, code=PROGRAM, typed=json.dumps(calls))
+        assert done.returncode == 0, done.stderr
+    else:
+        done = subprocess.run(
+            [python, "-c", f"{before}\n{PROGRAM}"],
+            env=dict(environment),
+            input=json.dumps(calls),
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
     return [Ended(*json.loads(line)) for line in done.stdout.splitlines()]
 
 
@@ -65,11 +70,8 @@ def all_that_is_shown(terminal: int) -> bytes:
 def on_terminal(environment: Mapping[str, str], arguments: Sequence[str], columns: int) -> str:
     """Standard output of one call on a terminal of so many columns, without its bold."""
     ours, theirs = pty.openpty()
-    with subprocess.Popen(
-        [sys.executable, "-m", "etl", *arguments],
-        env={**environment, "TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "1"},
-        stdout=theirs,
-    ) as process:
+    own = {**environment, "TERM": "xterm", "COLUMNS": str(columns), "NO_COLOR": "1"}
+    with forked.start(*arguments, env=own, stdout=theirs, stderr=subprocess.DEVNULL) as process:
         os.close(theirs)
         body = all_that_is_shown(ours)
     assert process.returncode == 0

@@ -1,110 +1,272 @@
-"""``kaltura-etl`` as a command that shells can call often: a process that has imported it forks.
+"""``kaltura-etl`` without its second of imports: a process that has imported the program forks.
 
-As ``tests.support.warm``, but for commands in a shell's hands: each call has the working directory,
-environment and standard streams of its caller.
+``start`` and ``call`` are ``subprocess.Popen`` and ``subprocess.run`` of the program, ``shim`` is
+the program for shells.  Each start is a process of its own, with the arguments, environment,
+working directory and standard streams of its caller.  It runs the command line's ``main`` as
+``python -m etl`` does, and can be stopped and killed.
+
+What is about an interpreter's own start (what it imports, ``PYTHON*``, its locale) needs a real
+one: ``start`` and ``call`` take it where the environment asks an interpreter for something.
 """
 
 from __future__ import annotations
 
+import atexit
+import gc
+import importlib
 import os
+import pkgutil
+import select
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import tempfile
+import threading
+import time
+import traceback
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
+from typing import IO, Any, Final, NoReturn
 
 import msgspec
 
-from tests.support.environment import PYTHONPATH
+from tests.support.environment import PYTHONPATH, ROOT
 
+IMPORTED_LATE: Final = (
+    *("alembic.command", "alembic.config", "cryptography.hazmat.primitives.ciphers", "jinja2"),
+    *("prometheus_client", "rich.console", "rich.table", "sqlalchemy.dialects.postgresql.psycopg"),
+)
+"""What commands import when they need it, and most of them do."""
+FOR_THE_INTERPRETER: Final = ("PYTHON", "LC_", "LANG")
+SECONDS_MAX: Final = 120.0
+PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 CALL = """
 import json, os, socket, sys
 with socket.socket(socket.AF_UNIX) as server:
     server.connect(sys.argv[1])
-    call = json.dumps([sys.argv[2:], os.getcwd(), dict(os.environ)]).encode()
+    call = json.dumps([None, sys.argv[2:], os.getcwd(), dict(os.environ)]).encode()
     socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
     server.sendall(call)
-    code = server.recv(1)
-sys.exit(code[0] if code else 255)
+    server.recv(4)
+    status = server.recv(4)
+code = os.waitstatus_to_exitcode(int.from_bytes(status, "big")) if status else 1
+sys.exit(code if code >= 0 else 128 - code)
 """
 
 
-def shim(address: Path) -> str:
-    """The text of a program that has its calls run by the process at ``address``."""
-    return f"#!/bin/sh\nexec {sys.executable} -S -E -c '{CALL}' {address} \"$@\"\n"
+def environment(**variables: str) -> dict[str, str]:
+    """What the program needs as a process, nothing of the developer's, and ``variables``."""
+    return {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH, **variables}
 
 
-@contextmanager
-def forking(address: Path) -> Iterator[None]:
-    """A process that runs the calls of ``shim``; it ends with its standard input."""
+def start(
+    *arguments: str,
+    env: Mapping[str, str],
+    code: str | None = None,
+    cwd: Path | None = None,
+    stdin: int | IO[Any] = DEVNULL,
+    stdout: int | IO[Any] = PIPE,
+    stderr: int | IO[Any] = PIPE,
+) -> subprocess.Popen[str]:
+    """``kaltura-etl ARGUMENTS`` as a process; with ``code``, ``python -c CODE ARGUMENTS``."""
+    own = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+    streams: dict[str, Any] = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "text": True}
+    if any(name.startswith(FOR_THE_INTERPRETER) for name in own):
+        program = ["-m", "etl"] if code is None else ["-c", code]
+        return subprocess.Popen([sys.executable, *program, *arguments], env=env, cwd=cwd, **streams)
+    call: list[Any] = [code, *arguments]
+    return _Forked(call, env=own, cwd=cwd, **streams)
+
+
+def call(
+    *arguments: str,
+    env: Mapping[str, str],
+    code: str | None = None,
+    cwd: Path | None = None,
+    typed: str | None = None,
+    timeout: float = SECONDS_MAX,
+) -> subprocess.CompletedProcess[str]:
+    """Such a process, waited for; ``typed`` is its standard input, which is empty otherwise."""
+    stdin = DEVNULL if typed is None else PIPE
+    with start(*arguments, env=env, code=code, cwd=cwd, stdin=stdin) as process:
+        try:
+            out, err = process.communicate(typed, timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def shim() -> str:
+    """The text of a program for shells, whose calls are such processes."""
+    return f"#!/bin/sh\nexec {sys.executable} -S -E -c '{CALL}' {_address()} \"$@\"\n"
+
+
+class _Forked(subprocess.Popen[str]):
+    """A child of the forking process, which tells its number and, at its end, its status."""
+
+    def _execute_child(self, *given: Any) -> None:
+        # In place of the standard library's own, which is given the same since Python 3.9.
+        (code, *arguments), _, _, _, _, folder, variables, _, _, _, *ends = given[:16]
+        read, _, _, written, _, errors = ends
+        call = msgspec.json.encode([code, arguments, str(folder or Path.cwd()), variables])
+        self._forking = socket.socket(socket.AF_UNIX)
+        self._forking.connect(str(_address()))
+        # -1: not redirected.
+        streams = [
+            number if end == -1 else end for number, end in enumerate((read, written, errors))
+        ]
+        socket.send_fds(self._forking, [len(call).to_bytes(4, "big")], streams)
+        self._forking.sendall(call)
+        self.pid = int.from_bytes(self._forking.recv(4), "big")
+        assert self.pid, "the forking process is gone"
+        self._child_created = True
+        self._close_pipe_fds(*ends)  # type: ignore[attr-defined]
+
+    def _internal_poll(self, *_: object, **__: object) -> int | None:
+        with suppress(subprocess.TimeoutExpired):
+            self._wait(0)
+        return self.returncode
+
+    def _wait(self, timeout: float | None) -> int:
+        if self.returncode is None:
+            if not select.select([self._forking], [], [], timeout)[0]:
+                raise subprocess.TimeoutExpired(self.args, timeout or 0)
+            with self._forking:
+                status = self._forking.recv(4)
+            assert status, "the forking process is gone"
+            self.returncode = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
+        return self.returncode
+
+
+@cache
+def _address() -> str:
+    """The socket of the one forking process of this one, with which it ends."""
+    address = f"{tempfile.mkdtemp(prefix='kaltura-etl-forking-')}/socket"
     process = subprocess.Popen(
-        [sys.executable, __file__, str(address)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH},
+        [sys.executable, "-m", "tests.support.forked", address],
+        stdin=PIPE,
+        stdout=PIPE,
+        env=environment(),
+        cwd=ROOT,
     )
     assert process.stdout is not None
-    try:
-        assert process.stdout.readline() == b"listening\n"
-        yield
-    finally:
-        process.terminate()
-        process.communicate()
+    assert process.stdout.readline() == b"listening\n"
+    atexit.register(process.communicate)
+    return address
+
+
+# --- in the forking process ----------------------------------------------------------------------
 
 
 def _main(address: str) -> None:
-    import etl.cli.check
-    import etl.cli.psql
-    import etl.cli.sync
-    import etl.cli.tables
-    import etl.preflight
-    import etl.run.sync
-    import etl.warehouse.read.status
-    import etl.warehouse.schema.revision  # noqa: F401 - imported for all that will be forked
+    import etl
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the children
+    for module in pkgutil.walk_packages(etl.__path__, "etl."):
+        if not module.name.endswith("__main__"):
+            with suppress(ImportError):  # of an extra
+                importlib.import_module(module.name)
+    for name in IMPORTED_LATE:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
-        listener.listen()
-        sys.stdout.write("listening\n")
+        listener.listen(64)
+        os.write(1, b"listening\n")
+        call = _fork_for_callers(listener)
+    if call is None:
+        Path(address).unlink()
+        Path(address).parent.rmdir()
+        return
+    _run(*call)
+
+
+def _run(code: str | None, arguments: list[str]) -> NoReturn:
+    """End as an interpreter does, but for taking its modules apart, which is 0.15 s."""
+    try:
+        if code is None:
+            from etl.cli import main
+
+            sys.argv = ["kaltura-etl", *arguments]
+            main(prog_name="kaltura-etl")
+        else:
+            sys.argv = ["-c", *arguments]
+            exec(compile(code, "<string>", "exec"), {"__name__": "__main__"})  # noqa: S102
+        status: object = 0
+    except SystemExit as end:
+        status = end.code or 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    if not isinstance(status, int):
+        sys.stderr.write(f"{status}\n")
+        status = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
         sys.stdout.flush()
-        while True:
-            caller, _ = listener.accept()
-            with caller:
-                if os.fork() == 0:
-                    listener.close()
-                    _run(caller)
+    except OSError:
+        status = 120
+    with suppress(OSError):
+        sys.stderr.flush()
+    os._exit(status & 0xFF)
 
 
-def _run(caller: socket.socket) -> None:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    head, streams, _, _ = socket.recv_fds(caller, 4, 3)
-    body = b""
-    while len(body) < int.from_bytes(head, "big"):
-        body += caller.recv(1 << 20)
-    arguments, folder, environment = msgspec.json.decode(body)
+def _fork_for_callers(listener: socket.socket) -> tuple[str | None, list[str]] | None:
+    """Return in each child, with what it is to run; at last in this process, with None."""
+    callers: dict[int, socket.socket] = {}
+
+    def tell(*_: object) -> None:
+        with suppress(ChildProcessError):
+            while (ended := os.waitpid(-1, os.WNOHANG))[0]:
+                # One that was killed has no use for it.
+                with callers.pop(ended[0]) as caller, suppress(OSError):
+                    caller.sendall(ended[1].to_bytes(4, "big"))
+
+    signal.signal(signal.SIGCHLD, tell)
+    ends: list[Any] = [listener, 0]
+    while listener in select.select(ends, [], [])[0]:
+        caller, _ = listener.accept()
+        head, streams, _, _ = socket.recv_fds(caller, 4, 3)
+        body = b""
+        while len(body) < int.from_bytes(head, "big"):
+            body += caller.recv(1 << 20)
+        # None may end before its caller is known.
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+            for each in (*callers.values(), caller):
+                each.close()
+            code, arguments, folder, variables = msgspec.json.decode(body)
+            _become(streams, folder, variables)
+            return code, arguments
+        callers[pid] = caller
+        caller.sendall(pid.to_bytes(4, "big"))
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
+        for stream in streams:
+            os.close(stream)
+    return None
+
+
+def _become(streams: list[int], folder: str, variables: dict[str, str]) -> None:
+    """The process that its caller wants."""
     for source, target in zip(streams, (0, 1, 2), strict=True):
         os.dup2(source, target)
         os.close(source)
     os.chdir(folder)
     os.environ.clear()
-    os.environ.update(environment)
-    sys.stdin = open(0, closefd=False)  # noqa: SIM115
-    sys.stdout, sys.stderr = open(1, "w", closefd=False), open(2, "w", closefd=False)  # noqa: SIM115
-    code: object = 1
-    try:
-        from etl.cli import main
-
-        code = main(arguments)
-    except SystemExit as end:
-        code = end.code
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        caller.send(bytes([code if isinstance(code, int) else 0 if code is None else 1]))
-        os._exit(0)
+    os.environ.update(variables)
+    time.tzset()
+    options: dict[str, Any] = {"encoding": "utf-8", "closefd": False}
+    sys.stdin = open(0, errors="surrogateescape", **options)  # noqa: SIM115
+    sys.stdout = open(1, "w", errors="surrogateescape", **options)  # noqa: SIM115
+    sys.stderr = open(2, "w", 1, errors="backslashreplace", **options)  # noqa: SIM115
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from etl.run.sync import sync
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer
 from etl.simulator.faults import RequestInfo
-from tests.support.environment import PYTHONPATH
+from tests.support import forked
 from tests.support.model import VALUES, VERSION, Row, as_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -71,15 +70,7 @@ class Job:
 
     def start_command(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """Any command as a process of its own."""
-        environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
-        return subprocess.Popen(
-            [sys.executable, "-m", "etl", *arguments],
-            env=environment | self.environment(**variables),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return forked.start(*arguments, env=forked.environment(**self.environment(**variables)))
 
     def call(self, *arguments: str, **variables: str) -> Ended:
         """Such a process, waited for."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import os
 import subprocess
-import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,7 +18,7 @@ from psycopg.rows import dict_row
 from etl.simulator import Account, Partner, SimulatorServer, generate_account
 from etl.simulator.faults import Fault, RequestInfo
 from etl.simulator.message import HttpReply
-from tests.support.environment import PYTHONPATH
+from tests.support import forked
 from tests.support.job import Ended, ended
 
 FIRST_PARTNER = 1_001
@@ -74,16 +72,8 @@ class Tenants:
 
     def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
         """A call of the program as a process of its own."""
-        own = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
-        return subprocess.Popen(
-            [sys.executable, "-m", "etl", *arguments],
-            env=own | self.environment(**variables),
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        own = forked.environment(**self.environment(**variables))
+        return forked.start(*arguments, env=own, cwd=self.folder)
 
     def call(self, *arguments: str, **variables: str) -> Ended:
         return ended(self.start(*arguments, **variables))

@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,16 +14,15 @@ from pathlib import Path
 import pytest
 
 from etl.simulator import DEFAULT_ADMIN_SECRET, SimulatorClient
+from tests.support import forked
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = [sys.executable, "-c", "from etl.cli.simulate import simulate; simulate()"]
+PROGRAM = "from etl.cli.simulate import simulate; simulate()"
 
 
 @contextmanager
 def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    with subprocess.Popen(
-        [*PROGRAM, *options], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with forked.start(*options, env=forked.environment(), code=PROGRAM, cwd=ROOT) as process:
         assert process.stdout is not None
         try:
             line = process.stdout.readline()
@@ -36,9 +34,7 @@ def running(*options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
 
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*PROGRAM, *options], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
-    )
+    return forked.call(*options, env=forked.environment(), code=PROGRAM, cwd=ROOT)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

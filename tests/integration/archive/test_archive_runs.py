@@ -14,6 +14,7 @@ import pytest
 
 from etl.errors import DataRefused, EtlError
 from etl.run.plan import SyncOptions
+from tests.support import forked
 from tests.support.archive import (
     Kept,
     assert_same_dump,
@@ -134,13 +135,8 @@ main(["sync"])
 
 def killed_after_publishing(job: Job) -> int:
     """A run that is killed between its commit and its manifest; returns its number."""
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED_BEFORE_ITS_MANIFEST],
-        env=environment | job.environment(),
-        check=False,
-        capture_output=True,
-    )
+    environment = forked.environment(**job.environment())
+    ended = forked.call(env=environment, code=KILLED_BEFORE_ITS_MANIFEST)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     run = job.last_run()
     assert run["status"] == "succeeded"

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +22,7 @@ from etl.simulator import SimulatorServer, generate_account
 from etl.tokens import decode as records
 from etl.tokens.row import read_row
 from etl.tokens.token import Token
+from tests.support import forked
 from tests.support.archive import (
     Life,
     archived,
@@ -36,7 +34,7 @@ from tests.support.archive import (
     job_without_archive,
     replay_into,
 )
-from tests.support.job import ROOT, Ended, Job
+from tests.support.job import Ended, Job
 
 TOKENS = 400
 NIGHTS = 3
@@ -76,13 +74,7 @@ class Scene:
 
 def called(*arguments: str, **variables: str) -> Ended:
     """``kaltura-etl`` as a process."""
-    done = subprocess.run(
-        [sys.executable, "-m", "etl", *arguments],
-        env={"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)} | variables,
-        check=False,
-        capture_output=True,
-        text=True,
-    )
+    done = forked.call(*arguments, env=forked.environment(**variables))
     return Ended(done.returncode, done.stdout, done.stderr)
 
 
@@ -262,12 +254,10 @@ main()
 
 @pytest.mark.parametrize("expired", [True, False])
 def test_a_killed_replay_goes_on_when_it_is_known_to_be_dead(scene: Scene, expired: bool) -> None:
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
-    killed = subprocess.run(
-        [sys.executable, "-c", KILLED_IN_THE_SECOND_RUN, "replay", str(scene.archive)],
-        env=environment | {"DATABASE_URL": scene.job.database_url},
-        check=False,
-        capture_output=True,
+    killed = forked.call(
+        *("replay", str(scene.archive)),
+        env=forked.environment(DATABASE_URL=scene.job.database_url),
+        code=KILLED_IN_THE_SECOND_RUN,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     scene.assert_is(1)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -24,11 +21,12 @@ from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.privacy import account as account_rows
 from etl.warehouse.privacy.hold import Hold, take_hold
 from etl.warehouse.schema.database import open_database
+from tests.support import forked
 from tests.support.archive import Kept, Life, archived, assert_same_dump, dump, keeping
 from tests.support.archive import check as check_archive
 from tests.support.databases import with_database
 from tests.support.erasure import ANNA, assert_verified, erased
-from tests.support.job import ROOT, Job
+from tests.support.job import Job
 from tests.support.partitions import (
     PAGE_CAP,
     SEED,
@@ -221,13 +219,7 @@ main(["erase", "--account", "--apply"])
 @ordinary
 def test_a_process_that_was_killed_is_continued_by_another(world: World) -> None:
     job = world.jobs[0]
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED],
-        env=environment | job.environment(),
-        check=False,
-        capture_output=True,
-    )
+    ended = forked.call(env=forked.environment(**job.environment()), code=KILLED)
     assert ended.returncode == -signal.SIGKILL, ended.stderr
     (held,) = job.runs()
     assert held["status"] == "running"

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -22,7 +20,8 @@ from etl.verify.source import SourceComparison, verify_source
 from etl.warehouse.privacy.erase import erase
 from etl.warehouse.privacy.subject import Subject
 from etl.warehouse.schema.database import open_database
-from tests.support.job import ROOT, Job
+from tests.support import forked
+from tests.support.job import Job
 from tests.support.restamp import restamp_run
 
 TOKENS = 300
@@ -225,15 +224,8 @@ def test_who_was_erased_is_compared_by_pseudonym(world: World) -> None:
 
 
 def call(world: World, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": str(ROOT)}
-    return subprocess.run(
-        [sys.executable, "-m", "etl", "verify", *arguments],
-        env=environment | world.job.environment(**variables),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
+    environment = forked.environment(**world.job.environment(**variables))
+    return forked.call("verify", *arguments, env=environment)
 
 
 def test_the_command_says_what_it_compared(world: World) -> None:
