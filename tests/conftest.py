@@ -18,6 +18,7 @@ and a line says so; with ``ETL_TEST_SERVERS=all`` (CI) it is an error instead.  
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import secrets
 import shutil
@@ -67,6 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "chromium: needs Chromium")
     config.addinivalue_line("markers", "citus: needs a Citus cluster")
     config.stash[LEFT_OUT] = {}
+    # Collecting the tests makes millions of objects and no garbage, as importing the program does.
+    gc.set_threshold(50_000, *gc.get_threshold()[1:])
     scrub_environment()
     if _is_worker(config):
         return
@@ -121,6 +124,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if left_out:
         items[:] = kept
         config.hook.pytest_deselected(items=left_out)
+
+
+def pytest_collection_finish() -> None:
+    """The tests live as long as the run: the collector need not look at them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
