@@ -13,9 +13,11 @@ from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import plan_changes
 from tests.support.nights import START, Nights, make_token, page_of
 
-pytestmark = pytest.mark.postgres15
+both_servers = pytest.mark.postgres15
+"""Together these send every statement of a run that publishes; the rest is about what they do."""
 
 
+@both_servers
 def test_first_night_loads_every_token_as_its_first_version(nights: Nights) -> None:
     counts = nights.night([make_token("a"), make_token("b", START + 1, extra=b'{"new": 1}')])
 
@@ -29,6 +31,7 @@ def test_first_night_loads_every_token_as_its_first_version(nights: Nights) -> N
     assert nights.query("select 1 from kaltura.upload_token_staging") == []
 
 
+@both_servers
 def test_changed_token_gets_a_version_and_the_old_one_is_kept(nights: Nights) -> None:
     nights.night([make_token("a", status=1), make_token("b")])
     counts = nights.night([make_token("a", status=3, file_name=None), make_token("b")])
@@ -88,6 +91,7 @@ def test_renamed_user_makes_a_version(nights: Nights) -> None:
     assert nights.token("a")["changed_columns"] == ["user_id"]
 
 
+@both_servers
 def test_vanished_token_becomes_absent_with_its_last_values(nights: Nights) -> None:
     nights.night([make_token("a"), make_token("b", START + 5)])
     counts = nights.night([make_token("b", START + 5)])
@@ -104,6 +108,7 @@ def test_vanished_token_becomes_absent_with_its_last_values(nights: Nights) -> N
     assert nights.night([make_token("b", START + 5)]).versions == 0
 
 
+@both_servers
 def test_absent_token_that_comes_back_is_relisted(nights: Nights) -> None:
     nights.night([make_token("a"), make_token("b", START + 5)])
     nights.night([make_token("b", START + 5)])
@@ -129,6 +134,7 @@ def test_missing_token_that_answers_a_lookup_is_unchanged(nights: Nights) -> Non
     assert (nights.counts.unchanged, nights.counts.versions) == (2, 0)
 
 
+@both_servers
 def test_missing_token_without_a_lookup_stays_pending(nights: Nights) -> None:
     both = [make_token("a"), make_token("b", START + 5)]
     nights.night(both)
@@ -154,6 +160,7 @@ def test_young_token_that_does_not_answer_stays_pending(nights: Nights) -> None:
     assert (nights.counts.pending, nights.counts.absent) == (1, 0)
 
 
+@both_servers
 def test_token_outside_of_the_coverage_is_left_alone(nights: Nights) -> None:
     tokens = [make_token(f"t{second}", START + second) for second in range(10)]
     nights.night(tokens)
@@ -167,6 +174,7 @@ def test_token_outside_of_the_coverage_is_left_alone(nights: Nights) -> None:
     assert sorted(row["token_id"] for row in absent) == ["t3", "t4"]
 
 
+@both_servers
 def test_newer_twin_is_the_token_and_the_older_is_rejected(nights: Nights) -> None:
     counts = nights.night([make_token("a", START, status=1), make_token("a", START + 9, status=2)])
 
@@ -213,6 +221,7 @@ def test_trigger_that_swallows_rows_is_noticed(nights: Nights) -> None:
     assert [row["token_id"] for row in nights.query("select * from kaltura.upload_token")] == ["a"]
 
 
+@both_servers
 @pytest.mark.parametrize(
     ("state", "exit_code", "reason"),
     [("P0001", 78, "raised"), ("55P03", 74, "lock_timeout"), ("57014", 74, "statement_canceled")],
@@ -264,6 +273,7 @@ def test_run_does_not_publish_over_another_one(nights: Nights) -> None:
     assert nights.token("a")["status"] == 3
 
 
+@both_servers
 def test_dry_run_plans_and_leaves_nothing(nights: Nights) -> None:
     nights.night([make_token("a")])
     run = nights.open(dry_run=True)
