@@ -186,7 +186,7 @@ def _best_estimate(
     """``updated_at`` where it fits: in whole seconds, it may begin before the interval does."""
     return sa.case(
         (
-            sa.and_(updated_at + timedelta(seconds=1) > after, updated_at <= before),
+            sa.and_(after - updated_at < timedelta(seconds=1), updated_at <= before),
             sa.func.greatest(updated_at, after),
         ),
         else_=_middle(after, before),
@@ -196,7 +196,11 @@ def _best_estimate(
 def _middle(after: sa.ColumnElement[Any], before: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
     # In seconds: days would make it depend on the session's time zone.
     half = sa.func.date_part("epoch", before - after, type_=sa.Double) / sa.literal(2.0, sa.Double)
-    return after + sa.func.make_interval(0, 0, 0, 0, 0, 0, half, type_=sa.Interval)
+    # Without a zone: to add to a time with one depends on the session, and Citus evaluates on its
+    # coordinator what depends on it; an INSERT of what it selects does not survive that.
+    begin = sa.func.timezone("UTC", after, type_=sa.DateTime())
+    middle = begin + sa.func.make_interval(0, 0, 0, 0, 0, 0, half, type_=sa.Interval)
+    return sa.func.timezone("UTC", middle, type_=sa.DateTime(timezone=True))
 
 
 def status_name(names: sa.Table, version: Any) -> sa.ColumnElement[Any]:
