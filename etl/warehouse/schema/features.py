@@ -40,7 +40,9 @@ FEATURES: Final = (
     ),
     Feature(
         "READ COMMITTED as isolation level",
-        "select current_setting('transaction_isolation') = 'read committed'",
+        # YugabyteDB calls READ COMMITTED what is another level there, unless it is enabled.
+        "select coalesce(current_setting('yb_effective_transaction_isolation_level', true), "
+        "current_setting('transaction_isolation')) = 'read committed'",
     ),
     Feature(
         "advisory locks that last until the transaction ends",
@@ -51,6 +53,10 @@ FEATURES: Final = (
     Feature(
         "settings for one transaction",
         "select set_config('lock_timeout', '61s', true) = '61s'",
+    ),
+    Feature(
+        "select … for update skip locked",
+        "select true from (select 1) as s for update skip locked",
     ),
     Feature("row-level security", "select to_regclass('pg_catalog.pg_policy') is not null"),
     Feature(
