@@ -22,7 +22,6 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from types import ModuleType
 from typing import Any, Final
 
 import psycopg
@@ -294,15 +293,16 @@ def watch() -> Iterator[None]:
     """Hold the statements of all connections that this process opens meanwhile to the rules."""
     from etl.warehouse import engine
 
-    before = engine.open_driver_connection
-    hold(engine)
+    module: Any = engine
+    before = module.open_driver_connection
+    hold(module)
     try:
         yield
     finally:
-        engine.open_driver_connection = before
+        module.open_driver_connection = before
 
 
-def hold(engine: ModuleType) -> None:
+def hold(engine: Any) -> None:
     """The same from now on; ``engine`` is ``etl.warehouse.engine``."""
     opening = engine.open_driver_connection
 
@@ -312,4 +312,4 @@ def hold(engine: ModuleType) -> None:
         connection.server_cursor_factory = _WatchedServer
         return connection
 
-    engine.open_driver_connection = opened  # type: ignore[attr-defined]
+    engine.open_driver_connection = opened
