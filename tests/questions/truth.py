@@ -349,11 +349,11 @@ def status_changes(
 ) -> list[tuple[Version | None, Version]]:
     """Each change of status or presence: what was before (None at first sight), and after."""
     changes: list[tuple[Version | None, Version]] = []
-    for version in versions(account):
+    for version in versions(account) if token_id is None else history_of(token_id, account):
         before = changes[-1][1] if changes and version.version > 1 else None
         if before is None or before.seen_as != version.seen_as:
             changes.append((before, version))
-    return [each for each in changes if token_id in (None, each[1].token_id)]
+    return changes
 
 
 @dataclass(slots=True)
