@@ -18,47 +18,38 @@ with zone as materialized (
     select kaltura_time_zone() as name
 ),
 
--- For each published run, the one before it that saw all tokens, or all open ones.
+-- For each published run, the last one before it that saw all tokens, or all open ones: runs are
+-- published in the order of their ids, and one begins when the one before has ended.
 run as (
     select
         published.run_id,
-        walk.started_at as began_at,
-        before_all.run_id as saw_all_run_id,
-        before_all.began_at as saw_all_at,
-        before_open.run_id as saw_open_run_id,
-        before_open.began_at as saw_open_at
-    from sync_run as published
-    inner join sync_run as walk
-        on walk.partner_id = published.partner_id and walk.run_id = published.walk_id
-    left join lateral (
+        published.began_at,
+        max(case when published.read_all then published.run_id end) over before_it
+        as saw_all_run_id,
+        max(case when published.read_all then published.began_at end) over before_it
+        as saw_all_at,
+        max(case when published.read_open then published.run_id end) over before_it
+        as saw_open_run_id,
+        max(case when published.read_open then published.began_at end) over before_it
+        as saw_open_at
+    from (
         select
-            earlier.run_id,
-            earlier_walk.started_at as began_at
-        from sync_run as earlier
-        inner join sync_run as earlier_walk
-            on earlier_walk.partner_id = earlier.partner_id and earlier_walk.run_id = earlier.walk_id
-        where
-            earlier.partner_id = published.partner_id
-            and earlier.published_at < published.published_at
-            and earlier.coverage = '{(,)}'
-        order by earlier.published_at desc
-        limit 1
-    ) as before_all on true
-    left join lateral (
-        select
-            earlier.run_id,
-            earlier_walk.started_at as began_at
-        from sync_run as earlier
-        inner join sync_run as earlier_walk
-            on earlier_walk.partner_id = earlier.partner_id and earlier_walk.run_id = earlier.walk_id
-        where
-            earlier.partner_id = published.partner_id
-            and earlier.published_at < published.published_at
-            and earlier.coverage + earlier.open_coverage = '{(,)}'
-        order by earlier.published_at desc
-        limit 1
-    ) as before_open on true
-    where published.published_at is not null
+            run.partner_id,
+            run.run_id,
+            run.published_at,
+            walk.started_at as began_at,
+            run.coverage = '{(,)}' as read_all,
+            run.coverage + run.open_coverage = '{(,)}' as read_open
+        from sync_run as run
+        inner join sync_run as walk
+            on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
+        where run.published_at is not null
+    ) as published
+    window before_it as (
+        partition by published.partner_id
+        order by published.published_at
+        rows between unbounded preceding and 1 preceding
+    )
 ),
 
 grown as (
@@ -105,6 +96,8 @@ grown as (
         and became.uploaded_size_bytes > coalesce(was.uploaded_size_bytes, 0)
         -- Pruned: it arrived before the horizon, and how much is not known.
         and (became.version = 1 or was.version is not null)
+    -- So arrived_after is computed once per version; what follows from it, likewise.
+    offset 0
 ),
 
 arrived as (
@@ -128,6 +121,7 @@ arrived as (
                 else grown.observed_at
             end as latest
     ) as until
+    offset 0
 ),
 
 by_days as (
