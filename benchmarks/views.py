@@ -17,6 +17,7 @@ import psycopg
 
 from etl.demo import with_variables
 from etl.embedded.server import embedded_server
+from etl.resources import sql_directory
 from etl.warehouse.access.grants import grant
 from etl.warehouse.schema.filling import count_filling, moment_fillings
 from etl.warehouse.schema.revision import migrate
