@@ -236,3 +236,43 @@ def test_of_two_starts_the_second_ends_at_once(
         ("succeeded",),
         ("skipped",),
     ]
+
+
+def test_who_is_in_the_way_is_named_and_what_citus_cannot_do_is_said(
+    make_warehouse: Callable[[], Warehouse], run: Run
+) -> None:
+    warehouse = make_warehouse()
+    distribute(warehouse.url, warehouse.schema)
+    environment = warehouse.job.environment()
+    role = sql.Identifier(warehouse.schema)
+    with warehouse.connected() as connection:
+        connection.execute(sql.SQL("create role {}").format(role))
+        limited = run(
+            "grant", "--analyst", warehouse.schema, "--accounts", "102", "--apply", **environment
+        )
+        connection.execute(sql.SQL("drop role {}").format(role))
+    assert limited.returncode == 78, limited.stderr
+    assert "no analyst can be limited" in limited.stderr
+
+    with warehouse.connected() as connection, connection.transaction():
+        connection.execute("set local application_name = 'in the way'")
+        connection.execute("select 1 from sync_run for share")
+        waited = run("migrate", "--distributed", **environment)
+    assert waited.returncode == 74, waited.stderr
+    assert "in the way of role" in waited.stderr
+
+
+def test_a_killed_run_is_taken_over_and_resumed(
+    make_warehouse: Callable[[], Warehouse], server: SimulatorServer
+) -> None:
+    warehouse = make_warehouse()
+    distribute(warehouse.url, warehouse.schema)
+    server.service.tokens.page_cap = 25
+    has_pages = "select count(*) from sync_run where pages > 0"
+    with killed_at_exit(warehouse.job.start()) as killed, held_after(server, 30):
+        wait_until(lambda: warehouse.query(has_pages) == [(1,)], 60)
+        killed.kill()
+        killed.wait(60)
+    ended_after = warehouse.job.call()
+    assert ended_after.code == 0, ended_after.err
+    assert ended_after.report["resumed_from"] == 1

@@ -27,6 +27,7 @@ from etl.warehouse.access.privileges import RIGHTS, catalog, shortened
 from etl.warehouse.engine import LOCK_NOT_AVAILABLE, LOCK_SECONDS, sqlstate_of
 from etl.warehouse.locks import ANY_LOCK, lock_holder
 from etl.warehouse.row_security import EVERY_ACCOUNT
+from etl.warehouse.schema.layout import layout
 from etl.warehouse.schema.tables import build_tables
 
 LIMIT: Final = "kaltura_etl_limit_"
@@ -71,8 +72,16 @@ def limit_statements(
 
     Empty if nothing is.  Begins with the lock that ``take_tables`` takes.
 
-    Raises ConfigurationError where somebody else has set up row-level security.
+    Raises ConfigurationError where somebody else has set up row-level security, and on Citus, which
+    creates no policy with a subquery.
     """
+    if any(wanted.values()) and layout(connection, schema).is_sharded:
+        raise ConfigurationError(
+            f"Schema {schema} is kept by Citus, where no analyst can be limited to accounts. "
+            "Keep each account in a schema of its own, and grant an analyst those that he may see.",
+            reason="layout",
+            schema=schema,
+        )
     rows = _policies(connection, schema)
     statements = [
         statement.as_string()

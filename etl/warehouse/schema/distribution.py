@@ -32,6 +32,8 @@ from etl.warehouse.schema.owner import owner_connection, require_owner
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.views import ViewFile, view_files
 
+LOCK_TIMEOUT: Final = "5s"
+"""As of every migration: who waits for a lock makes all later readers wait behind him."""
 _ATOMIC: Final = re.compile(
     r"(?P<head>create or replace function .*?\n)begin atomic\n(?P<query>.*);\nend\s*", re.DOTALL
 )
@@ -40,8 +42,7 @@ _ATOMIC: Final = re.compile(
 def distribute(url: str, schema: str) -> bool:
     """Keep the schema, which is of this program's revision, on one worker; whether it was moved.
 
-    Safe to repeat: what an interrupted call has left to do is done.  Moving waits for whoever
-    reads or writes, and they for it.
+    Safe to repeat: what an interrupted call has left to do is done.
 
     Raises:
         ConfigurationError: not the coordinator of a Citus 12 or newer, or a layout that is not
@@ -137,7 +138,7 @@ def _begin(connection: sa.Connection, schema: str) -> None:
         connection,
         {
             "search_path": DIALECT.identifier_preparer.quote(schema),
-            "lock_timeout": "5s",
+            "lock_timeout": LOCK_TIMEOUT,
             "statement_timeout": "0",
         },
     )
@@ -147,6 +148,7 @@ def _remove_local_copies(connection: sa.Connection, schema: str) -> None:
     """What was moved stays in the coordinator's files until then, and no erasure reaches it."""
     prepared = DIALECT.identifier_preparer
     with connection.begin():
+        set_local(connection, {"lock_timeout": LOCK_TIMEOUT})
         for name in tables_of(schema):
             connection.exec_driver_sql(
                 "select truncate_local_data_after_distributing_table(cast(%s as regclass))",
