@@ -164,14 +164,14 @@ def _prepare(page: Path, reader: Reader, server: SimulatorServer) -> None:
     file.write_text(own)
     file.chmod(0o600)
     reader.environment["VARIABLE_FILE"] = str(file)
-    if page.name == "accounts.md":
-        _write_accounts(page, reader, server)
+    if page.name in ("accounts.md", "report.md"):
+        _write_accounts(page.with_name("accounts.md"), reader, server)
     if page.name != "archive.md":  # an archive begins with the first run
         reader.run(Block("sh", "kaltura-etl sync --quiet", ""))
 
 
 def _write_accounts(page: Path, reader: Reader, server: SimulatorServer) -> None:
-    """The page's own ``accounts.toml``, with the accounts of the simulator in it."""
+    """The page's ``accounts.toml``, with the accounts of the simulator in it."""
     found = re.search(r"^```toml\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
     app_token_id, app_token = (

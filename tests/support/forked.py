@@ -14,6 +14,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import json
 import os
 import pkgutil
 import select
@@ -30,8 +31,6 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
-
-import msgspec
 
 from tests.support.environment import PYTHONPATH, ROOT
 
@@ -112,7 +111,9 @@ class _Forked(subprocess.Popen[str]):
         # In place of the standard library's own, which is given the same since Python 3.9.
         (code, *arguments), _, _, _, _, folder, variables, _, _, _, *ends = given[:16]
         read, _, _, written, _, errors = ends
-        call = msgspec.json.encode([code, arguments, str(folder or Path.cwd()), variables])
+        # Not valid UTF-8 is a lone surrogate, as in sys.argv, which this module of JSON keeps.
+        given_as = [os.fsdecode(each) for each in arguments]
+        call = json.dumps([code, given_as, str(folder or Path.cwd()), variables]).encode()
         self._forking = socket.socket(socket.AF_UNIX)
         self._forking.connect(str(_address()))
         # -1: not redirected.
@@ -243,7 +244,7 @@ def _fork_for_callers(listener: socket.socket) -> tuple[str | None, list[str]] |
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             for each in (*callers.values(), caller):
                 each.close()
-            code, arguments, folder, variables = msgspec.json.decode(body)
+            code, arguments, folder, variables = json.loads(body)
             _become(streams, folder, variables)
             return code, arguments
         callers[pid] = caller

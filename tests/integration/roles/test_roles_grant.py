@@ -28,10 +28,10 @@ def test_what_a_loader_lacks_is_named(roles: Roles) -> None:
     role = roles.create()
     with open_connection(roles.owner_url) as connection:
         driver = driver_connection(connection)
-        as_role = sql.SQL("set role {}").format(sql.Identifier(role))
+        as_role = sql.SQL("set local role {}").format(sql.Identifier(role))
         driver.execute(as_role)
         assert missing_privileges(connection, SCHEMA) == ["USAGE on schema kaltura"]
-        driver.execute("reset role")
+        driver.execute("set local role none")
         on_schema = sql.SQL("grant usage on schema kaltura to {}").format(sql.Identifier(role))
         driver.execute(on_schema)
         for table, privileges in RIGHTS["loader"].tables.items():
