@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tests.support.job import ROOT
+from tests.support.environment import PYTHONPATH
 from tests.support.tenants import Tenants
 
 
@@ -17,7 +17,7 @@ class Night:
     def __init__(self, many: Tenants, folder: Path) -> None:
         self.many, self.folder = many, folder
         self.program = folder / "kaltura-etl"
-        start = f'PYTHONPATH={ROOT} exec {sys.executable} -m etl "$@"'
+        start = f'PYTHONPATH={PYTHONPATH} exec {sys.executable} -m etl "$@"'
         self.program.write_text(f"#!/bin/sh\n{start}\n")
         self.program.chmod(0o755)
         self.settings = folder / "settings.env"

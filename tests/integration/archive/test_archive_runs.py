@@ -25,7 +25,8 @@ from tests.support.archive import (
     keeping,
 )
 from tests.support.databases import with_database
-from tests.support.job import ROOT, Job
+from tests.support.environment import PYTHONPATH
+from tests.support.job import Job
 
 
 @pytest.fixture
@@ -223,7 +224,7 @@ def test_a_disk_that_fills_up_publishes_nothing(kept: Kept) -> None:
     )
     environment = {
         "PATH": os.environ.get("PATH", ""),
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": PYTHONPATH,
         # Bytecode cut off at the limit would break every later import of it.
         "PYTHONDONTWRITEBYTECODE": "1",
     }
