@@ -42,6 +42,7 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
     settings = runtime.start()
     from etl.cli.database import open_warehouse
     from etl.cli.tables import facts_table
+    from etl.warehouse.access.limits import require_no_policies
     from etl.warehouse.schema import distribution
     from etl.warehouse.schema import revision as schema
     from etl.warehouse.schema.features import feature_problem
@@ -63,6 +64,7 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
                 raise lacking
             if distributed:
                 distribution.require_coordinator(connection)
+                require_no_policies(connection, opened.schema)
         before, after = schema.migrate(url, opened.schema)
         repaired = []
         if repair:

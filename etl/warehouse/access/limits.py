@@ -93,6 +93,32 @@ def limit_statements(
     return [_lock(schema), *statements] if statements else []
 
 
+def require_no_policies(connection: Connection, schema: str) -> None:
+    """Raise ConfigurationError if Citus could not take the tables over, with their policies."""
+    found = [row for row in _policies(connection, schema) if row.name is not None]
+    if not found or layout(connection, schema).is_sharded:
+        return
+    limited = sorted({row.of_role for row in found if row.name.startswith(LIMIT)} - {None})
+    foreign = sorted(
+        {row.name for row in found if row.name != EVERY_ACCOUNT and not row.name.startswith(LIMIT)}
+    )
+    if limited:
+        raise ConfigurationError(
+            f"Analysts are limited to accounts in schema {schema}, which Citus cannot do: "
+            f"{shortened(limited)}. Keep each account in a schema of its own; to move this one, "
+            "first let them read all of it: kaltura-etl grant --analyst ROLE --accounts all "
+            "--apply.",
+            reason="layout",
+            schema=schema,
+        )
+    raise ConfigurationError(
+        f"Tables of schema {schema} have row-level security, which Citus moves only in part: drop "
+        f"its policies first ({shortened(foreign) or EVERY_ACCOUNT}).",
+        reason="layout",
+        schema=schema,
+    )
+
+
 def _of_table(
     schema: str, name: str, rows: Sequence[Any], wanted: Mapping[str, Sequence[int]]
 ) -> Iterator[sql.Composed]:
