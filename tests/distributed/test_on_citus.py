@@ -24,27 +24,59 @@ from etl.replay.check import check_archives
 from etl.run.plan import SyncOptions
 from etl.settings.read import load_settings
 from etl.simulator import Churn, SimulatorServer, generate_account
+from etl.warehouse.access.privileges import RIGHTS
 from etl.warehouse.schema.distribution import distribute
 from etl.warehouse.schema.revision import migrate
+from etl.warehouse.schema.views import view_files
 from tests.cli.conftest import Run
+from tests.questions.accounts import ACCOUNTS
+from tests.questions.expected import EXPECTED
+from tests.questions.known_account import load_account
+from tests.questions.questions import QUESTIONS
 from tests.support.job import Job, ended, held_after, killed_at_exit, wait_until
 
 pytestmark = pytest.mark.citus
 
 TOKENS = 1_200
-VIEWS = {
-    "sync_freshness": "partner_id, last_published_at, last_complete_at, tokens_known, certificate",
-    "sync_night": "*",
-    "upload_outcome_daily": "*",
-    "upload_token_daily_status": "*",
-    "upload_token_status_history": "*",
-    "upload_token_snapshot_dbt": "*",
-    "upload_user_summary": "*",
-    "stuck_upload": "*",
-    "upload_token_history": "*",
-    "upload_token_as_of(now() - interval '1 second')": "*",
-    "upload_token_happened_by('2026-06-01')": "*",
+NEVER_HERE = {"pruning"}
+"""What is empty in the warehouse of the known accounts."""
+GROWING = ("age", "complete_age", "age_seconds", "complete_age_seconds")
+"""Columns of ``sync_freshness`` that are different each time."""
+MOMENTS = ("2026-03-01 12:00+00", "2026-03-24 05:00+00", "2027-01-01 00:00+00")
+CALLS = {
+    "kaltura_time_zone": ["select kaltura_time_zone() from upload_token"],
+    "sync_run_is_complete": ["select run_id, sync_run_is_complete(coverage, holes) from sync_run"],
+    "sync_run_state": ["select run_id, sync_run_state(status, heartbeat_at) from sync_run"],
+    "sync_tolerated_holes": ["select run_id, sync_tolerated_holes(holes, true) from sync_run"],
+    "upload_size_bucket": ["select upload_size_bucket(status) from upload_token"],
+    "upload_token_status_name": ["select upload_token_status_name(status) from upload_token"],
+    **{
+        name: [
+            query.format(call=f"{name}('{moment}')")
+            for moment in MOMENTS
+            for query in (
+                "select * from {call}",
+                "select known.*, now.outcome from {call} as known "
+                "join upload_outcome as now using (partner_id, token_id)",
+            )
+        ]
+        for name in ("upload_token_as_of", "upload_token_happened_by")
+    },
 }
+"""How each function is called; the last two also in a join."""
+
+
+def queries() -> dict[str, str]:
+    """What analysts can read, all of it: each of their tables, each view, each function."""
+    views = {view.name: view for view in view_files()}
+    assert CALLS.keys() == {name for name, view in views.items() if view.is_function}
+    analyst = RIGHTS["analyst"]
+    columns = dict.fromkeys(analyst.tables, ("*",)) | dict(analyst.columns)
+    for name, view in views.items():
+        if not view.is_function:
+            columns[name] = tuple(each for each in view.columns if each not in GROWING)
+    read = {name: f"select {', '.join(each)} from {name}" for name, each in columns.items()}  # noqa: S608
+    return read | {query: query for calls in CALLS.values() for query in calls}
 
 
 class Warehouse:
@@ -72,15 +104,13 @@ class Warehouse:
             return connection.execute(statement.encode()).fetchall()
 
     def seen(self) -> dict[str, list[str]]:
-        """What analysts see: the rows of each view as texts."""
+        """What analysts see: all rows, as texts."""
         return {
             name: sorted(
                 row[0]
-                for row in self.query(
-                    f"select cast(row as text) from (select {columns} from {name}) as row"  # noqa: S608
-                )
+                for row in self.query(f"select cast(row as text) from ({query}) as row")  # noqa: S608
             )
-            for name, columns in VIEWS.items()
+            for name, query in queries().items()
         }
 
     def drop(self) -> None:
@@ -118,6 +148,27 @@ def call(warehouse: Warehouse, run: Run, *arguments: str) -> str:
     return ended.stdout
 
 
+def test_what_is_told_of_known_accounts_is_the_same_after_the_move(
+    make_warehouse: Callable[[], Warehouse],
+) -> None:
+    """All that analysts can read, and the example queries, whose answers are known."""
+    warehouse = make_warehouse()
+    for lived in ACCOUNTS.values():
+        load_account(warehouse.url, lived, warehouse.schema)
+    before = warehouse.seen()
+    assert {name for name, rows in before.items() if not rows} == NEVER_HERE
+
+    assert distribute(warehouse.url, warehouse.schema)
+    assert warehouse.seen() == before
+    for file, question in QUESTIONS.items():
+        with warehouse.connected() as connection, connection.transaction():
+            connection.execute("set local citus.propagate_set_commands = 'local'")
+            zone = sql.Literal(question.time_zone or "UTC")
+            connection.execute(sql.SQL("set local kaltura.time_zone = {}").format(zone))
+            connection.execute("set local timezone = 'UTC'")
+            assert question.ask(connection) == EXPECTED[file](), file
+
+
 def test_a_warehouse_moves_with_its_content_and_lives_on(
     make_warehouse: Callable[[], Warehouse], run: Run, tmp_path: Path
 ) -> None:
@@ -126,7 +177,6 @@ def test_a_warehouse_moves_with_its_content_and_lives_on(
     for _ in range(3):
         job.run()
     before = warehouse.seen()
-    assert all(before.values()), {name for name, rows in before.items() if not rows}
     assert len(before["upload_token_history"]) > TOKENS + 40
 
     assert distribute(warehouse.url, warehouse.schema)
@@ -260,6 +310,29 @@ def test_who_is_in_the_way_is_named_and_what_citus_cannot_do_is_said(
         waited = run("migrate", "--distributed", **environment)
     assert waited.returncode == 74, waited.stderr
     assert "in the way of role" in waited.stderr
+
+
+def test_a_schema_with_limits_to_accounts_is_moved_when_they_are_lifted(
+    make_warehouse: Callable[[], Warehouse], run: Run
+) -> None:
+    warehouse = make_warehouse()
+    environment = warehouse.job.environment()
+    role = sql.Identifier(warehouse.schema)
+    analyst = ("grant", "--analyst", warehouse.schema, "--apply")
+    with warehouse.connected() as connection:
+        connection.execute(sql.SQL("create role {}").format(role))
+        try:
+            call(warehouse, run, *analyst, "--accounts", "102")
+            refused = run("migrate", "--distributed", **environment)
+            call(warehouse, run, *analyst, "--accounts", "all")
+            call(warehouse, run, "migrate", "--distributed")
+        finally:
+            connection.execute(sql.SQL("drop owned by {}").format(role))
+            connection.execute(sql.SQL("drop role {}").format(role))
+    warehouse.job.run()
+    assert refused.returncode == 78, refused.stderr
+    assert f"limited to accounts in schema {warehouse.schema}" in refused.stderr
+    assert warehouse.schema in refused.stderr.partition("cannot do: ")[2]
 
 
 def test_a_killed_run_is_taken_over_and_resumed(

@@ -35,8 +35,8 @@ FOR_EVER = "36500"
 Event = tuple[datetime, Callable[[Account], object]]
 
 
-def load_account(database_url: str, lived: LivedAccount) -> None:
-    """Live through the nights; ``database_url`` is a migrated warehouse."""
+def load_account(database_url: str, lived: LivedAccount, schema: str = "kaltura") -> None:
+    """Live through the nights; ``schema`` of ``database_url`` is a migrated warehouse."""
     now = [lived.lives[0].created_at]
 
     def clock() -> float:
@@ -48,13 +48,15 @@ def load_account(database_url: str, lived: LivedAccount) -> None:
         SimulatorServer(account) as server,
         psycopg.connect(database_url, autocommit=True) as connection,
     ):
+        connection.execute("select set_config('search_path', %s, false)", [schema])
         connection.execute(
-            "select setval(pg_get_serial_sequence('kaltura.sync_run', 'run_id'), %s, false)",
+            "select setval(pg_get_serial_sequence('sync_run', 'run_id'), %s, false)",
             [lived.nights[0].run_id],
         )
         job = Job.of(
             server,
             database_url,
+            ETL_SCHEMA=schema,
             ETL_CONCURRENCY="1",
             ETL_RETRY_ATTEMPTS="1",  # a row that cannot be read stays so
             ETL_KEEP_PAGES_DAYS=FOR_EVER,
@@ -69,8 +71,8 @@ def load_account(database_url: str, lived: LivedAccount) -> None:
             if night.run_id in resumed:
                 continue  # it can only be resumed while it is fresh by the database's clock
             if night.resumed_from is not None:
-                set_to_calendar(connection, lived.night(night.resumed_from))
-            set_to_calendar(connection, night)
+                set_to_calendar(connection, lived.night(night.resumed_from), schema)
+            set_to_calendar(connection, night, schema)
 
 
 def _run(job: Job, server: SimulatorServer, night: Night, *, is_resumed: bool) -> None:
@@ -160,8 +162,8 @@ def _name_change(change: NameChange) -> Callable[[Account], object]:
 # --- the calendar --------------------------------------------------------------------------------
 
 
-def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
-    """Set all times that a run has written to those of its night.
+def set_to_calendar(connection: psycopg.Connection[Any], night: Night, schema: str) -> None:
+    """Set all times that a run has written to those of its night; the search_path is the schema.
 
     A version that a resumed run took over from the run before gets its own time too: nothing
     changed between the two.
@@ -178,7 +180,7 @@ def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
     }
     for statement in (
         """
-        update kaltura.upload_token as token
+        update upload_token as token
         set
             valid_from = %(published_at)s,
             absence_confirmed_at
@@ -187,15 +189,15 @@ def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
                 when not token.is_listed then %(confirmed_at)s
                 else %(observed_at)s
             end
-        from kaltura.sync_run as run
+        from sync_run as run
         where token.run_id = run.run_id and run.run_id = %(run_id)s
         """,
         """
-        update kaltura.upload_token_superseded set valid_to = %(published_at)s
+        update upload_token_superseded set valid_to = %(published_at)s
         where superseded_by_run_id = %(run_id)s
         """,
         """
-        update kaltura.sync_page
+        update sync_page
         set
             requested_at = %(requested_at)s,
             received_at = case
@@ -204,7 +206,7 @@ def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
         where run_id = %(run_id)s
         """,
         """
-        update kaltura.sync_run
+        update sync_run
         set
             started_at = %(began_at)s,
             heartbeat_at = %(ended_at)s,
@@ -215,5 +217,5 @@ def set_to_calendar(connection: psycopg.Connection[Any], night: Night) -> None:
         """,
     ):
         connection.execute(statement, values)
-    tell_moments_again(connection, night.run_id)
+    tell_moments_again(connection, night.run_id, schema)
     connection.commit()
