@@ -14,6 +14,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
+from itertools import chain, repeat
 from typing import Any, Final
 
 import psycopg
@@ -128,13 +130,9 @@ def transaction(
         local["synchronous_commit"] = "on"
     schema = engine.get_execution_options().get(SCHEMA_OPTION)
     with translated_errors(engine), holders_named(engine), engine.begin() as connection:
+        values = enumerate(chain.from_iterable(local.items()))
         *_, limits, time_zone, citus = connection.execute(
-            sa.select(
-                *[sa.func.set_config(name, value, True) for name, value in local.items()],
-                LIMITS_SOMEBODY,
-                sa.func.current_setting(TIME_ZONE, True),
-                sa.func.current_setting("citus.version", True),
-            )
+            _setting(len(local)), {f"setting_{number}": value for number, value in values}
         ).one()
         if limits and local["row_security"] == "off" and schema is not None:
             local["row_security"] = show_rows(connection, schema)
@@ -145,6 +143,21 @@ def transaction(
                 {"citus.propagate_set_commands": "local"} | local | {TIME_ZONE: time_zone or "UTC"},
             )
         yield connection
+
+
+@cache
+def _setting(count: int) -> sa.Select[Any]:
+    """What sets so many settings; ``setting_0`` is the name of the first, ``setting_1`` its value.
+
+    It begins every transaction, and to put it together each time took more than all of the rest.
+    """
+    bound = [sa.bindparam(f"setting_{number}", type_=sa.Text) for number in range(2 * count)]
+    return sa.select(
+        *map(sa.func.set_config, bound[::2], bound[1::2], repeat(True)),
+        LIMITS_SOMEBODY,
+        sa.func.current_setting(TIME_ZONE, True),
+        sa.func.current_setting("citus.version", True),
+    )
 
 
 def set_local(connection: sa.Connection, settings: Mapping[str, str]) -> None:
