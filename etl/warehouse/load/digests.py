@@ -121,7 +121,8 @@ def wrong_fingerprints(
 ) -> Iterator[dict[str, Any]]:
     """Random intervals of createdAt whose fingerprint is not that of their tokens' columns.
 
-    The one is read as a run does, from the index of listed tokens; the other is made again.
+    The one is read as a run does, from the index of listed tokens; the other is made again.  An
+    account with no more tokens than an interval should have is one interval.
     """
     token = database.tables.upload_token
     listed = (token.c.partner_id == partner_id, token.c.is_listed)
@@ -135,10 +136,12 @@ def wrong_fingerprints(
     if not tokens:
         return
     begin, end = int(first.timestamp()), int(last.timestamp()) + 1
-    width = max(1, (end - begin) * TOKENS_PER_INTERVAL // tokens)
-    for _ in range(intervals):
-        lower = random.randrange(begin, end)
-        span = Span(lower, lower + random.randint(1, 2 * width))
+    spans = [Span(begin, end)]
+    if tokens > TOKENS_PER_INTERVAL:
+        width = max(1, (end - begin) * TOKENS_PER_INTERVAL // tokens)
+        lowers = [random.randrange(begin, end) for _ in range(intervals)]
+        spans = [Span(lower, lower + random.randint(1, 2 * width)) for lower in lowers]
+    for span in spans:
         # Its two sides are two statements: a run may publish between them, but hardly each time.
         if not any(_agrees(database, partner_id, span) for _ in range(INTERVAL_TRIES)):
             yield {"partner_id": partner_id, "interval": span.to_sql()}

@@ -25,8 +25,10 @@ from etl.resources import sql_directory
 from etl.tokens.keys import PARTLY_LOADED, STATUS_REASONS
 from etl.tokens.token import COMPARED, VOLATILE
 from etl.verify.checks import CERTIFICATES, DIGESTS, ROWS_SHOWN, CheckResult, verify
+from etl.warehouse.load import digests
 from etl.warehouse.read.checks import check_files
 from etl.warehouse.read.status import status_summary
+from etl.warehouse.schema.database import open_database
 from etl.warehouse.schema.tables import build_tables
 from tests.support.corruptions import (
     ALSO_FOUND,
@@ -164,6 +166,21 @@ def test_a_check_finds_every_kind_of_its_corruption(
     with rolling_back.transaction(force_rollback=True):
         rolling_back.execute(corruption.encode())
         assert rows_of(rolling_back, check) != []
+
+
+def test_intervals_of_small_and_of_large_accounts_are_derived_again(
+    database_url: str, connection: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open_database(database_url, "kaltura") as database:
+
+        def wrong(tokens_per_interval: int) -> list[Row]:
+            monkeypatch.setattr(digests, "TOKENS_PER_INTERVAL", tokens_per_interval)
+            return list(digests.wrong_fingerprints(database, 101, intervals=20, seed=1))
+
+        assert (wrong(500), wrong(1)) == ([], [])
+        connection.execute(CORRUPTIONS[DIGESTS].encode())
+        assert len(wrong(500)) == 1
+        assert 1 <= len(wrong(1)) <= 20
 
 
 EDITS = {
