@@ -156,8 +156,16 @@ def assert_accounted_for(page: list[bytes]) -> None:
 
 
 @given(st.lists(rows(), max_size=3))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_generated_rows_are_accounted_for(page: list[bytes]) -> None:
+    assert_accounted_for(page)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3_600)
+@given(st.lists(rows(), max_size=3))
+@settings(max_examples=20_000, deadline=None)
+def test_twenty_thousand_pages_are_accounted_for(page: list[bytes]) -> None:
     assert_accounted_for(page)
 
 
@@ -203,8 +211,20 @@ def test_emitted_tokens_go_through_copy_binary(empty_database_url: str) -> None:
 
 
 @given(rows(oddities=1))
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=500, deadline=None)
 def test_fast_and_careful_reader_agree(row: bytes) -> None:
+    assert_readers_agree(row)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3_600)
+@given(rows(oddities=1))
+@settings(max_examples=20_000, deadline=None)
+def test_fast_and_careful_reader_agree_on_twenty_thousand_rows(row: bytes) -> None:
+    assert_readers_agree(row)
+
+
+def assert_readers_agree(row: bytes) -> None:
     try:
         careful, position, coercions = read_row(
             row, row_index=0, partner_id=PARTNER, now_second=NOW.timestamp()
