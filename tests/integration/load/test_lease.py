@@ -34,6 +34,12 @@ from tests.support.nights import START, MakeNights, Nights, make_token, page_of,
 WINDOW = timedelta(hours=6)
 
 
+@pytest.fixture
+def nights(make_nights: MakeNights) -> Nights:
+    """With small batches: a lease is the same however rows are sent."""
+    return make_nights(small=True)
+
+
 def make_stale(nights: Nights, run: OpenRun) -> None:
     nights.query(
         "update kaltura.sync_run set heartbeat_at = heartbeat_at - interval '2 min' "

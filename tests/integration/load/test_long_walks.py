@@ -18,7 +18,7 @@ from etl.warehouse.load.publish import plan_changes
 from etl.warehouse.load.resolve import audit_counts
 from etl.warehouse.load.vanished import LACKING_AT_LEAST, vanished_fields
 from etl.warehouse.schema.database import Database
-from tests.support.nights import Nights, make_token, page_of
+from tests.support.nights import MakeNights, Nights, make_token, page_of
 
 TOKENS = 10_000_000
 SECONDS_OF_A_SLOW_DISK = 0.0005
@@ -52,6 +52,12 @@ def reading_all(nights: Nights, run: OpenRun) -> dict[str, Callable[[], object]]
         "vanished": lambda: vanished_fields(nights.database, run, many),
         "plan": lambda: plan_changes(nights.database, run, 10),
     }
+
+
+@pytest.fixture
+def nights(make_nights: MakeNights) -> Nights:
+    """With small batches: what is staged is the same however it was sent."""
+    return make_nights(small=True)
 
 
 @pytest.fixture
