@@ -15,7 +15,74 @@ with failed as materialized (
         token.uploaded_size_bytes,
         change.happened_at as failed_at,
         coalesce(change.valid_from > %(since)s, false) as is_new
-    from upload_token_status_history as change
+    from (
+        select
+            moment.partner_id,
+            moment.token_id,
+            moment.version,
+            moment.to_status,
+            moment.happened_at,
+            moment.valid_from
+        from upload_token_status_history as moment
+        where
+            moment.partner_id = %(partner_id)s
+            and moment.to_status_code in (4, 6)
+            and moment.happened_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
+        union all
+        -- What was pruned, as the change after it tells it, or the latest version.
+        select
+            told.partner_id,
+            told.token_id,
+            told.version,
+            told.to_status,
+            told.happened_at,
+            cast(null as timestamptz) as valid_from
+        from (
+            select
+                moment.partner_id,
+                moment.token_id,
+                moment.from_version as version,
+                moment.from_status as to_status,
+                moment.from_happened_at as happened_at
+            from upload_token_status_moment_log as moment
+            where
+                moment.partner_id = %(partner_id)s
+                and moment.from_status_code in (4, 6)
+                and moment.valid_from
+                >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
+            union all
+            select
+                latest.partner_id,
+                latest.token_id,
+                latest.status_version as version,
+                upload_token_status_name(latest.status) as to_status,
+                latest.status_happened_at as happened_at
+            from upload_token as latest
+            where
+                latest.partner_id = %(partner_id)s
+                and latest.is_listed
+                and latest.status in (4, 6)
+                and latest.status_version < latest.version
+                and latest.valid_from
+                >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
+        ) as told
+        where
+            exists (
+                select 1 from pruning
+                where
+                    pruning.partner_id = %(partner_id)s
+                    and pruning.kind = 'versions'
+                    and pruning.deleted > 0
+            )
+            and told.happened_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
+            and not exists (
+                select 1 from upload_token_superseded as kept
+                where
+                    kept.partner_id = told.partner_id
+                    and kept.token_id = told.token_id
+                    and kept.version = told.version
+            )
+    ) as change
     -- One row for each change, by the key of its token: few of all tokens.
     cross join lateral (
         select
@@ -30,11 +97,16 @@ with failed as materialized (
         limit 1
     ) as token
     where
-        change.partner_id = %(partner_id)s
-        and change.to_status_code in (4, 6)
-        and change.happened_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
         -- Later changes of what has failed are others.
-        and change.version = past.first_failed
+        change.version <= coalesce(past.first_failed, change.version)
+        and not exists (
+            select 1 from upload_token_status_moment_log as later
+            where
+                later.partner_id = change.partner_id
+                and later.token_id = change.token_id
+                and later.from_version < change.version
+                and later.from_status_code in (4, 6)
+        )
         -- As in upload_outcome, what was once closed has succeeded, whatever came after.
         and not past.was_closed
         and token.first_closed_at is null

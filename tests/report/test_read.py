@@ -28,7 +28,9 @@ from etl.report.read import (
 )
 from etl.resources import sql_directory
 from etl.warehouse.access.grants import grant
+from etl.warehouse.privacy.prune import prune
 from etl.warehouse.read.queries import reading
+from etl.warehouse.schema.database import open_database
 from tests.report.conftest import TOKENS, VANISHED, Lived
 from tests.support.moments import fill_moments
 from tests.support.report_sample import HOSTILE
@@ -377,6 +379,66 @@ def test_failed_uploads_are_those_that_somebody_must_act_on(database_url: str) -
     assert rows.newest_day == old.date()
     assert sum(row["started"] for row in rows.outcomes if row["size_bucket"] is None) == 9
     assert [row["uploads"] for row in rows.users] == [7, 1, 1]
+
+
+def test_what_failed_is_listed_though_its_version_was_pruned(database_url: str) -> None:
+    """The change after it, or the latest version, tells when it was."""
+    hour = timedelta(hours=1)
+    nights = [datetime(2025, 3, number, 2, 30, tzinfo=UTC) for number in (3, 4, 5)]
+    lives: dict[str, list[int | None]] = {
+        # The status that each night saw; None: not listed any more.
+        "other file name since": [1, 4, 4],
+        "first seen so": [4, 4, 4],
+        "gone since": [1, 4, None],
+        "failed otherwise since": [1, 4, 6],
+        "failed in the last night": [1, 1, 4],
+        "open again": [1, 4, 1],
+        "closed once": [3, 4, 4],
+    }
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        for run_id, night in enumerate(nights, 1):
+            insert_run(connection, run_id, night)
+        for token_id, statuses in lives.items():
+            for number, status in enumerate(statuses):
+                gone, before = status is None, statuses[number - 1]
+                changed = ["status"] if status != before else ["file_name"]
+                columns: dict[str, Any] = {
+                    "created_at": nights[0] - 2 * hour,
+                    "updated_at": nights[number] - hour,
+                    "status": before if gone else status,
+                    "file_name": f"film {number}.mp4",
+                    "is_listed": not gone,
+                    "run_id": number + 1,
+                    "version": number + 1,
+                }
+                if number:
+                    columns |= {"change_kind": "changed", "changed_columns": changed}
+                if gone:
+                    columns |= {"change_kind": "absent", "changed_columns": ["is_listed"]}
+                    columns |= {"last_listed_at": nights[1], "absence_confirmed_at": nights[2]}
+                if number < 2:
+                    columns |= {"valid_to": nights[number + 1], "superseded_by_run_id": number + 2}
+                insert_token(connection, token_id, valid_from=nights[number], **columns)
+        connection.execute("set search_path = kaltura")
+        fill_moments(connection)
+
+    def failed() -> list[tuple[object, ...]]:
+        names = ("token_id", "status", "failed_at", "is_new")
+        rows = read(database_url, days=5).failed
+        return [tuple(row[name] for name in names) for row in rows]
+
+    found = failed()
+    assert found == [
+        ("failed in the last night", "TIMED_OUT", nights[2] - hour, True),
+        ("failed otherwise since", "TIMED_OUT", nights[1] - hour, False),
+        ("gone since", "TIMED_OUT", nights[1] - hour, False),
+        ("other file name since", "TIMED_OUT", nights[1] - hour, False),
+        ("first seen so", "TIMED_OUT", nights[0] - hour, False),
+    ]
+    with open_database(database_url, "kaltura") as database:
+        (pruned,) = prune(database, days={"versions": 0}, partner_id=None, apply=True)
+    assert pruned.rows == 2 * len(lives)
+    assert failed() == found
 
 
 def test_a_day_is_final_when_it_is_over_and_no_upload_of_it_is_open(database_url: str) -> None:
