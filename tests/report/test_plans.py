@@ -49,6 +49,11 @@ def test_no_query_reads_all_versions(database_url: str, monkeypatch: pytest.Monk
         connection.execute("set search_path = kaltura")
         connection.execute("analyze")
         fill_moments(connection)
+        # What may have been pruned is looked for, too.
+        connection.execute(
+            "insert into pruning (partner_id, kind, horizon, deleted, program_version) "
+            "values (101, 'versions', '2020-01-01', 1, '')"
+        )
         connection.execute("vacuum analyze")
         stored = {}
         for table in VERSIONS:
