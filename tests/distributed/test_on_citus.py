@@ -312,6 +312,22 @@ def test_who_is_in_the_way_is_named_and_what_citus_cannot_do_is_said(
     assert "in the way of role" in waited.stderr
 
 
+def test_a_moved_schema_of_an_older_revision_is_left_as_it_is(
+    make_warehouse: Callable[[], Warehouse], run: Run
+) -> None:
+    warehouse = make_warehouse()
+    call(warehouse, run, "migrate", "--distributed")
+    with warehouse.connected() as connection:
+        connection.execute("update alembic_version set version_num = '0012'")
+        for arguments in (("migrate",), ("migrate", "--distributed")):
+            refused = run(*arguments, **warehouse.job.environment())
+            assert refused.returncode == 78, refused.stderr
+            assert "at revision 0012. Citus cannot run the updates" in refused.stderr
+        left = connection.execute("select version_num from alembic_version").fetchall()
+    assert len(left) == 1
+    assert "0012" in str(left)
+
+
 def test_a_schema_with_limits_to_accounts_is_moved_when_they_are_lifted(
     make_warehouse: Callable[[], Warehouse], run: Run
 ) -> None:

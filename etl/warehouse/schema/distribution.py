@@ -34,6 +34,8 @@ from etl.warehouse.schema.views import ViewFile, view_files
 
 LOCK_TIMEOUT: Final = "5s"
 """As of every migration: who waits for a lock makes all later readers wait behind him."""
+LAST_FILLING: Final = "0014"
+"""The last revision that writes what it reads from views, which Citus refuses in a moved schema."""
 _ATOMIC: Final = re.compile(
     r"(?P<head>create or replace function .*?\n)begin atomic\n(?P<query>.*);\nend\s*", re.DOTALL
 )
@@ -79,6 +81,20 @@ def reinstall_if_distributed(url: str, schema: str) -> None:
                 connection.commit()
     finally:
         engine.dispose()
+
+
+def require_updatable(connection: sa.Connection, schema: str, revision: str | None) -> None:
+    """Raise ConfigurationError if a moved schema needs a revision that Citus does not run."""
+    if revision is None or revision >= LAST_FILLING or not layout(connection, schema).is_sharded:
+        return
+    raise ConfigurationError(
+        f"Schema {schema} is on a worker of Citus and at revision {revision}. Citus cannot run the "
+        f"updates up to {LAST_FILLING} there, and nothing was changed. Make a new schema (another "
+        "ETL_SCHEMA, migrate --distributed) and replay the account's archive into it.",
+        reason="layout",
+        schema=schema,
+        found=revision,
+    )
 
 
 def require_coordinator(connection: sa.Connection) -> None:
