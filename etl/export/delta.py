@@ -131,8 +131,8 @@ class Lake:
                     "meanwhile: run this one again.",
                     reason="target_busy",
                 )
-            self._add_columns(table, columns)
             try:
+                self._add_columns(table, columns)
                 with self._failures("written"):
                     table.create_write_transaction(
                         adds,

@@ -86,11 +86,23 @@ def read(
         return rows
     kinds = {column["name"]: column["kind"] for column in columns}
     return [
-        {name: None if cell is None else FROM_TEXT[kinds[name]](cell) for name, cell in row.items()}
+        {
+            name: None
+            if cell is None
+            else cell.replace(r"\u003b", ";")  # as JSON says a semicolon there
+            if name == "extra"
+            else FROM_TEXT[kinds[name]](cell)
+            for name, cell in row.items()
+        }
         for row in rows
     ]
 
 
+MADE_SAFE = (
+    r"^'(?='*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20])"
+    r"|(?<=[;\t\r\n])'(?=['\"]*[=+\-@\uFF1D\uFF0B\uFF0D\uFF20])"
+)
+"""As docs/howto/export.md tells how to undo it."""
 FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "int": int,
     "float": float,
@@ -99,9 +111,7 @@ FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "time": datetime.fromisoformat,
     "date": date.fromisoformat,
     "list": json.loads,
-    "text": lambda cell: (
-        cell[1:] if re.match(r"'+[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20]", cell) else cell
-    ),
+    "text": lambda cell: re.sub(MADE_SAFE, "", cell),
 }
 
 
