@@ -14,18 +14,24 @@ FILLED_BY: Final = (
     "fill_moment_creations",
     "order_status_moments",
     "fill_moment_predecessors",
-    "fill_since_latest",
-    "fill_since_earlier",
 )
 """Files of ``sql/ops``."""
+VERSIONS: Final = ("upload_token", "upload_token_superseded")
+"""The tables that ``fill_since`` fills from the moments, in the end."""
 
 
 def moment_fillings() -> Iterator[str]:
     """Each is to be executed as it is, with the schema as the ``search_path``; all may be again."""
     for name in FILLED_BY:
-        yield (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")
+        yield _statement(name)
+    for table in VERSIONS:
+        yield _statement("fill_since").replace(":versions", table)
 
 
 def count_filling() -> str:
     """What fills the log of status counts from the moments; it must be empty."""
-    return (sql_directory() / "ops" / "fill_status_counts.sql").read_text(encoding="utf-8")
+    return _statement("fill_status_counts")
+
+
+def _statement(name: str) -> str:
+    return (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")

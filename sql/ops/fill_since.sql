@@ -1,11 +1,12 @@
--- Tells the earlier versions since when they have their status or presence, as far as that is known.
-update upload_token_superseded as earlier
+-- Tells versions since when they have their status or presence, as far as that is known.
+-- :versions is upload_token or upload_token_superseded.
+update :versions as filled
 set
     status_version = told.version,
     status_happened_at = told.happened_at,
     status_happened_after = told.happened_after,
     status_happened_before = told.happened_before
-from upload_token_superseded as version
+from :versions as version
 cross join lateral (
     select
         moment.version,
@@ -40,17 +41,17 @@ cross join lateral (
 ) as told
 where
     version.version > 1
-    and earlier.partner_id = version.partner_id
-    and earlier.token_id = version.token_id
-    and earlier.version = version.version
+    and filled.partner_id = version.partner_id
+    and filled.token_id = version.token_id
+    and filled.version = version.version
     and (
         told.version,
         told.happened_at,
         told.happened_after,
         told.happened_before
     ) is distinct from (
-        earlier.status_version,
-        earlier.status_happened_at,
-        earlier.status_happened_after,
-        earlier.status_happened_before
+        filled.status_version,
+        filled.status_happened_at,
+        filled.status_happened_after,
+        filled.status_happened_before
     )
