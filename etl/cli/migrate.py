@@ -58,7 +58,6 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
     moved = False
     with ended_by_signals(), open_warehouse(settings, create=True) as opened:
         url = str(opened.database_url)
-        at = schema.schema_state(url, opened.schema).current
         with schema.open_connection(url) as connection:
             # Before the statement that would fail for want of it.
             if (lacking := feature_problem(connection)) is not None:
@@ -66,7 +65,7 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
             if distributed:
                 distribution.require_coordinator(connection)
                 require_no_policies(connection, opened.schema)
-            distribution.require_updatable(connection, opened.schema, at)
+            distribution.require_updatable(connection, opened.schema)
         before, after = schema.migrate(url, opened.schema)
         repaired = []
         if repair:

@@ -29,7 +29,7 @@ from etl.warehouse.schema.layout import (
 from etl.warehouse.schema.migration import take_migration_lock
 from etl.warehouse.schema.objects import DIALECT
 from etl.warehouse.schema.owner import owner_connection, require_owner
-from etl.warehouse.schema.revision import require_current
+from etl.warehouse.schema.revision import require_current, revisions
 from etl.warehouse.schema.views import ViewFile, view_files
 
 LOCK_TIMEOUT: Final = "5s"
@@ -83,17 +83,18 @@ def reinstall_if_distributed(url: str, schema: str) -> None:
         engine.dispose()
 
 
-def require_updatable(connection: sa.Connection, schema: str, revision: str | None) -> None:
+def require_updatable(connection: sa.Connection, schema: str) -> None:
     """Raise ConfigurationError if a moved schema needs a revision that Citus does not run."""
-    if revision is None or revision >= LAST_FILLING or not layout(connection, schema).is_sharded:
+    found = ", ".join(revisions(connection, schema))
+    if not found or found >= LAST_FILLING or not layout(connection, schema).is_sharded:
         return
     raise ConfigurationError(
-        f"Schema {schema} is on a worker of Citus and at revision {revision}. Citus cannot run the "
+        f"Schema {schema} is on a worker of Citus and at revision {found}. Citus cannot run the "
         f"updates up to {LAST_FILLING} there, and nothing was changed. Make a new schema (another "
         "ETL_SCHEMA, migrate --distributed) and replay the account's archive into it.",
         reason="layout",
         schema=schema,
-        found=revision,
+        found=found,
     )
 
 

@@ -46,12 +46,12 @@ def open_connection(url: str) -> Iterator[Connection]:
 def schema_state(url: str, schema: str = "kaltura") -> SchemaState:
     """The revision that the schema is at; changes nothing."""
     with open_connection(url) as connection:
-        return SchemaState(", ".join(_revisions(connection, schema)) or None)
+        return SchemaState(", ".join(revisions(connection, schema)) or None)
 
 
 def require_current(connection: Connection, schema: str = "kaltura") -> None:
     """Raise ConfigurationError unless the schema is exactly of this program's revision."""
-    found = _revisions(connection, schema)
+    found = revisions(connection, schema)
     if found == [HEAD_REVISION]:
         return
     command = "kaltura-etl migrate" + (f" --schema {schema}" if schema != "kaltura" else "")
@@ -110,7 +110,8 @@ def migrate(url: str, schema: str = "kaltura") -> tuple[str | None, str]:
     return before, HEAD_REVISION
 
 
-def _revisions(connection: Connection, schema: str) -> list[str]:
+def revisions(connection: Connection, schema: str) -> list[str]:
+    """What the schema's version table names: one revision, unless somebody has changed it."""
     table = Table(VERSION_TABLE, MetaData(schema=schema), Column("version_num", Text))
     name = func.format("%I.%I", literal(schema), literal(VERSION_TABLE))
     if connection.scalar(select(func.to_regclass(name))) is None:
