@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -12,10 +11,9 @@ import pytest
 from etl.report.read import read_report
 from etl.resources import sql_directory
 from etl.warehouse.read.queries import Reader
-from tests.support.moments import fill_moments
+from tests.support.moments import write_sixty_nights
 from tests.support.plans import nodes_of, rows_read, scans
 
-DATA = Path(__file__).parents[2] / "benchmarks" / "views_data.sql"
 TOKENS = 6_000
 DAYS = 3
 VERSIONS = ("upload_token", "upload_token_superseded", "upload_token_status_moment_log")
@@ -44,11 +42,7 @@ def test_no_query_reads_all_versions(database_url: str, monkeypatch: pytest.Monk
         return read_rows(self, name, **parameters)
 
     with closing(psycopg.connect(database_url, autocommit=True)) as connection:
-        statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(TOKENS))
-        connection.execute(statements.encode())
-        connection.execute("set search_path = kaltura")
-        connection.execute("analyze")
-        fill_moments(connection)
+        write_sixty_nights(connection, TOKENS)
         # What may have been pruned is looked for, too.
         connection.execute(
             "insert into pruning (partner_id, kind, horizon, deleted, program_version) "

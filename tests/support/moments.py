@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, Final
 
 import psycopg
 
 from etl.warehouse.schema.filling import count_filling, moment_fillings
+
+SIXTY_NIGHTS: Final = Path(__file__).parents[2] / "benchmarks" / "views_data.sql"
+
+
+def write_sixty_nights(connection: psycopg.Connection[Any], tokens: int) -> None:
+    """The warehouse that ``./dev bench views`` queries, with so many tokens; not vacuumed."""
+    statements = SIXTY_NIGHTS.read_text(encoding="utf-8").replace(":tokens", str(tokens))
+    connection.execute(statements.encode())
+    connection.execute("set search_path = kaltura")
+    connection.execute("analyze")
+    fill_moments(connection)
 
 
 def fill_moments_anew(connection: psycopg.Connection[Any]) -> None:

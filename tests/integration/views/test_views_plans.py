@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import psycopg
 import pytest
@@ -13,10 +12,9 @@ from psycopg.rows import TupleRow
 
 from etl.warehouse.access.grants import grant
 from tests.support.model import Row
-from tests.support.moments import fill_moments
+from tests.support.moments import write_sixty_nights
 from tests.support.plans import nodes_of, rows_read, scans
 
-DATA = Path(__file__).parents[3] / "benchmarks" / "views_data.sql"
 TOKENS = 10_000
 TOKEN = "'0_' || md5('7777')"
 LARGE = ("upload_token", "upload_token_superseded")
@@ -25,11 +23,7 @@ LARGE = ("upload_token", "upload_token_superseded")
 @pytest.fixture
 def connection(database_url: str) -> Iterator[psycopg.Connection[TupleRow]]:
     with closing(psycopg.connect(database_url, autocommit=True)) as opened:
-        statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(TOKENS))
-        opened.execute(statements.encode())
-        opened.execute("set search_path = kaltura")
-        opened.execute("analyze")
-        fill_moments(opened)
+        write_sixty_nights(opened, TOKENS)
         opened.execute("vacuum analyze")
         opened.execute("set max_parallel_workers_per_gather = 0")
         yield opened
