@@ -16,6 +16,7 @@ from etl.cli.accounts import (
     shared_limit,
 )
 from etl.cli.options import json_option, log_options, pass_runtime, run_options
+from etl.cli.run_account import run_account
 from etl.cli.runtime import Runtime
 from etl.errors import UsageError
 
@@ -101,7 +102,7 @@ def backfill(
         settings.require_partner_id()
     runtime.stop.install()
     if accounts is None:
-        runtime.run(settings, run, options)
+        run_account(runtime, settings, run, options)
     else:
         run_accounts(runtime, settings, accounts, run, options, wanted=wanted)
 

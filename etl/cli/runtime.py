@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import os
 import sys
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from etl.process.progress import Progress
-    from etl.run.accounts import Run
-    from etl.run.plan import SyncOptions
 
 log = logging.getLogger("etl.cli")
 
@@ -145,28 +142,6 @@ class Runtime:
         quiet = self.quiet or self.terse
         bar = alone and wants_bar(self._json_log)
         return open_progress(self._handler, bar=bar, quiet=quiet, unit=unit)
-
-    def run(self, settings: Settings, run: Run, options: SyncOptions) -> None:
-        """Open the warehouse, run and print the report."""
-        from etl.cli.database import migrate_embedded, open_warehouse
-        from etl.cli.monitoring import asking_warehouse
-        from etl.process.progress import TimedProgress
-
-        facts = self.run_facts
-        with open_warehouse(settings, create=True) as opened:
-            if settings.database_url is None:
-                migrate_embedded(opened)
-            self.stop.check()
-            with asking_warehouse(opened, facts), self.progress() as shown:
-                timed = TimedProgress(shown, facts.times)
-                report = run(opened, options, stop=self.stop, progress=timed, figures=facts.figures)
-                facts.report = result = dataclasses.asdict(report)
-        if self.json:
-            self.print_result(result)
-            return
-        from etl.cli.tables import report_tables
-
-        self.print_result(result, *report_tables(result))
 
     def run_ended(
         self, error: BaseException | None, failure: Mapping[str, object] | None = None

@@ -14,6 +14,7 @@ from etl.cli.accounts import (
     shared_limit,
 )
 from etl.cli.options import duration_type, json_option, log_options, pass_runtime, run_options
+from etl.cli.run_account import run_account
 from etl.cli.runtime import Runtime
 from etl.errors import UsageError
 
@@ -90,6 +91,6 @@ def sync(
         in_flight=shared_limit(settings, accounts),
     )
     if accounts is None:
-        runtime.run(settings, run_sync, options)
+        run_account(runtime, settings, run_sync, options)
     else:
         run_accounts(runtime, settings, accounts, run_sync, options)
