@@ -23,11 +23,10 @@ from tests.campaigns.second_night import (
     others_connected,
     second_night,
 )
-from tests.support.job import ROOT, Job, wait_until
+from tests.support.job import ROOT, Job, running, wait_until
 from tests.support.relay import Relay, relay_before
 from tests.support.roles import own_database
 from tests.support.schema import OBJECTS, rows
-from tests.support.warm import warm
 
 REVISIONS: Final = (None, *(f"{number:04}" for number in range(1, int(HEAD_REVISION))))
 """Where the warehouse was before; None: an empty database."""
@@ -136,7 +135,6 @@ def disturb(ground: Ground, old: Old, job: Job, action: str, moment: int) -> int
         finally:
             old.relay.end()
         return 0
-    starter = ground.keep("warm", warm)
     number = signal.SIGKILL if action == "killed" else signal.SIGTERM
     pid: list[int] = []
     started = threading.Event()
@@ -150,9 +148,11 @@ def disturb(ground: Ground, old: Old, job: Job, action: str, moment: int) -> int
     old.relay.begin(Moments({moment: act}).piece)
     try:
         environment = job.environment() | {"DATABASE_URL": url}
-        pid.append(starter.start(environment, "migrate", output=ground.folder / "output"))
-        started.set()
-        return starter.wait(pid[0])
+        output = ground.folder / "output"
+        with running("migrate", env=environment, output=output) as process:
+            pid.append(process.pid)
+            started.set()
+            return process.wait()
     finally:
         old.relay.end()
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -24,9 +24,8 @@ from tests.campaigns.second_night import (
     second_night,
 )
 from tests.support.environment import PYTHONPATH
-from tests.support.job import Job, wait_until
+from tests.support.job import Job, running, wait_until
 from tests.support.relay import Relay, relay_before
-from tests.support.warm import Warm, warm
 
 MIB: Final = 1 << 20
 STRIDE: Final = 61
@@ -60,7 +59,6 @@ class Stage:
 
     scene: SecondNight
     relay: Relay
-    starter: Warm
     output: Path
     moments: int = 0
     """Of an undisturbed run."""
@@ -68,10 +66,10 @@ class Stage:
     def through(self, job: Job) -> Job:
         return replace(job, database_url=self.relay.url(job.database_url))
 
-    def start(self, job: Job) -> int:
-        """A run as a process; returns its pid."""
+    def run(self, job: Job) -> AbstractContextManager[subprocess.Popen[str]]:
+        """A run as a process."""
         environment = self.through(job).environment()
-        return self.starter.start(environment, "sync", "--json", output=self.output)
+        return running("sync", "--json", env=environment, output=self.output)
 
 
 def stage_of(ground: Ground, seed: int) -> Stage:
@@ -79,14 +77,13 @@ def stage_of(ground: Ground, seed: int) -> Stage:
 
     @contextmanager
     def make() -> Iterator[Stage]:
-        starter = ground.keep("warm", warm)
         with relay_before(ground.postgres_url) as relay:
-            stage = Stage(scene, relay, starter, ground.folder / "output")
+            stage = Stage(scene, relay, ground.folder / "output")
             for _ in range(2):  # the first one pays for what later ones find ready
                 with scene.copy() as job:
                     counted = Moments()
-                    with watched(scene.server, relay, counted):
-                        assert starter.wait(stage.start(job)) == 0, stage.output.read_text()
+                    with watched(scene.server, relay, counted), stage.run(job) as process:
+                        assert process.wait() == 0, stage.output.read_text()
                     scene.assert_published(job)
                     stage.moments = counted.count
             yield stage
@@ -126,10 +123,10 @@ def disturb(stage: Stage, job: Job, moment: int, action: str) -> str:
         return 0 if number == signal.SIGKILL else None
 
     moments = Moments({moment: act} | ({moment + 1: act} if action == "term twice" else {}))
-    with watched(stage.scene.server, stage.relay, moments):
-        pid.append(stage.start(job))
+    with watched(stage.scene.server, stage.relay, moments), stage.run(job) as process:
+        pid.append(process.pid)
         started.set()
-        code = wait_for(stage.starter, pid[0], moments)
+        code = wait_for(process, moments)
     # Postgres may be committing what it was sent before the end.
     wait_until(lambda: others_connected(job) == 0)
     said = stage.output.read_text()[-2_000:]
@@ -155,28 +152,12 @@ def disturb(stage: Stage, job: Job, moment: int, action: str) -> str:
     return result
 
 
-def wait_for(starter: Warm, pid: int, moments: Moments, seconds: float = END_SECONDS_MAX) -> int:
-    """The exit code; a process that outlives its signal by far is killed, and that is a breach."""
-    late = threading.Timer(90, os.kill, (pid, signal.SIGKILL))
-    late.start()
-    try:
-        wait_until(lambda: moments.reached.is_set() or has_ended(pid), 90)
-        wait_until(lambda: has_ended(pid), seconds)
-    finally:
-        late.cancel()
-        if not has_ended(pid):
-            os.kill(pid, signal.SIGKILL)
-        code = starter.wait(pid)
-    return code
-
-
-def has_ended(pid: int) -> bool:
-    """Whether a process is over, waited for or not."""
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-    return state in "ZX"
+def wait_for(
+    process: subprocess.Popen[str], moments: Moments, seconds: float = END_SECONDS_MAX
+) -> int:
+    """The exit code; it is a breach when a process outlives its signal by far."""
+    wait_until(lambda: moments.reached.is_set() or process.poll() is not None, 90)
+    return process.wait(seconds)
 
 
 def freeze(stage: Stage, job: Job, moment: int) -> str:
@@ -190,18 +171,17 @@ def freeze(stage: Stage, job: Job, moment: int) -> str:
             os.kill(pid[0], signal.SIGSTOP)
 
     moments = Moments({moment: act})
-    with watched(stage.scene.server, stage.relay, moments):
-        pid.append(stage.start(job))
+    with watched(stage.scene.server, stage.relay, moments), stage.run(job) as process:
+        pid.append(process.pid)
         started.set()
-        wait_until(lambda: moments.reached.is_set() or has_ended(pid[0]), 90)
+        wait_until(lambda: moments.reached.is_set() or process.poll() is not None, 90)
         expire_lease(job)
         # The frozen one may hold locks of a transaction, for which the other does not wait long.
         other, error = exit_of(job)
         assert other in (0, 74, 75), repr(error)
         before = job.everything()
-        with suppress(ProcessLookupError):
-            os.kill(pid[0], signal.SIGCONT)
-        code = wait_for(stage.starter, pid[0], moments, 60)
+        process.send_signal(signal.SIGCONT)
+        code = wait_for(process, moments, 60)
     said = stage.output.read_text()[-2_000:]
     assert code in (0, 74, 75), (code, said)
     wait_until(lambda: others_connected(job) == 0)
@@ -227,10 +207,10 @@ def limit_memory(stage: Stage, job: Job, moment: int, room: int) -> str:
             resource.prlimit(pid[0], resource.RLIMIT_AS, (most, most))
 
     moments = Moments({moment: act})
-    with watched(stage.scene.server, stage.relay, moments):
-        pid.append(stage.start(job))
+    with watched(stage.scene.server, stage.relay, moments), stage.run(job) as process:
+        pid.append(process.pid)
         started.set()
-        code = wait_for(stage.starter, pid[0], moments, 60)
+        code = wait_for(process, moments, 60)
     wait_until(lambda: others_connected(job) == 0)
     said = stage.output.read_text()[-2_000:]
     published = stage.scene.assert_one_of_both(job)

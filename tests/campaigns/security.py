@@ -13,9 +13,8 @@ from etl.simulator.faults import Fault, RequestInfo
 from tests.campaigns.api_faults import MEETINGS, settings_of
 from tests.campaigns.campaign import Campaign, Ending, Ground
 from tests.campaigns.second_night import SecondNight, second_night
-from tests.support.job import Job
+from tests.support.job import Job, running
 from tests.support.service_faults import CANARIES, forbidden_forms
-from tests.support.warm import warm
 
 DATABASE_PASSWORD: Final = "canary0database0password"
 ERASURE_KEY: Final = "canary0erasure0key0of0forty0characters00"
@@ -51,7 +50,6 @@ def run_case(ground: Ground, seed: int) -> Ending:
     scene = second_night(ground, seed)
     folder = ground.folder / f"security-{seed}"
     folder.mkdir(exist_ok=True)
-    starter = ground.keep("warm", warm)
     with scene.copy(**settings_of(2)) as copied:
         job = replace(copied, database_url=with_password(copied.database_url))
         environment = job.environment() | {
@@ -62,8 +60,11 @@ def run_case(ground: Ground, seed: int) -> Ending:
         }
         output = folder / "output"
         sessions: set[str] = set()
-        with meeting(scene, MEETINGS[name].fault, rng, sessions):
-            code = starter.wait(starter.start(environment, *command, output=output))
+        with (
+            meeting(scene, MEETINGS[name].fault, rng, sessions),
+            running(*command, env=environment, output=output) as process,
+        ):
+            code = process.wait()
         assert code != 1, output.read_text()[-2_000:]
         assert output.stat().st_size > 0
         forms = forbidden_forms([*CANARIES, DATABASE_PASSWORD, ERASURE_KEY, *sorted(sessions)])

@@ -39,14 +39,13 @@ from etl.warehouse.schema.revision import migrate
 from tests.campaigns.campaign import SCHEMA, Campaign, Ending, Ground
 from tests.campaigns.migrations import REVISIONS, downgrade
 from tests.support.erasure import erased
-from tests.support.job import wait_until
+from tests.support.job import running, wait_until
 from tests.support.laws import ALL, PERSON, SEED, Laws, World
 from tests.support.refusals import (
     FIRST_SECOND,
     let_hours_pass,
     no_room_for_publishing,
 )
-from tests.support.warm import warm
 
 LIVES: Final = 6
 STEPS: Final = 12
@@ -141,14 +140,16 @@ class Nights(Laws):
     def run_killed(self, mode: str, request: int) -> None:
         """A process that gets SIGKILL as it sends its so-many-th request."""
         before, known = self.attempts(), self.known()
-        with self._killing_at(request) as started:
-            pid = self.world.starter.start(
-                self.job.environment(),
+        with (
+            self._killing_at(request) as started,
+            running(
                 *("sync", "--json", "--mode", mode, "--accept-absences", str(ALL)),
+                env=self.job.environment(),
                 output=self.world.output,
-            )
-            started(pid)
-            code = self.world.starter.wait(pid)
+            ) as process,
+        ):
+            started(process.pid)
+            code = process.wait()
         wait_until(self.is_alone)
         assert self.attempts() > before, self.world.output.read_text()
         self.look(known, code=f"exit {code}")
@@ -321,8 +322,7 @@ def live(world: World, number: int, *, lives: int, steps: int) -> None:
 
 def run_case(ground: Ground, number: int) -> Ending:
     def make() -> World:
-        starter = ground.keep("warm", warm)
-        return World(ground.postgres_url, ground.template, starter, ground.folder / "output")
+        return World(ground.postgres_url, ground.template, ground.folder / "output")
 
     world = ground.keep("world", lambda: nullcontext(make()))
     before = dict(world.endings)

@@ -209,6 +209,17 @@ def killed_at_exit(process: subprocess.Popen[str]) -> Iterator[subprocess.Popen[
         process.communicate()
 
 
+@contextmanager
+def running(
+    *arguments: str, env: Mapping[str, str], output: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """``kaltura-etl ARGUMENTS``, whose output and errors go to a file, until the block ends."""
+    with output.open("w") as file:
+        started = forked.start(*arguments, env=env, stdout=file, stderr=subprocess.STDOUT)
+        with killed_at_exit(started) as process:
+            yield process
+
+
 def tell(figures: Mapping[str, object]) -> None:
     """Put figures into the test's output (``pytest -rP`` shows it)."""
     sys.stdout.write(f"{json.dumps(figures, sort_keys=True)}\n")

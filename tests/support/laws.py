@@ -36,7 +36,6 @@ from tests.support.refusals import (
     let_hours_pass,
     staged,
 )
-from tests.support.warm import Warm
 
 TOKENS: Final = 140
 PAGE_SIZE: Final = 12
@@ -63,11 +62,10 @@ class View:
 
 @dataclass
 class World:
-    """What the examples share: a database server, and a process that starts runs."""
+    """What the examples share: a database server, and where processes write."""
 
     postgres_url: str
     template: str
-    starter: Warm
     output: Path
     endings: dict[str, int] = field(default_factory=dict)
     """How often runs ended in which way: a campaign must meet all of them."""
