@@ -19,6 +19,7 @@ from etl.simulator import Fault, SimulatorServer
 from etl.simulator.faults import RequestInfo
 from tests.campaigns.campaign import Campaign, Ending, Ground
 from tests.campaigns.second_night import (
+    IN_A_ROW,
     SecondNight,
     exit_of,
     second_night,
@@ -276,7 +277,7 @@ def settings_of(attempts: int) -> dict[str, str]:
 def run_case(ground: Ground, seed: int) -> Ending:
     name, position, persistence = CASES[seed * STRIDE % len(CASES)]
     meeting, rng = MEETINGS[name], random.Random(seed)
-    scene = second_night(ground, seed // len(CASES) + seed)
+    scene = second_night(ground, seed // len(CASES) * IN_A_ROW + seed)
     faults: Callable[[], Fault] = lambda: meeting.fault  # noqa: E731
     allowed = meeting.staying if persistence == "for ever" else meeting.passing
     tries = meeting.tries or meeting.attempts

@@ -91,7 +91,7 @@ def wrong_host(ground: Ground, seed: int, compiler: str) -> Ending:
     """
     rng, number = random.Random(seed), seed // KINDS
     clock = ground.keep("host clock", lambda: shifted_clock(compiler))
-    stage = process.stage_of(ground, number)
+    stage = process.stage_of(ground, seed)
     off = steps(rng)
     at_start = rng.random() < 0.5
     moment = number * STRIDE % stage.moments
@@ -126,7 +126,7 @@ def wrong_database(ground: Ground, seed: int, compiler: str) -> Ending:
     clock = ground.keep("database clock", lambda: shifted_clock(compiler))
 
     server = ground.keep("server with a clock", lambda: database.new_server(clock.environment()))
-    stage = database.stage_on(ground, number, server)
+    stage = database.stage_on(ground, seed, server)
     off = steps(rng)
     before = rng.random() < 0.3
     moment = number * STRIDE % stage.moments

@@ -25,6 +25,7 @@ from tests.campaigns.campaign import SCHEMA, Campaign, Ending, Ground
 from tests.campaigns.moments import Moments, watched
 from tests.campaigns.second_night import (
     SecondNight,
+    account_of,
     exit_of,
     expire_lease,
     make_second_night,
@@ -69,7 +70,9 @@ def stage_of(ground: Ground, seed: int, *, own: bool = False) -> Stage:
     if own:
         server = ground.keep("own server", lambda: new_server())  # noqa: PLW0108
         return stage_on(ground, seed, server)
-    return ground.keep(("database", seed % 3), lambda: make_stage(second_night(ground, seed)))
+    return ground.keep(
+        ("database", account_of(seed)), lambda: make_stage(second_night(ground, seed))
+    )
 
 
 def stage_on(ground: Ground, seed: int, server: OwnServer) -> Stage:
@@ -78,12 +81,12 @@ def stage_on(ground: Ground, seed: int, server: OwnServer) -> Stage:
     @contextmanager
     def make() -> Iterator[Stage]:
         with (
-            make_second_night(server.url(), TEMPLATE, seed % 3) as scene,
+            make_second_night(server.url(), TEMPLATE, account_of(seed)) as scene,
             make_stage(scene, server) as stage,
         ):
             yield stage
 
-    return ground.keep((str(server.folder), seed % 3), make)
+    return ground.keep((str(server.folder), account_of(seed)), make)
 
 
 @contextmanager
@@ -244,7 +247,7 @@ AT_MOMENT: Final[Mapping[str, AtMoment]] = {
 def meet(ground: Ground, seed: int, number: int, name: str) -> Ending:
     """A run that meets a fault at a moment."""
     fault, rng = AT_MOMENT[name], random.Random(seed)
-    stage = stage_of(ground, number, own=fault.own)
+    stage = stage_of(ground, seed, own=fault.own)
     moment = number * STRIDE % stage.moments
     case = f"{name} at moment {moment} of {stage.moments}"
     with stage.scene.copy() as job:
@@ -468,19 +471,19 @@ def slow_link(ground: Ground, seed: int, number: int) -> Ending:
     """A few bytes at a time."""
     rng = random.Random(seed)
     size = rng.choice((200, 1_000))
-    stage = stage_of(ground, number)
+    stage = stage_of(ground, seed)
     with stage.scene.copy() as job:
         with watched(stage.scene.server, stage.relay, Moments(), piece_bytes=size):
             code, error = exit_of(through(stage, job))
         result = look_and_repair(stage.scene, job, code, OK, repr(error))
+    del number
     return Ending(f"{size} of {PIECE_BYTES} bytes at a time", f"slow link: {result}")
 
 
 def lock_a_table(ground: Ground, seed: int, number: int) -> Ending:
     """Somebody locks a table for a moment: the run waits for them."""
-    del seed
     table = TABLES[number % len(TABLES)]
-    stage = stage_of(ground, number)
+    stage = stage_of(ground, seed)
     moment = number * STRIDE % stage.moments
     with stage.scene.copy() as job:
         with (
@@ -524,7 +527,7 @@ def fill_the_disk(ground: Ground, seed: int, number: int) -> Ending:
         return fail_to_write(ground, seed, number)
     rng = random.Random(seed)
     server = ground.keep("small disk", server_on_small_disk)
-    stage = stage_on(ground, number, server)
+    stage = stage_on(ground, seed, server)
     filler = server.folder / "filler"
     moment, left = number * STRIDE % stage.moments, rng.choice(ROOM_LEFT)
 
@@ -566,7 +569,7 @@ def revive(server: OwnServer, job: Job) -> None:
 def lose_commits(ground: Ground, seed: int, number: int) -> Ending:
     """A failover to a copy that lacks the last commits: those of the run so far, or all of it."""
     rng = random.Random(seed)
-    stage = stage_of(ground, number, own=True)
+    stage = stage_of(ground, seed, own=True)
     server = stage.server
     assert server is not None
     data, copy = server.folder / "data", server.folder / "copy"
@@ -619,15 +622,15 @@ def pass_a_pooler(ground: Ground, seed: int, number: int) -> Ending:
 
     @contextmanager
     def make() -> Iterator[Stage]:
-        scene = second_night(ground, number)
+        scene = second_night(ground, seed)
         with (
             tempfile.TemporaryDirectory(prefix="kaltura-etl-pooler-") as folder,
             pgbouncer(program, Path(folder), scene.postgres_url) as url,
             relay_before(url) as relay,
         ):
-            yield Stage(scene, relay, None, stage_of(ground, number).moments)
+            yield Stage(scene, relay, None, stage_of(ground, seed).moments)
 
-    stage = ground.keep(("pooler", number % 3), make)
+    stage = ground.keep(("pooler", account_of(seed)), make)
     moment = number * STRIDE % stage.moments
     with stage.scene.copy() as job:
         acts: dict[int, Callable[[], int | None]] = {}

@@ -165,7 +165,7 @@ MUTATION: Final = Campaign(
     "against the walk: no token that was listed throughout a published run is missing from it, "
     "none of them is called absent, no value is a mixture of two.",
     run=run_case,
-    in_slice=6,
+    in_slice=3,
     in_all=60,
     not_done=("A lagging replica, and pages from a cache that does not say so.",),
 )

@@ -96,7 +96,7 @@ def run_case(ground: Ground, seed: int) -> Ending:
     if kind == len(ACTIONS):
         name = list(SURROUNDINGS)[number % len(SURROUNDINGS)]
         return live_in(ground, seed, name)
-    stage = stage_of(ground, number)
+    stage = stage_of(ground, seed)
     moment = number * STRIDE % stage.moments
     action = ACTIONS[kind]
     with stage.scene.copy() as job:
@@ -388,7 +388,7 @@ PROCESS: Final = Campaign(
     "files or output at any moment: a reader sees the state before or after its run, nothing "
     "between; it ends within ten seconds of a signal, and the next run repairs everything.",
     run=run_case,
-    in_slice=12,
+    in_slice=KINDS,
     in_all=160,
     found=(
         "`verify` told `resumed_runs_continue` of a start that was killed before it held the lease "

@@ -30,6 +30,8 @@ TOKENS: Final = 420
 PAGE_CAP: Final = 60
 ACCOUNTS: Final = 3
 """Different accounts; a case has one of them."""
+IN_A_ROW: Final = 16
+"""So many seeds in a row have the same: a few cases, as of a slice, need not make them all."""
 DELETED: Final = 25
 VISIBLE: Final = ("upload_token", "upload_token_superseded")
 
@@ -164,9 +166,14 @@ def others_connected(job: Job) -> int:
     return int(others["n"])
 
 
+def account_of(seed: int) -> int:
+    """Which of the accounts a case has."""
+    return seed // IN_A_ROW % ACCOUNTS
+
+
 def second_night(ground: Ground, seed: int) -> SecondNight:
     """The scene for a case: one of a few accounts, kept for the next cases."""
-    number = seed % ACCOUNTS
+    number = account_of(seed)
     return ground.keep(
         ("second night", number),
         lambda: make_second_night(ground.postgres_url, ground.template, number),
