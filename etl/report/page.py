@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, tzinfo
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
 
@@ -94,8 +94,9 @@ def _charts(known: facts.Facts, draw: Draw | None) -> dict[str, Chart | None]:
     return charts
 
 
+@lru_cache(maxsize=4)  # compiling the templates is most of the work of a page without charts
 def page_environment(zone: tzinfo) -> Environment:
-    """The templates, with what all pages need."""
+    """The templates, with what all pages need; the same for the next page."""
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,

@@ -28,6 +28,7 @@ import time
 import traceback
 from collections.abc import Mapping
 from contextlib import suppress
+from datetime import UTC
 from functools import cache
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn
@@ -172,6 +173,7 @@ def _main(address: str) -> None:
                 importlib.import_module(module.name)
     for name in IMPORTED_LATE:
         importlib.import_module(name)
+    _compile_templates()
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -184,6 +186,15 @@ def _main(address: str) -> None:
         Path(address).parent.rmdir()
         return
     _run(*call)
+
+
+def _compile_templates() -> None:
+    """Of the report's page, in the time zone that it has unless told otherwise."""
+    from etl.report.page import page_environment
+
+    templates = page_environment(UTC)
+    for name in templates.list_templates(extensions=["j2"]):
+        templates.get_template(name)
 
 
 def _run(code: str | None, arguments: list[str]) -> NoReturn:
