@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import DataRefused, EtlError, LeaseHeld
@@ -140,13 +141,18 @@ def rare_garbage_collection() -> Iterator[None]:
     if thresholds == GARBAGE_COLLECTION:
         yield
         return
-    if gc.get_freeze_count() == 0:
-        gc.freeze()  # the modules; once, because what is frozen is never freed
+    _freeze_modules()
     gc.set_threshold(*GARBAGE_COLLECTION)
     try:
         yield
     finally:
         gc.set_threshold(*thresholds)
+
+
+@cache
+def _freeze_modules() -> None:
+    """Once, because what is frozen is never freed; gc.get_freeze_count() would count it all."""
+    gc.freeze()
 
 
 def _recorder(settings: Settings, options: SyncOptions, database: Database) -> Recorder | None:
