@@ -7,7 +7,6 @@ from decimal import Decimal
 
 import pytest
 
-from etl.report.charts import find_drawer
 from etl.report.page import render_report
 from etl.report.read import FAILED_ROWS, STUCK_ROWS, VANISHED_ROWS, ReportRows
 from tests.support.report_sample import (
@@ -17,6 +16,7 @@ from tests.support.report_sample import (
     PUBLISHED,
     certificate,
     change,
+    drawer,
     freshness,
     month,
     night,
@@ -30,7 +30,7 @@ from tests.support.report_sample import (
 )
 
 HUGE = 2**63 - 1
-DRAW = find_drawer()
+DRAW = drawer()
 
 
 def full_page() -> ReportRows:

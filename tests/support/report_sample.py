@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from html.parser import HTMLParser
 from typing import Any
 
+from etl.report.charts import Draw, Spec, find_drawer
 from etl.report.page import render_report
 from etl.report.read import ReportRows, Row
 
@@ -247,6 +249,21 @@ class Page(HTMLParser):
 
     def ids(self) -> list[str | None]:
         return [value for name, value in self.attributes if name == "id"]
+
+
+def drawer() -> Draw:
+    """What draws the charts; one that was drawn is not drawn again, since drawing is slow."""
+    draw = find_drawer()
+    assert draw is not None, "the extra is among what is installed for tests"
+    drawn: dict[str, str] = {}
+
+    def draw_once(spec: Spec) -> str:
+        key = json.dumps(spec)
+        if key not in drawn:
+            drawn[key] = draw(spec)
+        return drawn[key]
+
+    return draw_once
 
 
 def page_of(read: ReportRows, **options: Any) -> Page:
