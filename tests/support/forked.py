@@ -173,7 +173,7 @@ def _main(address: str) -> None:
                 importlib.import_module(module.name)
     for name in IMPORTED_LATE:
         importlib.import_module(name)
-    _compile_templates()
+    _prepare()
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -188,10 +188,15 @@ def _main(address: str) -> None:
     _run(*call)
 
 
-def _compile_templates() -> None:
-    """Of the report's page, in the time zone that it has unless told otherwise."""
-    from etl.report.page import page_environment
+def _prepare() -> None:
+    """What commands make once in a process: the tables, and templates compiled.
 
+    Of the schema and the time zone that are meant unless others are asked for.
+    """
+    from etl.report.page import page_environment
+    from etl.warehouse.schema.tables import build_tables
+
+    build_tables()
     templates = page_environment(UTC)
     for name in templates.list_templates(extensions=["j2"]):
         templates.get_template(name)
