@@ -6,7 +6,7 @@ import random
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 
 from tests.support.model import Row
 from tests.support.moments import fill_moments
+from tests.support.roles import own_database
 from tests.support.world import BEGIN, PARTNER, SECOND, World, insert
 
 NAMES = {0: "PENDING", 1: "PARTIAL_UPLOAD", 2: "FULL_UPLOAD", 3: "CLOSED", 4: "TIMED_OUT"}
@@ -23,22 +24,35 @@ NAMES |= {5: "DELETED", 6: "ERROR", 77: "UNKNOWN_77"}
 DAYS = 20
 
 
-@pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection[Row]]:
-    with closing(psycopg.connect(database_url, autocommit=True, row_factory=dict_row)) as opened:
+@contextmanager
+def connected(url: str) -> Iterator[psycopg.Connection[Row]]:
+    with closing(psycopg.connect(url, autocommit=True, row_factory=dict_row)) as opened:
         opened.execute("set search_path = kaltura")
         yield opened
 
 
-@pytest.fixture(params=[1, 2, 3])
-def world(connection: psycopg.Connection[Row], request: pytest.FixtureRequest) -> World:
-    """Twenty days of 150 tokens under all kinds of runs."""
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection[Row]]:
+    with connected(database_url) as opened:
+        yield opened
+
+
+Lived = tuple[World, psycopg.Connection[Row]]
+
+
+@pytest.fixture(scope="module", params=[1, 2, 3])
+def lived(
+    postgres_url: str, template_database: str, request: pytest.FixtureRequest
+) -> Iterator[Lived]:
+    """Twenty days of 150 tokens under all kinds of runs.  The tests only read them."""
     made = World(random.Random(request.param))
     made.pass_days(DAYS, 150)
-    made.write(connection)
     assert len(made.runs) > 30
     assert made.unobserved
-    return made
+    with own_database(postgres_url, template_database) as url, connected(url) as opened:
+        made.write(opened)
+        opened.execute("set default_transaction_read_only = on")
+        yield made, opened
 
 
 def named(version: Row) -> str:
@@ -54,9 +68,8 @@ def changes(versions: list[Row]) -> list[tuple[Row | None, Row]]:
 
 
 @pytest.mark.postgres15
-def test_every_interval_contains_the_true_moment(
-    connection: psycopg.Connection[Row], world: World
-) -> None:
+def test_every_interval_contains_the_true_moment(lived: Lived) -> None:
+    world, connection = lived
     rows = connection.execute("select * from upload_token_status_history").fetchall()
     found = {(row["token_id"], row["version"]): row for row in rows}
     narrowed = at_the_second = 0
@@ -96,9 +109,8 @@ def test_every_interval_contains_the_true_moment(
     assert at_the_second > 0.9 * listed
 
 
-def test_the_interval_is_as_narrow_as_the_ledger_allows(
-    connection: psycopg.Connection[Row], world: World
-) -> None:
+def test_the_interval_is_as_narrow_as_the_ledger_allows(lived: Lived) -> None:
+    world, connection = lived
     ledger = {run["run_id"]: run for run in world.ledger}
     missed = set(world.unobserved)
     for row in connection.execute("select * from upload_token_status_history").fetchall():
@@ -127,10 +139,12 @@ def test_the_interval_is_as_narrow_as_the_ledger_allows(
 
 
 @pytest.mark.postgres15
-def test_as_of_is_what_was_valid_then(connection: psycopg.Connection[Row], world: World) -> None:
+def test_as_of_is_what_was_valid_then(lived: Lived) -> None:
+    world, connection = lived
+    rng = random.Random(DAYS)
     moments = [run.published_at for run in world.runs]
     moments += [moment - timedelta(microseconds=1) for moment in moments]
-    moments += [BEGIN + timedelta(days=world.rng.uniform(-1, DAYS + 1)) for _ in range(10)]
+    moments += [BEGIN + timedelta(days=rng.uniform(-1, DAYS + 1)) for _ in range(10)]
     for moment in moments:
         found = connection.execute("select * from upload_token_as_of(%s)", [moment]).fetchall()
         expected = {}
@@ -147,9 +161,10 @@ def test_as_of_is_what_was_valid_then(connection: psycopg.Connection[Row], world
 
 
 @pytest.mark.postgres15
-def test_happened_by_takes_the_last_version_that_had_happened(
-    connection: psycopg.Connection[Row], world: World
-) -> None:
+def test_happened_by_takes_the_last_version_that_had_happened(lived: Lived) -> None:
+    world, connection = lived
+    rng = random.Random(DAYS)
+
     def happened(version: Row) -> datetime:
         value = version["observed_at"]
         if version["version"] == 1:
@@ -161,7 +176,7 @@ def test_happened_by_takes_the_last_version_that_had_happened(
         assert isinstance(value, datetime)
         return value
 
-    moments = [BEGIN + timedelta(days=world.rng.uniform(-1, DAYS + 1)) for _ in range(40)]
+    moments = [BEGIN + timedelta(days=rng.uniform(-1, DAYS + 1)) for _ in range(40)]
     for moment in moments:
         found = connection.execute(
             "select token_id, version from upload_token_happened_by(%s)", [moment]
