@@ -14,7 +14,7 @@ from etl.walk import Lookup, PageRequest, PageRows, Walk, WalkStuck
 from tests.support.adversary import Account, hostile_account, walk_account
 from tests.support.flight import Line
 
-TOKENS = [20_000, 200_000, 2_000_000]
+TOKENS = [20_000, 200_000, pytest.param(2_000_000, marks=pytest.mark.campaign)]
 
 
 def some_target(account: Account, rng: random.Random) -> Span:
