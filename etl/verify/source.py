@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
@@ -21,6 +21,7 @@ from etl.run.service import open_upload_tokens
 from etl.tokens.page import Page
 from etl.tokens.token import Token
 from etl.verify.checks import ROWS_SHOWN, CheckResult
+from etl.warehouse.load.observations import newest_of_each
 from etl.warehouse.privacy.erase import load_suppression
 from etl.warehouse.read.sample import Compared, compare_sample, sample_tokens
 from etl.warehouse.schema.database import open_database, require_current_schema
@@ -95,24 +96,14 @@ def verify_source(
         ):
             for begin in range(0, len(ids), LOOKUP_IDS_AT_MOST):
                 stop.check()
-                some = ids[begin : begin + LOOKUP_IDS_AT_MOST]
-                answer = fetcher.look_up(some)
-                # After the answer: a user erased meanwhile is suppressed in both or in neither.
-                suppression = load_suppression(database, partner_id, settings.erasure_key)
-                pages = [suppress(page, suppression) for page in answer.pages]
-                listed = _newest(pages)
-                rejected = {each.token_id for page in pages for each in page.rejected}
-                rejected |= {
-                    page.tokens.token_ids[index] for page in pages for index in page.tokens.untold
-                }
-                compared = compare_sample(database, partner_id, some, list(listed.values()))
-                for each in compared:
-                    if each.token_id in answer.unreadable or (
-                        each.token_id in rejected and each.token_id not in listed
-                    ):
-                        result.outcomes["not_comparable"] += 1
-                        continue
-                    _judge(result, partner_id, each, listed.get(each.token_id))
+                judged = _ask(database, settings, fetcher, ids[begin : begin + LOOKUP_IDS_AT_MOST])
+                doubtful = [each.token_id for each in judged.values() if each.outcome == "breach"]
+                if doubtful:
+                    # What a run or an erasure has written since the service answered looks like
+                    # a breach: the warehouse was ahead of the answer.  Such a one does not last.
+                    judged |= _ask(database, settings, fetcher, doubtful)
+                result.outcomes.update(each.outcome for each in judged.values())
+                result.breaches += [each.told for each in judged.values() if each.told is not None]
     _judge_gone(result, partner_id)
     return result
 
@@ -131,47 +122,65 @@ def _choose(
     return sorted(absent + listed)
 
 
+class _Judged(NamedTuple):
+    token_id: str
+    outcome: str
+    told: dict[str, Any] | None = None
+    """Of a breach: what ``verify`` shows."""
+
+
+def _ask(
+    database: Database, settings: Settings, fetcher: Fetcher, ids: list[str]
+) -> dict[str, _Judged]:
+    """Compare at most ``LOOKUP_IDS_AT_MOST`` known tokens with the service's answer; by id."""
+    partner_id = settings.require_partner_id()
+    answer = fetcher.look_up(ids)
+    # After the answer: a user erased meanwhile is suppressed in both or in neither.
+    suppression = load_suppression(database, partner_id, settings.erasure_key)
+    pages = [suppress(page, suppression) for page in answer.pages]
+    listed = _newest(pages)
+    rejected = {each.token_id for page in pages for each in page.rejected}
+    rejected |= {page.tokens.token_ids[index] for page in pages for index in page.tokens.untold}
+    no_use = {*answer.unreadable, *(rejected - listed.keys())}
+    return {
+        each.token_id: _Judged(each.token_id, "not_comparable")
+        if each.token_id in no_use
+        else _judge(partner_id, each, listed.get(each.token_id))
+        for each in compare_sample(database, partner_id, ids, list(listed.values()))
+    }
+
+
 def _newest(pages: Sequence[Page]) -> dict[str, Token]:
-    """One whole row of each id: of two rows, the one with the newer createdAt is the token."""
-    newest: dict[str, Token] = {}
+    """One whole row of each id, by the rules of the loader."""
+    whole = []
     for page in pages:
-        for index, token in enumerate(page.tokens):
-            if index in page.tokens.untold:
-                continue
-            other = newest.setdefault(token.token_id, token)
-            newest[token.token_id] = max(token, other, key=lambda each: each.created_at)
-    return newest
+        kept = [at for at in range(len(page.tokens)) if at not in page.tokens.untold]
+        tokens, raw = page.tokens.take(kept), [page.raw[at] for at in kept]
+        whole.append(replace(page, tokens=tokens, raw=raw))
+    return {seen.token.token_id: seen.token for seen in newest_of_each(whole)[0]}
 
 
-def _judge(
-    result: SourceComparison, partner_id: int, known: Compared, served: Token | None
-) -> None:
-    changed_since = served is not None and _changed_since(served, known.witnessed_at)
+def _judge(partner_id: int, known: Compared, served: Token | None) -> _Judged:
     if served is None:
-        outcome = "gone" if known.is_listed else "same"
-    elif not known.is_listed:
-        outcome = "relisted" if changed_since else "breach"
-    elif not known.differing:
-        outcome = "same"
-    else:
-        outcome = "moved_on" if changed_since else "breach"
-    result.outcomes[outcome] += 1
-    if outcome == "breach" and served is not None:
-        columns = known.differing if known.is_listed else ("is_listed",)
-        result.breaches.append(
-            {
-                "partner_id": partner_id,
-                "token_id": known.token_id,
-                "version": known.version,
-                "run_id": known.run_id,
-                "breach": "differs" if known.is_listed else "listed, but recorded as absent",
-                "columns": list(columns),
-                "stored": {name: known.stored.get(name, known.is_listed) for name in columns},
-                "served": {name: _served(served, name) for name in columns},
-                "updated_at": served.updated_at,
-                "witnessed_at": known.witnessed_at,
-            }
-        )
+        return _Judged(known.token_id, "gone" if known.is_listed else "same")
+    if known.is_listed and not known.differing:
+        return _Judged(known.token_id, "same")
+    if _changed_since(served, known.witnessed_at):
+        return _Judged(known.token_id, "moved_on" if known.is_listed else "relisted")
+    columns = known.differing if known.is_listed else ("is_listed",)
+    told = {
+        "partner_id": partner_id,
+        "token_id": known.token_id,
+        "version": known.version,
+        "run_id": known.run_id,
+        "breach": "differs" if known.is_listed else "listed, but recorded as absent",
+        "columns": list(columns),
+        "stored": {name: known.stored.get(name, known.is_listed) for name in columns},
+        "served": {name: _served(served, name) for name in columns},
+        "updated_at": served.updated_at,
+        "witnessed_at": known.witnessed_at,
+    }
+    return _Judged(known.token_id, "breach", told)
 
 
 def _changed_since(served: Token, witnessed_at: datetime) -> bool:

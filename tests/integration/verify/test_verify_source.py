@@ -15,9 +15,11 @@ from etl.errors import ConfigurationError, UsageError
 from etl.process.stop import Stop
 from etl.settings.read import load_settings
 from etl.simulator import SimulatorServer, generate_account
+from etl.tokens.pseudonyms import Suppression
 from etl.tokens.token import COMPARED
+from etl.verify import source
 from etl.verify.source import SourceComparison, verify_source
-from etl.warehouse.privacy.erase import erase
+from etl.warehouse.privacy.erase import erase, load_suppression
 from etl.warehouse.privacy.subject import Subject
 from etl.warehouse.schema.database import open_database
 from tests.support import forked
@@ -68,6 +70,18 @@ def world(database_url: str) -> Iterator[World]:
             with psycopg.connect(database_url, autocommit=True) as connection:
                 restamp_run(connection, job.run().run_id, now - timedelta(hours=hours))
         yield World(server, job)
+
+
+def erase_user(world: World, user_id: str, key: str) -> None:
+    with open_database(world.job.database_url, "kaltura") as database:
+        erase(
+            database,
+            partner_id=world.job.partner_id,
+            key=key,
+            subjects=[Subject("user", user_id)],
+            lease_seconds=60,
+            apply=True,
+        )
 
 
 def outcomes(compared: SourceComparison) -> dict[str, int]:
@@ -182,6 +196,37 @@ def test_a_token_called_absent_must_not_be_listed(world: World) -> None:
     assert (breach["stored"], breach["served"]) == ({"is_listed": False}, {"is_listed": True})
 
 
+def test_what_a_run_writes_after_the_answer_is_no_breach(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the service's answer and the comparison a run publishes, and a user is erased."""
+    account = world.server.account
+    changed, deleted = world.tokens(2)
+    (user,) = world.job.query(
+        "select user_id, count(*) as tokens from kaltura.upload_token where user_id <> '' "
+        "and is_listed group by user_id order by 2, 1 limit 1"
+    )
+    key = "0123456789abcdef" * 4
+
+    def meanwhile(*arguments: object) -> Suppression | None:
+        monkeypatch.undo()
+        account.change(changed, {"status": 4})
+        account.delete(deleted)
+        world.job.run(ETL_ERASURE_KEY=key)
+        known = load_suppression(*arguments)  # type: ignore[arg-type]
+        erase_user(world, user["user_id"], key)
+        return known
+
+    monkeypatch.setattr(source, "load_suppression", meanwhile)
+    asked = len(world.server.service.log)
+    compared = world.compare(ETL_ERASURE_KEY=key)
+    assert outcomes(compared) == NOTHING | {"same": TOKENS}
+    lookups = [each for each in list(world.server.service.log)[asked:] if each.position == "idIn"]
+    again = str((lookups[-1].filter or {})["idIn"]).split(",")
+    assert {changed, deleted} < set(again)
+    assert len(again) == 2 + user["tokens"]
+
+
 def test_a_mass_of_tokens_that_are_gone_is_a_breach(world: World) -> None:
     for token_id in world.tokens(100):
         world.server.account.delete(token_id)
@@ -206,15 +251,7 @@ def test_who_was_erased_is_compared_by_pseudonym(world: World) -> None:
         "order by token_id limit 1"
     )
     key = "0123456789abcdef" * 4
-    with open_database(world.job.database_url, "kaltura") as database:
-        erase(
-            database,
-            partner_id=world.job.partner_id,
-            key=key,
-            subjects=[Subject("user", row["user_id"])],
-            lease_seconds=60,
-            apply=True,
-        )
+    erase_user(world, row["user_id"], key)
     assert world.job.query(
         "select 1 from kaltura.upload_token where starts_with(user_id, 'erased:')"
     )
