@@ -29,9 +29,10 @@ FEATURES: Final = (
         "select cast(current_setting('server_version_num') as integer) >= 150000",
     ),
     Feature(
-        "multirange types (int8multirange) and range_agg",
+        "multirange types (int8multirange), range_agg, and unnest of them",
         "select (select range_agg(span) from (values (int8range(1, 2)), (int8range(2, 3))) as v "
-        "(span)) + '{[5,6)}'::int8multirange = '{[1,3),[5,6)}'::int8multirange",
+        "(span)) + '{[5,6)}'::int8multirange = '{[1,3),[5,6)}'::int8multirange "
+        "and (select count(*) from unnest('{[1,3),[5,6)}'::int8multirange)) = 2",
     ),
     Feature(
         "SQL functions that are bound at creation (begin atomic)",
@@ -75,9 +76,12 @@ FEATURES: Final = (
         "from json_to_recordset('[{\"a\": 1}]') as r (a integer)",
     ),
     Feature(
-        "the functions sha256, hashtextextended, width_bucket (of an array), string_agg (of bytea)",
+        "the functions sha256, hashtextextended, width_bucket (of an array), string_agg (of "
+        "bytea), date_bin",
         "select length(string_agg(sha256(convert_to('x', 'UTF8')), ''::bytea)) = 32 "
-        "and hashtextextended('x', 0) is not null and width_bucket(5, array[1, 3]) = 2",
+        "and hashtextextended('x', 0) is not null and width_bucket(5, array[1, 3]) = 2 "
+        "and date_bin('15 minutes', timestamp '2026-01-01 00:16', timestamp '2000-01-01') "
+        "= timestamp '2026-01-01 00:15'",
     ),
 )
 

@@ -67,6 +67,7 @@ HIDDEN = (
     ("pg_proc", "proname", "json_to_recordset", {"json_to_recordset"}),
     ("pg_proc", "proname", "sha256", {"the functions sha256"}),
     ("pg_proc", "proname", "width_bucket", {"the functions sha256"}),
+    ("pg_proc", "proname", "date_bin", {"the functions sha256"}),
 )
 ALWAYS_THERE = {"select … for update skip locked"}
 """Syntax, which cannot be hidden."""
