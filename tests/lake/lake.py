@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tests.support.job import ROOT, Ended, ended
+from tests.support.environment import PYTHONPATH
+from tests.support.job import Ended, ended
 
 KILLED_BEFORE_COMMIT = """
 import os, signal
@@ -34,7 +35,7 @@ class Lake:
             [self.python, "-c", program, *arguments],
             env={
                 "PATH": os.environ.get("PATH", ""),
-                "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": PYTHONPATH,
                 "DATABASE_URL": self.database_url,
                 "ETL_LAKE": str(self.folder),
                 "KALTURA_PARTNER_ID": "",
