@@ -1,4 +1,4 @@
--- Other sessions that hold locks on the program's tables or its advisory lock, the strongest first.
+-- The other session with the strongest lock on the program's tables, or with its advisory lock.
 select
     lock.pid,
     session.application_name,
@@ -13,7 +13,7 @@ select
         -- No more than the first word: the rest may hold personal data.
         else upper(substring(session.query from '^\s*([A-Za-z]+)'))
     end as doing,
-    strength.rank
+    case when relation.oid is null then 0 else strength.rank end as rank
 from pg_locks as lock
 join (
     values
@@ -47,6 +47,8 @@ left join (
 where
     lock.granted
     and lock.pid <> pg_backend_pid()
+    -- The node whose client it works for names that one's session.
+    and coalesce(session.application_name, '') not like 'citus_internal%%'
     and lock.database = (select oid from pg_database where datname = current_database())
     and (
         relation.oid is not null
@@ -59,5 +61,5 @@ where
         )
     )
     and strength.rank <= %(weakest)s
-order by relation.oid is null desc, strength.rank, session.xact_start, lock.pid
+order by rank, session.xact_start, lock.pid
 limit 1
