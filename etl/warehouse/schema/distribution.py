@@ -13,12 +13,6 @@ from typing import Final
 import sqlalchemy as sa
 
 from etl.errors import ConfigurationError
-from etl.warehouse.engine import (
-    SCHEMA_OPTION,
-    connect,
-    set_local,
-    translated_errors,
-)
 from etl.warehouse.schema.layout import (
     CITUS_MAJOR_MIN,
     citus_version,
@@ -28,12 +22,10 @@ from etl.warehouse.schema.layout import (
 )
 from etl.warehouse.schema.migration import take_migration_lock
 from etl.warehouse.schema.objects import DIALECT
-from etl.warehouse.schema.owner import owner_connection, require_owner
+from etl.warehouse.schema.owner import owner_connection, require_owner, set_limits
 from etl.warehouse.schema.revision import require_current, revisions
 from etl.warehouse.schema.views import ViewFile, view_files
 
-LOCK_TIMEOUT: Final = "5s"
-"""As of every migration: who waits for a lock makes all later readers wait behind him."""
 LAST_FILLING: Final = "0014"
 """The last revision that writes what it reads from views, which Citus refuses in a moved schema."""
 _ATOMIC: Final = re.compile(
@@ -71,16 +63,12 @@ def distribute(url: str, schema: str) -> bool:
 
 def reinstall_if_distributed(url: str, schema: str) -> None:
     """After a migration, which installs views and functions in the form of plain Postgres."""
-    engine = connect(url).execution_options(**{SCHEMA_OPTION: schema})
-    try:
-        with translated_errors(), engine.connect() as connection:
-            if layout(connection, schema).is_sharded:
-                connection.rollback()
-                _begin(connection, schema)
-                _install(connection)
-                connection.commit()
-    finally:
-        engine.dispose()
+    with owner_connection(url, schema) as connection:
+        if layout(connection, schema).is_sharded:
+            connection.rollback()
+            _begin(connection, schema)
+            _install(connection)
+            connection.commit()
 
 
 def require_updatable(connection: sa.Connection, schema: str) -> None:
@@ -151,21 +139,14 @@ def _install(connection: sa.Connection) -> None:
 
 def _begin(connection: sa.Connection, schema: str) -> None:
     take_migration_lock(connection, schema)
-    set_local(
-        connection,
-        {
-            "search_path": DIALECT.identifier_preparer.quote(schema),
-            "lock_timeout": LOCK_TIMEOUT,
-            "statement_timeout": "0",
-        },
-    )
+    set_limits(connection, schema)
 
 
 def _remove_local_copies(connection: sa.Connection, schema: str) -> None:
     """What was moved stays in the coordinator's files until then, and no erasure reaches it."""
     prepared = DIALECT.identifier_preparer
     with connection.begin():
-        set_local(connection, {"lock_timeout": LOCK_TIMEOUT})
+        set_limits(connection, schema)
         for name in tables_of(schema):
             connection.exec_driver_sql(
                 "select truncate_local_data_after_distributing_table(cast(%s as regclass))",

@@ -10,9 +10,19 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from etl.errors import CredentialsRefused
-from etl.warehouse.engine import SCHEMA_OPTION, connect, holders_named, translated_errors
+from etl.warehouse.engine import (
+    SCHEMA_OPTION,
+    connect,
+    holders_named,
+    set_local,
+    translated_errors,
+)
 from etl.warehouse.locks import ANY_LOCK
 
+LOCK_TIMEOUT: Final = "5s"
+"""Who waits for a lock makes all later readers wait behind him."""
+TO_WORKERS: Final = {"citus.propagate_set_commands": "local"}
+"""What a transaction sets after it holds on the workers of Citus, too; elsewhere no effect."""
 _FACTS: Final = text(
     """
     select
@@ -52,6 +62,22 @@ def owner_connection(url: str, schema: str) -> Iterator[Connection]:
             yield connection
     finally:
         engine.dispose()
+
+
+def set_limits(connection: Connection, schema: str) -> None:
+    """For a transaction that changes definitions: its schema alone, and no long waits for a lock.
+
+    The work itself may take long, whatever the server's default is.
+    """
+    set_local(
+        connection,
+        {
+            **TO_WORKERS,
+            "search_path": connection.dialect.identifier_preparer.quote(schema),
+            "lock_timeout": LOCK_TIMEOUT,
+            "statement_timeout": "0",
+        },
+    )
 
 
 def require_owner(connection: Connection, schema: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from sqlalchemy import Connection, DefaultClause, Table, func, literal, select
+from sqlalchemy import Connection, DefaultClause, Table, func, select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import (
     AddConstraint,
@@ -32,7 +32,7 @@ from etl.warehouse.schema.objects import (
     constraints_of,
     missing_objects,
 )
-from etl.warehouse.schema.owner import owner_connection, require_owner
+from etl.warehouse.schema.owner import owner_connection, require_owner, set_limits
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.tables import build_tables
 from etl.warehouse.schema.views import view_files
@@ -87,13 +87,7 @@ def _put_back(
     connection: Connection, schema: str, missing: list[SchemaObject]
 ) -> list[SchemaObject]:
     """Everything but the indexes of tables with rows, which are returned."""
-    settings = {
-        "search_path": DIALECT.identifier_preparer.quote(schema),
-        "lock_timeout": "5s",
-        "statement_timeout": "0",
-    }
-    for name, value in settings.items():
-        connection.execute(select(func.set_config(literal(name), value, True)))
+    set_limits(connection, schema)
     later = []
     tables = {table.name: table for table in build_tables(schema).metadata.tables.values()}
     # Foreign keys last: they need the keys that they refer to.
