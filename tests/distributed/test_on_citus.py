@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import secrets
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -18,21 +20,26 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from etl.errors import EtlError, WarehouseUnavailable
 from etl.process.progress import NoProgress
 from etl.process.stop import Stop
 from etl.replay.check import check_archives
 from etl.run.plan import SyncOptions
 from etl.settings.read import load_settings
 from etl.simulator import Churn, SimulatorServer, generate_account
+from etl.warehouse import engine
 from etl.warehouse.access.privileges import RIGHTS
+from etl.warehouse.schema import owner
 from etl.warehouse.schema.distribution import distribute
-from etl.warehouse.schema.revision import migrate
+from etl.warehouse.schema.layout import layout
+from etl.warehouse.schema.revision import migrate, open_connection
 from etl.warehouse.schema.views import view_files
 from tests.cli.conftest import Run
 from tests.questions.accounts import ACCOUNTS
 from tests.questions.expected import EXPECTED
 from tests.questions.known_account import load_account
 from tests.questions.questions import QUESTIONS
+from tests.support.environment import PYTHONPATH
 from tests.support.job import Job, ended, held_after, killed_at_exit, wait_until
 
 pytestmark = pytest.mark.citus
@@ -112,6 +119,30 @@ class Warehouse:
             )
             for name, query in queries().items()
         }
+
+    @contextmanager
+    def connected_to_its_worker(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """A session that no coordinator knows of, in a transaction."""
+        ((host, port),) = self.query(
+            "select distinct nodename, nodeport from citus_shards "
+            "where table_name = 'sync_run'::regclass"
+        )
+        with (
+            closing(psycopg.connect(self.url, host=host, port=port)) as connection,
+            connection.transaction(),
+        ):
+            connection.execute("set local application_name = 'in the way'")
+            yield connection
+
+    def dump_and_restore(self, file: Path) -> None:
+        """As docs/scale.md says."""
+        for command in (
+            ["pg_dump", f"--dbname={self.url}", f"--schema={self.schema}", f"--file={file}"],
+            ["psql", "-qd", self.url, "-c", f"drop schema {self.schema} cascade"],
+            ["psql", "-qd", self.url, "-v", "ON_ERROR_STOP=1", "-f", str(file)],
+        ):
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stderr
 
     def drop(self) -> None:
         with self.connected() as connection:
@@ -248,12 +279,17 @@ def test_an_erased_name_is_left_nowhere_and_layouts_that_would_keep_it_are_refus
     assert warehouse.query("select count(*) from upload_token_history") == [(0,)]
 
 
-def test_tables_distributed_one_by_one_are_refused(
-    make_warehouse: Callable[[], Warehouse], run: Run
+def test_tables_distributed_one_by_one_are_refused_and_the_way_out_that_is_told_works(
+    make_warehouse: Callable[[], Warehouse], run: Run, tmp_path: Path
 ) -> None:
+    """Also the way back to plain tables, which docs/scale.md has."""
     warehouse = make_warehouse()
+    warehouse.job.run()
+    before = warehouse.seen()
     with warehouse.connected() as connection:
         connection.execute("select create_distributed_table('upload_token', 'partner_id')")
+        # It has an identity column, so undistribute_table() refuses it.
+        connection.execute("select create_reference_table('sync_run')")
     for arguments in (
         ("erase", "--token-id", "0_x"),
         ("migrate", "--distributed"),
@@ -263,7 +299,18 @@ def test_tables_distributed_one_by_one_are_refused(
         assert refused.returncode == 78, refused.stderr
         said = refused.stdout + refused.stderr
         assert "upload_token is distributed by a column" in said
-        assert "not supported" in said
+        assert "pg_dump" in said
+        assert "migrate --repair --distributed" in said
+
+    warehouse.dump_and_restore(tmp_path / "dump.sql")
+    call(warehouse, run, "migrate", "--repair", "--distributed")
+    assert "on one worker of Citus" in call(warehouse, run, "check")
+    assert warehouse.seen() == before
+
+    warehouse.dump_and_restore(tmp_path / "dump.sql")
+    call(warehouse, run, "migrate", "--repair")
+    assert "on one worker" not in call(warehouse, run, "check")
+    assert warehouse.seen() == before
 
 
 def test_of_two_starts_the_second_ends_at_once(
@@ -302,7 +349,7 @@ def test_who_is_in_the_way_is_named_and_what_citus_cannot_do_is_said(
         )
         connection.execute(sql.SQL("drop role {}").format(role))
     assert limited.returncode == 78, limited.stderr
-    assert "no analyst can be limited" in limited.stderr
+    assert "as many schemas" in limited.stderr
 
     with warehouse.connected() as connection, connection.transaction():
         connection.execute("set local application_name = 'in the way'")
@@ -310,6 +357,72 @@ def test_who_is_in_the_way_is_named_and_what_citus_cannot_do_is_said(
         waited = run("migrate", "--distributed", **environment)
     assert waited.returncode == 74, waited.stderr
     assert "in the way of role" in waited.stderr
+
+
+def test_who_is_in_the_way_on_a_worker_is_named(
+    make_warehouse: Callable[[], Warehouse], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A session that was opened there, so that the coordinator does not know it."""
+    warehouse = make_warehouse()
+    distribute(warehouse.url, warehouse.schema)
+    monkeypatch.setattr(engine, "LOCK_SECONDS", 0.1)
+    monkeypatch.setattr(owner, "LOCK_TIMEOUT", "100ms")
+    refused: list[EtlError] = []
+    with warehouse.connected_to_its_worker() as connection:
+        pid = connection.info.backend_pid
+        connection.execute(f"select from {warehouse.schema}.upload_token_history".encode())
+        with pytest.raises(WarehouseUnavailable) as of_migration:
+            distribute(warehouse.url, warehouse.schema)
+        refused.append(of_migration.value)
+        connection.execute("set local citus.enable_manual_changes_to_shards = on")
+        ((shard,),) = warehouse.query(
+            "select shard_name from citus_shards where table_name = 'sync_run'::regclass"
+        )
+        connection.execute(f"lock table {shard} in share mode".encode())
+        with pytest.raises(WarehouseUnavailable) as of_run:
+            warehouse.job.run()
+        refused.append(of_run.value)
+    for error in refused:
+        assert error.fields["holder_pid"] == pid
+        assert error.fields["holder_application"] == "in the way"
+        assert f"process {pid} of worker {error.fields['holder_worker']}" in error.message
+    assert f"holds {warehouse.schema}.sync_run (ShareLock)" in of_run.value.message
+
+
+def test_an_analyst_reads_the_accounts_whose_schemas_he_was_granted(
+    make_warehouse: Callable[[], Warehouse], run: Run
+) -> None:
+    """What ``grant --accounts`` is for on one server, here by one schema per account."""
+    own, other = make_warehouse(), make_warehouse()
+    role = own.schema
+    for warehouse in (own, other):
+        distribute(warehouse.url, warehouse.schema)
+        warehouse.job.run()
+    tables = ("upload_token", "sync_run", "upload_token_history", "sync_freshness")
+    with own.connected() as connection:
+        connection.execute(sql.SQL("create role {} login").format(sql.Identifier(role)))
+    try:
+        call(own, run, "grant", "--analyst", role, "--apply")
+        for connected in (
+            own.connected,
+            own.connected_to_its_worker,
+            other.connected_to_its_worker,
+        ):
+            with connected() as connection:
+                connection.execute(sql.SQL("set role {}").format(sql.Identifier(role)))
+                for name in tables:
+                    rows = f"select count(*) from {own.schema}.{name}"  # noqa: S608
+                    if connected == own.connected:
+                        assert connection.execute(rows.encode()).fetchone() != (0,), name
+                    with (
+                        pytest.raises(psycopg.errors.InsufficientPrivilege),
+                        connection.transaction(),
+                    ):
+                        connection.execute(rows.replace(own.schema, other.schema).encode())
+    finally:
+        with own.connected() as connection:
+            connection.execute(sql.SQL("drop owned by {}").format(sql.Identifier(role)))
+            connection.execute(sql.SQL("drop role {}").format(sql.Identifier(role)))
 
 
 def test_a_moved_schema_of_an_older_revision_is_left_as_it_is(
@@ -349,6 +462,60 @@ def test_a_schema_with_limits_to_accounts_is_moved_when_they_are_lifted(
     assert refused.returncode == 78, refused.stderr
     assert f"limited to accounts in schema {warehouse.schema}" in refused.stderr
     assert warehouse.schema in refused.stderr.partition("cannot do: ")[2]
+
+
+KILLED = """
+import os, signal
+import sqlalchemy as sa
+from etl.warehouse.schema import distribution
+def die(*arguments):
+    os.kill(os.getpid(), signal.SIGKILL)
+def die_at_commit(*arguments):
+    sa.Connection.commit = die
+distribution.{name} = {what}
+from etl.cli import main
+main()
+"""
+STEPS = {
+    "before it is moved": ("require_coordinator", "die"),
+    "moved, not committed": ("require_owner", "die_at_commit"),
+    "moved": ("_remove_local_copies", "die"),
+    "without local copies": ("_install", "die"),
+    "views, not committed": ("_install", "die_at_commit"),
+}
+"""Where ``migrate --distributed`` is killed: the function that is replaced, and by what."""
+
+
+def test_migrate_distributed_is_killed_in_each_step_and_finished(
+    make_warehouse: Callable[[], Warehouse], run: Run
+) -> None:
+    warehouse = make_warehouse()
+    warehouse.job.run()
+    before = warehouse.seen()
+    told = {}
+    for step, (name, what) in STEPS.items():
+        killed = subprocess.run(
+            [sys.executable, "-c", KILLED.format(name=name, what=what), "migrate", "--distributed"],
+            env={"PYTHONPATH": PYTHONPATH, **warehouse.job.environment()},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert killed.returncode == -signal.SIGKILL, (step, killed.stderr)
+        with open_connection(warehouse.url) as connection:
+            found = layout(connection, warehouse.schema)
+        told[step] = found.is_sharded, found.problem is None
+    assert told == {
+        "before it is moved": (False, True),
+        "moved, not committed": (False, True),
+        "moved": (True, False),
+        "without local copies": (True, True),
+        "views, not committed": (True, True),
+    }
+    call(warehouse, run, "migrate", "--distributed")
+    assert warehouse.seen() == before
+    call(warehouse, run, "sync")
+    call(warehouse, run, "verify")
 
 
 def test_a_killed_run_is_taken_over_and_resumed(

@@ -77,8 +77,9 @@ def limit_statements(
     """
     if any(wanted.values()) and layout(connection, schema).is_sharded:
         raise ConfigurationError(
-            f"Schema {schema} is kept by Citus, where no analyst can be limited to accounts. "
-            "Keep each account in a schema of its own, and grant an analyst those that he may see.",
+            f"Schema {schema} is kept by Citus, where an analyst is limited by schemas: keep each "
+            "account in one of its own, and run kaltura-etl grant --analyst without --accounts in "
+            "as many schemas as he may see accounts.",
             reason="layout",
             schema=schema,
         )

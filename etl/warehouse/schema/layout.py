@@ -55,8 +55,9 @@ def layout(connection: sa.Connection, schema: str) -> Layout:
         return Layout(
             False,
             f"The tables of schema {schema} are distributed in a way that is not supported "
-            f"({told}): undo it with undistribute_table(), then run kaltura-etl migrate "
-            "--distributed, which keeps the whole schema on one worker; see docs/scale.md.",
+            f"({told}). Save the schema with pg_dump, drop it, restore it, and run kaltura-etl "
+            "migrate --repair --distributed, which keeps all of it on one worker; docs/scale.md "
+            "has the commands.",
         )
     copies = [row.name for row in rows if row.has_local_copy]
     problem = None
