@@ -31,6 +31,7 @@ from tests.support.roles import as_role
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = {
     "migrate --distributed": "needs Citus; ./dev test distributed runs it there",
+    "migrate --repair --distributed": "likewise",
     "s3://backup": "needs an object store; tests/integration/archive has one",
     "--format parquet": "needs an extra; tests/lake has it",
     "--format delta": "likewise",
