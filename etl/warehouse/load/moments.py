@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.schema.database import Database
@@ -204,15 +205,16 @@ def _middle(after: sa.ColumnElement[Any], before: sa.ColumnElement[Any]) -> sa.C
 
 
 def status_name(names: sa.Table, version: Any) -> sa.ColumnElement[Any]:
-    """As the function of that name tells it."""
-    name = (
-        sa.select(names.c.name)
-        .where(names.c.code == version.c.status)
-        .correlate(version)
+    """As the function of that name tells it; the table of names is read once per statement."""
+    codes, all_names = (
+        sa.select(sa.func.array_agg(aggregate_order_by(each, names.c.code), type_=sa.ARRAY(kind)))
+        .correlate(None)
         .scalar_subquery()
+        for each, kind in ((names.c.code, sa.SmallInteger), (names.c.name, sa.Text))
     )
+    place = sa.func.array_position(codes, version.c.status, type_=sa.Integer)
     code = sa.cast(version.c.status, sa.Text)
-    return sa.func.coalesce(name, "UNKNOWN_" + code, "UNKNOWN")
+    return sa.func.coalesce(all_names[place], "UNKNOWN_" + code, "UNKNOWN")
 
 
 def _name_of(names: sa.Table, version: Any) -> sa.ColumnElement[Any]:
