@@ -34,6 +34,7 @@ from etl.warehouse.load.planning import (
 from etl.warehouse.load.resolve import (
     VERSION_COLUMNS,
     AuditCounts,
+    first_versions,
     outcomes,
     unobserved,
 )
@@ -246,7 +247,7 @@ def _write_versions(
     if run.baseline.knows_tokens:
         kinds, moments = _upsert(connection, database, run, witnesses, stamp)
     else:
-        kinds = {"first_seen": _insert_first_load(connection, database, run, stamp)}
+        kinds = {"first_seen": _insert_first_load(connection, database, run, counts, stamp)}
     kinds["moved"], kinds["moments"] = moved, 0
     if witnesses is not None:
         kinds["moments"] = log_moments(connection, database, run, stamp)
@@ -304,7 +305,11 @@ def _move_replaced(
 
 
 def _insert_first_load(
-    connection: sa.Connection, database: Database, run: OpenRun, stamp: datetime
+    connection: sa.Connection,
+    database: Database,
+    run: OpenRun,
+    counts: AuditCounts,
+    stamp: datetime,
 ) -> int:
     """Write the versions of an account of which nothing is known; returns how many.
 
@@ -313,21 +318,22 @@ def _insert_first_load(
     """
     done = connection.execute(
         sa.insert(database.tables.upload_token).from_select(
-            [*VERSION_COLUMNS, "valid_from", "run_id"], _versions(database, run, None, stamp)
+            [*VERSION_COLUMNS, "valid_from", "run_id"],
+            _of_publication(
+                first_versions(database, run, by_creation=counts.created_once), run, stamp
+            ),
         ),
         execution_options={"preserve_rowcount": True},
     )
     return int(done.rowcount)
 
 
-def _versions(
-    database: Database, run: OpenRun, witnesses: Witnesses | None, stamp: datetime
-) -> sa.Select[Any]:
+def _of_publication(versions: sa.Select[Any], run: OpenRun, stamp: datetime) -> sa.Select[Any]:
     """The new versions, in the order in which the next walk reads them.
 
     So neighbours on a page become neighbours on disk.
     """
-    new = outcomes(database, run, witnesses).subquery("new_version")
+    new = versions.subquery("new_version")
     return sa.select(
         *[new.c[name] for name in VERSION_COLUMNS],
         sa.cast(stamp, sa.DateTime(timezone=True)).label("valid_from"),
@@ -345,7 +351,8 @@ def _upsert(
     """Write the new versions; returns how many of each kind, and how many changed the status."""
     token = database.tables.upload_token
     upsert = insert(token).from_select(
-        [*VERSION_COLUMNS, "valid_from", "run_id"], _versions(database, run, witnesses, stamp)
+        [*VERSION_COLUMNS, "valid_from", "run_id"],
+        _of_publication(outcomes(database, run, witnesses), run, stamp),
     )
     written = (
         upsert.on_conflict_do_update(

@@ -21,6 +21,7 @@ from etl.tokens.token import OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.compare import KEPT_WHEN_ABSENT, changed_columns, differs
 from etl.warehouse.load.moments import (
+    CLOSED,
     changes_status,
     first_closed_at,
     first_happened_at,
@@ -59,19 +60,24 @@ VERSION_COLUMNS: Final = (
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
 
 
-def resolved(database: Database, run: OpenRun) -> sa.Subquery:
-    """One row of staging per token that has an outcome, in the order of token_id."""
+def resolved(database: Database, run: OpenRun, *, by_creation: bool = False) -> sa.Subquery:
+    """One row of staging per token that has an outcome, in the order of token_id.
+
+    With ``by_creation``, which needs that no token was staged with two createdAt, in the order of
+    createdAt and token_id: nearly that of an index of staging, so that hardly anything is sorted.
+    """
     staged = database.tables.upload_token_staging
+    key = [staged.c.created_at, staged.c.token_id] if by_creation else [staged.c.token_id]
     ties = [
         sa.collate(column, "C") if isinstance(column.type, sa.Text) else column
         for column in (staged.c[name] for name in TIE_ORDER)
     ]
     return (
         sa.select(staged)
-        .ext(distinct_on(staged.c.token_id))
+        .ext(distinct_on(*key))
         .where(of_walk(staged, run), staged.c.kind != "missing")
         .order_by(
-            staged.c.token_id,
+            *key,
             staged.c.from_lookup.desc(),
             sa.case((staged.c.from_lookup, staged.c.observed_at)).desc().nulls_last(),
             staged.c.kind.desc(),
@@ -91,14 +97,11 @@ def outcomes(
     Without ``witnesses``, the state that they replace was seen at no known time: enough to count
     them, and to publish tokens that were not known.
     """
+    if not run.baseline.knows_tokens:
+        return first_versions(database, run)
     new = resolved(database, run)
     known = known_row(database, run, new.c.token_id)
-    kind = sa.case(
-        (new.c.kind == "absent", sa.case((known.c.is_listed, "absent"))),
-        (known.c.token_id.is_(None), "first_seen"),
-        (known.c.is_listed.is_(False), "relisted"),
-        (differs(new.c, known.c), "changed"),
-    )
+    kind = _change_kind(new, known)
     is_absent = new.c.kind == "absent"
 
     def value(name: str) -> sa.ColumnElement[Any]:
@@ -157,6 +160,41 @@ def outcomes(
     )
 
 
+def first_versions(
+    database: Database, run: OpenRun, *, by_creation: bool = False
+) -> sa.Select[Any]:
+    """The same of an account of which nothing is known: its rows, as they were staged.
+
+    ``by_creation`` is that of ``resolved``.
+    """
+    new = resolved(database, run, by_creation=by_creation)
+    of_staging: dict[str, Any] = {name: new.c[name] for name in VERSION_COLUMNS if name in new.c}
+    columns: dict[str, Any] = of_staging | {
+        "is_listed": sa.true(),
+        "version": sa.literal(1, sa.Integer),
+        "change_kind": sa.literal("first_seen", sa.Text),
+        "first_happened_at": first_happened_at(new),
+        "first_closed_at": sa.case((new.c.status == CLOSED, new.c.updated_at)),
+    }
+    types = database.tables.upload_token.c
+    return sa.select(
+        *[
+            columns.get(name, sa.cast(sa.null(), types[name].type)).label(name)
+            for name in VERSION_COLUMNS
+        ]
+    ).where(new.c.kind == "present")
+
+
+def _change_kind(new: Any, known: Any) -> sa.ColumnElement[Any]:
+    """What a resolved row makes of what is known of its token; NULL: no new version."""
+    return sa.case(
+        (new.c.kind == "absent", sa.case((known.c.is_listed, "absent"))),
+        (known.c.token_id.is_(None), "first_seen"),
+        (known.c.is_listed.is_(False), "relisted"),
+        (differs(new.c, known.c), "changed"),
+    )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditCounts:
     """What publishing the walk would do."""
@@ -183,6 +221,8 @@ class AuditCounts:
     staged_now: int
     staged_expected: int
     """Differs from ``staged_now`` if a crash of the server emptied the staging table."""
+    created_once: bool = False
+    """Whether no token was staged with two createdAt; counted only where nothing was known."""
 
     @property
     def tokens_read(self) -> int:
@@ -205,6 +245,7 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
     staging, rejected = tables.upload_token_staging, tables.rejected_row
     staged_now = _count(connection, sa.select(staging).where(in_walk(staging, run)))
     kinds: dict[str, int] = {}
+    created_once = False
     rejected_rows = sa.select(
         rejected.c.token_id, rejected.c.reason, rejected.c.created_second
     ).where(rejected.c.run_id == run.run_id)
@@ -218,8 +259,17 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
         stateless = _count(connection, lacking.where(odd.c.reason.in_(STATUS_REASONS)))
     if staged_now and not run.baseline.knows_tokens:
         present = sa.and_(of_walk(staging, run), staging.c.kind == "present")
-        tokens = sa.select(staging.c.token_id).where(present).group_by(staging.c.token_id)
-        kinds = {"first_seen": _count(connection, tokens)}
+        created = sa.func.min(staging.c.created_at), sa.func.max(staging.c.created_at)
+        tokens = (
+            sa.select((created[0] == created[1]).label("once"))
+            .where(present)
+            .group_by(staging.c.token_id)
+            .subquery("tokens")
+        )
+        number, created_once = connection.execute(
+            sa.select(sa.func.count(), sa.func.coalesce(sa.func.bool_and(tokens.c.once), True))
+        ).one()
+        kinds = {"first_seen": number}
     elif staged_now:
         versions = outcomes(database, run).subquery()
         kinds = count_by(
@@ -253,6 +303,7 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
         listed_before=run.baseline.listed_before,
         staged_now=staged_now,
         staged_expected=run.walk.counts.staged,
+        created_once=created_once,
     )
 
 

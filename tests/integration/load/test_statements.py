@@ -31,6 +31,7 @@ HOT: Final = {
     "resolve": r"^select anon_1\.change_kind, count\(\*\)",
     "fingerprint": r"string_agg\(int8send",
     "move": r"insert into kaltura\.upload_token_superseded",
+    "first_load": r"insert into kaltura\.upload_token \((?!.* on conflict)",
     "upsert": r"insert into kaltura\.upload_token \(.* on conflict",
 }
 """What tells each statement from the others."""
