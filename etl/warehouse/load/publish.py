@@ -27,7 +27,6 @@ from etl.warehouse.load.moments import is_moment, log_moments
 from etl.warehouse.load.planning import (
     WORK_MEM,
     in_walk,
-    known_row,
     whole_walk,
     whole_walk_seconds,
 )
@@ -36,6 +35,7 @@ from etl.warehouse.load.resolve import (
     AuditCounts,
     first_versions,
     outcomes,
+    replaced_versions,
     unobserved,
 )
 from etl.warehouse.load.witnesses import Witnesses, load_witnesses
@@ -284,20 +284,17 @@ def _move_replaced(
 ) -> int:
     """Copy the known versions of the tokens that have a new one; returns how many."""
     superseded = database.tables.upload_token_superseded
-    new = outcomes(database, run).subquery("new_version")
-    old = known_row(database, run, new.c.token_id)
+    old, query = replaced_versions(database, run)
     # A superseded version has no digest: nothing is compared with it any more.
     names = [column.name for column in old.c if column.name in superseded.c]
     done = connection.execute(
         sa.insert(superseded).from_select(
             [*names, "valid_to", "superseded_by_run_id"],
-            sa.select(
+            query.with_only_columns(
                 *[old.c[name] for name in names],
                 sa.literal(stamp, sa.DateTime(timezone=True)),
                 sa.literal(run.run_id, sa.BigInteger),
-            )
-            .select_from(new.join(old, sa.true()))
-            .order_by(new.c.token_id),
+            ),
         ),
         execution_options={"preserve_rowcount": True},
     )

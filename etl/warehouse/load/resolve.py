@@ -185,6 +185,22 @@ def first_versions(
     ).where(new.c.kind == "present")
 
 
+def replaced_versions(database: Database, run: OpenRun) -> tuple[sa.FromClause, sa.Select[Any]]:
+    """The known versions that the walk would replace: the rows, and a query of their columns.
+
+    The query is in the order of token_id.
+    """
+    new = resolved(database, run)
+    known = known_row(database, run, new.c.token_id)
+    query = (
+        sa.select(known)
+        .select_from(new.join(known, sa.true()))
+        .where(_change_kind(new, known).is_not(None))
+        .order_by(new.c.token_id)
+    )
+    return known, query
+
+
 def _change_kind(new: Any, known: Any) -> sa.ColumnElement[Any]:
     """What a resolved row makes of what is known of its token; NULL: no new version."""
     return sa.case(
