@@ -19,7 +19,7 @@ from etl.demo import with_variables
 from etl.embedded.server import embedded_server
 from etl.resources import sql_directory
 from etl.warehouse.access.grants import grant
-from etl.warehouse.schema.filling import count_filling, moment_fillings
+from etl.warehouse.schema.filling import arrival_filling, count_filling, moment_fillings
 from etl.warehouse.schema.revision import migrate
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
@@ -218,7 +218,7 @@ def write_versions(connection: psycopg.Connection[Any], tokens: int) -> None:
     statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
     connection.execute(statements.encode())
     connection.execute("analyze")
-    for statement in (*moment_fillings(), count_filling()):
+    for statement in (*moment_fillings(), count_filling(), arrival_filling()):
         connection.execute(statement.encode())
     # Filling wrote the rows anew in no order; the loader writes them as they are created.
     for table, columns in (

@@ -25,10 +25,10 @@ CHANGED: Final = (
     "sync_freshness",
     "sync_night",
 )
-ADDED: Final = ("upload_user_rename", "upload_bytes_daily", "upload_mart")
+ADDED: Final = ("upload_user_rename", "upload_mart")
 """In the order in which they build on each other."""
-LATER: Final = "upload_status_duration"
-"""A view of this revision that is installed by revision 0013."""
+LATER: Final = ("upload_status_duration", "upload_bytes_daily", "upload_bytes_arrival")
+"""Views of this revision that later ones install, and what these read."""
 
 
 def upgrade() -> None:
@@ -43,4 +43,5 @@ def downgrade() -> None:
     enter_schema()
     for name in reversed(ADDED):
         op.execute(f"drop view {name}")
-    op.execute(f"drop view if exists {LATER}")
+    for name in LATER:
+        op.execute(f"drop view if exists {name}")

@@ -65,6 +65,7 @@ from (
         ('pk_sync_page'),
         ('pk_sync_run'),
         ('pk_unobserved_token'),
+        ('pk_upload_bytes_arrival_log'),
         ('pk_upload_token'),
         ('pk_upload_token_status'),
         ('pk_upload_token_status_count_log'),

@@ -18,174 +18,167 @@ with zone as materialized (
     select kaltura_time_zone() as name
 ),
 
--- For each published run, the last one before it that saw all tokens, or all open ones: runs are
--- published in the order of their ids, and one begins when the one before has ended.
-run as (
+-- What may have arrived over more than a day is little, and is summed up from day to day.  The rest
+-- is read for each day, so that a condition on the day reaches the index.
+long_part as materialized (
     select
-        published.run_id,
-        published.began_at,
-        max(case when published.read_all then published.run_id end) over before_it
-        as saw_all_run_id,
-        max(case when published.read_all then published.began_at end) over before_it
-        as saw_all_at,
-        max(case when published.read_open then published.run_id end) over before_it
-        as saw_open_run_id,
-        max(case when published.read_open then published.began_at end) over before_it
-        as saw_open_at
-    from (
-        select
-            run.partner_id,
-            run.run_id,
-            run.published_at,
-            walk.started_at as began_at,
-            run.coverage = '{(,)}' as read_all,
-            run.coverage + run.open_coverage = '{(,)}' as read_open
-        from sync_run as run
-        inner join sync_run as walk
-            on walk.partner_id = run.partner_id and walk.run_id = run.walk_id
-        where run.published_at is not null
-    ) as published
-    window before_it as (
-        partition by published.partner_id
-        order by published.published_at
-        rows between unbounded preceding and 1 preceding
-    )
-),
-
-grown as (
-    select
-        became.partner_id,
-        became.uploaded_size_bytes - coalesce(was.uploaded_size_bytes, 0) as bytes,
-        became.updated_at,
-        became.observed_at,
-        case
-            when became.version = 1 or was.version is null then became.created_at
-            -- No walk sees the size of a token that is not listed, and it may grow all the same.
-            when not was.is_listed then coalesce(was.last_listed_at, became.created_at)
-            else greatest(
-                run_was.began_at,
-                case
-                    when missed.run_id is not null then null
-                    when was.status in (0, 1, 2) then run_became.saw_open_at
-                    else run_became.saw_all_at
-                end
-            )
-        end as arrived_after
-    from upload_token_history as became
-    inner join run as run_became on run_became.run_id = became.run_id
-    left join upload_token_superseded as was
-        on
-            was.partner_id = became.partner_id
-            and was.token_id = became.token_id
-            and was.version = became.version - 1
-    left join run as run_was on run_was.run_id = was.run_id
-    left join unobserved_token as missed
-        on
-            missed.partner_id = became.partner_id
-            and missed.token_id = became.token_id
-            and missed.run_id = case
-                when was.status in (0, 1, 2) then run_became.saw_open_run_id
-                else run_became.saw_all_run_id
-            end
-    where
-        became.uploaded_size_bytes > 0
-        and (
-            became.change_kind = 'first_seen'
-            or 'uploaded_size_bytes' = any(became.changed_columns)
-        )
-        and became.uploaded_size_bytes > coalesce(was.uploaded_size_bytes, 0)
-        -- Pruned: it arrived before the horizon, and how much is not known.
-        and (became.version = 1 or was.version is not null)
-    -- So arrived_after is computed once per version; what follows from it, likewise.
-    offset 0
-),
-
-arrived as (
-    select
-        grown.partner_id,
-        grown.bytes,
-        least(grown.arrived_after, until.latest) as earliest,
-        until.latest,
-        until.fits
-    from grown
-    cross join lateral (
-        select
-            -- updated_at is in whole seconds: the second may begin before the interval does.
-            grown.updated_at + interval '1 second' > grown.arrived_after
-            and grown.updated_at <= grown.observed_at as fits,
-            case
-                when
-                    grown.updated_at + interval '1 second' > grown.arrived_after
-                    and grown.updated_at <= grown.observed_at
-                    then least(grown.updated_at + interval '1 second', grown.observed_at)
-                else grown.observed_at
-            end as latest
-    ) as until
-    offset 0
-),
-
-by_days as (
-    select
-        arrived.partner_id,
-        cast(arrived.earliest at time zone zone.name as date) as first_day,
-        cast(arrived.latest at time zone zone.name as date) as last_day,
-        cast(
-            case
-                when arrived.fits
-                    then greatest(arrived.latest - interval '1 second', arrived.earliest)
-                else arrived.earliest + (arrived.latest - arrived.earliest) / 2
-            end at time zone zone.name as date
-        ) as best_day,
-        sum(arrived.bytes) as bytes
-    from arrived
+        log.partner_id,
+        cast(to_timestamp(900.0 * part.earliest) at time zone zone.name as date) as first_day,
+        cast(to_timestamp(900.0 * part.latest) at time zone zone.name as date) as last_day,
+        cast(to_timestamp(900.0 * part.best) at time zone zone.name as date) as best_day,
+        sum(part.bytes) as bytes
+    from upload_bytes_arrival_log as log
     cross join zone
+    cross join lateral unnest(
+        log.earliest_quarters, log.latest_quarters, log.best_quarters, log.bytes
+    ) as part (earliest, latest, best, bytes)
+    where log.is_long
     group by 1, 2, 3, 4
 ),
 
-summed as (
+long_change as (
     select
-        by_days.partner_id,
+        long_part.partner_id,
         change.day,
         sum(change.may_arrive) as may_arrive,
         sum(change.at_least) as at_least,
         sum(change.best) as best
-    from by_days
+    from long_part
     cross join lateral (
         values
         (
-            by_days.first_day,
-            by_days.bytes,
-            case when by_days.first_day = by_days.last_day then by_days.bytes else 0 end,
+            long_part.first_day,
+            long_part.bytes,
+            -- A day may have 25 hours.
+            case when long_part.first_day = long_part.last_day then long_part.bytes else 0 end,
             0
         ),
-        (by_days.best_day, 0, 0, by_days.bytes),
-        (by_days.last_day + 1, -by_days.bytes, 0, 0)
+        (long_part.best_day, 0, 0, long_part.bytes),
+        (long_part.last_day + 1, -long_part.bytes, 0, 0)
     ) as change (day, may_arrive, at_least, best)
-    group by by_days.partner_id, change.day
+    group by long_part.partner_id, change.day
 ),
 
-running as (
+long_day as (
     select
-        summed.partner_id,
-        summed.day,
-        summed.at_least,
-        summed.best,
-        sum(summed.may_arrive) over one_account as at_most,
-        lead(summed.day) over one_account as next_day
-    from summed
-    window one_account as (partition by summed.partner_id order by summed.day)
+        running.partner_id,
+        running.day + later as day,
+        case when later = 0 then running.at_least else 0 end as at_least,
+        running.at_most,
+        case when later = 0 then running.best else 0 end as best
+    from (
+        select
+            long_change.*,
+            sum(long_change.may_arrive) over one_account as at_most,
+            lead(long_change.day) over one_account as next_day
+        from long_change
+        window one_account as (partition by long_change.partner_id order by long_change.day)
+    ) as running
+    cross join lateral generate_series(0, running.next_day - 1 - running.day) as later
+),
+
+account as (
+    select
+        published.partner_id,
+        -- Zones are up to 14 hours ahead of UTC, and 12 behind.
+        least(short_part.first_utc_day - 1, long_part.first_day) as first_day,
+        greatest(short_part.last_utc_day + 2, long_part.last_day) as last_day
+    from (
+        select distinct run.partner_id from sync_run as run
+        where run.published_at is not null
+    ) as published
+    cross join lateral (
+        select
+            min(log.utc_day) as first_utc_day,
+            max(log.utc_day) as last_utc_day
+        from upload_bytes_arrival_log as log
+        where log.partner_id = published.partner_id and not log.is_long
+    ) as short_part
+    left join (
+        select
+            long_part.partner_id,
+            min(long_part.first_day) as first_day,
+            max(long_part.last_day) as last_day
+        from long_part
+        group by long_part.partner_id
+    ) as long_part on long_part.partner_id = published.partner_id
+),
+
+-- Days begin at a quarter of an hour in every zone.
+edge as (
+    select
+        account.partner_id,
+        account.first_day + later as day,
+        cast(
+            floor(
+                date_part(
+                    'epoch',
+                    case
+                        -- There are two midnights where clocks are set back to it.
+                        when
+                            cast(
+                                (midnight.at - interval '1 hour') at time zone zone.name as date
+                            ) = account.first_day + later
+                            then midnight.at - interval '1 hour'
+                        else midnight.at
+                    end
+                ) / 900
+            ) as integer
+        ) as quarter
+    from account
+    cross join zone
+    cross join lateral generate_series(0, account.last_day + 1 - account.first_day) as later
+    cross join lateral (
+        select cast(account.first_day + later as timestamp) at time zone zone.name as at
+    ) as midnight
+),
+
+-- Computed before it is joined: row-level security lets no condition on an expression reach an index.
+day as materialized (
+    select
+        edge.partner_id,
+        edge.day,
+        edge.quarter as begin_quarter,
+        lead(edge.quarter) over one_account as end_quarter,
+        date '1970-01-01' + edge.quarter / 96 - 1 as first_utc_day,
+        date '1970-01-01' + lead(edge.quarter) over one_account / 96 as last_utc_day
+    from edge
+    window one_account as (partition by edge.partner_id order by edge.day)
 )
 
 select
-    running.partner_id,
-    running.day + later as day,
-    cast(case when later = 0 then running.best else 0 end as bigint) as bytes,
-    cast(case when later = 0 then running.at_least else 0 end as bigint) as at_least_bytes,
-    cast(running.at_most as bigint) as at_most_bytes,
+    day.partner_id,
+    day.day,
+    cast(coalesce(short_day.best, 0) + coalesce(long_day.best, 0) as bigint) as bytes,
+    cast(coalesce(short_day.at_least, 0) + coalesce(long_day.at_least, 0) as bigint)
+    as at_least_bytes,
+    cast(coalesce(short_day.at_most, 0) + coalesce(long_day.at_most, 0) as bigint)
+    as at_most_bytes,
     zone.name as time_zone
-from running
+from day
 cross join zone
-cross join lateral generate_series(0, running.next_day - 1 - running.day) as later
+cross join lateral (
+    select
+        sum(part.bytes) filter (
+            where part.best >= day.begin_quarter and part.best < day.end_quarter
+        ) as best,
+        sum(part.bytes) filter (
+            where part.earliest >= day.begin_quarter and part.latest < day.end_quarter
+        ) as at_least,
+        sum(part.bytes) as at_most
+    from upload_bytes_arrival_log as log
+    cross join lateral unnest(
+        log.earliest_quarters, log.latest_quarters, log.best_quarters, log.bytes
+    ) as part (earliest, latest, best, bytes)
+    where
+        log.partner_id = day.partner_id
+        and not log.is_long
+        and log.utc_day >= day.first_utc_day
+        and log.utc_day <= day.last_utc_day
+        and part.earliest < day.end_quarter
+        and part.latest >= day.begin_quarter
+) as short_day
+left join long_day on long_day.partner_id = day.partner_id and long_day.day = day.day
 left join (
     select
         pruning.partner_id,
@@ -193,10 +186,10 @@ left join (
     from pruning
     where pruning.kind = 'versions' and pruning.deleted > 0
     group by pruning.partner_id
-) as pruned on pruned.partner_id = running.partner_id
+) as pruned on pruned.partner_id = day.partner_id
 where
-    running.at_most > 0
+    coalesce(short_day.at_most, 0) + coalesce(long_day.at_most, 0) > 0
     and (
         pruned.horizon is null
-        or running.day + later > cast(pruned.horizon at time zone zone.name as date)
+        or day.day > cast(pruned.horizon at time zone zone.name as date)
     )

@@ -48,6 +48,7 @@ VIEW_KEYS: Final = {
     "upload_token_status_history": ("partner_id", "token_id", "version"),
     "upload_token_status_moment": ("partner_id", "token_id", "version"),
     "upload_token_status_count": ("partner_id", "run_id", "quarter_hour", "status"),
+    "upload_bytes_arrival": ("partner_id", "run_id", "is_long", "utc_day"),
     "upload_user_rename": ("partner_id", "user_id_before", "user_id_after"),
     "upload_user_summary": ("partner_id", "user_id"),
 }

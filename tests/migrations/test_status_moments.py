@@ -24,6 +24,7 @@ OUTCOMES: Final = (
     "select * from kaltura.upload_outcome_daily order by day, size_bucket_order",
     "select * from kaltura.upload_token_daily_status order by day, status",
 )
+BYTES: Final = "select * from kaltura.upload_bytes_daily order by day"
 DERIVED: Final = (
     "select partner_id, token_id, version, from_status, to_status, happened_at, happened_after, "
     "happened_before from kaltura.upload_token_status_moment order by partner_id, token_id, version"
@@ -35,7 +36,7 @@ SINCE: Final = (
 )
 OF_MOMENTS: Final = {
     *("status_moments_truthful", "status_since_truthful", "first_closed_truthful"),
-    "status_counts_truthful",
+    *("status_counts_truthful", "bytes_arrived_truthful"),
 }
 
 
@@ -51,6 +52,11 @@ def test_an_old_warehouse_is_filled_and_can_go_back(empty_database_url: str) -> 
     with closing(psycopg.connect(url, autocommit=True)) as connection:
         connection.execute("set search_path = kaltura")
         made.write(connection, moments=False)
+        for table in ("upload_token", "upload_token_superseded"):
+            connection.execute(
+                f"update {table} set uploaded_size_bytes = 1000 * version, changed_columns = "  # noqa: S608
+                "array_append(changed_columns, 'uploaded_size_bytes') where is_listed".encode()
+            )
     versions = rows(url, DERIVED)
     assert migrate(url) == ("0009", HEAD_REVISION)
     assert [row[:5] + row[8:11] for row in rows(url, HISTORY)] == versions
@@ -58,6 +64,9 @@ def test_an_old_warehouse_is_filled_and_can_go_back(empty_database_url: str) -> 
     assert logged == [(sum(row[2] != 1 for row in versions),)]
     assert failing(url) == set()
     history, outcomes = rows(url, HISTORY), [rows(url, query) for query in OUTCOMES]
+    arrived = rows(url, BYTES)
+    command.downgrade(configured(url), "0014")
+    assert rows(url, BYTES) == arrived != []
     command.downgrade(configured(url), "0009")
     assert rows(url, HISTORY) == history
     assert [rows(url, query) for query in OUTCOMES] == outcomes
@@ -65,6 +74,7 @@ def test_an_old_warehouse_is_filled_and_can_go_back(empty_database_url: str) -> 
     assert migrate(url) == ("0009", HEAD_REVISION)
     assert rows(url, HISTORY) == history
     assert [rows(url, query) for query in OUTCOMES] == outcomes
+    assert rows(url, BYTES) == arrived
 
 
 def test_what_revision_0012_published_is_told_of_the_change_before(empty_database_url: str) -> None:

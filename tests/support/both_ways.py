@@ -128,7 +128,8 @@ class BothWays:
             way.query("truncate kaltura.sync_run, kaltura.erasure, kaltura.erasure_key cascade")
             way.query(
                 "truncate kaltura.upload_token, kaltura.upload_token_superseded, "
-                "kaltura.upload_token_status_moment_log, kaltura.upload_token_status_count_log"
+                "kaltura.upload_token_status_moment_log, kaltura.upload_token_status_count_log, "
+                "kaltura.upload_bytes_arrival_log"
             )
             way.query("truncate kaltura.upload_token_staging")
             way.query(f"alter sequence kaltura.sync_run_run_id_seq restart with {first_run}")

@@ -227,7 +227,7 @@ def build_healthy(connection: psycopg.Connection[Any]) -> None:
     build.version("b", 3, 6, night(4), change_kind="relisted", changed_columns=["is_listed"])
     build.version("c", 1, 1, night(1), night(3), 5)
     build.version("c", 2, 5, night(3), change_kind="absent")
-    build.version("d", 1, 1, night(1))
+    build.version("d", 1, 1, night(1), uploaded_size_bytes=10)
     build.insert(
         "upload_token_staging",
         **{"walk_id": 8, "partner_id": 102, "token_id": "x", "kind": "missing"},
@@ -245,6 +245,7 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "absences_observed": "update sync_page set filter = replace(filter, 'c,d', 'a,d') "
     "where run_id = 5",
     "brake_held": "update sync_run set absent = 11 where run_id = 4",
+    "bytes_arrived_truthful": "update upload_bytes_arrival_log set bytes = '{9}'",
     "certificate_adds_up": f"update sync_page set span = '[{CREATED + 401},)' "
     f"where run_id = 1 and seq = 1; update sync_page set span = '(,{CREATED + 400})' "
     "where run_id = 1 and seq = 0",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import psycopg
 
-from etl.warehouse.schema.filling import count_filling, moment_fillings
+from etl.warehouse.schema.filling import arrival_filling, count_filling, moment_fillings
 
 SIXTY_NIGHTS: Final = Path(__file__).parents[2] / "benchmarks" / "views_data.sql"
 
@@ -34,5 +34,6 @@ def fill_moments(connection: psycopg.Connection[Any]) -> None:
     These are the statements by which a migration fills an old warehouse.
     """
     connection.execute("delete from upload_token_status_count_log")
-    for statement in (*moment_fillings(), count_filling()):
+    connection.execute("delete from upload_bytes_arrival_log")
+    for statement in (*moment_fillings(), count_filling(), arrival_filling()):
         connection.execute(statement.encode())

@@ -32,6 +32,7 @@ PARTITIONED: Final = {
     "upload_token_superseded": "partner_id",
     "upload_token_status_moment_log": "partner_id",
     "upload_token_status_count_log": "partner_id",
+    "upload_bytes_arrival_log": "partner_id",
     "upload_token_staging": "partner_id",
     "sync_page": "run_id",
     "rejected_row": "run_id",

@@ -25,6 +25,7 @@ _TABLES: Final = {
     "upload_token_status": ("SELECT", True),
     "upload_token_status_moment_log": ("SELECT, INSERT", True),
     "upload_token_status_count_log": ("SELECT, INSERT", True),
+    "upload_bytes_arrival_log": ("SELECT, INSERT", True),
     "sync_run": ("SELECT, INSERT, UPDATE", True),
     "sync_page": ("SELECT, INSERT, DELETE", True),
     "unobserved_token": ("SELECT, INSERT", True),

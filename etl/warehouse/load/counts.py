@@ -125,7 +125,7 @@ def _changes(database: Database, run: OpenRun, stamp: datetime, earliest: dateti
         sa.select(
             *[log.c[name] for name in statuses],
             _quarter(log.c.happened_at, earliest).label("changed_at"),
-        ).where(_of_publication(log, run, stamp)),
+        ).where(of_publication(log, run, stamp)),
         "changes",
     )
 
@@ -139,7 +139,7 @@ def _sightings(database: Database, run: OpenRun, stamp: datetime, earliest: date
             token.c.status,
             _quarter(made_at, earliest).label("made_at"),
             _quarter(token.c.first_happened_at, earliest).label("changed_at"),
-        ).where(_of_publication(token, run, stamp), token.c.version == 1),
+        ).where(of_publication(token, run, stamp), token.c.version == 1),
         "sightings",
     )
 
@@ -149,7 +149,7 @@ def _counted(rows: sa.Select[Any], name: str) -> sa.CTE:
     return sa.select(*each.c, sa.func.count().label("tokens")).group_by(*each.c).cte(name)
 
 
-def _of_publication(table: sa.Table, run: OpenRun, stamp: datetime) -> sa.ColumnElement[bool]:
+def of_publication(table: sa.Table, run: OpenRun, stamp: datetime) -> sa.ColumnElement[bool]:
     """The rows that the run has written; by their indexes, which begin with the time."""
     return sa.and_(
         table.c.partner_id == run.partner_id,

@@ -31,7 +31,7 @@ def first_happened_at(new: Any) -> sa.ColumnElement[Any]:
     after = sa.func.least(new.c.created_at, new.c.observed_at)
     return sa.case(
         (new.c.status == PENDING, after),
-        else_=_best_estimate(new.c.updated_at, after, new.c.observed_at),
+        else_=best_estimate(new.c.updated_at, after, new.c.observed_at),
     )
 
 
@@ -88,7 +88,7 @@ def since_of_next(
     before = new.c.observed_at
     estimate = sa.case(
         (new.c.kind == "absent", _middle(after, before)),
-        else_=_best_estimate(new.c.updated_at, after, before),
+        else_=best_estimate(new.c.updated_at, after, before),
     )
     # Two intervals may overlap, by the walk that saw the earlier change: estimates stay in order.
     in_order = sa.func.least(sa.func.greatest(estimate, earlier.at), before)
@@ -179,19 +179,25 @@ def _row(table: sa.Table, of: Any, name: str) -> sa.FromClause:
     return row
 
 
-def _best_estimate(
+def best_estimate(
     updated_at: sa.ColumnElement[Any],
     after: sa.ColumnElement[Any],
     before: sa.ColumnElement[Any],
 ) -> sa.ColumnElement[Any]:
     """``updated_at`` where it fits: in whole seconds, it may begin before the interval does."""
     return sa.case(
-        (
-            sa.and_(after - updated_at < timedelta(seconds=1), updated_at <= before),
-            sa.func.greatest(updated_at, after),
-        ),
+        (fits(updated_at, after, before), sa.func.greatest(updated_at, after)),
         else_=_middle(after, before),
     )
+
+
+def fits(
+    updated_at: sa.ColumnElement[Any],
+    after: sa.ColumnElement[Any],
+    before: sa.ColumnElement[Any],
+) -> sa.ColumnElement[bool]:
+    """Whether ``updated_at`` is not before the one moment and not after the other, or NULL."""
+    return sa.and_(after - updated_at < timedelta(seconds=1), updated_at <= before)
 
 
 def _middle(after: sa.ColumnElement[Any], before: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

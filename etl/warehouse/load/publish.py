@@ -22,6 +22,7 @@ from etl.warehouse.ledger.attempts import finished_now
 from etl.warehouse.ledger.ending import settle_commit
 from etl.warehouse.ledger.lease import fence, last_published
 from etl.warehouse.ledger.run import OpenRun
+from etl.warehouse.load.arrivals import log_arrivals
 from etl.warehouse.load.counts import log_counts
 from etl.warehouse.load.moments import is_moment, log_moments
 from etl.warehouse.load.planning import (
@@ -52,6 +53,7 @@ _WRITTEN: Final = {
     "moved": "superseded versions",
     "moments": "status moments",
     "status_counts": "counts of statuses",
+    "arrivals": "rows of bytes that arrived",
 }
 """What publishing writes, in the words of messages."""
 
@@ -254,6 +256,16 @@ def _write_versions(
     counted = 0
     if counts.inserted or moments:
         kinds["status_counts"], counted = log_counts(connection, database, run, stamp)
+    arrived = 0
+    if counts.versions > counts.absent:
+        kinds["arrivals"], arrived = log_arrivals(
+            connection,
+            database,
+            run,
+            stamp,
+            first_seen=counts.inserted > 0,
+            changed=counts.changed + counts.relisted > 0,
+        )
     expected = {
         "first_seen": counts.inserted,
         "changed": counts.changed,
@@ -262,6 +274,7 @@ def _write_versions(
         "moved": counts.versions - counts.inserted,
         "moments": moments,
         "status_counts": counted,
+        "arrivals": arrived,
     }
     differing = [
         f"{kinds.get(kind, 0)} instead of {count} {_WRITTEN[kind]}"

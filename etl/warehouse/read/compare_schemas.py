@@ -91,6 +91,12 @@ _COMPARED: Final = (
         # Those of earlier runs may have been reckoned back from versions that were left.
         sql.SQL("row.run_id = any(cast(%(runs_not_pruned)s as bigint[]))"),
     ),
+    _Compared(
+        "upload_bytes_arrival_log",
+        ("partner_id", "run_id", "is_long", "utc_day"),
+        # What earlier runs told cannot be filled from versions that were pruned.
+        sql.SQL("row.run_id = any(cast(%(runs_not_pruned)s as bigint[]))"),
+    ),
     _Compared("unobserved_token", ("partner_id", "token_id", "run_id"), _PARTNERS),
     _Compared("rejected_row", ("run_id", "token_id", "reason"), _WITH_PAGES),
     _Compared("sync_page", ("run_id", "seq"), _WITH_PAGES, _PAGE_FACTS),

@@ -84,6 +84,21 @@ _COUNTED_AGAIN: Final = """
     from {derived_counts}
     where partner_id = (select partner_id from {run} where run_id = %(run_id)s)
 """
+_ARRIVALS_DROPPED: Final = """
+    delete from {arrivals}
+    where partner_id = (select partner_id from {run} where run_id = %(run_id)s)
+"""
+_ARRIVED_AGAIN: Final = """
+    insert into {arrivals} (
+        partner_id, run_id, is_long, utc_day,
+        earliest_quarters, latest_quarters, best_quarters, bytes
+    )
+    select
+        partner_id, run_id, is_long, utc_day,
+        earliest_quarters, latest_quarters, best_quarters, bytes
+    from {derived_arrivals}
+    where partner_id = (select partner_id from {run} where run_id = %(run_id)s)
+"""
 
 
 @contextmanager
@@ -177,6 +192,7 @@ def tell_moments_again(
     for statement in (
         *(_LOGGED_AGAIN, _SINCE_AGAIN, _SIGHTED_AGAIN),
         *(_COUNTS_DROPPED, _COUNTED_AGAIN),
+        *(_ARRIVALS_DROPPED, _ARRIVED_AGAIN),
     ):
         connection.execute(
             sql.SQL(statement).format(
@@ -186,6 +202,8 @@ def tell_moments_again(
                 run=sql.Identifier(schema, "sync_run"),
                 counts=sql.Identifier(schema, "upload_token_status_count_log"),
                 derived_counts=sql.Identifier(schema, "upload_token_status_count"),
+                arrivals=sql.Identifier(schema, "upload_bytes_arrival_log"),
+                derived_arrivals=sql.Identifier(schema, "upload_bytes_arrival"),
             ),
             {"run_id": run_id},
         )

@@ -41,6 +41,7 @@ _KINDS: Final[dict[str, Kind]] = {
 _LEFT_OUT: Final = frozenset(
     {
         *("upload_status_stay", "upload_token_status_moment", "upload_token_status_count"),
+        "upload_bytes_arrival",
         "upload_token_snapshot_dbt",
     }
 )

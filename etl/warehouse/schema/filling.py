@@ -33,5 +33,10 @@ def count_filling() -> str:
     return _statement("fill_status_counts")
 
 
+def arrival_filling() -> str:
+    """What fills the log of bytes that arrived from the versions; it must be empty."""
+    return _statement("fill_bytes_arrived")
+
+
 def _statement(name: str) -> str:
     return (sql_directory() / "ops" / f"{name}.sql").read_text(encoding="utf-8")

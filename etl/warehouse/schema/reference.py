@@ -30,6 +30,7 @@ RELATIONS: Final = (
     ("sync_run", "||--o{", "unobserved_token", "did not see"),
     ("upload_token", "||--o{", "unobserved_token", "was not seen"),
     ("sync_run", "||--o{", "upload_token_status_count_log", "counted"),
+    ("sync_run", "||--o{", "upload_bytes_arrival_log", "told"),
     ("sync_run", "|o--o{", "sync_run", "is resumed by"),
     ("sync_run", "||--o{", "upload_token_staging", "stages"),
 )

@@ -26,6 +26,7 @@ class Tables:
     upload_token_status: Table
     upload_token_status_moment_log: Table
     upload_token_status_count_log: Table
+    upload_bytes_arrival_log: Table
     sync_run: Table
     sync_page: Table
     rejected_row: Table
@@ -48,6 +49,7 @@ def build_tables(schema: str | None = "kaltura") -> Tables:
         upload_token_status=token_tables.upload_token_status_table(metadata),
         upload_token_status_moment_log=token_tables.status_moment_log_table(metadata),
         upload_token_status_count_log=token_tables.status_count_log_table(metadata),
+        upload_bytes_arrival_log=token_tables.bytes_arrival_log_table(metadata),
         sync_run=sync_run,
         sync_page=ledger_tables.sync_page_table(metadata, sync_run),
         rejected_row=ledger_tables.rejected_row_table(metadata, sync_run),

@@ -10,6 +10,7 @@ from sqlalchemy import (
     Boolean,
     CheckConstraint,
     Column,
+    Date,
     Index,
     Integer,
     MetaData,
@@ -239,6 +240,38 @@ def status_count_log_table(metadata: MetaData) -> Table:
         PrimaryKeyConstraint("partner_id", "run_id", "quarter_hour", "status"),
         comment="How many tokens each publication brought into each status or took out of it; "
         "append-only.  Query upload_token_daily_status, which sums it up.",
+    )
+
+
+def bytes_arrival_log_table(metadata: MetaData) -> Table:
+    return Table(
+        "upload_bytes_arrival_log",
+        metadata,
+        column("partner_id", Integer(), "Kaltura account (partner)."),
+        column("run_id", BigInteger(), "The run that published it."),
+        column("is_long", Boolean(), "Whether more than a day is between earliest and latest."),
+        column("utc_day", Date(), "Day, in UTC, of the earliest."),
+        column(
+            "earliest_quarters",
+            ARRAY(Integer()),
+            "For each number of bytes: not before this quarter of an hour, counted since "
+            "1970-01-01 00:00 UTC, in which the last walk that saw the size before began.",
+        ),
+        column("latest_quarters", ARRAY(Integer()), "Not after this quarter of an hour."),
+        column(
+            "best_quarters",
+            ARRAY(Integer()),
+            "Best estimate of the quarter of an hour in which they arrived.",
+        ),
+        column(
+            "bytes",
+            ARRAY(BigInteger()),
+            "How many: those of each token that was first seen, and sums of what others grew by.",
+        ),
+        # A day of an account is found by it.
+        PrimaryKeyConstraint("partner_id", "is_long", "utc_day", "run_id"),
+        comment="Bytes that each publication showed to have arrived, and when; append-only.  Query "
+        "upload_bytes_daily, which sums it up.",
     )
 
 

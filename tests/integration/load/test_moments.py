@@ -17,7 +17,7 @@ from tests.support.nights import OBSERVED, PARTNER, MakeNights, Nights, make_tok
 STATUSES: Final = (0, 1, 2, 3, 3, 4, 5, 6, 77, None)
 CHECKS: Final = (
     *("status_moments_truthful", "status_since_truthful", "first_closed_truthful"),
-    "status_counts_truthful",
+    *("status_counts_truthful", "bytes_arrived_truthful"),
 )
 BEGAN: Final = int(OBSERVED.timestamp())
 

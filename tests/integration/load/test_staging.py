@@ -71,7 +71,8 @@ def test_any_batches_in_any_order_give_the_same_table(
         nights = make_nights(small=small)
         nights.query(
             "truncate kaltura.upload_token, kaltura.upload_token_superseded, "
-            "kaltura.upload_token_status_moment_log, kaltura.upload_token_status_count_log"
+            "kaltura.upload_token_status_moment_log, kaltura.upload_token_status_count_log, "
+            "kaltura.upload_bytes_arrival_log"
         )
         nights.query("truncate kaltura.rejected_row, kaltura.sync_page, kaltura.sync_run cascade")
         nights.night(make_token(each[0], START + each[1], status=each[2]) for each in before)

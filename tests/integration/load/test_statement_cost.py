@@ -63,6 +63,7 @@ def empty(make_nights: MakeNights) -> Nights:
     nights.query(
         "truncate kaltura.upload_token, kaltura.upload_token_superseded, "
         "kaltura.upload_token_status_moment_log, kaltura.upload_token_status_count_log, "
+        "kaltura.upload_bytes_arrival_log, "
         "kaltura.upload_token_staging, kaltura.sync_run cascade"
     )
     return nights

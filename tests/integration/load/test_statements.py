@@ -96,7 +96,8 @@ def statements(make_nights: MakeNights) -> dict[str, str]:
             a_night_with_everything(nights)
         nights.query(
             "truncate kaltura.upload_token, kaltura.upload_token_superseded, "
-            "kaltura.upload_token_status_moment_log, kaltura.upload_token_status_count_log"
+            "kaltura.upload_token_status_moment_log, kaltura.upload_token_status_count_log, "
+            "kaltura.upload_bytes_arrival_log"
         )
         nights.query("delete from kaltura.sync_page")
         nights.query("delete from kaltura.unobserved_token")

@@ -96,6 +96,7 @@ def test_the_loader_is_granted_no_other_writes_than_these() -> None:
         "upload_token_superseded": "INSERT",
         "upload_token_status_moment_log": "INSERT",
         "upload_token_status_count_log": "INSERT",
+        "upload_bytes_arrival_log": "INSERT",
         "upload_token_staging": "INSERT, DELETE",
         "sync_run": "INSERT, UPDATE",
         "sync_page": "INSERT, DELETE",

@@ -37,6 +37,7 @@ def server() -> Iterator[SimulatorServer]:
         ("upload_token_superseded", "insert"),
         ("upload_token_status_moment_log", "insert"),
         ("upload_token_status_count_log", "insert"),
+        ("upload_bytes_arrival_log", "insert"),
     ],
 )
 def test_swallowed_rows_are_never_published(
@@ -46,7 +47,7 @@ def test_swallowed_rows_are_never_published(
     job = Job.of(server, database_url, ETL_ABSENCE_GRACE="0s")
     job.run()
     tokens = [token.id for token in account.line]
-    account.change(tokens[3], {"fileName": "changed.mp4"})
+    account.change(tokens[3], {"fileName": "changed.mp4", "uploadedFileSize": 10**12})
     # Known, and not readable from now on: it is not observed.
     account.change(tokens[4], {"status": "none"})
     account.delete(tokens[5])

@@ -133,3 +133,30 @@ def test_a_closed_token_that_was_hidden_was_in_no_open_status_meanwhile(
     rows = {row["status"]: row for row in ask(connection, "select * from upload_status_duration")}
     for status in ("PENDING", "PARTIAL_UPLOAD", "FULL_UPLOAD"):
         assert rows[status]["at_most_seconds"] == (2 * HOUR + 4 * MINUTE).total_seconds()
+
+
+def test_days_begin_at_the_first_midnight_of_their_zone(
+    connection: psycopg.Connection[Row],
+) -> None:
+    """Where clocks are set back to midnight there are two; where they are set on at it, none."""
+    add_nights(connection, 0)
+    for zone, midnight, day in (
+        ("Atlantic/Azores", "2025-10-26 00:00Z", "2025-10-26"),
+        ("America/Havana", "2025-11-02 04:00Z", "2025-11-02"),
+        ("Asia/Beirut", "2025-03-29 22:00Z", "2025-03-30"),
+        ("Asia/Kathmandu", "2025-05-04 18:15Z", "2025-05-05"),
+        ("Pacific/Apia", "2011-12-30 10:00Z", "2011-12-31"),
+    ):
+        first = datetime.fromisoformat(midnight)
+        before = first - timedelta(seconds=1)
+        for name, at, received in ((f"{zone} first", first, 3), (f"{zone} before", before, 50)):
+            version: Row = {"uploaded_size_bytes": received, "status": 3}
+            add_versions(connection, name, version | {"created_at": at, "updated_at": at})
+        connection.execute("select set_config('kaltura.time_zone', %s, false)", [zone])
+        rows = {row["day"]: row for row in ask(connection, "select * from upload_bytes_daily")}
+        last = datetime.fromisoformat(day).date()
+        # Samoa had no 30 December in 2011.
+        day_before = last - DAY if last - DAY in rows else last - 2 * DAY
+        for each, received in ((day_before, 50), (last, 3)):
+            for name in ("bytes", "at_least_bytes", "at_most_bytes"):
+                assert rows[each][name] == received, zone

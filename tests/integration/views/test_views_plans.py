@@ -92,6 +92,7 @@ FILTERED = {
     "upload_user_summary where user_id = 'user7'": 0.001,
     "upload_user_summary where partner_id = 101 and user_id = 'user7'": 0.001,
     "upload_token_daily_status where day = '2026-09-20'": 0,
+    "upload_bytes_daily where day = '2026-09-20'": 0,
 }
 
 
@@ -116,6 +117,16 @@ def test_a_condition_reaches_the_indexes_of_a_limited_analyst(
     finally:
         connection.execute("reset role")
         connection.execute(f"drop owned by {role}; drop role {role}".encode())
+
+
+def test_the_bytes_of_a_day_are_found_by_index(connection: psycopg.Connection[TupleRow]) -> None:
+    log = "upload_bytes_arrival_log"
+    stored = connection.execute(f"select count(*) from {log}".encode()).fetchone()
+    assert stored is not None
+    for days, share in (("= '2026-09-20'", 0.06), ("between '2026-09-20' and '2026-09-26'", 0.3)):
+        plan = nodes(connection, f"select * from upload_bytes_daily where day {days}")
+        assert set(scans(plan, log)) == {f"pk_{log}"}
+        assert rows_read(plan, log) <= share * stored[0]
 
 
 def test_the_whole_status_history_reads_each_table_once(
