@@ -196,7 +196,12 @@ inner join upload_token_status as passed
         end
 left join upload_token as latest
     on latest.partner_id = moment.partner_id and latest.token_id = moment.token_id
-where moment.from_version = 1 and moment.from_status_code is distinct from 0
+where
+    moment.from_version = 1
+    and moment.from_status_code is distinct from 0
+    -- Always so, by a constraint.  Postgres takes it to be so of a third, and then looks up the users
+    -- of a day's tokens by key, where it would read all of upload_token.
+    and moment.happened_after <= moment.happened_before
 union all
 -- Stays that are over.
 select
@@ -230,7 +235,11 @@ select
 from upload_token_status_moment_log as moment
 left join upload_token as latest
     on latest.partner_id = moment.partner_id and latest.token_id = moment.token_id
-where moment.from_status is not null and moment.from_happened_before is not null
+where
+    moment.from_status is not null
+    and moment.from_happened_before is not null
+    -- As above.
+    and moment.happened_after <= moment.happened_before
 union all
 -- What they passed on the way to the status after.
 select
@@ -271,8 +280,12 @@ inner join upload_token_status as passed
 left join upload_token as latest
     on latest.partner_id = moment.partner_id and latest.token_id = moment.token_id
 where
-    moment.change_kind = 'relisted'
-    or (
-        moment.from_status_code in (0, 1, 2)
-        and moment.to_status_code is distinct from moment.from_status_code + 1
+    (
+        moment.change_kind = 'relisted'
+        or (
+            moment.from_status_code in (0, 1, 2)
+            and moment.to_status_code is distinct from moment.from_status_code + 1
+        )
     )
+    -- As above.
+    and moment.happened_after <= moment.happened_before

@@ -93,6 +93,10 @@ FILTERED = {
     "upload_user_summary where partner_id = 101 and user_id = 'user7'": 0.001,
     "upload_token_daily_status where day = '2026-09-20'": 0,
     "upload_bytes_daily where day = '2026-09-20'": 0,
+    "upload_status_duration where user_id = 'user7'": 0.01,
+    # Users and all: by key, not from all of upload_token.
+    "upload_status_duration where created_at >= '2026-09-20' and created_at < '2026-09-22'": 0.1,
+    "upload_status_stay where created_at >= '2026-09-20' and created_at < '2026-09-22'": 0.05,
 }
 
 
