@@ -53,6 +53,8 @@ grown as (
     where
         earlier.partner_id = :partner_id
         and earlier.valid_to >= cast(:'since' as timestamptz)
+        -- The same moment, said of both: neither is read further back.
+        and later.valid_from >= cast(:'since' as timestamptz)
         and earlier.status = 1
         and later.uploaded_size_bytes > earlier.uploaded_size_bytes
         and later.updated_at >= earlier.updated_at + interval '12 hours'

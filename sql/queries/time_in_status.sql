@@ -1,7 +1,7 @@
 -- How long do uploads stay in each status?
 -- Variables: partner_id, since
 select
-    status,
+    upload_token_status_name(status_code) as status,
     count(*) as passed,
     count(*) filter (where seen) as seen,
     make_interval(
@@ -19,5 +19,5 @@ where
     and created_at >= cast(:'since' as timestamptz)
     and not is_current
     and status_code in (0, 1, 2)
-group by status, status_code
+group by status_code
 order by status_code
