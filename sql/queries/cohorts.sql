@@ -28,12 +28,25 @@ since_first as (
 )
 
 select
-    cast(first_week as date) as first_week,
-    count(*) filter (where weeks_later = 0) as users,
-    count(*) filter (where weeks_later = 1) as after_1_week,
-    count(*) filter (where weeks_later = 2) as after_2_weeks,
-    count(*) filter (where weeks_later = 3) as after_3_weeks,
-    count(*) filter (where weeks_later = 4) as after_4_weeks
+    cast(since_first.first_week as date) as first_week,
+    count(*) filter (where since_first.weeks_later = 0) as users,
+    -- NULL: that week is not over, as far as has been looked.
+    case when over.weeks >= 2 then count(*) filter (where since_first.weeks_later = 1) end
+    as after_1_week,
+    case when over.weeks >= 3 then count(*) filter (where since_first.weeks_later = 2) end
+    as after_2_weeks,
+    case when over.weeks >= 4 then count(*) filter (where since_first.weeks_later = 3) end
+    as after_3_weeks,
+    case when over.weeks >= 5 then count(*) filter (where since_first.weeks_later = 4) end
+    as after_4_weeks
 from since_first
-group by first_week
-order by first_week
+inner join sync_freshness as freshness on freshness.partner_id = :partner_id
+cross join lateral (
+    select
+        extract(
+            day from
+            freshness.open_seen_at at time zone kaltura_time_zone() - since_first.first_week
+        ) / 7 as weeks
+) as over
+group by since_first.first_week, over.weeks
+order by since_first.first_week

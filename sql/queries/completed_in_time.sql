@@ -15,12 +15,12 @@ with upload as (
 select
     cast(week as date) as week,
     count(*) as started,
-    count(*) filter (where in_time) as in_time,
+    count(*) filter (where in_time and not too_young) as in_time,
     count(*) filter (where in_time is not true and not too_young) as too_late_or_never,
-    count(*) filter (where in_time is not true and too_young) as undecided,
+    count(*) filter (where too_young) as undecided,
     round(
-        100.0 * count(*) filter (where in_time)
-        / nullif(count(*) filter (where in_time or not too_young), 0),
+        100.0 * count(*) filter (where in_time and not too_young)
+        / nullif(count(*) filter (where not too_young), 0),
         1
     ) as percent_in_time
 from upload

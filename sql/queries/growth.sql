@@ -14,10 +14,18 @@ with upload as (
 )
 
 select
-    to_char(month, 'YYYY-MM') as month,
+    to_char(upload.month, 'YYYY-MM') as month,
     count(*) as tokens,
-    round(coalesce(sum(uploaded_size_bytes), 0) / 1e9, 2) as gb_received,
-    round(100.0 * count(*) / lag(count(*)) over (order by month) - 100, 1) as percent_more
+    round(coalesce(sum(uploaded_size_bytes), 0) / 1e9, 2) as gb_received_of_these,
+    case
+        -- A part of a month is not compared with a whole one.
+        when
+            (upload.month + interval '1 month') at time zone kaltura_time_zone()
+            <= cast(:'now' as timestamptz)
+            then round(
+                100.0 * count(*) / lag(count(*)) over (order by upload.month) - 100, 1
+            )
+    end as percent_more
 from upload
 group by upload.month
 order by upload.month

@@ -8,10 +8,9 @@ select
     ) as partial,
     coalesce(sum(tokens) filter (where status = 'FULL_UPLOAD'), 0) as full,
     coalesce(sum(tokens) filter (where status = 'CLOSED'), 0) as closed,
-    coalesce(
-        sum(tokens) filter (where status in ('TIMED_OUT', 'DELETED', 'ERROR')),
-        0
-    ) as failed,
+    coalesce(sum(tokens) filter (where status = 'TIMED_OUT'), 0) as timed_out,
+    coalesce(sum(tokens) filter (where status = 'DELETED'), 0) as deleted,
+    coalesce(sum(tokens) filter (where status = 'ERROR'), 0) as error,
     coalesce(sum(tokens) filter (where status like 'UNKNOWN%'), 0) as unknown,
     coalesce(sum(tokens) filter (where status = 'NOT_LISTED'), 0) as not_listed,
     min(known_at) as known_at,
@@ -20,6 +19,9 @@ from upload_token_daily_status
 where
     partner_id = :partner_id
     and day >= cast(:'since' as date)
-    and day < cast(:'now' as date)
+    and day < cast(
+        cast(:'now' as timestamptz)
+        at time zone kaltura_time_zone() as date
+    )
 group by day
 order by day

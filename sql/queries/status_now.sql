@@ -2,11 +2,10 @@
 -- Variables: partner_id
 select
     coalesce(status.name, 'UNKNOWN_' || token.status, 'UNKNOWN') as status,
-    status.outcome_group,
     count(*) as tokens,
     min(token.created_at) as oldest
 from upload_token as token
 left join upload_token_status as status on token.status = status.code
 where token.partner_id = :partner_id and token.is_listed
-group by token.status, status.name, status.outcome_group
+group by token.status, status.name
 order by token.status

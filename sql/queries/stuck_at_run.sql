@@ -1,42 +1,54 @@
 -- What was stuck at a given run, and what became of it?
 -- Variables: partner_id, run_id
-with seen as (
+with asked as (
+    select published_at
+    from sync_run
+    where
+        partner_id = :partner_id
+        and run_id = :run_id
+        and published_at is not null
+),
+
+-- The last look at all open tokens that there was when it was published.
+look as (
     select
-        run.published_at as at_run,
-        max(before.published_at) as at_run_before
-    from sync_run as run
-    inner join sync_run as before
+        asked.published_at,
+        max(walk.started_at) as known_at
+    from asked
+    inner join sync_run as run
         on
-            run.partner_id = before.partner_id
-            and run.published_at > before.published_at
-            and sync_run_is_complete(before.coverage, before.holes)
-    where run.partner_id = :partner_id and run.run_id = :run_id
-    group by run.published_at
+            run.partner_id = :partner_id
+            and run.published_at <= asked.published_at
+    inner join sync_run as walk
+        on walk.partner_id = run.partner_id and run.walk_id = walk.run_id
+    where
+        run.coverage
+        + run.open_coverage
+        + sync_tolerated_holes(run.holes, true)
+        = '{(,)}'
+    group by asked.published_at
 )
 
 select
     status.name as status_then,
     count(*) as stuck,
-    min(token.created_at) as oldest,
-    count(*) filter (
-        where now.is_listed and now.status in (0, 1, 2)
-    ) as still_open,
-    count(*) filter (where now.is_listed and now.status = 3) as closed,
-    count(*) filter (
-        where now.is_listed and now.status in (4, 5, 6)
-    ) as failed,
-    count(*) filter (where not now.is_listed) as gone
-from seen
-inner join upload_token_history as token
+    count(*) filter (where upload.outcome = 'succeeded') as succeeded,
+    count(*) filter (where upload.outcome = 'failed') as failed,
+    count(*) filter (where upload.outcome = 'abandoned') as abandoned,
+    count(*) filter (where upload.outcome = 'deleted') as deleted,
+    count(*) filter (where upload.outcome = 'still_open') as still_open
+from look
+cross join lateral upload_token_as_of(look.published_at) as known
+inner join upload_token_status as status on known.status = status.code
+inner join upload_outcome as upload
     on
-        token.partner_id = :partner_id
-        and token.valid_from <= seen.at_run_before
-        and (token.valid_to > seen.at_run or token.is_current)
-inner join upload_token as now
-    on
-        token.partner_id = now.partner_id
-        and token.token_id = now.token_id
-inner join upload_token_status as status on token.status = status.code
-where token.is_listed and token.status in (0, 1, 2)
+        known.partner_id = upload.partner_id
+        and known.token_id = upload.token_id
+where
+    known.partner_id = :partner_id
+    and known.is_listed
+    and known.status in (0, 1, 2)
+    and greatest(known.created_at, known.updated_at)
+    <= look.known_at - interval '24 hours'
 group by status.code, status.name
 order by status.code

@@ -13,7 +13,13 @@ select
         where
             later.partner_id = run.partner_id
             and later.published_at >= run.started_at
-            and later.coverage = '{(,)}'
+            and sync_run_is_complete(later.coverage, later.holes)
+            -- What the run itself could not read, the later one must have read.
+            and (run.unreadable = 0 or later.run_id > run.run_id)
+            and (
+                run.published_at is null
+                or later.coverage @> sync_tolerated_holes(run.holes, true)
+            )
     ) as made_good_at
 from sync_run as run
 where

@@ -16,5 +16,7 @@ where
     token.partner_id = :partner_id
     and not token.is_listed
     and token.valid_from >= cast(:'since' as timestamptz)
+    -- Open when last listed: what has failed has finished.
+    and coalesce(status.outcome_group, 'open') = 'open'
     and upload.outcome <> 'succeeded'
 order by token.absence_confirmed_at desc, token.token_id

@@ -1,7 +1,8 @@
 -- What changed since a complete run: in all (is_total), and by user where an upload is in trouble.
 --
 -- since: its publication.  since_seen_at: the beginning of its walk, as of when it is known what was
--- stuck.  A token that changed several times counts by its state before and its state now.
+-- stuck.  A token that changed several times counts by its state before and its state now; one that
+-- failed, was opened again and failed again in the meantime is newly failed: see failed.sql.
 with moved as (
     select
         token.user_id,
@@ -9,7 +10,19 @@ with moved as (
         token.status = 3 and before.status is distinct from 3 as closed,
         -- As in upload_outcome, what was once closed has succeeded, whatever came after.
         token.status in (4, 6)
-        and coalesce(before.status not in (4, 6), true)
+        and (
+            coalesce(before.status not in (4, 6), true)
+            -- Or it was opened again in between.
+            or exists (
+                select 1
+                from upload_token_superseded as between_them
+                where
+                    between_them.partner_id = token.partner_id
+                    and between_them.token_id = token.token_id
+                    and between_them.version > before.version
+                    and between_them.status not in (4, 6)
+            )
+        )
         and token.first_closed_at is null
         -- A version that was CLOSED and told no updated_at.  Such versions have an index.
         and not exists (

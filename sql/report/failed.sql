@@ -1,116 +1,123 @@
--- Uploads that failed in the days shown, and whether their user has uploaded the file since.
+-- Uploads that failed in the days shown, or newly, and whether their user has uploaded the file since.
 --
 -- Those that were not uploaded again come first, the latest first.  Failed is what upload_outcome
--- calls so.  failed_at: the best estimate of when it first was, between the last look that saw it
--- otherwise and the one that saw it failed.  Uploaded again: the same user, the same file name,
--- created later, and succeeded.  is_new: published since the complete run before the last one.
-with failed as materialized (
+-- calls so.  failed_at: the best estimate of when the failure that holds began, between the last
+-- look that saw the upload otherwise and the first that saw it failed, as in the example query
+-- failed_uploads.sql.  Uploaded again: the same user, the same file name, created later, and
+-- succeeded.  is_new: published since the complete run before the last one.
+with known_failures as (
     select
         token.token_id,
         token.user_id,
         token.file_name,
-        change.to_status as status,
+        case
+            when change.from_status_code in (4, 6) then change.from_status
+            else upload_token_status_name(version.status)
+        end as status,
         token.created_at,
         token.file_size_bytes,
         token.uploaded_size_bytes,
-        change.happened_at as failed_at,
-        coalesce(change.valid_from > %(since)s, false) as is_new
-    from (
-        select
-            moment.partner_id,
-            moment.token_id,
-            moment.version,
-            moment.to_status,
-            moment.happened_at,
-            moment.valid_from
-        from upload_token_status_history as moment
-        where
-            moment.partner_id = %(partner_id)s
-            and moment.to_status_code in (4, 6)
-            and moment.happened_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
-        union all
-        -- What was pruned, as the change after it tells it, or the latest version.
-        select
-            told.partner_id,
-            told.token_id,
-            told.version,
-            told.to_status,
-            told.happened_at,
-            cast(null as timestamptz) as valid_from
+        case
+            -- Its first version was pruned: the change after it tells.
+            when change.from_status_code in (4, 6) then change.from_happened_at
+            when version.change_kind = 'first_seen' then version.first_happened_at
+            when version.change_kind = 'changed' then version.status_happened_at
+            -- Listed again: what failed meanwhile failed after it was last listed.
+            when
+                version.updated_at + interval '1 second' > change.from_happened_after
+                and version.updated_at <= version.observed_at
+                then greatest(version.updated_at, change.from_happened_after)
+            else change.from_happened_after
+                + (version.observed_at - change.from_happened_after) / 2
+        end as failed_at,
+        coalesce(
+            version.valid_from > %(since)s
+            -- Otherwise it began before, in a version that was pruned.
+            and change.from_status_code in (4, 6) is not true
+            and (version.change_kind = 'first_seen' or version.status_version = version.version),
+            false
+        ) as is_new
+    from upload_token as token
+    -- The first version of the failure that holds, or what pruning has left of it: none after it
+    -- is otherwise.
+    cross join lateral (
+        select known.*
         from (
             select
-                moment.partner_id,
-                moment.token_id,
-                moment.from_version as version,
-                moment.from_status as to_status,
-                moment.from_happened_at as happened_at
-            from upload_token_status_moment_log as moment
+                earlier.version,
+                earlier.change_kind,
+                earlier.status,
+                earlier.created_at,
+                earlier.updated_at,
+                earlier.observed_at,
+                earlier.first_happened_at,
+                earlier.valid_from,
+                earlier.status_version,
+                earlier.status_happened_at
+            from upload_token_superseded as earlier
             where
-                moment.partner_id = %(partner_id)s
-                and moment.from_status_code in (4, 6)
-                and moment.valid_from
-                >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
+                earlier.partner_id = token.partner_id
+                and earlier.token_id = token.token_id
+                and earlier.version > coalesce(
+                    (
+                        select max(other.version)
+                        from upload_token_superseded as other
+                        where
+                            other.partner_id = token.partner_id
+                            and other.token_id = token.token_id
+                            and other.status not in (4, 6)
+                    ),
+                    0
+                )
             union all
             select
-                latest.partner_id,
-                latest.token_id,
-                latest.status_version as version,
-                upload_token_status_name(latest.status) as to_status,
-                latest.status_happened_at as happened_at
-            from upload_token as latest
-            where
-                latest.partner_id = %(partner_id)s
-                and latest.is_listed
-                and latest.status in (4, 6)
-                and latest.status_version < latest.version
-                and latest.valid_from
-                >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
-        ) as told
-        where
-            exists (
-                select 1 from pruning
-                where
-                    pruning.partner_id = %(partner_id)s
-                    and pruning.kind = 'versions'
-                    and pruning.deleted > 0
-            )
-            and told.happened_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
-            and not exists (
-                select 1 from upload_token_superseded as kept
-                where
-                    kept.partner_id = told.partner_id
-                    and kept.token_id = told.token_id
-                    and kept.version = told.version
-            )
-    ) as change
-    -- One row for each change, by the key of its token: few of all tokens.
-    cross join lateral (
-        select
-            min(known.version) filter (where known.to_status_code in (4, 6)) as first_failed,
-            bool_or(known.to_status_code = 3) is true as was_closed
-        from upload_token_status_history as known
-        where known.partner_id = change.partner_id and known.token_id = change.token_id
-    ) as past
-    cross join lateral (
-        select * from upload_token as latest
-        where latest.partner_id = change.partner_id and latest.token_id = change.token_id
+                token.version,
+                token.change_kind,
+                token.status,
+                token.created_at,
+                token.updated_at,
+                token.observed_at,
+                token.first_happened_at,
+                token.valid_from,
+                token.status_version,
+                token.status_happened_at
+        ) as known
+        order by known.version
         limit 1
-    ) as token
+    ) as version
+    left join upload_token_status_moment_log as change
+        on
+            change.partner_id = token.partner_id
+            and change.token_id = token.token_id
+            and change.version = version.version
     where
-        -- Later changes of what has failed are others.
-        change.version <= coalesce(past.first_failed, change.version)
-        and not exists (
-            select 1 from upload_token_status_moment_log as later
-            where
-                later.partner_id = change.partner_id
-                and later.token_id = change.token_id
-                and later.from_version < change.version
-                and later.from_status_code in (4, 6)
+        token.partner_id = %(partner_id)s
+        and token.status in (4, 6)
+        -- It was published after it failed, so an index finds those since then.
+        and token.valid_from >= least(
+            cast(%(seen_from)s as timestamp) at time zone %(time_zone)s,
+            cast(%(since)s as timestamptz)
         )
         -- As in upload_outcome, what was once closed has succeeded, whatever came after.
-        and not past.was_closed
         and token.first_closed_at is null
-        and token.status in (4, 6)
+        -- A version that was CLOSED and told no updated_at.  Such versions have an index.
+        and not exists (
+            select 1
+            from upload_token_superseded as closed
+            where
+                closed.partner_id = token.partner_id
+                and closed.token_id = token.token_id
+                and closed.status = 3
+                and closed.updated_at is null
+        )
+),
+
+failed as materialized (
+    select *
+    from known_failures
+    where
+        is_new
+        or failed_at >= cast(%(seen_from)s as timestamp) at time zone %(time_zone)s
 ),
 
 uploaded_again as (

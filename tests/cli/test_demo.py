@@ -30,6 +30,7 @@ from etl.embedded.server import embedded_server
 from etl.process.stop import Stop
 from etl.settings.table import Settings
 from etl.simulator import Life, generate_account
+from tests.questions.answers import OUTCOMES
 from tests.questions.questions import QUESTIONS
 from tests.support import forked
 from tests.support.calls import call_each, on_terminal
@@ -118,11 +119,15 @@ def test_the_figures_of_the_nights_are_the_truth_of_the_account(
         last_known |= listed
         before = listed
 
-    _check_answers(shown["answers"], lists, midnight=begin - begin % 86_400)
+    began = [int(datetime.fromisoformat(night["at"]).timestamp()) for night in shown["nights"]]
+    _check_answers(shown["answers"], lists, began, midnight=begin - begin % 86_400)
 
 
 def _check_answers(
-    answers: list[dict[str, Any]], lists: list[dict[str, dict[str, Any]]], midnight: int
+    answers: list[dict[str, Any]],
+    lists: list[dict[str, dict[str, Any]]],
+    began: list[int],
+    midnight: int,
 ) -> None:
     by_file = {answer["file"]: answer for answer in answers}
     assert len(by_file) == 5
@@ -132,7 +137,8 @@ def _check_answers(
     stuck = [
         each
         for each, fields in lists[asked].items()
-        if fields["status"] in (0, 1, 2) and lists[asked - 1].get(each) == fields
+        if fields["status"] in (0, 1, 2)
+        and began[asked] - max(fields["createdAt"], fields["updatedAt"]) >= 86_400
     ]
     rows = by_file["stuck_at_run.sql"]["rows"]
 
@@ -142,11 +148,17 @@ def _check_answers(
     )
     assert len(stuck) > 0
     assert sum(row["stuck"] for row in rows) == len(stuck)
-    assert sum(row["gone"] for row in rows) == len(set(stuck) & gone)
-    assert sum(row["still_open"] for row in rows) == sum(
-        lists[-1][each]["status"] in (0, 1, 2) for each in set(stuck) - gone
+    closed = {
+        each for each in stuck if any(night.get(each, {}).get("status") == 3 for night in lists)
+    }
+    became = {name: sum(row[name] for row in rows) for name in OUTCOMES}
+    assert sum(became.values()) == len(stuck)
+    assert became["succeeded"] == len(closed) > 0
+    assert became["deleted"] == len((set(stuck) & gone) - closed)
+    assert became["failed"] == sum(
+        lists[-1][each]["status"] in (4, 6) for each in set(stuck) - gone - closed
     )
-    assert all(sum(row[name] for row in rows) for name in ("closed", "failed", "gone"))
+    assert became["failed"] > 0
     last_day = by_file["status_each_day.sql"]["rows"][-1]
     assert len(by_file["status_each_day.sql"]["rows"]) == len(lists)
     assert last_day["not_listed"] == len(gone)
@@ -318,7 +330,8 @@ def test_on_every_weekday_what_was_stuck_has_moved(days_ago: int, database_url: 
     headline, *_, history = (event for event in events if isinstance(event, Answer))
 
     assert headline.question.startswith(f"What was stuck last {now - timedelta(days=4):%A}")
-    assert all(sum(row[name] for row in headline.rows) for name in ("closed", "failed", "gone"))
+    became = ("succeeded", "failed", "deleted")
+    assert all(sum(row[name] for row in headline.rows) for name in became)
     assert len({row["status"] for row in history.rows}) >= 3
 
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from tests.questions.accounts import ACCOUNT, NOW
 from tests.questions.answers import SINCE, Answers, Rows, rounded
-from tests.questions.lives import moment
+from tests.questions.lives import GONE, moment
 from tests.questions.truth import (
     NAMES,
     OPEN,
@@ -33,7 +33,7 @@ def _() -> Rows:
             "version": version.version,
             "run_id": version.night.run_id,
             "change_kind": version.kind,
-            "status": version.status_name,
+            "status": version.seen_as,
             "updated_at": version.updated_at,
             "valid_from": version.night.published_at,
             "changed_columns": reason,
@@ -121,7 +121,8 @@ def _() -> Rows:
         if before and not after.listed and after.night.published_at >= NOW - timedelta(days=7)
     ]
     for _, after in gone:
-        assert after.happened_after < after.life.moves[-1].at < after.observed_at
+        went = [move.at for move in after.life.moves if move.to == GONE]
+        assert any(after.happened_after < at < after.observed_at for at in went)
     rows: Rows = [
         {
             "run_id": after.night.run_id,

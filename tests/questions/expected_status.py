@@ -7,17 +7,11 @@ from datetime import timedelta
 from decimal import Decimal
 
 from tests.questions.accounts import ACCOUNT, ACCOUNTS, NOW, Night
-from tests.questions.answers import SINCE, Answers, Rows, rounded
-from tests.questions.lives import (
-    CLOSED,
-    UNKNOWN_CODE,
-    moment,
-)
+from tests.questions.answers import OUTCOMES, SINCE, Answers, Rows, rounded
+from tests.questions.lives import UNKNOWN_CODE, Life, moment
 from tests.questions.truth import (
-    FAILED,
     NAMES,
     NOT_LISTED,
-    OPEN,
     Version,
     as_of,
     current,
@@ -94,7 +88,7 @@ def _() -> Rows:
             "made_good_at": min(
                 later.published_at
                 for later in ACCOUNT.complete
-                if later.unreadable is None and later.began_at >= night.began_at
+                if later.began_at >= night.began_at and later.unreadable != (night.unreadable or 0)
             ),
         }
         for night in ACCOUNT.nights
@@ -124,11 +118,9 @@ def _() -> Rows:
     for version in current().values():
         if version.listed:
             by_status[version.status].append(version)
-    groups = dict.fromkeys(OPEN, "open") | dict.fromkeys(FAILED, "failed") | {CLOSED: "succeeded"}
     return [
         {
             "status": NAMES[status],
-            "outcome_group": groups.get(status),
             "tokens": len(found),
             "oldest": min(version.life.created_at for version in found),
         }
@@ -155,7 +147,9 @@ def _() -> Rows:
                 "partial": counts["PARTIAL_UPLOAD"],
                 "full": counts["FULL_UPLOAD"],
                 "closed": counts["CLOSED"],
-                "failed": counts["TIMED_OUT"] + counts["ERROR"],
+                "timed_out": counts["TIMED_OUT"],
+                "deleted": 0,  # such a token is not listed
+                "error": counts["ERROR"],
                 "unknown": counts[NAMES[UNKNOWN_CODE]],
                 "not_listed": counts[NOT_LISTED],
                 "known_at": known_at,
@@ -217,24 +211,21 @@ def _() -> Rows:
 
 @ANSWERS.to("stuck_at_run.sql")
 def _() -> Rows:
-    now, before = (as_of(ACCOUNT.night(number).published_at) for number in (36, 35))
-    by_status: dict[int, list[str]] = defaultdict(list)
-    for token_id, version in now.items():
-        if version.is_open and before.get(token_id) == version:
-            by_status[version.status].append(token_id)
-    last = current()
-    return [
-        {
-            "status_then": NAMES[status],
-            "stuck": len(found),
-            "oldest": min(last[each].life.created_at for each in found),
-            "still_open": sum(last[each].is_open for each in found),
-            "closed": sum(last[each].listed and last[each].status == CLOSED for each in found),
-            "failed": sum(last[each].listed and last[each].status in FAILED for each in found),
-            "gone": sum(not last[each].listed for each in found),
-        }
-        for status, found in sorted(by_status.items())
-    ]
+    known_at = ACCOUNT.night(36).began_at
+    by_status: dict[int, list[Life]] = defaultdict(list)
+    for life, state, _ in stuck_at(known_at):
+        by_status[state.status].append(life)
+    rows: Rows = []
+    for status, found in sorted(by_status.items()):
+        became = Counter(outcome_of(life.token_id) for life in found)
+        rows.append(
+            {
+                "status_then": NAMES[status],
+                "stuck": len(found),
+                **{outcome: became[outcome] for outcome in OUTCOMES},
+            }
+        )
+    return rows
 
 
 @ANSWERS.to("then_and_now.sql")

@@ -10,14 +10,17 @@ from tests.questions.accounts import ACCOUNT, ACCOUNTS, BERLIN
 from tests.questions.answers import SINCE, Answers, Rows, rounded
 from tests.questions.lives import moment
 from tests.questions.truth import (
+    FAILED,
     NAMES,
     OPEN,
     Version,
     current,
     histories,
+    is_mature,
     open_seen_at,
     outcome_of,
     quantile,
+    status_changes,
     stay_in,
     stuck_at,
     time_to_complete,
@@ -96,7 +99,8 @@ def _() -> Rows:
                 "succeeded": outcomes["succeeded"],
                 "percent_succeeded": rounded(Decimal(100 * outcomes["succeeded"]) / len(ids), 1),
                 "still_open": outcomes["still_open"],
-                "is_mature": week + 2 * WEEK <= open_seen_at().date(),
+                "is_mature": week + WEEK <= open_seen_at().date()
+                and all(map(is_mature, ids.values())),
             }
         )
     return rows
@@ -104,30 +108,35 @@ def _() -> Rows:
 
 @ANSWERS.to("completed_in_time.sql")
 def _() -> Rows:
-    hour = timedelta(hours=1)
+    day = timedelta(days=1)
     rows = []
     for week, ids in _by_week(moment("02-16 00:00")):
         in_time = {
             token_id
             for token_id in ids
-            if (took := time_to_complete(token_id)) is not None and took <= hour
+            if (took := time_to_complete(token_id)) is not None and took <= day
         }
         young = {
             token_id
             for token_id, version in ids.items()
-            if open_seen_at() < version.life.created_at + hour
+            if open_seen_at() < version.life.created_at + day
         }
-        decided = len(ids) - len(young - in_time)
+        # Of the young ones only those show that were quick, so they are left out of both.
+        in_time -= young
+        decided = len(ids) - len(young)
         rows.append(
             {
                 "week": week,
                 "started": len(ids),
                 "in_time": len(in_time),
                 "too_late_or_never": decided - len(in_time),
-                "undecided": len(young - in_time),
-                "percent_in_time": rounded(Decimal(100 * len(in_time)) / decided, 1),
+                "undecided": len(young),
+                "percent_in_time": rounded(Decimal(100 * len(in_time)) / decided, 1)
+                if decided
+                else None,
             }
         )
+    assert any(row["undecided"] for row in rows)
     return rows
 
 
@@ -155,11 +164,21 @@ def _() -> Rows:
 
 @ANSWERS.to("hour_of_day.sql")
 def _() -> Rows:
+    since = moment("03-01 00:00")
     found: dict[int, list[str]] = defaultdict(list)
-    for token_id, version in _created_since(moment("03-01 00:00")).items():
+    for token_id, version in _created_since(since).items():
         found[version.life.created_at.astimezone(BERLIN).hour].append(token_id)
+    failures = Counter[int](
+        after.happened_at.astimezone(BERLIN).hour
+        for before, after in status_changes()
+        if after.listed
+        and after.status in FAILED
+        and (before is None or (before.listed and before.status not in FAILED))
+        and after.happened_at >= since
+    )
     rows = []
-    for hour, ids in sorted(found.items()):
+    for hour in sorted(found.keys() | failures.keys()):
+        ids = found[hour]
         times = [took for each in ids if (took := time_to_complete(each)) is not None]
         outcomes = Counter(outcome_of(each) for each in ids)
         rows.append(
@@ -167,8 +186,8 @@ def _() -> Rows:
                 "hour": hour,
                 "started": len(ids),
                 "succeeded": outcomes["succeeded"],
-                "failed": outcomes["failed"],
                 "median": quantile(times, 0.5) if times else None,
+                "failures": failures[hour],
             }
         )
     return rows
@@ -184,7 +203,12 @@ def _() -> Rows:
     rows = []
     for first in sorted({min(active) for active in weeks.values() if min(active) >= since}):
         cohort = [active for active in weeks.values() if min(active) == first]
-        back = [sum(first + WEEK * later in active for active in cohort) for later in range(1, 5)]
+        back = [
+            sum(first + WEEK * later in active for active in cohort)
+            if first + WEEK * (later + 1) <= open_seen_at().date()
+            else None
+            for later in range(1, 5)
+        ]
         rows.append(
             {
                 "first_week": first,

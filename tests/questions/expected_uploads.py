@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from datetime import date, datetime, timedelta
+from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -15,10 +15,13 @@ from tests.questions.lives import PARTIAL, moment
 from tests.questions.truth import (
     Version,
     bucket_of,
+    bytes_by_day,
     current,
     failure_of,
     histories,
+    is_mature,
     last_seen_so,
+    open_seen_at,
     outcome_of,
     quantile,
     time_to_complete,
@@ -34,20 +37,24 @@ def _() -> Rows:
     for token_id, version in current().items():
         if outcome_of(token_id) != "failed":
             continue
-        failed, failed_after = failure_of(token_id)
-        if failed.happened_at >= SINCE:
+        failure = failure_of(token_id)
+        if failure.at >= SINCE:
             rows.append(
                 {
                     "token_id": token_id,
                     "user_id": version.user_id,
                     "file_name": version.life.file_name,
-                    "status": failed.status_name,
-                    "failed_at": failed.happened_at,
-                    "failed_after": failed_after,
-                    "failed_before": failed.observed_at,
+                    "status": failure.version.status_name,
+                    "failed_at": failure.at,
+                    "failed_after": failure.after,
+                    "failed_before": failure.version.observed_at,
                     "percent": rounded(100 * (version.received or 0) / (version.life.size or 1), 0),
                 }
             )
+    times = {row["token_id"]: row["failed_at"] for row in rows}
+    assert times["0_mar_again"] == moment("03-30 15:00")  # for the second time
+    assert times["0_mar_thrice"] == moment("03-31 03:00")  # and opened again since the last night
+    assert times["0_24_hidden"] == moment("03-27 20:00")  # before the look that did not see it
     return sorted(rows, key=lambda row: (-row["failed_at"].timestamp(), row["token_id"]))
 
 
@@ -177,9 +184,9 @@ def _() -> Rows:
         {
             "month": month,
             "tokens": len(found),
-            "gb_received": giga(sum(version.received or 0 for version in found)),
+            "gb_received_of_these": giga(sum(version.received or 0 for version in found)),
             "percent_more": rounded(Decimal(100 * len(found)) / len(before) - 100, 1)
-            if before
+            if before and month < f"{NOW:%Y-%m}"
             else None,
         }
         for (_, before), (month, found) in pairwise([("", []), *ordered])
@@ -249,13 +256,18 @@ def _() -> Rows:
     found: dict[date, list[str]] = defaultdict(list)
     for token_id, version in current().items():
         found[version.life.created_at.astimezone(zone).date()].append(token_id)
+    arrived = bytes_by_day(zone)
+    looked_at = open_seen_at()
     return [
         {
             "day": day,
             "time_zone": "Europe/Berlin",
             "started": len(ids),
             "succeeded": _outcomes(ids)["succeeded"],
-            "gb_received": giga(sum(current()[each].received or 0 for each in ids)),
+            "is_mature": datetime.combine(day + timedelta(days=1), time(), zone) <= looked_at
+            and all(is_mature(current()[each]) for each in ids),
+            "gb_received_of_these": giga(sum(current()[each].received or 0 for each in ids)),
+            "gb_arrived_that_day": giga(arrived[day]),
         }
         for day, ids in sorted(found.items())
         if day >= date(2026, 3, 27)

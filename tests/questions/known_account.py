@@ -132,9 +132,15 @@ def _move(life: Life, move: Move) -> Callable[[Account], object]:
 
         def list_again(account: Account) -> None:
             account.undelete(life.token_id)
-            # Its user may have got another name meanwhile.
-            name = life.user_at(move.at)
-            account.change(life.token_id, {"userId": ... if name is None else name}, touch=False)
+            # It may have moved, and its user may have got another name, while it was not listed.
+            now = life.state_at(move.at)
+            assert now is not None
+            shown = {
+                "userId": ... if now.user_id is None else now.user_id,
+                "status": now.status,
+                "updatedAt": int(now.updated_at.timestamp()),
+            }
+            account.change(life.token_id, shown, touch=False)
 
         return list_again
     fields: dict[str, Any] = {"status": move.to}

@@ -49,10 +49,16 @@ LIVES_TEXT: Final = """
 0_mar_lab3     | anna  | lab 3.mp4      | 60 MB  | 03-03 08:30 | closed +6m
 0_mar_talk     | ben   | talk 2.mp4     | 400 MB | 03-04 14:00 | closed +15m
 0_mar_timeout  | emil  | archive.mkv    | 3 GB   | 03-05 10:00 | partial 300 MB +10m, timed_out +2d
+0_mar_again    | gustav | seminar 2.mp4  | 60 MB  | 03-10 09:00 | partial 20 MB +10m, error +20m, \
+partial 40 MB 03-29 10:00, error 03-30 15:00
+0_mar_thrice   | gustav | seminar 3.mp4  | 60 MB  | 03-11 09:00 | partial 20 MB +10m, error +20m, \
+partial 40 MB 03-30 10:00, error 03-31 03:00
 0_mar_code     | dora  | clip.webm      | 4 MB   | 03-12 12:00 | code_99 +1m
 0_mar_clip     | carla | clip.mp4       | 4 MB   | 03-13 09:00 | closed +2m, gone 03-30 12:00
 0_mar_back     | anna  | seminar.mp4    | 60 MB  | 03-16 10:00 | closed +5m, gone 03-22 10:00, \
 back 03-24 10:00
+0_mar_purged   | gustav | old film.mkv   | 400 MB | 03-16 15:00 | partial 40 MB +5m, error +9m, \
+gone 03-24 12:00
 0_mar_meeting  | emil  | meeting.mp4    | 3 GB   | 03-17 08:00 | closed +90m
 0_mar_board    | emil  | board.mp4      | 400 MB | 03-18 15:00 | closed +40m
 0_20_a         | anna  | lecture 20.mp4 | 60 MB  | 03-20 09:00 | closed +4m
@@ -78,6 +84,8 @@ closed 03-25 15:00
 0_24_a         | anna  | lecture 24.mp4 | 60 MB  | 03-24 09:00 | closed +4m
 0_24_b         | ben   | talk 24.mp4    | 400 MB | 03-24 10:00 | closed +16m
 0_24_error     | dora  | broken.mkv     | 60 MB  | 03-24 11:00 | partial 30 MB +3m, error +9m
+0_24_hidden    | ben   | cut 24.mov     | 60 MB  | 03-24 12:00 | partial 20 MB +5m, \
+gone 03-27 12:00, timed_out 03-27 20:00, back 03-29 20:00
 0_24_unseen    | anna  | oops.mp4       | 4 MB   | 03-24 22:00 | gone 03-25 08:00
 0_25_a         | anna  | lecture 25.mp4 | 60 MB  | 03-25 09:00 | closed +5m
 0_25_b         | emil  | tape 25.mkv    | 3 GB   | 03-25 10:00 | closed +70m

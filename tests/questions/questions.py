@@ -101,7 +101,7 @@ QUESTIONS: Final = {
         Question("retries.sql"),
         Question("time_in_status.sql", {"since": "2026-03-01"}),
         Question("funnel_by_week.sql", {"since": "2026-02-16"}),
-        Question("completed_in_time.sql", {"since": "2026-02-16", "within": "1 hour"}),
+        Question("completed_in_time.sql", {"since": "2026-02-16", "within": "1 day"}),
         Question("hour_of_day.sql", {"since": "2026-03-01"}, time_zone="Europe/Berlin"),
         Question("cohorts.sql", {"since": "2026-02-09"}),
         Question("renamed_users.sql"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -14,10 +14,12 @@ from psycopg import sql
 
 from etl.warehouse.access.grants import grant
 from tests.questions.accounts import ACCOUNTS, LivedAccount
+from tests.questions.answers import OUTCOMES
 from tests.questions.expected import EXPECTED
 from tests.questions.lives import PARTIAL, Life
 from tests.questions.questions import QUERIES, QUESTIONS
 from tests.questions.truth import FAILED, versions
+from tests.support.moments import fill_moments
 
 
 @pytest.fixture
@@ -101,16 +103,99 @@ def test_an_upload_failed_within_its_bounds(
     )
 
     true = {
-        life.token_id: move.at
-        for life in account.lives
-        for move in life.moves[::-1]
-        if move.to in FAILED
+        life.token_id: move.at for life in account.lives for move in life.moves if move.to in FAILED
     }
     seen = {version.token_id for version in versions(account) if version.status in FAILED}
     assert {row["token_id"] for row in told} == seen
     for row in told:
         assert row["failed_after"] <= true[row["token_id"]] <= row["failed_before"], row
         assert row["failed_after"] <= row["failed_at"] <= row["failed_before"], row
+
+
+def test_what_is_called_failed_and_made_good(database_url: str) -> None:
+    """DELETED is no failure, and a hole that stays for ever does not hide that a run was good."""
+    nights = [datetime(2026, 3, number, 2, tzinfo=UTC) for number in (3, 5, 6)]
+    for_ever = '{"span": "[10,12)", "reason": "unreadable", "tokens": 1}'
+    once = '{"span": "[20,22)", "reason": "unreadable", "tokens": 1}'
+    runs: list[tuple[int, datetime, str, str, str, int]] = [
+        (1, nights[0], "succeeded", "{(,10),[12,20),[22,)}", f"[{for_ever}, {once}]", 2),
+        (2, nights[1], "failed", "{(,100)}", "[]", 0),
+        (3, nights[2], "succeeded", "{(,10),[12,)}", f"[{for_ever}]", 1),
+    ]
+    stuck = {"deleted": 5, "timed out": 4, "error": 6, "closed": 3, "still open": 1}
+    with psycopg.connect(
+        database_url, autocommit=True, options="-c search_path=kaltura -c TimeZone=UTC"
+    ) as connection:
+        for number, at, status, coverage, holes, unreadable in runs:
+            connection.execute(
+                "insert into sync_run (run_id, walk_id, partner_id, mode, status, started_at, "
+                "heartbeat_at, finished_at, published_at, coverage, holes, unreadable, "
+                "program_version) overriding system value values (%(run_id)s, %(run_id)s, 7, "
+                "'full', %(status)s, %(at)s, %(at)s, %(at)s, %(published_at)s, %(coverage)s, "
+                "%(holes)s, %(unreadable)s, '')",
+                {
+                    "run_id": number,
+                    "at": at,
+                    "published_at": at if status == "succeeded" else None,
+                    "status": status,
+                    "coverage": coverage,
+                    "holes": holes,
+                    "unreadable": unreadable,
+                },
+            )
+        old = nights[0] - timedelta(days=3)
+        for token_id, code in stuck.items():
+            values = {
+                "token_id": token_id,
+                "old": old,
+                "first": nights[0],
+                "last": nights[2],
+                "status": code,
+            }
+            connection.execute(
+                "insert into upload_token_superseded (partner_id, token_id, status, created_at, "
+                "updated_at, is_listed, version, change_kind, valid_from, observed_at, run_id, "
+                "valid_to, superseded_by_run_id) values (7, %(token_id)s, 1, %(old)s, %(old)s, "
+                "true, 1, 'first_seen', %(first)s, %(first)s, 1, %(last)s, 3)",
+                values,
+            )
+            connection.execute(
+                "insert into upload_token (partner_id, token_id, status, created_at, updated_at, "
+                "is_listed, version, change_kind, changed_columns, valid_from, observed_at, run_id)"
+                " values (7, %(token_id)s, %(status)s, %(old)s, %(last)s, true, 2, 'changed', "
+                "'{status,updated_at}', %(last)s, %(last)s, 3)",
+                values,
+            )
+        fill_moments(connection)
+
+        def ask(file: str, **variables: str) -> list[dict[str, Any]]:
+            return QUESTIONS[file].ask(
+                connection, partner_id="7", since="2026-03-01", now="2026-03-08", **variables
+            )
+
+        (became,) = ask("stuck_at_run.sql", run_id="1")
+        days = ask("status_each_day.sql")
+        failed = {row["token_id"] for row in ask("failed_uploads.sql")}
+        troubled = {row["run_id"]: row["made_good_at"] for row in ask("troubled_runs.sql")}
+        statuses = ask("status_now.sql")
+
+    assert {name: became[name] for name in ("stuck", *OUTCOMES)} == {
+        "stuck": 5,
+        "succeeded": 1,
+        "failed": 2,
+        "abandoned": 0,
+        "deleted": 1,
+        "still_open": 1,
+    }
+    assert failed == {"timed out", "error"}
+    assert {name: days[-1][name] for name in ("timed_out", "deleted", "error", "closed")} == {
+        "timed_out": 1,
+        "deleted": 1,
+        "error": 1,
+        "closed": 1,
+    }
+    assert "failed" not in str(statuses)
+    assert troubled == {1: None, 2: nights[2], 3: None}
 
 
 def _pauses(life: Life) -> Iterator[tuple[datetime, timedelta]]:

@@ -10,7 +10,6 @@ from etl.report.read import FAILED_ROWS, read_report
 from tests.questions.accounts import ACCOUNTS, LivedAccount
 from tests.questions.lives import CLOSED
 from tests.questions.truth import (
-    FAILED,
     OPEN,
     as_of,
     current,
@@ -55,7 +54,7 @@ def test_what_changed_and_what_failed(account: LivedAccount, known_url: str) -> 
             for token_id, version in now.items()
         ),
         "newly_failed": sum(
-            token_id not in before or before[token_id].status not in FAILED for token_id in failed
+            failure_of(token_id, account).version.night.published_at > since for token_id in failed
         ),
         "newly_stuck": sum(
             moved_at > seen_at - timedelta(hours=24)
@@ -66,21 +65,22 @@ def test_what_changed_and_what_failed(account: LivedAccount, known_url: str) -> 
     }
     first_day = account.published[-1].published_at.date() - timedelta(days=DAYS - 1)
     begin = datetime.combine(first_day, time(), UTC)
-    failures = {token_id: failure_of(token_id, account)[0] for token_id in failed}
-    recent = {token: each for token, each in failures.items() if each.happened_at >= begin}
+    failures = {token_id: failure_of(token_id, account) for token_id in failed}
+    recent = {token: each for token, each in failures.items() if each.at >= begin}
+    assert sum(row["is_new"] for row in rows.failed) == int(rows.changes["newly_failed"])
     assert {row["total"] for row in rows.failed} == {len(recent)}
     assert len(rows.failed) == min(len(recent), FAILED_ROWS)
     for row in rows.failed:
         failure = recent[row["token_id"]]
-        assert row["failed_at"] == failure.happened_at
-        assert row["is_new"] == (failure.night.published_at > since)
+        assert row["failed_at"] == failure.at
+        assert row["is_new"] == (failure.version.night.published_at > since)
         again = [
             life.created_at
             for life in account.lives
             if life.token_id in now
             and now[life.token_id].user_id == now[row["token_id"]].user_id
-            and life.file_name == failure.life.file_name
-            and life.created_at > failure.life.created_at
+            and life.file_name == failure.version.life.file_name
+            and life.created_at > failure.version.life.created_at
             and outcome_of(life.token_id, account) == "succeeded"
         ]
         assert row["uploaded_again_at"] == min(again, default=None)

@@ -32,9 +32,11 @@ from tests.questions.truth import (
     Version,
     as_of,
     bucket_of,
+    bytes_by_day,
     current,
     happened_by,
     histories,
+    is_mature,
     looks,
     open_seen_at,
     outcome_of,
@@ -314,7 +316,7 @@ def test_outcomes_by_day_and_size(
             "p50_seconds_to_complete": _seconds_to_complete(found, account, 0.5),
             "p95_seconds_to_complete": _seconds_to_complete(found, account, 0.95),
             "time_zone": str(zone),
-            "is_mature": all(_is_mature(version, account) for version in found)
+            "is_mature": all(is_mature(version, account) for version in found)
             and datetime.combine(day + timedelta(days=1), time(), zone)
             <= open_seen_at(None, account),
         }
@@ -354,11 +356,6 @@ def _seconds_to_complete(found: list[Version], account: LivedAccount, share: flo
     times = [time_to_complete(version.token_id, account) for version in found]
     known = [took for took in times if took is not None]
     return pytest.approx(quantile(known, share).total_seconds()) if known else None
-
-
-def _is_mature(version: Version, account: LivedAccount) -> bool:
-    is_old = version.moved_at < open_seen_at(None, account) - timedelta(days=7)
-    return is_old or outcome_of(version.token_id, account) != "still_open"
 
 
 @OF_EACH
@@ -402,7 +399,7 @@ def test_the_wide_row_of_every_upload(account: LivedAccount, connection: Connect
             "known_since": version.night.published_at,
             "run_id": version.night.run_id,
             "time_zone": "UTC",
-            "is_mature": _is_mature(version, account),
+            "is_mature": is_mature(version, account),
         }
     assert {row["token_id"]: row for row in rows} == expected
 
@@ -418,20 +415,18 @@ def test_the_bytes_that_arrived_on_each_day(
         "select * from upload_bytes_daily where partner_id = %s", [account.partner_id]
     ).fetchall()
 
-    true, estimated = Counter[date](), Counter[date]()
+    true = Counter[date]()
     for history in histories(account).values():
-        received = 0
-        for version in history:
-            more = (version.received or 0) - received
-            estimated[version.updated_at.astimezone(zone).date()] += more
-            received += more
+        received = history[-1].received or 0
         arrived = 0
         for move in history[0].life.moves:
             more = min(move.received or 0, received) - arrived
             if more > 0:
                 true[move.at.astimezone(zone).date()] += more
                 arrived += more
-    assert {row["day"]: row["bytes"] for row in rows if row["bytes"]} == +estimated
+    assert {row["day"]: row["bytes"] for row in rows if row["bytes"]} == +bytes_by_day(
+        zone, account
+    )
     assert {row["time_zone"] for row in rows} == {str(zone)}
     bounds = {row["day"]: (row["at_least_bytes"], row["at_most_bytes"]) for row in rows}
     assert true.keys() <= bounds.keys()

@@ -7,9 +7,10 @@ from the lives themselves.  Functions speak of the first account unless they are
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta, tzinfo
 from functools import cache
 from itertools import zip_longest
 from typing import Final
@@ -323,18 +324,53 @@ def outcome_of(token_id: str, account: LivedAccount = ACCOUNT) -> str:
     return "still_open"
 
 
-def failure_of(token_id: str, account: LivedAccount = ACCOUNT) -> tuple[Version, datetime]:
-    """The version in which a failed upload was first seen as failed, and when it had not yet.
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """The failure of an upload that holds, after which it has not been seen otherwise."""
+
+    version: Version
+    """The first that was seen of it."""
+    at: datetime
+    """The best estimate, between the next."""
+    after: datetime
+    """When the last look began that saw it otherwise."""
+
+
+def is_mature(version: Version, account: LivedAccount = ACCOUNT) -> bool:
+    """Whether the outcome of the upload counts as final; ``version`` is its latest."""
+    is_old = version.moved_at < open_seen_at(None, account) - timedelta(days=7)
+    return is_old or outcome_of(version.token_id, account) != "still_open"
+
+
+def bytes_by_day(zone: tzinfo, account: LivedAccount = ACCOUNT) -> Counter[date]:
+    """The bytes that arrived each day, by the best estimates: what grew, on its ``updated_at``."""
+    arrived = Counter[date]()
+    for history in histories(account).values():
+        received = 0
+        for version in history:
+            more = (version.received or 0) - received
+            arrived[version.updated_at.astimezone(zone).date()] += more
+            received += more
+    return arrived
+
+
+def failure_of(token_id: str, account: LivedAccount = ACCOUNT) -> Failure:
+    """Of a failed upload.
 
     One that failed while it was not listed may have done so since it was last listed.
     """
-    before, failed = next(
-        (before, after)
-        for before, after in status_changes(token_id, account)
-        if after.listed and after.status in FAILED
-    )
-    hidden = before is not None and not before.listed
-    return failed, before.happened_after if before and hidden else failed.happened_after
+    before, failed = None, None
+    for version in history_of(token_id, account):
+        if version.status not in FAILED:
+            before, failed = version, None
+        elif failed is None:
+            failed = version
+    assert failed is not None
+    if before is None or before.listed:
+        return Failure(failed, failed.happened_at, failed.happened_after)
+    assert before.last_listed_at is not None
+    known = replace(failed, happened_after=before.last_listed_at)
+    return Failure(failed, known.happened_at, known.happened_after)
 
 
 def time_to_complete(token_id: str, account: LivedAccount = ACCOUNT) -> timedelta | None:

@@ -31,6 +31,7 @@ from etl.warehouse.access.grants import grant
 from etl.warehouse.privacy.prune import prune
 from etl.warehouse.read.queries import reading
 from etl.warehouse.schema.database import open_database
+from tests.questions.questions import QUESTIONS
 from tests.report.conftest import TOKENS, VANISHED, Lived
 from tests.support.moments import fill_moments
 from tests.support.report_sample import HOSTILE
@@ -423,9 +424,18 @@ def test_what_failed_is_listed_though_its_version_was_pruned(database_url: str) 
         fill_moments(connection)
 
     def failed() -> list[tuple[object, ...]]:
+        """What the page shows, and the bounds that the example query gives."""
         names = ("token_id", "status", "failed_at", "is_new")
         rows = read(database_url, days=5).failed
+        with psycopg.connect(database_url, options="-c search_path=kaltura") as asked:
+            told = QUESTIONS["failed_uploads.sql"].ask(asked, partner_id="7", since="2025-03-01")
+        assert [[row[name] for name in names[:3]] for row in told] == [
+            [row[name] for name in names[:3]] for row in rows
+        ]
+        bounds.append([(row["failed_after"], row["failed_before"]) for row in told])
         return [tuple(row[name] for name in names) for row in rows]
+
+    bounds: list[list[tuple[datetime, datetime]]] = []
 
     found = failed()
     assert found == [
@@ -439,6 +449,7 @@ def test_what_failed_is_listed_though_its_version_was_pruned(database_url: str) 
         (pruned,) = prune(database, days={"versions": 0}, partner_id=None, apply=True)
     assert pruned.rows == 2 * len(lives)
     assert failed() == found
+    assert bounds[1] == bounds[0]
 
 
 def test_a_day_is_final_when_it_is_over_and_no_upload_of_it_is_open(database_url: str) -> None:
