@@ -5,12 +5,12 @@ Pure: it checks counts and coverage, and raises with a reason or returns.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.coverage import TOLERATED, Coverage, Span
 from etl.errors import DataRefused
-from etl.walk import Hole
+from etl.walk import Hole, what_was_not_read
 
 if TYPE_CHECKING:
     from etl.run.plan import SyncOptions
@@ -40,16 +40,20 @@ def audit_coverage(
             reason="incomplete",
             holes=[span.to_sql() for span in open_seconds[:20]],
         )
-    audit_unreadable(sum(hole.tokens for hole in unreadable), max_unreadable)
+    audit_unreadable(unreadable, max_unreadable)
 
 
-def audit_unreadable(tokens: int, max_unreadable: int, token_ids: Collection[str] = ()) -> None:
-    """Refuse too many unreadable rows, some of which are known by id."""
-    if tokens > max_unreadable:
+def audit_unreadable(
+    holes: Iterable[Hole], max_unreadable: int, token_ids: Collection[str] = ()
+) -> None:
+    """Refuse too many unreadable rows and seconds that kept changing; some rows are known by id."""
+    holes = list(holes)
+    found = sum(hole.tokens for hole in holes) + len(token_ids)
+    if found > max_unreadable:
         raise DataRefused(
-            f"{tokens} tokens cannot be read, more than the {max_unreadable} allowed. "
+            f"{what_was_not_read(holes, len(token_ids))}, more than the {max_unreadable} allowed. "
             f"{NOTHING_PUBLISHED} If the service cannot be fixed, allow them: "
-            f"--max-unreadable {tokens}.",
+            f"--max-unreadable {found}.",
             reason="unreadable",
             token_ids=sorted(token_ids)[:20],
         )

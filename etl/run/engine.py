@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from functools import cache
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
 
 from etl.errors import DataRefused, EtlError, LeaseHeld
@@ -408,8 +409,11 @@ class _Engine:
                 holes=reader.walk.holes,
                 max_unreadable=self._settings.max_unreadable,
             )
+        worst = max(
+            (reader.walk for reader in self._readers), key=attrgetter("unreadable"), default=None
+        )
         audit_unreadable(
-            len(self._unreadable_ids) + max((r.walk.unreadable for r in self._readers), default=0),
+            worst.holes if worst is not None else (),
             self._settings.max_unreadable,
             self._unreadable_ids,
         )

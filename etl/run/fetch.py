@@ -221,7 +221,7 @@ class Fetcher:
         if len(found) > most or len(found) % FAILURES_LIKE_AN_OUTAGE == 0:
             # Retried as any failure of the service: nobody asks whether it is a row.
             self._tokens.list_page(1, 1, omit_auto_finalize=self._without_auto_finalize)
-        audit_unreadable(len(found), most, found)
+        audit_unreadable((), most, found)
 
     def _fetch_page(self, request: PageRequest, open_only: bool) -> Page | Undeliverable:
         def ask(row_attempts: int, omit_auto_finalize: bool) -> Page:

@@ -223,7 +223,8 @@ class Settings:
         10,
         "ETL_MAX_UNREADABLE",
         values.whole_number(0, 10**9),
-        "Rows that the service may fail to return before the run is refused.",
+        "Rows that the service may fail to return, and seconds that may keep changing, before the "
+        "run is refused.",
     )
     keep_pages_days: int = _setting(
         90,

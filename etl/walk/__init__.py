@@ -4,7 +4,7 @@ Pure: no clock, no network, no database.  ``Walk`` says which page it wants next
 rows; how pages are fetched, how many at a time and in which order is up to the caller.
 """
 
-from etl.walk.knowledge import Hole, WalkStuck
+from etl.walk.knowledge import Hole, WalkStuck, what_was_not_read
 from etl.walk.planner import Lookup, PageRequest, PageRows, Request
 from etl.walk.remembered import Remembered
 from etl.walk.walk import Walk
@@ -18,4 +18,5 @@ __all__ = [
     "Request",
     "Walk",
     "WalkStuck",
+    "what_was_not_read",
 ]

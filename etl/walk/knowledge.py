@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_right, insort
-from collections.abc import Collection, Generator, Sequence
+from collections.abc import Collection, Generator, Iterable, Sequence
 from operator import eq, itemgetter
 from typing import Final, NamedTuple
 
-from etl.coverage import NEGATIVE_INFINITY, UNREADABLE, Coverage, Span
+from etl.coverage import NEGATIVE_INFINITY, TIE_GROUP, UNREADABLE, Coverage, Span
 from etl.walk.planner import PageRequest, Request
 from etl.walk.remembered import Remembered, Suspects
 
@@ -153,7 +153,7 @@ class Knowledge:
 
     @property
     def unreadable(self) -> int:
-        """Tokens that could not be read."""
+        """Tokens that could not be read, and seconds that kept changing."""
         return sum(hole.tokens for hole in self.holes)
 
     def first_hole(self, lower: int = NEGATIVE_INFINITY) -> Span | None:
@@ -207,8 +207,7 @@ class Knowledge:
         if self.unreadable > self.max_unreadable:
             raise WalkStuck(
                 "unreadable",
-                f"{self.unreadable} tokens cannot be read, more than the "
-                f"{self.max_unreadable} allowed",
+                f"{what_was_not_read(self.holes)}, more than the {self.max_unreadable} allowed",
             )
 
     def take_undelivered(self) -> PageRequest:
@@ -294,6 +293,24 @@ class Knowledge:
             self._open_seams += 1
             step = OVERLAP_STEP if self._open_seams < 3 else self._overlap
             self._overlap = min(self._overlap + step, max(self.page_size // 3, SMALLEST_OVERLAP))
+
+
+def what_was_not_read(holes: Iterable[Hole], looked_up: int = 0) -> str:
+    """In words, for a message: ``3 tokens cannot be read and 1 second kept changing``.
+
+    A hole of a second that kept changing counts it, not its tokens, whose number is not known.
+    ``looked_up``: tokens that could not be read by their ids.
+    """
+    counts = {True: 0, False: looked_up}
+    for hole in holes:
+        counts[hole.reason == TIE_GROUP] += hole.tokens
+    seconds, tokens = counts[True], counts[False]
+    parts = []
+    if tokens or not seconds:
+        parts.append(f"{tokens} token{'' if tokens == 1 else 's'} cannot be read")
+    if seconds:
+        parts.append(f"{seconds} second{'' if seconds == 1 else 's'} kept changing")
+    return " and ".join(parts)
 
 
 def _is_one(hole: Hole, other: Hole) -> bool:

@@ -146,7 +146,7 @@ class Walk:
 
     @property
     def unreadable(self) -> int:
-        """Tokens that could not be read."""
+        """Tokens that could not be read, and seconds that kept changing."""
         return self._known.unreadable
 
     def next_request(self) -> Request | None:

@@ -9,7 +9,13 @@ import pytest
 
 from etl.coverage import EVERYTHING, NEGATIVE_INFINITY, POSITIVE_INFINITY, Coverage, Span
 from etl.errors import DataRefused
-from etl.run.audit import audit_changes, audit_coverage, audit_fields, overrides_of
+from etl.run.audit import (
+    audit_changes,
+    audit_coverage,
+    audit_fields,
+    audit_unreadable,
+    overrides_of,
+)
 from etl.run.plan import SyncOptions
 from etl.walk import Hole
 from etl.warehouse.load.resolve import AuditCounts
@@ -31,6 +37,8 @@ COUNTS = AuditCounts(
     staged_now=0,
     staged_expected=0,
 )
+HOLES = [Hole(Span(100, 105), "unreadable", 3, None)]
+BUSY = [Hole(Span(200, 202), "tie_group", 2, None)]
 COMPLETE = Coverage([EVERYTHING])
 WITH_HOLE = Coverage([Span(NEGATIVE_INFINITY, 100), Span(105, POSITIVE_INFINITY)])
 
@@ -154,3 +162,22 @@ def test_the_ledger_records_the_overrides_that_were_given() -> None:
         "accept_absences": 0,
         "accept_rejected": 3,
     }
+
+
+@pytest.mark.parametrize(
+    ("holes", "ids", "words"),
+    [
+        (HOLES, 0, "3 tokens cannot be read, more than the 0 allowed"),
+        (BUSY, 0, "2 seconds kept changing, more than the 0 allowed"),
+        (HOLES + BUSY, 1, "4 tokens cannot be read and 2 seconds kept changing, more than"),
+        ([BUSY[0]._replace(tokens=1)], 1, "1 token cannot be read and 1 second kept changing"),
+    ],
+)
+def test_a_second_that_kept_changing_is_not_called_a_token(
+    holes: list[Hole], ids: int, words: str
+) -> None:
+    with pytest.raises(DataRefused, match=f"^{words}") as caught:
+        audit_unreadable(holes, 0, [f"0_{number}" for number in range(ids)])
+
+    counted = sum(hole.tokens for hole in holes) + ids
+    assert f"--max-unreadable {counted}." in caught.value.message
