@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime, tzinfo
 from functools import lru_cache, partial
 from pathlib import Path
@@ -24,6 +25,7 @@ from etl.report.read import ReportRows
 from etl.report.trust import night_in_words, trust
 from etl.resources import program_version
 
+_BREAKS: Final = re.compile(r"(?<=@)|(?=\.)")
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
 
@@ -109,6 +111,7 @@ def page_environment(zone: tzinfo) -> Environment:
         "size": words.size,
         "duration": words.duration,
         "visible": words.visible,
+        "with_breaks": _with_breaks,
         "moment": partial(words.moment, zone=zone),
         "moment_in_words": partial(words.moment_in_words, zone=zone),
         "day_in_words": words.day_in_words,
@@ -123,6 +126,11 @@ def page_environment(zone: tzinfo) -> Environment:
         "style": Markup((TEMPLATES / "style.css").read_text(encoding="utf-8")),  # noqa: S704  ours
     }
     return environment
+
+
+def _with_breaks(text: str) -> str:
+    """An address of e-mail may end a line behind its @ and before its dots, not within a word."""
+    return Markup("<wbr>").join(_BREAKS.split(text)) if "@" in text else text
 
 
 def _machine_time(value: date) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, timedelta
+from datetime import UTC, date, timedelta
 from decimal import Decimal
 
 import pytest
@@ -394,3 +394,11 @@ def test_an_account_of_old_uploads_shows_the_days_that_had_some() -> None:
     ) in text
     assert "No upload was created in the last weeks that are over." in text
     assert "No upload has failed since 25 October 2026." in text
+
+
+def test_an_address_of_email_may_be_broken_behind_its_sign_only() -> None:
+    address = "<b>.lovelace@long-university.example"
+    html = render_report(rows(stuck=[upload(user_id=address, file_name="a film.mp4")]), UTC)
+
+    assert "<bdi>&lt;b&gt;<wbr>.lovelace@<wbr>long-university<wbr>.example</bdi>" in html
+    assert "<bdi>a film.mp4</bdi>" in html

@@ -213,7 +213,7 @@ def nothing(partner_id: int | None = None) -> ReportRows:
 class Page(HTMLParser):
     """What is in a page, and whether what is opened is closed."""
 
-    VOID = frozenset({"meta", "link", "br", "path", "line", "rect"})
+    VOID = frozenset({"meta", "link", "br", "wbr", "path", "line", "rect"})
 
     def __init__(self, html: str) -> None:
         super().__init__(convert_charrefs=True)
