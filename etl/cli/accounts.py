@@ -337,15 +337,30 @@ def _failure(
     failed = [row for row in rows if row["exit_code"]]
     if not failed:
         return None
-    named = [f"{row['name']} ({row['error_kind']})" for row in failed[:FAILED_NAMED]]
-    if len(failed) > FAILED_NAMED:
-        named.append(f"and {len(failed) - FAILED_NAMED:,} more")
-    plural = "s" if len(rows) > 1 else ""
-    message = f"{len(failed)} of {len(rows)} account{plural} failed: {', '.join(named)}."
+    message = _message_of_job(failed, len(rows))
     number = runtime.stop.signal_number
     if number is not None and any(isinstance(each.error, Interrupted) for each in outcomes):
         name = signal.Signals(number).name
         return Interrupted(f"Stopped by {name}. {message}", signal_number=number)
+    return _accounts_failed(failed, message)
+
+
+def failure_of_accounts(rows: Sequence[Mapping[str, Any]]) -> EtlError | None:
+    """The error of a command that goes on with the next account: rows have ``name``, ``exit_code``
+    and ``error_kind``; None if no account has failed."""
+    failed = [row for row in rows if row["exit_code"]]
+    return _accounts_failed(failed, _message_of_job(failed, len(rows))) if failed else None
+
+
+def _message_of_job(failed: Sequence[Mapping[str, Any]], of: int) -> str:
+    named = [f"{row['name']} ({row['error_kind']})" for row in failed[:FAILED_NAMED]]
+    if len(failed) > FAILED_NAMED:
+        named.append(f"and {len(failed) - FAILED_NAMED:,} more")
+    plural = "s" if of > 1 else ""
+    return f"{len(failed)} of {of} account{plural} failed: {', '.join(named)}."
+
+
+def _accounts_failed(failed: Iterable[Mapping[str, Any]], message: str) -> EtlError:
     failure = error_of(exit_code_of_job(row["exit_code"] for row in failed), message)
     failure.fields["reason"] = "accounts_failed"
     return failure

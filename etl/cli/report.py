@@ -3,18 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from datetime import UTC, tzinfo
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import click
 
-from etl.cli.accounts import AccountsCommand, account_options, chosen_accounts
+from etl.cli.accounts import (
+    AccountsCommand,
+    account_options,
+    chosen_accounts,
+    failure_of_accounts,
+)
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime, write_output
-from etl.errors import UsageError
+from etl.errors import (
+    ConfigurationError,
+    CredentialsRefused,
+    EtlError,
+    UsageError,
+    WarehouseUnavailable,
+)
+from etl.process.secrets import scrub
 
 if TYPE_CHECKING:
     from etl.report.read import ReportRows
@@ -67,7 +80,8 @@ def report(
     last one, week over week, the last nights, uploads by outcome and duration, failed, stuck and
     vanished uploads, and the busiest users.  Of several accounts, without --partner-id, FILE is a
     page of all accounts in the schema, and the page of each is beside it (FILE-PARTNER_ID.html).
-    With --accounts or --all it is a page of these, each in its own schema (FILE-NAME.html).  The
+    With --accounts or --all it is a page of these, each in its own schema (FILE-NAME.html).  An
+    account that cannot be read is named on that page and in the error; the others are written.  The
     files load nothing from the network, so they can be mailed; they contain names of people and
     files.  Charts need the extra kaltura-etl[report]; without it there are tables.
     """
@@ -93,21 +107,27 @@ def report(
                 known = [*read_accounts(url, opened.schema)] or [None]
             accounts = [(None, opened.schema, partner_id) for partner_id in known]
         runtime.stop.check()
-        pages = (
+        pages = [
             (
                 name,
-                read_report(url, schema, partner_id=account, days=days, time_zone=time_zone),
+                account,
+                partial(
+                    read_report, url, schema, partner_id=account, days=days, time_zone=time_zone
+                ),
             )
             for name, schema, account in accounts
-        )
-        if len(accounts) == 1:
-            written = _one_account(runtime, next(pages)[1], zone, output)
+        ]
+        failure = None
+        if len(pages) == 1:
+            written = _one_account(runtime, pages[0][2](), zone, output)
         else:
-            written = _all_accounts(runtime, pages, zone, time_zone, output)
+            written, failure = _all_accounts(runtime, pages, zone, time_zone, output)
     if not written["charts"]:
         log.warning("The report has no charts: they need pip install 'kaltura-etl[report]'.")
     if to_standard_output:
         runtime.result_printed = True
+        if failure is not None:
+            raise failure
         return
     from etl.cli.tables import facts_table
 
@@ -115,8 +135,12 @@ def report(
     if written["pages"]:
         shown["pages"] = len(written["pages"])
     runtime.print_result(
-        {"status": "succeeded", "time_zone": time_zone, **written}, facts_table("", shown)
+        {"status": "succeeded", "time_zone": time_zone, **written},
+        facts_table("", shown),
+        failure=failure,
     )
+    if failure is not None:
+        raise failure
 
 
 def _one_account(
@@ -139,22 +163,33 @@ def _one_account(
 
 def _all_accounts(
     runtime: Runtime,
-    accounts: Iterable[tuple[str | None, ReportRows]],
+    accounts: Sequence[tuple[str | None, int | None, Callable[[], ReportRows]]],
     zone: tzinfo,
     time_zone: str,
     output: str,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], EtlError | None]:
     """Write the page of each account, and at last the index that leads to them.
 
     Those of ``accounts.toml`` have a name.  On standard output, and in a pipe or device, there is
-    the index alone, without links.
+    the index alone, without links.  An account that cannot be read is named on the index and in the
+    error that is given back; if none can be, the error is raised and nothing written.
     """
-    from etl.report.index import entry_of, render_index
+    from etl.report.index import Unread, entry_of, render_index
 
     index = Path(output)
     is_alone = output == STANDARD_OUTPUT or (index.exists() and not index.is_file())
-    entries, pages = [], []
-    for name, rows in accounts:
+    entries, pages, unread = [], [], []
+    ended: list[dict[str, Any]] = []
+    for name, partner_id, read in accounts:
+        called = name or str(partner_id)
+        try:
+            rows = read()
+        except (ConfigurationError, CredentialsRefused, WarehouseUnavailable) as error:
+            log.error("the report of account %s failed: %s", called, error)
+            unread.append(Unread(called, scrub(error.message)))
+            ended.append({"name": called, "exit_code": error.exit_code, "error_kind": error.kind})
+            continue
+        ended.append({"name": called, "exit_code": 0, "error_kind": None})
         if is_alone:
             entries.append(entry_of(rows, zone, None, name))
             continue
@@ -163,14 +198,17 @@ def _all_accounts(
         page.pop("pages")
         pages.append(page if name is None else {"name": name, **page})
         entries.append(entry_of(rows, zone, quote(f"./{own.name}"), name))
+    failure = failure_of_accounts(ended)
+    if failure is not None and not entries:
+        raise failure
     return {
-        **_write(render_index(entries, zone, time_zone), output),
+        **_write(render_index(entries, zone, time_zone, unread), output),
         "partner_id": None,
         "first_day": None,
         "last_day": None,
         "charts": all(page["charts"] for page in pages),
         "pages": pages,
-    }
+    }, failure
 
 
 def _write(page: str, output: str) -> dict[str, Any]:

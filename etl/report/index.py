@@ -48,6 +48,15 @@ class Entry:
         return sum(int(self.changes[name]) for name in ("newly_failed", "newly_stuck", "gone_open"))
 
 
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """An account that could not be read."""
+
+    name: str
+    """In ``accounts.toml``, or its number."""
+    reason: str
+
+
 def entry_of(rows: ReportRows, zone: tzinfo, address: str | None, name: str | None = None) -> Entry:
     """One account as the index shows it."""
     known = facts_of(rows, zone)
@@ -77,8 +86,13 @@ def _last_night(rows: ReportRows) -> str:
     return night_in_words(nights[0], False) if nights else ""
 
 
-def render_index(entries: Sequence[Entry], zone: tzinfo, time_zone: str) -> str:
-    """The index as HTML: red accounts first, then amber, then those with most new troubles."""
+def render_index(
+    entries: Sequence[Entry], zone: tzinfo, time_zone: str, unread: Sequence[Unread] = ()
+) -> str:
+    """The index as HTML: red accounts first, then amber, then those with most new troubles.
+
+    ``entries`` is not empty; ``unread`` are named above them.
+    """
     ordered = sorted(
         entries,
         key=lambda each: (LEVELS.index(each.trust.level), -each.troubles, each.partner_id or 0),
@@ -95,7 +109,8 @@ def render_index(entries: Sequence[Entry], zone: tzinfo, time_zone: str) -> str:
             newly_stuck=_sum(entries, "newly_stuck"),
             gone_open=_sum(entries, "gone_open"),
             not_good=sum(each.trust.level != GOOD for each in entries),
-            heading=f"Uploads of {words.counted(len(entries), 'account')}",
+            unread=unread,
+            heading=f"Uploads of {words.counted(len(entries) + len(unread), 'account')}",
         )
     )
 

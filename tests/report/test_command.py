@@ -125,7 +125,10 @@ def test_several_accounts_have_an_index_and_a_page_each(
 def test_accounts_of_several_schemas_are_on_one_page(
     report: Report, database_url: str, tmp_path: Path
 ) -> None:
-    """By their names in accounts.toml: two of them are the same account in two schemas."""
+    """By their names in accounts.toml: two of them are the same account in two schemas.
+
+    One cannot be read, and the others are there nevertheless.
+    """
     migrate(database_url, "apart")
     with psycopg.connect(database_url, autocommit=True) as connection:
         for schema in ("kaltura", "apart"):
@@ -138,6 +141,7 @@ def test_accounts_of_several_schemas_are_on_one_page(
             )
     names = tmp_path / "accounts.toml"
     names.write_text(
+        "[accounts.old]\npartner_id = 7\nschema = 'elsewhere'\nks = { env = 'K' }\n"
         "[accounts.acme]\npartner_id = 7\nks = { env = 'K' }\n"
         "[accounts.globex]\npartner_id = 7\nschema = 'apart'\nks = { env = 'K' }\n"
         "[accounts.new]\npartner_id = 9\nks = { env = 'K' }\n"
@@ -151,12 +155,16 @@ def test_accounts_of_several_schemas_are_on_one_page(
         ETL_ACCOUNTS=str(names),
     )
 
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 78, done.stderr
     result = json.loads(done.stdout)
+    assert result["error_message"] == "1 of 4 accounts failed: old (configuration)."
+    assert (result["status"], result["reason"]) == ("failed", "accounts_failed")
     own = {name: tmp_path / f"page-{name}.html" for name in ("acme", "globex", "new")}
     assert {page["name"]: Path(page["path"]) for page in result["pages"]} == own
-    assert contradictions(result, fields_of("report", failed=False), set()) == []
     index = Page(path.read_text(encoding="utf-8"))
+    assert "1 account could not be read; 1 is not complete or not up to date" in index.text
+    assert "old is not in the table, and if there is a page of it, that one is old" in index.text
+    assert "run kaltura-etl migrate" in index.text
     links = [value for name, value in index.attributes if name == "href"]
     assert links[-3:] == ["./page-new.html", "./page-acme.html", "./page-globex.html"]
     assert "acme 7 Complete as of" in index.text
