@@ -2,23 +2,31 @@
 
 Both jobs run at 02:30 by the clock on the wall, one in Berlin and one in New York, where the clocks
 go forward on different days; both lose nights.  The first also has a few incremental runs.
+
+With ``ETL_TEST_LIFE=long`` (``test_long_life``) they have lived for half a year by the same day,
+with twenty times as many uploads, both changes of the clocks, and more nights that were lost.
 """
 
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from tests.questions.lives import WRITTEN_LIVES, Life, NameChange, moment, with_names
+from tests.questions.lives import WRITTEN_LIVES, YEAR, Life, NameChange, moment, with_names
 from tests.questions.traffic import Traffic, token_ids
 
 BERLIN: Final = ZoneInfo("Europe/Berlin")
 NEW_YORK: Final = ZoneInfo("America/New_York")
-FIRST_NIGHT: Final = date(2026, 2, 18)
-NIGHTS_OF_A_LIFE: Final = 42
+LAST_NIGHT: Final = date(2026, 3, 31)
+IS_LONG: Final = os.environ.get("ETL_TEST_LIFE") == "long"
+NIGHTS_OF_A_LIFE: Final = 7 * (26 if IS_LONG else 6)
+FIRST_NIGHT: Final = LAST_NIGHT - timedelta(days=NIGHTS_OF_A_LIFE - 1)
+UPLOADS: Final = 8 if IS_LONG else 1
+"""How many times as many a day."""
 NOW: Final = moment("03-31 08:00")
 """When the questions are asked: a Tuesday.  Last Tuesday was the 24th."""
 PARTNER: Final = 102
@@ -74,6 +82,11 @@ class LivedAccount:
         """Those that read the whole list, except a row that the service could not serve."""
         return tuple(night for night in self.published if night.mode == "full")
 
+    def night_of(self, day: str) -> Night:
+        """The first complete run that began on a day, such as ``03-24``."""
+        at = moment(f"{day} 00:00").date()
+        return next(night for night in self.complete if night.began_at.date() == at)
+
     def night(self, run_id: int) -> Night:
         return next(night for night in self.nights if night.run_id == run_id)
 
@@ -94,11 +107,17 @@ def _nights() -> tuple[Night, ...]:
     """Of the first account."""
     no_run = {date(2026, 2, 26), date(2026, 3, 14), date(2026, 3, 15), date(2026, 3, 26)}
     failed = {date(2026, 3, 8), date(2026, 3, 25)}
+    if IS_LONG:
+        no_run |= {day for day in DAYS[3::17] if day.year < YEAR}
+        failed |= {day for day in DAYS[8::23] if day.year < YEAR}
     broken = date(2026, 3, 28)  # in the middle of its walk; an hour later another goes on with it
     found: list[Night] = []
     begun = [(at_half_past_two(day, BERLIN), "full") for day in DAYS if day not in no_run]
     noons = ("02-20 12:00", "03-04 12:00", "03-18 12:00", "03-21 12:00", "03-31 07:00")
     begun += [(moment(text), "incremental") for text in noons]
+    if IS_LONG:
+        earlier = [day for day in DAYS[5::9] if day.year < YEAR]
+        begun += [(datetime.combine(day, time(12), UTC), "incremental") for day in earlier]
     begun += [(at_half_past_two(broken, BERLIN) + timedelta(hours=1), "full")]
     for at, mode in sorted(begun):
         day, again = at.date(), bool(found) and at - found[-1].began_at == timedelta(hours=1)
@@ -120,7 +139,11 @@ def _other_nights() -> tuple[Night, ...]:
     """Of the other account, whose job often does not run at all."""
     begun = [day for number, day in enumerate(DAYS) if number % 5 not in (1, 4)]
     return tuple(
-        Night(101 + number, at_half_past_two(day, NEW_YORK), failed=day == date(2026, 3, 10))
+        Night(
+            (1001 if IS_LONG else 101) + number,
+            at_half_past_two(day, NEW_YORK),
+            failed=day == date(2026, 3, 10),
+        )
         for number, day in enumerate(begun)
     )
 
@@ -141,22 +164,47 @@ def _lived_account() -> LivedAccount:
         seed=1,
         users=("anna", "ben", "carla", "emil", "frida", "gustav"),
         zone=BERLIN,
-        per_day=3.4,
+        per_day=3.4 * UPLOADS,
         ids=token_ids(0),
         taken={life.created_at for life in WRITTEN_LIVES},
+        hides_open_ones=IS_LONG,
     )
-    lives = [*WRITTEN_LIVES, *traffic.days(moment("02-09 00:00"), 51)]
+    lives = [*WRITTEN_LIVES, *traffic.days(_midnight(-9), NIGHTS_OF_A_LIFE + 9)]
+    nights = _nights()
+    if IS_LONG:
+        lives = [life for life in lives if not _is_disturbing(life, nights)]
     return LivedAccount(
-        PARTNER, _lives(lives, names), names, _nights(), ("0_25_bad", moment("03-25 16:00"))
+        PARTNER, _lives(lives, names), names, nights, ("0_25_bad", moment("03-25 16:00"))
     )
+
+
+def _midnight(days: int) -> datetime:
+    """So many days after the one of the first night."""
+    return datetime.combine(FIRST_NIGHT + timedelta(days=days), time(), UTC)
+
+
+def _is_disturbing(life: Life, nights: tuple[Night, ...]) -> bool:
+    """Whether something happens to it between a failed walk and the one that goes on with it:
+    what is taken over is dated as the later one."""
+    (resumed,) = (night for night in nights if night.resumed_from is not None)
+    begun = next(night for night in nights if night.run_id == resumed.resumed_from).began_at
+    happened = (life.created_at, *(move.at for move in life.moves))
+    return any(begun <= at <= resumed.published_at for at in happened)
 
 
 def _other_account() -> LivedAccount:
     """Its tokens have the ids of the first one's, and all else different: none may be confused."""
     names = (NameChange("otto", moment("03-12 10:00"), "otto.b"),)
     ids = itertools.chain((life.token_id for life in WRITTEN_LIVES), token_ids(0))
-    traffic = Traffic(seed=2, users=("otto", "anna", "paula"), zone=NEW_YORK, per_day=2.4, ids=ids)
-    lives = list(traffic.days(moment("02-12 00:00"), 48))
+    traffic = Traffic(
+        seed=2,
+        users=("otto", "anna", "paula"),
+        zone=NEW_YORK,
+        per_day=2.4 * UPLOADS,
+        ids=ids,
+        hides_open_ones=IS_LONG,
+    )
+    lives = list(traffic.days(_midnight(-6), NIGHTS_OF_A_LIFE + 6))
     return LivedAccount(
         OTHER_PARTNER,
         _lives(lives, names),

@@ -211,7 +211,7 @@ def _() -> Rows:
 
 @ANSWERS.to("stuck_at_run.sql")
 def _() -> Rows:
-    known_at = ACCOUNT.night(36).began_at
+    known_at = ACCOUNT.night_of("03-24").began_at
     by_status: dict[int, list[Life]] = defaultdict(list)
     for life, state, _ in stuck_at(known_at):
         by_status[state.status].append(life)

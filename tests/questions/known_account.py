@@ -18,17 +18,17 @@ from etl.errors import EtlError
 from etl.run.plan import SyncOptions
 from etl.simulator import Account, SimulatorServer
 from etl.warehouse.read.demo import tell_moments_again
-from tests.questions.accounts import LivedAccount, Night
+from tests.questions.accounts import IS_LONG, LivedAccount, Night
 from tests.questions.lives import BACK, CLOSED, GONE, Life, Move, NameChange
 from tests.support.job import Job
 
-PAGE_SIZE = 60
+PAGE_SIZE = 400 if IS_LONG else 60
 BROKEN_PAGE_SIZE = 7
 """Of a night that fails midway, and of the one that resumes it: more pages than a checkpoint
 waits for."""
 FAILS_AT_PAGE = 10
 """In the night that fails midway: after the first checkpoint."""
-INCREMENTAL_PAGE_SIZE = 10
+INCREMENTAL_PAGE_SIZE = 60 if IS_LONG else 10
 """An incremental run reads one page of the newest tokens: ``truth.seen_by`` relies on it."""
 FOR_EVER = "36500"
 """Days: by the database's clock the nights are long ago, and their pages would be pruned."""
@@ -132,23 +132,31 @@ def _move(life: Life, move: Move) -> Callable[[Account], object]:
 
         def list_again(account: Account) -> None:
             account.undelete(life.token_id)
-            # It may have moved, and its user may have got another name, while it was not listed.
-            now = life.state_at(move.at)
-            assert now is not None
-            shown = {
-                "userId": ... if now.user_id is None else now.user_id,
-                "status": now.status,
-                "updatedAt": int(now.updated_at.timestamp()),
+            # It may have gone on meanwhile, and its user may have got another name.
+            state = life.state_at(move.at)
+            assert state is not None
+            fields: dict[str, Any] = {
+                "userId": ... if state.user_id is None else state.user_id,
+                "status": state.status,
+                "updatedAt": int(state.updated_at.timestamp()),
             }
-            account.change(life.token_id, shown, touch=False)
+            if state.received is not None:
+                fields["uploadedFileSize"] = str(state.received)
+            account.change(life.token_id, fields | _attached(life, state.status), touch=False)
 
         return list_again
     fields: dict[str, Any] = {"status": move.to}
     if move.received is not None:
         fields["uploadedFileSize"] = str(move.received)
-    if move.to == CLOSED:
-        fields |= {"attachedObjectType": "1", "attachedObjectId": f"1_{life.token_id[2:]}"}
+    fields |= _attached(life, move.to)
     return lambda account: account.change(life.token_id, fields)
+
+
+def _attached(life: Life, status: int | str) -> dict[str, Any]:
+    """What becomes of an upload that is closed."""
+    if status != CLOSED:
+        return {}
+    return {"attachedObjectType": "1", "attachedObjectId": f"1_{life.token_id[2:]}"}
 
 
 def _name_change(change: NameChange) -> Callable[[Account], object]:

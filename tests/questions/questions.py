@@ -11,6 +11,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from etl.demo import with_variables
+from tests.questions.accounts import ACCOUNT
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 QUERIES: Final = ROOT / "sql" / "queries"
@@ -70,6 +71,10 @@ class Question:
             return cursor.execute(sql.encode()).fetchall()
 
 
+def _run_of(day: str) -> str:
+    return str(ACCOUNT.night_of(day).run_id)
+
+
 QUESTIONS: Final = {
     question.file: question
     for question in (
@@ -81,12 +86,14 @@ QUESTIONS: Final = {
         Question("status_each_day.sql"),
         Question("stuck_now.sql"),
         Question("stuck_on_day.sql", {"day": "2026-03-24"}),
-        Question("stuck_at_run.sql", {"run_id": "36"}),
+        Question("stuck_at_run.sql", {"run_id": _run_of("03-24")}),
         Question("then_and_now.sql", {"at": "2026-03-25 23:00+00"}),
         Question("history_of_token.sql", {"token_id": "0_23_resumed"}),
         Question("when_did_it_happen.sql", {"token_id": "0_mar_back"}),
         Question("what_changed_last_night.sql"),
-        Question("changed_between.sql", {"run_before": "36", "run_id": "38"}),
+        Question(
+            "changed_between.sql", {"run_before": _run_of("03-24"), "run_id": _run_of("03-27")}
+        ),
         Question("first_status.sql", {"since": "2026-03-21"}),
         Question("disappeared.sql"),
         Question("vanished_unfinished.sql"),

@@ -54,6 +54,8 @@ class Traffic:
     ids: Iterator[str]
     taken: set[datetime] = field(default_factory=set)
     """Seconds in which a token was created; no two are created in the same."""
+    hides_open_ones: bool = False
+    """Whether some uploads go on while they are not listed."""
 
     def __post_init__(self) -> None:
         self.random = random.Random(self.seed).random
@@ -83,6 +85,8 @@ class Traffic:
         drawn = self.random()
         kind = next(kind for share, kind in KINDS if drawn < share)
         moves = list(getattr(self, f"_{kind}")(at, size))
+        if self.hides_open_ones:
+            moves = self._hidden(at, moves)
         if moves and moves[-1].to == CLOSED:
             moves += self._afterwards(moves[-1].at)
         life = Life(
@@ -165,6 +169,17 @@ class Traffic:
         sent = self._left_half(at, size)
         return [*sent, Move(sent[-1].at + self._between(2 * 3600, 80 * 3600), GONE, None)]
 
+    def _hidden(self, at: datetime, moves: list[Move]) -> list[Move]:
+        """One in twenty is not listed for some days, and whatever happens to it meanwhile does."""
+        if self.random() >= 0.05 or any(move.to == GONE for move in moves):
+            return moves
+        gone = at + self._between(10, 86_400)
+        back = gone + self._between(20 * 3600, 5 * 86_400)
+        taken = {move.at for move in moves}
+        if gone in taken or back in taken:
+            return moves
+        return sorted([*moves, Move(gone, GONE, None), Move(back, BACK, None)], key=_when)
+
     def _afterwards(self, at: datetime) -> list[Move]:
         drawn = self.random()
         if drawn < 0.12:
@@ -176,6 +191,10 @@ class Traffic:
                 Move(gone + self._between(20 * 3600, 6 * 86_400), BACK, None),
             ]
         return []
+
+
+def _when(move: Move) -> datetime:
+    return move.at
 
 
 def token_ids(seed: int) -> Iterator[str]:
