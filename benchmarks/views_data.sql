@@ -3,14 +3,15 @@
 -- Every fourth night's walk could not read one second, and a run of the newest tokens follows each
 -- night at noon.  Tokens are made over 117 days, those of the first half before the first night.
 -- One in five has one version, one in five two, and so on to five; of the last versions 5 % are
--- absences, 80 % closed, 8 % failed, 7 % open or deleted.
+-- absences, 80 % closed, 8 % failed, 7 % open or deleted.  Every check of verify holds; of the pages
+-- the ledger says that they were pruned.
 begin;
 set local search_path = kaltura;
 set local synchronous_commit = off;
 
 insert into sync_run (
     run_id, partner_id, walk_id, mode, status, started_at, heartbeat_at, finished_at,
-    published_at, coverage, open_coverage
+    published_at, coverage, open_coverage, holes, pages, pages_pruned
 )
 overriding system value
 select
@@ -28,7 +29,14 @@ select
         when night % 4 = 0 then '{(,1700000000),[1700000001,)}'
         else '{(,)}'
     end,
-    case half when 1 then '{(,)}' else '{}' end::int8multirange
+    case half when 1 then '{(,)}' else '{}' end::int8multirange,
+    case
+        when half = 0 and night % 4 = 0
+            then '[{"span": "[1700000000,1700000001)", "reason": "unreadable"}]'
+        else '[]'
+    end::jsonb,
+    1,
+    1
 from
     generate_series(1, 60) as night,
     generate_series(0, 1) as half,
@@ -37,66 +45,20 @@ from
             + make_interval(days => night, hours => 10 * half) as at
     ) as began;
 
--- Run :night of a token's version: those of one token on consecutive nights, an absence later.
-create temporary table made on commit drop as
-select
-    number,
-    versions,
-    first_night,
-    -- Scattered, as the ids of the service are.
-    '0_' || md5(number::text) as token_id,
-    'user' || (number::bigint * 7919 % 5000) as user_id,
-    'film ' || number || '.mp4' as file_name,
-    case when number % 50 = 0 then null else (10 ^ (4 + (number * 31 % 700) / 100.0))::bigint end
-    as file_size_bytes,
-    timestamptz '2026-08-01 01:00:00+00' + make_interval(
-        secs => floor(86400 * (117.0 * number / :tokens - 60))
-    ) as created_at,
-    (number::bigint * 104729 % 100)::int as dice
-from (
-    select
-        number,
-        1 + number % 5 as versions,
-        greatest(1, ceil(117.0 * number / :tokens - 60))::int as first_night
-    from generate_series(1, :tokens) as number
-) as numbered;
-
-create temporary table version_made on commit drop as
-select
-    made.*,
-    version,
-    least(60, first_night + version - 1 + case when absent then 30 else 0 end) as night,
-    absent
-from made
-cross join lateral generate_series(1, least(versions, 61 - first_night)) as version
-cross join lateral (
-    select versions > 2 and version = versions and dice < 5 and first_night < 25 as absent
-) as kind;
-
+-- The versions of a token are of consecutive nights, an absence is of a later one and repeats what
+-- the version before it shows.
 create temporary table version_full on commit drop as
 select
     101 as partner_id,
     token_id,
     user_id,
-    (
-        case
-            when version < versions and not (versions > 2 and version = versions - 1 and dice < 5)
-                then least(version - 1, 2)
-            when absent or dice < 85 then 3
-            when dice < 93 then case when dice < 91 then 4 else 6 end
-            when dice < 95 then 5
-            else dice % 3
-        end
-    )::smallint as status,
+    told.status,
     file_name,
     file_size_bytes,
-    case when version = versions then file_size_bytes else file_size_bytes * version / versions end
+    case when shown = last_shown then file_size_bytes else file_size_bytes * shown / versions end
     as uploaded_size_bytes,
     created_at,
-    case
-        when absent then created_at + interval '3 hours'
-        else created_at + make_interval(days => version - 1, secs => 60 + dice * 100)
-    end as updated_at,
+    created_at + make_interval(days => shown - 1, secs => 60 + dice * 100) as updated_at,
     not absent as is_listed,
     version,
     case when version = 1 then 'first_seen' when absent then 'absent' else 'changed' end
@@ -104,13 +66,60 @@ select
     case
         when version = 1 then null
         when absent then '{is_listed}'
-        when version between 2 and 3 or version = versions
-            then '{status,uploaded_size_bytes,updated_at}'
-        else '{uploaded_size_bytes,updated_at}'
-    end::text[] as changed_columns,
-    night,
-    lead(night) over (partition by number order by version) as next_night
-from version_made;
+        else array_remove(
+            array[
+                case when told.status <> least(shown - 2, 2) then 'status' end,
+                case when file_size_bytes is not null then 'uploaded_size_bytes' end,
+                'updated_at'
+            ],
+            null
+        )
+    end as changed_columns,
+    first_night + version - 1 + case when absent then 30 else 0 end as night,
+    case
+        when version < least(versions, 61 - first_night)
+            then first_night + version + case when version = last_shown then 30 else 0 end
+    end as next_night
+from (
+    select
+        numbered.*,
+        -- Scattered, as the ids of the service are.
+        '0_' || md5(number::text) as token_id,
+        'user' || (number::bigint * 7919 % 5000) as user_id,
+        'film ' || number || '.mp4' as file_name,
+        case
+            when number % 50 <> 0 then (10 ^ (4 + (number * 31::bigint % 700) / 100.0))::bigint
+        end as file_size_bytes,
+        timestamptz '2026-08-01 01:00:00+00' + make_interval(
+            secs => floor(86400 * (117.0 * number / :tokens - 60))
+        ) as created_at,
+        versions - case when versions > 2 and dice < 5 and first_night < 25 then 1 else 0 end
+        as last_shown
+    from (
+        select
+            number,
+            1 + number % 5 as versions,
+            (number::bigint * 104729 % 100)::int as dice,
+            greatest(1, ceil(117.0 * number / :tokens - 60))::int as first_night
+        from generate_series(1, :tokens) as number
+    ) as numbered
+) as made
+cross join lateral generate_series(1, least(versions, 61 - first_night)) as version
+cross join lateral (
+    select version > last_shown as absent, least(version, last_shown) as shown
+) as kind
+cross join lateral (
+    select (
+        case
+            when shown < last_shown then least(shown - 1, 2)
+            when dice < 85 then 3
+            when dice < 91 then 4
+            when dice < 93 then 6
+            when dice < 95 then 5
+            else dice % 3
+        end
+    )::smallint as status
+) as told;
 
 insert into upload_token_superseded (
     partner_id, token_id, user_id, status, file_name, file_size_bytes, uploaded_size_bytes,
@@ -150,4 +159,35 @@ from
         as began
 where next_night is null
 order by created_at, token_id;
+
+update sync_run as run
+set
+    inserted = told.inserted,
+    changed = told.changed,
+    absent = told.absent,
+    tokens_read = told.inserted + told.changed,
+    rows_read = told.inserted + told.changed,
+    listed_before = told.listed_before
+from (
+    select
+        published.run_id,
+        coalesce(written.inserted, 0) as inserted,
+        coalesce(written.changed, 0) as changed,
+        coalesce(written.absent, 0) as absent,
+        coalesce(sum(written.inserted - written.absent) over earlier, 0) as listed_before
+    from sync_run as published
+    left join (
+        select
+            run_id,
+            count(*) filter (where change_kind = 'first_seen') as inserted,
+            count(*) filter (where change_kind = 'changed') as changed,
+            count(*) filter (where change_kind = 'absent') as absent
+        from upload_token_history
+        group by run_id
+    ) as written on written.run_id = published.run_id
+    window earlier as (
+        order by published.run_id rows between unbounded preceding and 1 preceding
+    )
+) as told
+where told.run_id = run.run_id;
 commit;
