@@ -10,16 +10,6 @@ with recursive every as (
     from upload_token_status_moment_log as logged
     union all
     select
-        latest.partner_id,
-        latest.token_id,
-        latest.version,
-        cast(null as timestamptz) as from_happened_at,
-        latest.first_happened_at as happened_at,
-        latest.observed_at as happened_before
-    from upload_token as latest
-    where latest.version = 1
-    union all
-    select
         earlier.partner_id,
         earlier.token_id,
         earlier.version,

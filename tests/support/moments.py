@@ -24,7 +24,11 @@ def write_sixty_nights(connection: psycopg.Connection[Any], tokens: int) -> None
 def fill_moments_anew(connection: psycopg.Connection[Any]) -> None:
     """Derive them from the versions as they are now, whatever was published of them."""
     connection.execute("delete from upload_token_status_moment_log")
-    connection.execute("update upload_token_superseded set first_happened_at = null")
+    for table in ("upload_token", "upload_token_superseded"):
+        connection.execute(
+            f"update {table} set first_happened_at = null, status_version = null".encode()  # noqa: S608
+        )
+    connection.execute("update upload_token set first_closed_at = null")
     fill_moments(connection)
 
 

@@ -8,24 +8,27 @@ from typing import Final
 from etl.resources import sql_directory
 
 FILLED_BY: Final = (
-    "fill_latest_versions",
     "fill_first_versions",
     "fill_status_moments",
     "fill_moment_creations",
     "order_status_moments",
     "fill_moment_predecessors",
+    "fill_earlier_versions",
+    "fill_latest_versions",
 )
-"""Files of ``sql/ops``."""
-VERSIONS: Final = ("upload_token", "upload_token_superseded")
-"""The tables that ``fill_since`` fills from the moments, in the end."""
+"""Files of ``sql/ops``.  Each writes a row at most once, and every large table in its order."""
+PARTS: Final = ("first_moment", "since")
+"""Files with what several of them ask of a row."""
 
 
 def moment_fillings() -> Iterator[str]:
     """Each is to be executed as it is, with the schema as the ``search_path``; all may be again."""
+    parts = {f":{name}": _statement(name) for name in PARTS}
     for name in FILLED_BY:
-        yield _statement(name)
-    for table in VERSIONS:
-        yield _statement("fill_since").replace(":versions", table)
+        statement = _statement(name)
+        for placeholder, part in parts.items():
+            statement = statement.replace(f"({placeholder})", f"({part})")
+        yield statement
 
 
 def count_filling() -> str:
