@@ -15,14 +15,14 @@ from typing import Any, Final
 
 import psycopg
 
+from benchmarks.history import write_versions
 from etl.demo import with_variables
 from etl.embedded.server import embedded_server
 from etl.resources import sql_directory
+from etl.verify.checks import verify
 from etl.warehouse.access.grants import grant
-from etl.warehouse.schema.filling import arrival_filling, count_filling, moment_fillings
 from etl.warehouse.schema.revision import migrate
 
-DATA: Final = Path(__file__).with_name("views_data.sql")
 ONE_TOKEN: Final = "partner_id = 101 and token_id = '0_' || md5('777')"  # noqa: S105
 NIGHT: Final = "timestamptz '2026-09-29 02:09+00'"
 WEEK: Final = "{0} >= '2026-09-20' and {0} < '2026-09-27'"
@@ -161,7 +161,7 @@ def main(arguments: list[str]) -> None:
         migrate(url)
         connection = held.enter_context(closing(psycopg.connect(url, autocommit=True)))
         connection.execute("set search_path = kaltura")
-        built = _build(connection, given.tokens)
+        built = _build(connection, given.tokens, url)
         _become_analyst(connection, url)
         figures = [_measure(connection, *query, given.runs) for query in queries.items()]
     print(_table(built, figures))
@@ -170,10 +170,13 @@ def main(arguments: list[str]) -> None:
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def _build(connection: psycopg.Connection[Any], tokens: int) -> dict[str, Any]:
-    """Fill the warehouse if it is empty; returns its counts."""
+def _build(connection: psycopg.Connection[Any], tokens: int, url: str) -> dict[str, Any]:
+    """Fill the warehouse if it is empty, and check it once; returns its counts."""
     if not connection.execute("select 1 from upload_token limit 1").fetchone():
         write_versions(connection, tokens)
+        _say("verify")
+        if broken := [each.name for each in verify(url) if not each.ok]:
+            raise RuntimeError(f"the data break {', '.join(broken)}")
         _build_plain(connection)
     names = ("tokens", "superseded", "runs", "mebibytes", "postgres")
     row = connection.execute(
@@ -210,25 +213,6 @@ def _become_analyst(connection: psycopg.Connection[Any], url: str) -> None:
         )
         connection.execute(f"grant select on {PLAIN} to {role}".encode())
     connection.execute(f"set role {role}".encode())
-
-
-def write_versions(connection: psycopg.Connection[Any], tokens: int) -> None:
-    """Fill an empty warehouse; ``search_path`` must be its schema."""
-    _say(f"writing {tokens:,} tokens")
-    statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
-    connection.execute(statements.encode())
-    connection.execute("analyze")
-    for statement in (*moment_fillings(), count_filling(), arrival_filling()):
-        connection.execute(statement.encode())
-    # Filling wrote the rows anew in no order; the loader writes them as they are created.
-    for table, columns in (
-        ("upload_token", "created_at, token_id"),
-        ("upload_token_superseded", "valid_to, created_at, token_id"),
-    ):
-        connection.execute(f"create index written on {table} ({columns})".encode())
-        connection.execute(f"cluster {table} using written; drop index written".encode())
-    connection.execute("vacuum analyze")
-    connection.execute("checkpoint")
 
 
 def _measure(

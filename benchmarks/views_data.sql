@@ -88,7 +88,8 @@ from (
         'user' || (number::bigint * 7919 % 5000) as user_id,
         'film ' || number || '.mp4' as file_name,
         case
-            when number % 50 <> 0 then (10 ^ (4 + (number * 31::bigint % 700) / 100.0))::bigint
+            when number % 50 <> 0
+                then (10::float ^ (4 + (number * 31::bigint % 700) / 100::float))::bigint
         end as file_size_bytes,
         timestamptz '2026-08-01 01:00:00+00' + make_interval(
             secs => floor(86400 * (117.0 * number / :tokens - 60))
@@ -103,6 +104,7 @@ from (
             greatest(1, ceil(117.0 * number / :tokens - 60))::int as first_night
         from generate_series(1, :tokens) as number
     ) as numbered
+    offset 0  -- each token is made once, not for each column that is made of it
 ) as made
 cross join lateral generate_series(1, least(versions, 61 - first_night)) as version
 cross join lateral (
@@ -139,7 +141,7 @@ from
     lateral (select timestamptz '2026-08-01 02:00:00+00' + make_interval(days => next_night) as at)
         as next_began
 where next_night is not null
-order by next_night, created_at, token_id;
+order by next_night, created_at, token_id collate "C";
 
 insert into upload_token (
     partner_id, token_id, user_id, status, file_name, file_size_bytes, uploaded_size_bytes,
@@ -158,7 +160,7 @@ from
     lateral (select timestamptz '2026-08-01 02:00:00+00' + make_interval(days => night) as at)
         as began
 where next_night is null
-order by created_at, token_id;
+order by created_at, token_id collate "C";
 
 update sync_run as run
 set
