@@ -97,7 +97,9 @@ def _by_day(grown: sa.Subquery) -> sa.Subquery:
         grown.c.earliest // QUARTERS_OF_DAY
     )
     is_long = grown.c.latest - grown.c.earliest > QUARTERS_OF_DAY
-    return sa.select(is_long.label("is_long"), utc_day.label("utc_day"), *grown.c).subquery("part")
+    named = (is_long.label("is_long"), utc_day.label("utc_day"))
+    # Computed once per row.
+    return sa.select(*named, *grown.c).offset(0).subquery("part")
 
 
 def _cut(grown: sa.Subquery, name: str) -> sa.Subquery:
@@ -107,10 +109,15 @@ def _cut(grown: sa.Subquery, name: str) -> sa.Subquery:
     # updated_at is a whole second, which is in one quarter.
     latest = sa.case((fits(updated_at, after, observed_at), best), else_=observed_at)
     quarters = [_quarter(moment) for moment in (after, latest, best)]
-    return sa.select(
-        *[quarter.label(part) for quarter, part in zip(quarters, _QUARTERS, strict=True)],
-        grown.c.bytes,
-    ).subquery(name)
+    return (
+        sa.select(
+            *[quarter.label(part) for quarter, part in zip(quarters, _QUARTERS, strict=True)],
+            grown.c.bytes,
+        )
+        # Computed once per row.
+        .offset(0)
+        .subquery(name)
+    )
 
 
 def _quarter(moment: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
