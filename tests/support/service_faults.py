@@ -36,7 +36,7 @@ CANARIES = (APP_TOKEN, ADMIN_SECRET, APP_KS, OTHERS_KS, PROXY_PASSWORD)
 CREDENTIALS = Credentials(PARTNER, app_token_id=APP_TOKEN_ID, app_token=APP_TOKEN)
 LIST_PATH = "/api_v3/service/uploadtoken/action/list?format=1"
 POSITIONS = ("login", "list", "idIn")
-QUICK = RetryLimits(request_seconds=0.6)
+LIMITS = RetryLimits()
 TOKENS = 5
 
 
@@ -123,7 +123,7 @@ def open_at(
     waits: Waits,
     credentials: Credentials = CREDENTIALS,
     *,
-    limits: RetryLimits = QUICK,
+    limits: RetryLimits = LIMITS,
     ca_file: Path | None = None,
     use_environment_proxies: bool = False,
 ) -> UploadTokens:
@@ -146,7 +146,7 @@ def run_at(
     service: Served,
     waits: Waits,
     *,
-    limits: RetryLimits = QUICK,
+    limits: RetryLimits = LIMITS,
     ca_file: Path | None = None,
     use_environment_proxies: bool = False,
 ) -> int:
