@@ -185,8 +185,11 @@ class Life:
         return State(status, received, updated_at, self.user_at(when))
 
     def user_at(self, when: datetime) -> str | None:
-        names = [self.user_id, *(change.becomes for change in self.names if change.at <= when)]
-        return names[-1]
+        name = self.user_id
+        for change in self.names:
+            if change.at <= when:
+                name = change.becomes
+        return name
 
 
 def with_names(life: Life, changes: tuple[NameChange, ...]) -> Life:

@@ -7,13 +7,14 @@ from the lives themselves.  Functions speak of the first account unless they are
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta, tzinfo
-from functools import cache
+from functools import cache, wraps
 from itertools import zip_longest
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 from tests.questions.accounts import ACCOUNT, LivedAccount, Night
 from tests.questions.known_account import INCREMENTAL_PAGE_SIZE
@@ -126,35 +127,63 @@ class Look:
     """Tokens at the edge of a hole or of the last page: seen, but not certified."""
 
 
-@cache
+Told_co = TypeVar("Told_co", covariant=True)
+
+
+class OfAccount(Protocol[Told_co]):
+    """A function that speaks of the first account, unless it is given another."""
+
+    def __call__(self, account: LivedAccount = ...) -> Told_co: ...
+
+
+def once(function: OfAccount[Told_co]) -> OfAccount[Told_co]:
+    """Decorate a function: it is worked out once for each account, named or not."""
+    kept = cache(function)
+
+    @wraps(function)
+    def told(account: LivedAccount = ACCOUNT) -> Told_co:
+        return kept(account)
+
+    return told
+
+
+@once
 def looks(account: LivedAccount = ACCOUNT) -> tuple[Look, ...]:
     return tuple(_look(account, night) for night in account.published)
 
 
 def _look(account: LivedAccount, night: Night) -> Look:
     began = night if night.resumed_from is None else account.night(night.resumed_from)
-    listed = [life for life in account.lives if life.state_at(night.began_at) is not None]
     since, edges = None, set[str]()
     if night.mode == "incremental":
-        edge = listed[-INCREMENTAL_PAGE_SIZE]
+        edge = _listed_at(night, account)[-INCREMENTAL_PAGE_SIZE]
         since = edge.created_at
         edges = {edge.token_id}
     elif night.unreadable is not None:
-        ids = [life.token_id for life in listed]
+        ids = [life.token_id for life in _listed_at(night, account)]
         at = ids.index(night.unreadable)
         edges = {*ids[at - 1 : at], *ids[at + 1 : at + 2]}
     return Look(night, began.began_at, account.is_rejecting(night), since, frozenset(edges))
 
 
-@cache
+def _listed_at(night: Night, account: LivedAccount) -> list[Life]:
+    return [life for life in account.lives if life.state_at(night.began_at) is not None]
+
+
+@once
 def versions(account: LivedAccount = ACCOUNT) -> tuple[Version, ...]:
     """All versions, token by token, oldest first."""
+    seen = looks(account)
+    began = [look.night.began_at for look in seen]
     return tuple(
-        version for life in account.lives for version in _versions_of(life, looks(account))
+        version
+        for life in account.lives
+        for version in _versions_of(life, seen[bisect_left(began, life.created_at) :])
     )
 
 
 def _versions_of(life: Life, looks: Iterable[Look]) -> list[Version]:
+    """``looks``: those since its creation."""
     found: list[Version] = []
     seen_by = life.created_at  # when the walk began that saw it last
     for look in looks:
@@ -208,11 +237,17 @@ def _versions_of(life: Life, looks: Iterable[Look]) -> list[Version]:
 
 
 def _differs(state: State, known: Version) -> bool:
-    renamed = state.user_id not in (None, known.user_id)
-    return renamed or replace(state, user_id=None) != known.state
+    if state.user_id not in (None, known.user_id):
+        return True
+    told = known.state
+    return (state.status, state.received, state.updated_at) != (
+        told.status,
+        told.received,
+        told.updated_at,
+    )
 
 
-@cache
+@once
 def histories(account: LivedAccount = ACCOUNT) -> dict[str, tuple[Version, ...]]:
     """The versions of each token that was ever seen."""
     found: dict[str, list[Version]] = {}
@@ -225,7 +260,7 @@ def history_of(token_id: str, account: LivedAccount = ACCOUNT) -> tuple[Version,
     return histories(account)[token_id]
 
 
-@cache
+@once
 def current(account: LivedAccount = ACCOUNT) -> dict[str, Version]:
     """The latest version of each token that was ever seen."""
     return {token_id: history[-1] for token_id, history in histories(account).items()}
