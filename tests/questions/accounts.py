@@ -3,8 +3,9 @@
 Both jobs run at 02:30 by the clock on the wall, one in Berlin and one in New York, where the clocks
 go forward on different days; both lose nights.  The first also has a few incremental runs.
 
-With ``ETL_TEST_LIFE=long`` (``test_long_life``) they have lived for half a year by the same day,
-with twenty times as many uploads, both changes of the clocks, and more nights that were lost.
+With ``ETL_TEST_LIFE=long`` (``test_long_life``) they have lived for half a year by the same day: four
+times as many uploads a day, both changes of the clocks, and more nights that were lost.  The first
+has 2,389 uploads, 188 runs and 15 days without a complete one, the other 1,599, 109 and 74.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LAST_NIGHT: Final = date(2026, 3, 31)
 IS_LONG: Final = os.environ.get("ETL_TEST_LIFE") == "long"
 NIGHTS_OF_A_LIFE: Final = 7 * (26 if IS_LONG else 6)
 FIRST_NIGHT: Final = LAST_NIGHT - timedelta(days=NIGHTS_OF_A_LIFE - 1)
-UPLOADS: Final = 8 if IS_LONG else 1
+UPLOADS: Final = 4 if IS_LONG else 1
 """How many times as many a day."""
 NOW: Final = moment("03-31 08:00")
 """When the questions are asked: a Tuesday.  Last Tuesday was the 24th."""

@@ -1,4 +1,4 @@
-"""Half a year of twenty times as many uploads, told as truly as the six weeks."""
+"""Half a year of twelve times as many uploads, told as truly as the six weeks."""
 
 from __future__ import annotations
 
