@@ -32,11 +32,16 @@ grown as (
         later.uploaded_size_bytes as received_after,
         later.file_size_bytes as announced,
         later.updated_at - earlier.updated_at as at_most,
-        -- The last look that saw it pausing.
-        greatest(
-            first_look.began_at,
-            case when unseen.run_id is null then last_look.look_at end
-        ) - earlier.updated_at as at_least
+        -- The last look that saw it pausing: what was not listed since may have gone on.
+        case
+            when earlier.is_listed
+                then
+                    greatest(
+                        first_look.began_at,
+                        case when unseen.run_id is null then last_look.look_at end
+                    )
+            else earlier.last_listed_at
+        end - earlier.updated_at as at_least
     from upload_token_superseded as earlier
     inner join upload_token_history as later
         on

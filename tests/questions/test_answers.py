@@ -72,7 +72,7 @@ def test_a_pause_is_within_its_bounds_and_none_that_was_seen_is_left_out(
 ) -> None:
     """Against the lives: what is certain is true, and what is missing no run can have seen."""
     told = QUESTIONS["resumed_uploads.sql"].ask(
-        connection, partner_id=str(account.partner_id), since="2026-02-01"
+        connection, partner_id=str(account.partner_id), since="2025-01-01"
     )
 
     pauses = {
@@ -196,6 +196,57 @@ def test_what_is_called_failed_and_made_good(database_url: str) -> None:
     }
     assert "failed" not in str(statuses)
     assert troubled == {1: None, 2: nights[2], 3: None}
+
+
+def test_an_upload_that_is_not_listed_is_not_seen_pausing(database_url: str) -> None:
+    """It may have gone on before the run that misses it: it was last seen by the one before."""
+    nights = [datetime(2026, 3, number, 2, tzinfo=UTC) for number in (2, 4, 6)]
+    made = nights[0] - timedelta(hours=3)
+    with psycopg.connect(
+        database_url, autocommit=True, options="-c search_path=kaltura -c TimeZone=UTC"
+    ) as connection:
+        for number, night in enumerate(nights, 1):
+            connection.execute(
+                "insert into sync_run (run_id, walk_id, partner_id, mode, status, started_at, "
+                "heartbeat_at, finished_at, published_at, coverage, program_version) overriding "
+                "system value values (%(run)s, %(run)s, 7, 'full', 'succeeded', %(at)s, %(at)s, "
+                "%(at)s, %(at)s, '{(,)}', '')",
+                {"run": number, "at": night},
+            )
+        values = {
+            "made": made,
+            "moved": made + timedelta(hours=1),
+            "went_on": nights[0] + timedelta(hours=13),
+            **{f"at_{number}": night for number, night in enumerate(nights, 1)},
+        }
+        columns = (
+            "partner_id, token_id, status, created_at, uploaded_size_bytes, updated_at, is_listed, "
+            "version, change_kind, valid_from, observed_at, run_id, last_listed_at, "
+            "absence_confirmed_at"
+        )
+        connection.execute(
+            f"insert into upload_token_superseded ({columns}, valid_to, superseded_by_run_id) "  # noqa: S608
+            "values (7, 't', 1, %(made)s, 10, %(moved)s, true, 1, 'first_seen', %(at_1)s, %(at_1)s,"
+            " 1, null, null, %(at_2)s, 2), (7, 't', 1, %(made)s, 10, %(moved)s, false, 2, 'absent',"
+            " %(at_2)s, %(at_2)s, 2, %(at_1)s, %(at_2)s, %(at_3)s, 3)".encode(),
+            values,
+        )
+        connection.execute(
+            f"insert into upload_token ({columns}, changed_columns) values (7, 't', 3, %(made)s, "  # noqa: S608
+            "20, %(went_on)s, true, 3, 'relisted', %(at_3)s, %(at_3)s, 3, null, null, "
+            "'{status,uploaded_size_bytes,updated_at}')".encode(),
+            values,
+        )
+
+        (row,) = QUESTIONS["resumed_uploads.sql"].ask(
+            connection, partner_id="7", since="2026-03-01"
+        )
+
+    assert (row["at_least"], row["at_most"], row["certain"]) == (
+        timedelta(hours=2),
+        timedelta(hours=15),
+        False,
+    )
 
 
 def _pauses(life: Life) -> Iterator[tuple[datetime, timedelta]]:

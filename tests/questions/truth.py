@@ -303,7 +303,9 @@ def open_seen_at(when: datetime | None = None, account: LivedAccount = ACCOUNT) 
 
 
 def last_seen_so(earlier: Version, later: Version, account: LivedAccount = ACCOUNT) -> datetime:
-    """When the last walk began that read all open tokens, and saw this version of the token."""
+    """When the last walk began that read all open tokens, and saw this state of the token."""
+    if earlier.last_listed_at is not None:
+        return earlier.last_listed_at
     return max(
         look.walk_began_at
         for look in looks(account)
