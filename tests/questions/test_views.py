@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime, time, timedelta, tzinfo
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -23,7 +24,7 @@ from tests.questions.accounts import (
 )
 from tests.questions.answers import BUCKET_NAMES, OUTCOMES
 from tests.questions.known_account import INCREMENTAL_PAGE_SIZE
-from tests.questions.lives import BACK, CLOSED, GONE, PENDING, Move
+from tests.questions.lives import BACK, CLOSED, GONE, PENDING, Life, Move
 from tests.questions.truth import (
     FAILED,
     NAMES,
@@ -36,6 +37,7 @@ from tests.questions.truth import (
     current,
     happened_by,
     histories,
+    history_of,
     is_mature,
     looks,
     open_seen_at,
@@ -525,6 +527,12 @@ def test_the_statuses_at_the_end_of_every_day(
         found.setdefault(row["day"], Counter())[row["status"]] = row["tokens"]
 
     lives = {life.token_id: life for life in account.lives}
+    # What ended before a run saw that it was not listed: it is told from when it is listed again.
+    untold = {
+        after.token_id: (before.happened_after, after.happened_at)
+        for before, after in pairwise(versions(account))
+        if after.kind == "relisted" and before.status in OPEN and after.status not in OPEN
+    }
     for day, counts in found.items():
         midnight = datetime.combine(day, time(), UTC) + timedelta(days=1)
         states = status_at(midnight, account)
@@ -533,7 +541,8 @@ def test_the_statuses_at_the_end_of_every_day(
             continue
         for token_id, status in states.items():
             true = lives[token_id].state_at(midnight - timedelta(microseconds=1))
-            if true is not None and status != NOT_LISTED:
+            since, until = untold.get(token_id, (midnight, midnight))
+            if true is not None and status != NOT_LISTED and not since < midnight < until:
                 is_open = NAMES.get(true.status) in OPEN_NAMES
                 assert (status in OPEN_NAMES) == is_open, (day, token_id)
 
@@ -565,19 +574,28 @@ def test_the_time_in_each_open_status(account: LivedAccount, connection: Connect
         for key, stay in stays.items()
     }
     for life in account.lives:
-        times, now, since, listed = Counter[int](), PENDING, life.created_at, True
-        for move in life.moves:
-            times[now] += listed * int((move.at - since).total_seconds())
-            since = move.at
-            if isinstance(move.to, int):
-                now = move.to
-            else:
-                listed = move.to == BACK
         for status in OPEN:
-            if (life.token_id, status) in stays:
-                stay = stays[life.token_id, status]
-                true = timedelta(seconds=times[status])
+            if (stay := stays.get((life.token_id, status))) is not None:
+                true = _time_in(status, life, history_of(life.token_id, account))
                 assert stay.at_least <= true <= stay.at_most, (life, status)
+
+
+def _time_in(status: int, life: Life, seen: Iterable[Version]) -> timedelta:
+    """Without the time in which it was not listed, if a run saw that it was not."""
+    seen_out = [version.observed_at for version in seen if not version.listed]
+    total, now, since, listed = timedelta(), PENDING, life.created_at, True
+    for number, move in enumerate(life.moves):
+        if now == status and listed:
+            total += move.at - since
+        since = move.at
+        if isinstance(move.to, int):
+            now = move.to
+        elif move.to == BACK:
+            listed = True
+        else:
+            ends = [later.at for later in life.moves[number:] if later.to == BACK]
+            listed = not any(move.at <= at and (not ends or at < ends[0]) for at in seen_out)
+    return total
 
 
 def test_users_that_were_renamed(connection: Connection) -> None:
