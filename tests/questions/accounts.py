@@ -3,9 +3,9 @@
 Both jobs run at 02:30 by the clock on the wall, one in Berlin and one in New York, where the clocks
 go forward on different days; both lose nights.  The first also has a few incremental runs.
 
-With ``ETL_TEST_LIFE=long`` (``test_long_life``) they have lived for half a year by the same day: four
-times as many uploads a day, both changes of the clocks, and more nights that were lost.  The first
-has 2,389 uploads, 188 runs and 15 days without a complete one, the other 1,599, 109 and 74.
+With ``ETL_TEST_LIFE=long`` (``test_long_life``) they have lived for half a year by the same day,
+with four times as many uploads a day, both changes of the clocks, and more nights that were lost:
+the first has 2,389 uploads, 188 runs and 15 days without a complete one; the other 1,599, 109, 74.
 """
 
 from __future__ import annotations
