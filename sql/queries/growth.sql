@@ -18,14 +18,15 @@ select
     count(*) as tokens,
     round(coalesce(sum(uploaded_size_bytes), 0) / 1e9, 2) as gb_received_of_these,
     case
-        -- A part of a month is not compared with a whole one.
+        -- A part of a month, or what has been seen of it, is not compared with a whole one.
         when
             (upload.month + interval '1 month') at time zone kaltura_time_zone()
-            <= cast(:'now' as timestamptz)
+            <= freshness.open_seen_at
             then round(
                 100.0 * count(*) / lag(count(*)) over (order by upload.month) - 100, 1
             )
     end as percent_more
 from upload
-group by upload.month
+inner join sync_freshness as freshness on freshness.partner_id = :partner_id
+group by upload.month, freshness.open_seen_at
 order by upload.month

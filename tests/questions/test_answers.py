@@ -112,6 +112,18 @@ def test_an_upload_failed_within_its_bounds(
         assert row["failed_after"] <= row["failed_at"] <= row["failed_before"], row
 
 
+def test_a_month_is_compared_when_it_has_been_seen_to_its_end(
+    connection: psycopg.Connection[Any],
+) -> None:
+    """Asked on the first of April, when the last run began on the day before."""
+    told = QUESTIONS["growth.sql"].ask(connection, now="2026-04-01 09:00+00")
+    assert [(row["month"], row["percent_more"] is None) for row in told] == [
+        ("2026-01", True),
+        ("2026-02", False),
+        ("2026-03", True),
+    ]
+
+
 def test_what_is_called_failed_and_made_good(database_url: str) -> None:
     """DELETED is no failure, and a hole that stays for ever does not hide that a run was good."""
     nights = [datetime(2026, 3, number, 2, tzinfo=UTC) for number in (3, 5, 6)]
