@@ -20,7 +20,7 @@ with moved as (
                     between_them.partner_id = token.partner_id
                     and between_them.token_id = token.token_id
                     and between_them.version > before.version
-                    and between_them.status not in (4, 6)
+                    and (between_them.status in (4, 6)) is not true
             )
         )
         and token.first_closed_at is null

@@ -65,7 +65,7 @@ with known_failures as (
                         where
                             other.partner_id = token.partner_id
                             and other.token_id = token.token_id
-                            and other.status not in (4, 6)
+                            and (other.status in (4, 6)) is not true
                     ),
                     0
                 )

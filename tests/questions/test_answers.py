@@ -134,7 +134,7 @@ def test_what_is_called_failed_and_made_good(database_url: str) -> None:
         (2, nights[1], "failed", "{(,100)}", "[]", 0),
         (3, nights[2], "succeeded", "{(,10),[12,)}", f"[{for_ever}]", 1),
     ]
-    stuck = {"deleted": 5, "timed out": 4, "error": 6, "closed": 3, "still open": 1}
+    stuck = {"deleted": 5, "timed out": 4, "error": 6, "closed": 3, "still open": 1, "untold": 6}
     with psycopg.connect(
         database_url, autocommit=True, options="-c search_path=kaltura -c TimeZone=UTC"
     ) as connection:
@@ -163,12 +163,14 @@ def test_what_is_called_failed_and_made_good(database_url: str) -> None:
                 "first": nights[0],
                 "last": nights[2],
                 "status": code,
+                # The service may tell none: that is no failure yet.
+                "before": None if token_id == "untold" else 1,
             }
             connection.execute(
                 "insert into upload_token_superseded (partner_id, token_id, status, created_at, "
                 "updated_at, is_listed, version, change_kind, valid_from, observed_at, run_id, "
-                "valid_to, superseded_by_run_id) values (7, %(token_id)s, 1, %(old)s, %(old)s, "
-                "true, 1, 'first_seen', %(first)s, %(first)s, 1, %(last)s, 3)",
+                "valid_to, superseded_by_run_id) values (7, %(token_id)s, %(before)s, %(old)s, "
+                "%(old)s, true, 1, 'first_seen', %(first)s, %(first)s, 1, %(last)s, 3)",
                 values,
             )
             connection.execute(
@@ -187,7 +189,7 @@ def test_what_is_called_failed_and_made_good(database_url: str) -> None:
 
         (became,) = ask("stuck_at_run.sql", run_id="1")
         days = ask("status_each_day.sql")
-        failed = {row["token_id"] for row in ask("failed_uploads.sql")}
+        failed = {row["token_id"]: row for row in ask("failed_uploads.sql")}
         troubled = {row["run_id"]: row["made_good_at"] for row in ask("troubled_runs.sql")}
         statuses = ask("status_now.sql")
 
@@ -199,11 +201,13 @@ def test_what_is_called_failed_and_made_good(database_url: str) -> None:
         "deleted": 1,
         "still_open": 1,
     }
-    assert failed == {"timed out", "error"}
+    assert failed.keys() == {"timed out", "error", "untold"}
+    for name in ("status", "failed_after", "failed_at", "failed_before"):
+        assert failed["untold"][name] == failed["error"][name]
     assert {name: days[-1][name] for name in ("timed_out", "deleted", "error", "closed")} == {
         "timed_out": 1,
         "deleted": 1,
-        "error": 1,
+        "error": 2,
         "closed": 1,
     }
     assert "failed" not in str(statuses)
