@@ -11,13 +11,14 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.rows import dict_row
 
 from etl.warehouse.access.grants import grant
 from tests.questions.accounts import ACCOUNTS, LivedAccount
 from tests.questions.answers import OUTCOMES
 from tests.questions.expected import EXPECTED
 from tests.questions.lives import PARTIAL, Life
-from tests.questions.questions import QUERIES, QUESTIONS
+from tests.questions.questions import QUERIES, QUESTIONS, ROOT
 from tests.questions.truth import FAILED, versions
 from tests.support.moments import fill_moments
 
@@ -192,6 +193,17 @@ def test_what_is_called_failed_and_made_good(database_url: str) -> None:
         failed = {row["token_id"]: row for row in ask("failed_uploads.sql")}
         troubled = {row["run_id"]: row["made_good_at"] for row in ask("troubled_runs.sql")}
         statuses = ask("status_now.sql")
+        listed = connection.cursor(row_factory=dict_row).execute(
+            (ROOT / "sql" / "report" / "failed.sql").read_text(encoding="utf-8").encode(),
+            {
+                "partner_id": 7,
+                "rows": 10,
+                "seen_from": datetime(2026, 3, 1),
+                "since": nights[1],
+                "time_zone": "UTC",
+            },
+        )
+        reported = {row["token_id"]: row for row in listed}
 
     assert {name: became[name] for name in ("stuck", *OUTCOMES)} == {
         "stuck": 5,
@@ -204,6 +216,9 @@ def test_what_is_called_failed_and_made_good(database_url: str) -> None:
     assert failed.keys() == {"timed out", "error", "untold"}
     for name in ("status", "failed_after", "failed_at", "failed_before"):
         assert failed["untold"][name] == failed["error"][name]
+    assert reported.keys() == failed.keys()
+    for name in ("status", "failed_at", "is_new"):
+        assert reported["untold"][name] == reported["error"][name]
     assert {name: days[-1][name] for name in ("timed_out", "deleted", "error", "closed")} == {
         "timed_out": 1,
         "deleted": 1,
