@@ -18,6 +18,7 @@ PART_BYTES: Final = 32 * 1024 * 1024
 """A file that has reached this size is followed by another one."""
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """Text of the rows that are parsed together: a row group of Parquet."""
+_LISTS: Final = ("list", "int_list")
 _DECIMAL: Final = (38, 9)
 """Digits of a decimal, and those of them after the point: as many as other programs take."""
 
@@ -132,6 +133,7 @@ def _arrow_types() -> dict[str, Any]:
         "time": pa.timestamp("us", "UTC"),
         "date": pa.date32(),
         "list": pa.list_(pa.string()),
+        "int_list": pa.list_(pa.int64()),
     }
 
 
@@ -151,7 +153,7 @@ def _parsed(columns: Sequence[Column], rows: Sequence[bytes]) -> pa.Table:
         parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
         convert_options=csv.ConvertOptions(
             column_types={
-                column.name: types["text" if column.kind == "list" else column.kind]
+                column.name: types["text" if column.kind in _LISTS else column.kind]
                 for column in columns
             },
             null_values=[""],
@@ -162,15 +164,16 @@ def _parsed(columns: Sequence[Column], rows: Sequence[bytes]) -> pa.Table:
         ),
     )
     for number, column in enumerate(columns):
-        if column.kind == "list":
-            table = table.set_column(number, column.name, _lists(table.column(number)))
+        if column.kind in _LISTS:
+            lists = _lists(table.column(number), types[column.kind])
+            table = table.set_column(number, column.name, lists)
     return table
 
 
-def _lists(texts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Lists of texts, of JSON; there are few different ones."""
+def _lists(texts: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    """Lists, of JSON; of texts there are few different ones."""
     import pyarrow as pa  # noqa: PLC0415
 
     encoded = texts.dictionary_encode().unify_dictionaries().combine_chunks()
     values = [json.loads(each) for each in encoded.dictionary.to_pylist()]
-    return pa.array(values, pa.list_(pa.string())).take(encoded.indices)
+    return pa.array(values, kind).take(encoded.indices)

@@ -30,6 +30,13 @@ READ_BACK = {
         "array(select json_array_elements_text(cast({cell} as json))) end",
         "{value}",
     ),
+    **dict.fromkeys(
+        ("_int4", "_int8"),
+        (
+            "array(select cast(json_array_elements_text(cast({cell} as json)) as bigint))",
+            "cast({value} as bigint[])",
+        ),
+    ),
     "bytea": ("decode({cell}, 'hex')", "{value}"),
     "text": (
         r"regexp_replace({cell}, '^''(?=''*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20])"

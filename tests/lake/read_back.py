@@ -111,6 +111,7 @@ FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "time": datetime.fromisoformat,
     "date": date.fromisoformat,
     "list": json.loads,
+    "int_list": json.loads,
     "text": lambda cell: re.sub(MADE_SAFE, "", cell),
 }
 
