@@ -19,8 +19,8 @@ from etl.coverage import EVERYTHING, Coverage
 from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.ledger.certificates import walk_began_with
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.counts import of_publication
 from etl.warehouse.load.moments import best_estimate, fits
+from etl.warehouse.load.publication_log import of_publication, write_log
 from etl.warehouse.schema.database import Database
 
 QUARTERS_OF_DAY: Final = 96
@@ -70,26 +70,7 @@ def log_arrivals(
         .group_by(part.c.is_long, part.c.utc_day)
         .cte("arrivals")
     )
-    written = (
-        sa.insert(log)
-        .from_select(
-            ["partner_id", "run_id", *arrivals.c.keys()],
-            sa.select(
-                sa.literal(run.partner_id, sa.Integer),
-                sa.literal(run.run_id, sa.BigInteger),
-                *arrivals.c,
-            ).order_by(arrivals.c.is_long, arrivals.c.utc_day),
-        )
-        .returning(sa.literal(1))
-        .cte("written")
-    )
-    row = connection.execute(
-        sa.select(
-            sa.select(sa.func.count()).select_from(written).scalar_subquery(),
-            sa.select(sa.func.count()).select_from(arrivals).scalar_subquery(),
-        )
-    ).one()
-    return row[0], row[1]
+    return write_log(connection, log, run, arrivals, ("is_long", "utc_day"))
 
 
 def _by_day(grown: sa.Subquery) -> sa.Subquery:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.moments import PENDING, status_name
+from etl.warehouse.load.publication_log import of_publication, write_log
 from etl.warehouse.schema.database import Database
 
 QUARTER: Final = timedelta(minutes=15)
@@ -40,26 +41,7 @@ def log_counts(
         .having(sa.or_(tokens != 0, unseen != 0))
         .cte("counts")
     )
-    written = (
-        sa.insert(log)
-        .from_select(
-            ["partner_id", "run_id", *counts.c.keys()],
-            sa.select(
-                sa.literal(run.partner_id, sa.Integer),
-                sa.literal(run.run_id, sa.BigInteger),
-                *counts.c,
-            ).order_by(counts.c.quarter_hour, counts.c.status),
-        )
-        .returning(sa.literal(1))
-        .cte("written")
-    )
-    row = connection.execute(
-        sa.select(
-            sa.select(sa.func.count()).select_from(written).scalar_subquery(),
-            sa.select(sa.func.count()).select_from(counts).scalar_subquery(),
-        )
-    ).one()
-    return row[0], row[1]
+    return write_log(connection, log, run, counts, ("quarter_hour", "status"))
 
 
 def _earliest(
@@ -147,15 +129,6 @@ def _sightings(database: Database, run: OpenRun, stamp: datetime, earliest: date
 def _counted(rows: sa.Select[Any], name: str) -> sa.CTE:
     each = rows.subquery("each")
     return sa.select(*each.c, sa.func.count().label("tokens")).group_by(*each.c).cte(name)
-
-
-def of_publication(table: sa.Table, run: OpenRun, stamp: datetime) -> sa.ColumnElement[bool]:
-    """The rows that the run has written; by their indexes, which begin with the time."""
-    return sa.and_(
-        table.c.partner_id == run.partner_id,
-        table.c.valid_from == sa.literal(stamp, _TIME),
-        table.c.run_id == run.run_id,
-    )
 
 
 def _quarter(moment: sa.ColumnElement[Any], earliest: datetime) -> sa.ColumnElement[Any]:
