@@ -329,16 +329,14 @@ def _insert_first_load(
     done = connection.execute(
         sa.insert(database.tables.upload_token).from_select(
             [*VERSION_COLUMNS, "valid_from", "run_id"],
-            _of_publication(
-                first_versions(database, run, by_creation=counts.created_once), run, stamp
-            ),
+            _stamped(first_versions(database, run, by_creation=counts.created_once), run, stamp),
         ),
         execution_options={"preserve_rowcount": True},
     )
     return int(done.rowcount)
 
 
-def _of_publication(versions: sa.Select[Any], run: OpenRun, stamp: datetime) -> sa.Select[Any]:
+def _stamped(versions: sa.Select[Any], run: OpenRun, stamp: datetime) -> sa.Select[Any]:
     """The new versions, in the order in which the next walk reads them.
 
     So neighbours on a page become neighbours on disk.
@@ -362,7 +360,7 @@ def _upsert(
     token = database.tables.upload_token
     upsert = insert(token).from_select(
         [*VERSION_COLUMNS, "valid_from", "run_id"],
-        _of_publication(outcomes(database, run, witnesses), run, stamp),
+        _stamped(outcomes(database, run, witnesses), run, stamp),
     )
     written = (
         upsert.on_conflict_do_update(
