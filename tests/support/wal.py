@@ -30,13 +30,19 @@ def install_wal_inspect(query: Query) -> bool:
 
 
 def wal_of_tables(query: Query, start: str) -> dict[str, int]:
-    """Bytes of WAL about each table (its indexes and TOAST too) without page images."""
+    """Bytes of WAL about each table (its indexes and TOAST too) without page images.
+
+    Nor what announces the image of a page that a reader marked.  The first who reads a row after
+    its commit is on disk marks it as committed, and where pages have checksums Postgres logs the
+    marked page, once after each checkpoint; which reader that is depends on the other sessions.
+    """
     rows = query(
         """
         with record as (
             select relfilenode, start_lsn, record_length, block_fpi_length
             from pg_get_wal_block_info(%s, pg_current_wal_flush_lsn(), false)
             where reldatabase = (select oid from pg_database where datname = current_database())
+                and record_type <> 'FPI_FOR_HINT'
         ), named as (
             select coalesce(owner.relname, of_index.relname, relation.relname) as name, record.*
             from record
