@@ -109,7 +109,7 @@ def digests_of(tokens: PageTokens) -> list[Digests]:
 
 
 @given(st.data())
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 def test_another_form_of_a_row_has_its_digests(data: st.DataObject) -> None:
     row = data.draw(rows(oddities=2))
     tokens = token_of(row)
@@ -298,7 +298,7 @@ def test_digests_differ_where_postgres_finds_a_difference(
     @given(two_rows())
     # Both servers are asked the same; fifty thousand pairs are a campaign.
     @settings(
-        max_examples=50 if postgres_major == "15" else 250,
+        max_examples=25 if postgres_major == "15" else 100,
         deadline=None,
         suppress_health_check=list(HealthCheck),
     )

@@ -156,7 +156,7 @@ def assert_accounted_for(page: list[bytes]) -> None:
 
 
 @given(st.lists(rows(), max_size=3))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_generated_rows_are_accounted_for(page: list[bytes]) -> None:
     assert_accounted_for(page)
 
@@ -189,7 +189,7 @@ def test_emitted_tokens_go_through_copy_binary(empty_database_url: str) -> None:
         connection.execute(f"create temporary table loaded ({columns})".encode())
 
         @given(st.lists(rows(oddities=2), min_size=1, max_size=5))
-        @settings(max_examples=500, deadline=None)
+        @settings(max_examples=150, deadline=None)
         def copy(page: list[bytes]) -> None:
             try:
                 tokens = decode(*page).tokens
@@ -211,7 +211,7 @@ def test_emitted_tokens_go_through_copy_binary(empty_database_url: str) -> None:
 
 
 @given(rows(oddities=1))
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_fast_and_careful_reader_agree(row: bytes) -> None:
     assert_readers_agree(row)
 
@@ -249,8 +249,20 @@ def assert_readers_agree(row: bytes) -> None:
 
 
 @given(st.lists(rows(oddities=1), max_size=5))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_a_page_is_the_sum_of_its_rows(page: list[bytes]) -> None:
+    assert_sum_of_its_rows(page)
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(3_600)
+@given(st.lists(rows(oddities=1), max_size=5))
+@settings(max_examples=20_000, deadline=None)
+def test_twenty_thousand_pages_are_the_sums_of_their_rows(page: list[bytes]) -> None:
+    assert_sum_of_its_rows(page)
+
+
+def assert_sum_of_its_rows(page: list[bytes]) -> None:
     try:
         alone = [decode(row) for row in page]
     except DataRefused:

@@ -65,7 +65,7 @@ def test_no_token_is_missed_around_large_ties() -> None:
 
 
 def test_no_readable_token_outside_the_holes_is_missed_around_unreadable_rows() -> None:
-    ends = campaign(range(150), poison=True)
+    ends = campaign(range(75), poison=True)
     assert ends["complete"] + ends["with holes"] > 0.95 * ends.total()
 
 
@@ -209,14 +209,14 @@ def test_a_covered_stretch_in_the_middle_is_not_read_again() -> None:
 
 
 def test_a_range_is_found_by_halving() -> None:
-    seconds = quiet_seconds(200_000)
+    seconds = quiet_seconds(50_000)
     account = Quiet(seconds)
-    target = Span(seconds[123_456], seconds[124_456])
+    target = Span(seconds[23_456], seconds[24_456])
     walk = Walk(target)
     outcome = walk_account(account, walk, window=1)
     assert walk.coverage.contains_span(target)
-    assert {second for second, _ in outcome.read} >= set(seconds[123_456:124_456])
-    assert account.requests <= 2 * math.log2(200_000 / 500) + 10
+    assert {second for second, _ in outcome.read} >= set(seconds[23_456:24_456])
+    assert account.requests <= 2 * math.log2(50_000 / 500) + 10
 
 
 # --- rows that cannot be read --------------------------------------------------------------------
