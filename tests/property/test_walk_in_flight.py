@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
+from functools import cache
 
 import pytest
 
@@ -69,6 +71,12 @@ def test_a_short_list_needs_no_request_in_vain(tokens: int) -> None:
     assert flight.ended <= 2
 
 
+@cache
+def bulk_uploads(tokens: int, seed: int) -> array[int]:
+    """The seconds of an account's tokens, made once for all that walk over them."""
+    return array("q", (token.created_at for token in generate_account(tokens, seed=seed).line))
+
+
 @pytest.mark.parametrize("tokens", TOKENS)
 @pytest.mark.parametrize("concurrency", CONCURRENCY)
 @pytest.mark.parametrize("seed", range(3))
@@ -79,7 +87,7 @@ def test_an_account_with_bulk_uploads_costs_half_a_page_more_for_each_request_in
     at a seam is known, the overlap can be as large as needed and no larger; each further request
     in flight either begins before it is known, or in a part of its own, whose last page is
     partly in vain."""
-    line = Line.of(token.created_at for token in generate_account(tokens, seed=seed).line)
+    line = Line.of(bulk_uploads(tokens, seed))
     alone = Walk(in_flight=1)
     fly(line, alone, 1)
     assert alone.finished
