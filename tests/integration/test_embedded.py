@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ import pytest
 from etl.embedded.binaries import find_binaries
 from etl.embedded.server import default_data_dir, embedded_server
 from etl.errors import ConfigurationError, WarehouseUnavailable
+from tests.support.environment import quick_folder
 
 CLIENT = """
 import sys
@@ -31,10 +34,33 @@ with embedded_server(Path(sys.argv[1])) as url:
 
 
 @pytest.fixture
-def folder(private_folder: Path) -> Iterator[Path]:
-    """The data folder; the test ends when its server has stopped."""
+def new_folder(private_folder: Path) -> Iterator[Path]:
+    """A data folder that is yet to be made; the test ends when its server has stopped."""
     yield private_folder / "pg"
     _wait_until(lambda: _server_pid(private_folder / "pg") is None)
+
+
+@pytest.fixture(scope="module")
+def used_folder() -> Iterator[Path]:
+    """A data folder in which a server has run and stopped."""
+    with tempfile.TemporaryDirectory(prefix="kaltura-etl-test-", dir=quick_folder()) as parent:
+        Path(parent).chmod(0o711)
+        folder = Path(parent) / "pg"
+        with embedded_server(folder):
+            pass
+        with (folder / "clients.lock").open() as clients:
+            fcntl.flock(clients, fcntl.LOCK_EX)  # the reaper lets go of it when it ends
+        yield folder
+
+
+@pytest.fixture
+def folder(used_folder: Path, new_folder: Path) -> Path:
+    """A copy of it, for tests that are not about how a folder is made, which is most of the work.
+
+    The test ends when its server has stopped.
+    """
+    subprocess.run(["cp", "-a", used_folder, new_folder], check=True)
+    return new_folder
 
 
 @contextmanager
@@ -92,22 +118,22 @@ def _setting(url: str, name: str) -> str:
     return str(row[0])
 
 
-def test_server_is_durable_private_and_has_no_port(folder: Path) -> None:
-    with embedded_server(folder) as url:
+def test_server_is_durable_private_and_has_no_port(new_folder: Path) -> None:
+    with embedded_server(new_folder) as url:
         assert _setting(url, "fsync") == "on"
         assert _setting(url, "full_page_writes") == "on"
         assert _setting(url, "synchronous_commit") == "on"
         assert _setting(url, "data_checksums") == "on"
         assert _setting(url, "listen_addresses") == ""
         assert _setting(url, "timezone") == "UTC"
-        for private in (folder / "server", folder / "server" / "data"):
+        for private in (new_folder / "server", new_folder / "server" / "data"):
             assert stat.S_IMODE(private.stat().st_mode) == 0o700
-        assert stat.S_IMODE(folder.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
-        pid = _server_pid(folder)
+        assert stat.S_IMODE(new_folder.stat().st_mode) == (0o711 if os.geteuid() == 0 else 0o700)
+        pid = _server_pid(new_folder)
         assert pid is not None
         if os.geteuid() == 0:
-            assert (folder / "server").stat().st_uid != 0, "Postgres refuses to run as root"
-            assert Path(f"/proc/{pid}").stat().st_uid == (folder / "server").stat().st_uid
+            assert (new_folder / "server").stat().st_uid != 0, "Postgres refuses to run as root"
+            assert Path(f"/proc/{pid}").stat().st_uid == (new_folder / "server").stat().st_uid
 
 
 def test_rows_outlive_the_server(folder: Path) -> None:
@@ -139,8 +165,6 @@ def test_server_stops_after_its_last_user_was_killed(folder: Path) -> None:
 
 
 def test_client_killed_while_it_starts_the_server_leaves_nothing_running(folder: Path) -> None:
-    with embedded_server(folder):
-        pass
     # Moments from "Python starts" to "the server is up" (0.7 s here), and a little past it.
     for moment_ms in range(0, 1000, 125):
         with _client(folder) as client:
@@ -151,10 +175,10 @@ def test_client_killed_while_it_starts_the_server_leaves_nothing_running(folder:
     _wait_until(lambda: _server_pid(folder) is None, seconds=10)
 
 
-def test_two_processes_may_start_it_at_the_same_time(folder: Path) -> None:
-    with _client(folder) as a, _client(folder) as b, _client(folder) as c:
+def test_two_processes_may_start_it_at_the_same_time(new_folder: Path) -> None:
+    with _client(new_folder) as a, _client(new_folder) as b, _client(new_folder) as c:
         assert len({_says_url(process) for process in (a, b, c)}) == 1
-    log = (folder / "server.log").read_text()
+    log = (new_folder / "server.log").read_text()
     assert log.count("database system is ready to accept connections") == 1
 
 
@@ -186,9 +210,6 @@ def test_server_whose_reaper_was_killed_gets_another(folder: Path) -> None:
 
 
 def test_note_of_a_server_whose_number_another_process_has_is_no_obstacle(folder: Path) -> None:
-    with embedded_server(folder):
-        pass
-    _wait_until(lambda: _server_pid(folder) is None)
     owner = (folder / "server").stat()
     bystander = subprocess.Popen(["sleep", "60"], user=_other(owner.st_uid), group=_other(0))
     note = folder / "server" / "data" / "postmaster.pid"
@@ -237,9 +258,6 @@ def test_url_is_understood_by_sqlalchemy(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_data_of_another_version_are_refused_with_a_way_out(folder: Path) -> None:
-    with embedded_server(folder):
-        pass
-    _wait_until(lambda: _server_pid(folder) is None)
     (folder / "server" / "data" / "PG_VERSION").write_text("13\n")
 
     with pytest.raises(ConfigurationError, match=r"written by PostgreSQL 13.*PG_BIN"):
@@ -262,9 +280,6 @@ def test_path_that_is_a_file_is_refused(private_folder: Path) -> None:
 
 
 def test_server_that_cannot_start_says_why(folder: Path) -> None:
-    with embedded_server(folder):
-        pass
-    _wait_until(lambda: _server_pid(folder) is None)
     with (folder / "server" / "data" / "postgresql.conf").open("a") as settings:
         settings.write("shared_buffers = 'plenty'\n")
 
