@@ -7,8 +7,8 @@ what they own when the test ends.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from typing import LiteralString, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 from psycopg import sql
 from psycopg.rows import dict_row
+from sqlalchemy import Connection
 
 from etl.warehouse.access.grants import grant
 from etl.warehouse.access.privileges import excess_privileges, missing_privileges
@@ -29,6 +30,8 @@ NOT_UPDATABLE = "55000"
 
 
 Statement: TypeAlias = sql.SQL | sql.Composed | str
+Look: TypeAlias = Callable[[Connection, str, str, str], list[str]]
+"""Of a schema, a role and its kind."""
 
 
 def as_role(url: str, role: str) -> str:
@@ -51,6 +54,8 @@ class Roles:
     """Name of the role, by kind: ``loader``, ``analyst``, ``auditor``."""
     made: list[str] = field(default_factory=list)
     sessions: dict[str, psycopg.Connection[Row]] = field(default_factory=dict)
+    opened: ExitStack = field(default_factory=ExitStack)
+    looking: Connection | None = None
 
     def create(self, attributes: LiteralString = "login", prefix: str = "role") -> str:
         name = f"{prefix}_{secrets.token_hex(6)}"
@@ -88,13 +93,20 @@ class Roles:
 
     def lacking(self, kind: str) -> list[str]:
         """What the role of a kind lacks."""
-        with open_connection(self.owner_url) as connection:
-            return missing_privileges(connection, "kaltura", self.names[kind], kind)
+        return self._found(missing_privileges, kind)
 
     def excess(self, kind: str) -> list[str]:
         """What the role of a kind has beyond its rights."""
-        with open_connection(self.owner_url) as connection:
-            return excess_privileges(connection, "kaltura", self.names[kind], kind)
+        return self._found(excess_privileges, kind)
+
+    def _found(self, look: Look, kind: str) -> list[str]:
+        """What is found of a kind's role now, on one connection for all looks."""
+        if self.looking is None:
+            self.looking = self.opened.enter_context(open_connection(self.owner_url))
+        try:
+            return look(self.looking, "kaltura", self.names[kind], kind)
+        finally:
+            self.looking.rollback()
 
     def fingerprint(self) -> Row:
         """All that the tables hold, and all that is defined in the schema."""
@@ -141,6 +153,8 @@ class Roles:
 
     def close(self) -> None:
         """Close the sessions."""
+        self.looking = None
+        self.opened.close()
         while self.sessions:
             self.sessions.popitem()[1].close()
 
