@@ -2,9 +2,11 @@
 --
 -- A change counts from upload_token_status_history.happened_at, whenever it was seen: so what a run
 -- sees at 02:30 of before midnight counts for the day before, and a figure may still change until
--- stale_by_seconds is 0.  What was known at the time is in upload_token_as_of().  Today's row is the
--- state so far.  From the day of the first publication (or, later, of the horizon of a pruning of
--- versions) to today, days without a run too.  A status that no token was in has no row.
+-- stale_by_seconds is 0.  What came and went between two looks is not told: an upload that was closed
+-- and had disappeared by the next look counts as open until happened_at of its disappearance, even if
+-- it is listed again as CLOSED.  What was known at the time is in upload_token_as_of().  Today's row
+-- is the state so far.  From the day of the first publication (or, later, of the horizon of a pruning
+-- of versions) to today, days without a run too.  A status that no token was in has no row.
 -- partner_id: Kaltura account (partner).
 -- day: The day in time_zone.
 -- status: Name of the status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED for those no longer listed.
