@@ -274,7 +274,7 @@ def _check_objects(part: str, database_url: str, schema: str) -> Finding:
         text += "a table or a column that is gone is restored from a backup or an archive only"
     else:
         text += "as the owner, run kaltura-etl migrate --repair, then grant again"
-    if all(each.kind == "comment" for each in missing):
+    if all(each.is_minor for each in missing):
         return Finding(part, WARNING, text)
     return Finding(part, FAILED, text, ConfigurationError.exit_code)
 

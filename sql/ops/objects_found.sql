@@ -3,7 +3,9 @@ with relation as (
     select
         oid,
         relname,
-        relkind
+        relkind,
+        relpersistence,
+        relreplident
     from pg_class
     where
         relnamespace = to_regnamespace(quote_ident(%(schema)s))
@@ -18,6 +20,7 @@ attribute as (
         attnum,
         format_type(atttypid, atttypmod) as type,
         attnotnull,
+        attstorage,
         atthasdef or attidentity <> '' as has_default
     from relation
     join pg_attribute on attrelid = relation.oid and attnum > 0 and not attisdropped
@@ -38,6 +41,31 @@ union all
 select 'not null', name, null from attribute where attnotnull
 union all
 select 'default', name, null from attribute where has_default and relkind <> 'v'
+union all
+select
+    'storage',
+    name,
+    case attstorage
+        when 'p' then 'plain' when 'e' then 'external' when 'm' then 'main' else 'extended'
+    end
+from attribute
+where relkind <> 'v'
+union all
+select
+    'persistence',
+    relname,
+    case relpersistence when 'u' then 'unlogged' else 'logged' end
+from relation
+where relkind <> 'v'
+union all
+select
+    'replica identity',
+    relname,
+    case relreplident
+        when 'f' then 'full' when 'n' then 'nothing' when 'i' then 'using index' else 'default'
+    end
+from relation
+where relkind <> 'v'
 union all
 select 'constraint', relname || '.' || conname, null
 from pg_constraint

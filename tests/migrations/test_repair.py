@@ -22,6 +22,49 @@ CONSTRAINTS = """
     where pronamespace = 'kaltura'::regnamespace
     order by 1, 2
 """
+KEPT = """
+    select relation.oid::regclass::text, attribute.attname,
+        concat_ws(
+            ' ', relam, relpersistence, relreplident, relrowsecurity, reloptions, attstorage,
+            attcompression, attstattarget, attoptions, atthasmissing, attidentity, attgenerated
+        )
+    from pg_class as relation
+    left join pg_attribute as attribute
+        on attribute.attrelid = relation.oid and attribute.attnum > 0 and not attisdropped
+    where relnamespace = 'kaltura'::regnamespace
+    union all select tgrelid::regclass::text, tgname, tgfoid::regproc::text
+    from pg_trigger where not tgisinternal
+    union all select stxrelid::regclass::text, stxname, pg_get_statisticsobjdef(oid)
+    from pg_statistic_ext
+    order by 1, 2
+"""
+"""How everything is kept, whatever of it a migration may set."""
+BY_ITSELF = """
+    select format('alter table %s alter column %I set storage %s', attrelid::regclass, attname,
+        case typstorage when 'p' then 'plain' when 'm' then 'main' else 'extended' end)
+    from pg_attribute join pg_type on pg_type.oid = atttypid
+    join pg_class as relation on relation.oid = attrelid and relkind = 'r'
+    where relnamespace = 'kaltura'::regnamespace and attnum > 0 and not attisdropped
+    and attstorage <> typstorage
+    union all
+    select format('alter table %s set %s', oid::regclass,
+        case relpersistence when 'u' then 'logged' else 'unlogged' end)
+    from pg_class where relnamespace = 'kaltura'::regnamespace
+    and relname in ('upload_token_staging', 'pruning')
+    union all
+    select format('alter table %s replica identity default', oid::regclass)
+    from pg_class where relnamespace = 'kaltura'::regnamespace and relreplident <> 'd'
+    and relkind = 'r'
+    union all
+    select format('alter table %s reset (%s)', oid::regclass, split_part(option, '=', 1))
+    from pg_class cross join unnest(reloptions) as option
+    where relnamespace = 'kaltura'::regnamespace and relkind = 'r'
+    union all
+    select format('alter table %s alter column %I set statistics -1', attrelid::regclass, attname)
+    from pg_attribute join pg_class as relation on relation.oid = attrelid and relkind = 'r'
+    where relnamespace = 'kaltura'::regnamespace and attnum > 0 and attstattarget >= 0
+"""
+"""Statements that leave tables as Postgres would keep them by itself, but for views and indexes."""
 DEFINITIONS = [
     ("drop view kaltura.upload_token_history cascade", "view upload_token_history"),
     ("drop view if exists kaltura.stuck_upload", "view stuck_upload"),
@@ -85,6 +128,21 @@ def test_what_was_dropped_is_found_and_put_back(
     run(url, "insert into kaltura.sync_run (partner_id, mode, status) values (9, 'full', 'failed')")
     run(url, "delete from kaltura.sync_run where partner_id = 9")
     assert (rows(url, "table kaltura.sync_run"), rows(url, "table kaltura.upload_token")) == data
+
+
+def test_how_tables_are_kept_is_put_back(database_url: str) -> None:
+    url = database_url
+    migrated = rows(url, KEPT)
+    run(url, *[str(statement) for (statement,) in rows(url, BY_ITSELF)])
+    assert rows(url, KEPT) != migrated
+    found = missing(url)
+    assert {each.rpartition(" ")[0] for each in found} == {
+        "storage",
+        "persistence",
+        "replica identity",
+    }
+    assert [str(each) for each in repair(url, "kaltura")] == found
+    assert rows(url, KEPT) == migrated
 
 
 @pytest.mark.parametrize(

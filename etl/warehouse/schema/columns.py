@@ -14,13 +14,31 @@ NAMING_CONVENTION: Final = {
     "fk": "fk_%(table_name)s_%(column_0_N_name)s",
     "ix": "ix_%(table_name)s_%(column_0_N_name)s",
 }
+STORAGE: Final = "storage"
+"""In ``Column.info``: how Postgres stores long values, if not as it would by itself."""
+PERSISTENCE: Final = "persistence"
+"""In ``Table.info``: ``unlogged``, if it is."""
+REPLICA_IDENTITY: Final = "replica_identity"
+"""In ``Table.info``: by what logical replication finds a row, if not by the primary key."""
 
 
 def column(
-    name: str, kind: TypeEngine[Any], comment: str, *, null: bool = False, default: str = ""
+    name: str,
+    kind: TypeEngine[Any],
+    comment: str,
+    *,
+    null: bool = False,
+    default: str = "",
+    storage: str = "",
 ) -> Column[Any]:
-    server_default = text(default) if default else None
-    return Column(name, kind, nullable=null, server_default=server_default, comment=comment)
+    return Column(
+        name,
+        kind,
+        nullable=null,
+        server_default=text(default) if default else None,
+        comment=comment,
+        info={STORAGE: storage} if storage else {},
+    )
 
 
 def bytewise() -> Text:

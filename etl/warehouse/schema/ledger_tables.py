@@ -22,7 +22,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, INT8RANGE, JSONB
 
-from etl.warehouse.schema.columns import bytewise, column, one_of, time
+from etl.warehouse.schema.columns import REPLICA_IDENTITY, bytewise, column, one_of, time
 
 RUN_MODES: Final = ("full", "incremental", "backfill", "replay")
 RUN_STATUSES: Final = (
@@ -251,6 +251,8 @@ def rejected_row_table(metadata: MetaData, sync_run: Table) -> Table:
         column("created_second", BigInteger(), "Its createdAt in Unix seconds.", null=True),
         ForeignKeyConstraint(["run_id"], [sync_run.c.run_id]),
         comment="Rows of the service that were not loaded.  Pruned.",
+        # It has no key: a publication of all tables would forbid to delete from it.
+        info={REPLICA_IDENTITY: "full"},
     )
     # Pages overlap, so a row may occur twice; the hash keeps large payloads out of the index.
     Index(

@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Constraint, PrimaryKeyConstraint, Table
 from sqlalchemy.dialects import postgresql
 
 from etl.resources import sql_directory
+from etl.warehouse.schema.columns import PERSISTENCE, REPLICA_IDENTITY, STORAGE
 from etl.warehouse.schema.tables import build_tables
 from etl.warehouse.schema.views import view_files
 
@@ -25,7 +26,8 @@ class SchemaObject(NamedTuple):
     """A kind and a name, such as ``index`` and ``sync_run.ix_sync_run_partner``."""
 
     kind: str
-    """table, column, not null, default, constraint, index, view, view column, function, comment."""
+    """table, column, not null, default, constraint, index, view, view column, function, comment;
+    how a table is kept: storage (of a column), persistence, replica identity."""
     name: str
 
     @property
@@ -37,6 +39,11 @@ class SchemaObject(NamedTuple):
     def held_data(self) -> bool:
         """Whether it cannot be put back, because its data went with it."""
         return self.kind in ("table", "column")
+
+    @property
+    def is_minor(self) -> bool:
+        """Whether everything works without it, if more slowly."""
+        return self.kind in ("comment", "storage")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -67,7 +74,7 @@ def missing_objects(connection: Connection, schema: str) -> list[SchemaObject]:
 
 
 def expected_objects(schema: str) -> dict[SchemaObject, str | None]:
-    """All objects of the revision; with the type of a column, or the text of a comment."""
+    """All objects of the revision; with what must be so: a type, words, an option."""
     expected: dict[SchemaObject, str | None] = {}
     for table in build_tables(schema).metadata.tables.values():
         expected |= _objects_of(table)
@@ -84,7 +91,10 @@ def _objects_of(table: Table) -> dict[SchemaObject, str | None]:
     objects: dict[SchemaObject, str | None] = {
         SchemaObject("table", table.name): None,
         SchemaObject("comment", table.name): table.comment,
+        SchemaObject("persistence", table.name): table.info.get(PERSISTENCE, "logged"),
     }
+    if REPLICA_IDENTITY in table.info:
+        objects[SchemaObject("replica identity", table.name)] = table.info[REPLICA_IDENTITY]
     for column in table.columns:
         name = f"{table.name}.{column.name}"
         kind = column.type.compile(DIALECT).partition(" COLLATE")[0].lower()
@@ -92,6 +102,8 @@ def _objects_of(table: Table) -> dict[SchemaObject, str | None]:
         objects[SchemaObject("comment", name)] = column.comment
         if not column.nullable:
             objects[SchemaObject("not null", name)] = None
+        if STORAGE in column.info:
+            objects[SchemaObject("storage", name)] = column.info[STORAGE]
         if column.server_default is not None:
             objects[SchemaObject("default", name)] = None
     for constraint in constraints_of(table):

@@ -23,6 +23,7 @@ from etl.warehouse.engine import (
     WRONG_OBJECT_TYPE,
     sqlstate_of,
 )
+from etl.warehouse.schema.columns import PERSISTENCE, REPLICA_IDENTITY, STORAGE
 from etl.warehouse.schema.indexes import build_concurrently, has_rows
 from etl.warehouse.schema.migration import take_migration_lock
 from etl.warehouse.schema.objects import (
@@ -45,10 +46,11 @@ _NOT_OURS: Final = (
 
 
 def repair(url: str, schema: str) -> list[SchemaObject]:
-    """Put back views, functions, indexes, constraints, defaults and comments that are missing.
+    """Put back what is missing of views, functions, indexes, constraints, defaults and comments.
 
-    The schema is of this program's revision.  All in one transaction, except for indexes of tables
-    with rows, which follow it and are built while others read and write.  Returns what was missing.
+    And how tables are kept: storage of columns, persistence, replica identity.  The schema is of
+    this program's revision.  All in one transaction, except for indexes of tables with rows, which
+    follow it and are built while others read and write.  Returns what was missing.
 
     Raises:
         ConfigurationError: a table or a column is missing, or somebody else's object has the name:
@@ -118,6 +120,17 @@ def _put_back_part(connection: Connection, table: Table, part: SchemaObject) -> 
         connection.execute(CreateIndex(index))
     elif part.kind == "comment":
         connection.execute(SetColumnComment(table.c[name]) if name else SetTableComment(table))
+    elif part.kind == "storage":
+        storage = table.c[name].info[STORAGE]
+        connection.exec_driver_sql(
+            f"alter table {quoted} alter column {name} set storage {storage}"
+        )
+    elif part.kind == "persistence":
+        persistence = table.info.get(PERSISTENCE, "logged")
+        connection.exec_driver_sql(f"alter table {quoted} set {persistence}")
+    elif part.kind == "replica identity":
+        identity = table.info[REPLICA_IDENTITY]
+        connection.exec_driver_sql(f"alter table {quoted} replica identity {identity}")
     elif part.kind == "not null":
         connection.exec_driver_sql(f"alter table {quoted} alter column {name} set not null")
     elif table.c[name].identity is not None:

@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from etl.warehouse.schema.columns import bytewise, column, one_of, time
+from etl.warehouse.schema.columns import PERSISTENCE, bytewise, column, one_of, time
 
 CHANGE_KINDS: Final = ("first_seen", "changed", "absent", "relisted")
 STAGED_KINDS: Final = ("present", "missing", "absent")
@@ -35,6 +35,8 @@ MANY_RANGES: Final = "timestamptz_minmax_multi_ops"
 """A few rows of another time do not make a block's range wide."""
 BLOCKS: Final = {"pages_per_range": 16, "autosummarize": "on"}
 """Blocks of about 500 versions, summed up as they fill."""
+UNCOMPRESSED: Final = "external"
+"""To compress long lists would cost a first load more than all else that it does for them."""
 WENT_BACK: Final = (
     "(change_kind = 'absent' or (from_status_code >= 0 and to_status_code > from_status_code)) "
     "is not true"
@@ -256,17 +258,25 @@ def bytes_arrival_log_table(metadata: MetaData) -> Table:
             ARRAY(Integer()),
             "For each number of bytes: not before this quarter of an hour, counted since "
             "1970-01-01 00:00 UTC, in which the last walk that saw the size before began.",
+            storage=UNCOMPRESSED,
         ),
-        column("latest_quarters", ARRAY(Integer()), "Not after this quarter of an hour."),
+        column(
+            "latest_quarters",
+            ARRAY(Integer()),
+            "Not after this quarter of an hour.",
+            storage=UNCOMPRESSED,
+        ),
         column(
             "best_quarters",
             ARRAY(Integer()),
             "Best estimate of the quarter of an hour in which they arrived.",
+            storage=UNCOMPRESSED,
         ),
         column(
             "bytes",
             ARRAY(BigInteger()),
             "How many: those of each token that was first seen, and sums of what others grew by.",
+            storage=UNCOMPRESSED,
         ),
         # A day of an account is found by it.
         PrimaryKeyConstraint("partner_id", "is_long", "utc_day", "run_id"),
@@ -288,6 +298,7 @@ def upload_token_staging_table(metadata: MetaData) -> Table:
         *_digest_columns(),
         one_of("kind", STAGED_KINDS),
         prefixes=["UNLOGGED"],
+        info={PERSISTENCE: "unlogged"},
         comment="Observations of open walks that differ from upload_token.  Not for analysts.",
     )
     # What a walk has staged in the seconds of a batch, which must be staged again.
