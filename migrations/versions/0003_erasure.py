@@ -33,6 +33,7 @@ def downgrade() -> None:
     # Made by later revisions, and they read what was pruned.
     op.execute("drop view if exists upload_token_daily_status")
     op.execute("drop view if exists upload_token_status_count")
+    op.execute("drop view if exists upload_token_horizon")
     op.drop_table("pruning")
     op.drop_table("erasure_key")
     op.drop_table("erasure")

@@ -27,7 +27,6 @@ def upgrade() -> None:
     _create_log()
     install_view("upload_token_status_count")
     op.execute(count_filling())
-    install_view("upload_token_daily_status")
 
 
 def downgrade() -> None:

@@ -48,7 +48,6 @@ def upgrade() -> None:
     _create_log()
     install_view("upload_bytes_arrival")
     op.execute(arrival_filling())
-    install_view("upload_bytes_daily")
 
 
 def downgrade() -> None:

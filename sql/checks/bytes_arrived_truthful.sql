@@ -1,13 +1,4 @@
 -- What was told at each publication of the bytes that arrived is what its versions tell.
-with horizon as (
-    select
-        pruning.partner_id,
-        max(pruning.horizon) as horizon
-    from pruning
-    where pruning.kind = 'versions' and pruning.deleted > 0
-    group by pruning.partner_id
-)
-
 select
     coalesce(derived.partner_id, log.partner_id) as partner_id,
     coalesce(derived.run_id, log.run_id) as run_id,
@@ -28,9 +19,10 @@ full join upload_bytes_arrival_log as log
         and log.is_long = derived.is_long
         and log.utc_day = derived.utc_day
 left join sync_run as run on run.run_id = coalesce(derived.run_id, log.run_id)
-left join horizon on horizon.partner_id = coalesce(derived.partner_id, log.partner_id)
+left join upload_token_horizon as pruned
+    on pruned.partner_id = coalesce(derived.partner_id, log.partner_id)
 where
     (derived.earliest_quarters, derived.latest_quarters, derived.best_quarters, derived.bytes)
     is distinct from (log.earliest_quarters, log.latest_quarters, log.best_quarters, log.bytes)
     -- What earlier runs told of versions that were pruned cannot be derived any more.
-    and coalesce(run.published_at >= horizon.horizon, true)
+    and coalesce(run.published_at >= pruned.horizon, true)

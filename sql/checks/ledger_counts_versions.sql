@@ -1,13 +1,4 @@
 -- The counts of a run equal the versions that it wrote (until versions are pruned).
-with pruned as (
-    select
-        partner_id,
-        max(horizon) as horizon
-    from pruning
-    where kind = 'versions'
-    group by partner_id
-)
-
 select
     run.partner_id,
     run.run_id,
@@ -31,7 +22,7 @@ left join (
     from upload_token_history
     group by run_id
 ) as written on written.run_id = run.run_id
-left join pruned on pruned.partner_id = run.partner_id
+left join upload_token_horizon as pruned on pruned.partner_id = run.partner_id
 where
     run.status = 'succeeded'
     and (

@@ -1,14 +1,5 @@
 -- What was counted at each publication is what its changes of status tell; the sums are the present.
-with horizon as (
-    select
-        pruning.partner_id,
-        max(pruning.horizon) as horizon
-    from pruning
-    where pruning.kind = 'versions' and pruning.deleted > 0
-    group by pruning.partner_id
-),
-
-present as (
+with present as (
     select
         token.partner_id,
         case when token.is_listed then upload_token_status_name(token.status) else 'NOT_LISTED' end
@@ -45,12 +36,13 @@ full join upload_token_status_count_log as log
         and log.quarter_hour = derived.quarter_hour
         and log.status = derived.status
 left join sync_run as run on run.run_id = coalesce(derived.run_id, log.run_id)
-left join horizon on horizon.partner_id = coalesce(derived.partner_id, log.partner_id)
+left join upload_token_horizon as pruned
+    on pruned.partner_id = coalesce(derived.partner_id, log.partner_id)
 where
     (derived.tokens, derived.unseen_tokens, derived.status_code)
     is distinct from (log.tokens, log.unseen_tokens, log.status_code)
     -- What earlier runs counted of versions that were pruned cannot be derived any more.
-    and coalesce(run.published_at >= horizon.horizon, true)
+    and coalesce(run.published_at >= pruned.horizon, true)
 union all
 select
     coalesce(present.partner_id, summed.partner_id) as partner_id,

@@ -1,13 +1,4 @@
 -- Versions of a token are 1, 2, ... without gaps, the latest in upload_token (older ones pruned).
-with pruned as (
-    select
-        partner_id,
-        max(horizon) as horizon
-    from pruning
-    where kind = 'versions'
-    group by partner_id
-)
-
 select
     coalesce(latest.partner_id, earlier.partner_id) as partner_id,
     coalesce(latest.token_id, earlier.token_id) as token_id,
@@ -29,7 +20,8 @@ full join (
     group by partner_id, token_id
 ) as earlier
     on earlier.partner_id = latest.partner_id and earlier.token_id = latest.token_id
-left join pruned on pruned.partner_id = coalesce(latest.partner_id, earlier.partner_id)
+left join upload_token_horizon as pruned
+    on pruned.partner_id = coalesce(latest.partner_id, earlier.partner_id)
 where
     latest.version is null
     or coalesce(earlier.newest + 1, latest.version) <> latest.version

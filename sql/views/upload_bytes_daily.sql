@@ -179,14 +179,7 @@ cross join lateral (
         and part.latest >= day.begin_quarter
 ) as short_day
 left join long_day on long_day.partner_id = day.partner_id and long_day.day = day.day
-left join (
-    select
-        pruning.partner_id,
-        max(pruning.horizon) as horizon
-    from pruning
-    where pruning.kind = 'versions' and pruning.deleted > 0
-    group by pruning.partner_id
-) as pruned on pruned.partner_id = day.partner_id
+left join upload_token_horizon as pruned on pruned.partner_id = day.partner_id
 where
     coalesce(short_day.at_most, 0) + coalesce(long_day.at_most, 0) > 0
     and (

@@ -57,14 +57,7 @@ account as (
         ) as last_day
     from walk
     cross join zone
-    left join (
-        select
-            pruning.partner_id,
-            max(pruning.horizon) as horizon
-        from pruning
-        where pruning.kind = 'versions' and pruning.deleted > 0
-        group by pruning.partner_id
-    ) as pruned on pruned.partner_id = walk.partner_id
+    left join upload_token_horizon as pruned on pruned.partner_id = walk.partner_id
     group by walk.partner_id, zone.name
 ),
 

@@ -44,6 +44,7 @@ VIEW_KEYS: Final = {
     "upload_status_stay": ("partner_id", "token_id", "status", "version"),
     "upload_token_daily_status": ("partner_id", "day", "status"),
     "upload_token_history": ("partner_id", "token_id", "version"),
+    "upload_token_horizon": ("partner_id",),
     "upload_token_snapshot_dbt": ("dbt_scd_id",),
     "upload_token_status_history": ("partner_id", "token_id", "version"),
     "upload_token_status_moment": ("partner_id", "token_id", "version"),

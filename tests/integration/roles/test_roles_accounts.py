@@ -126,7 +126,7 @@ def readable(roles: Roles) -> list[str]:
     ]
 
 
-MAY_BE_EMPTY = ("stuck_upload", "upload_user_rename")
+MAY_BE_EMPTY = ("stuck_upload", "upload_token_horizon", "upload_user_rename")
 
 
 def test_a_limited_analyst_reads_its_account_whole_and_no_other(world: Roles) -> None:
