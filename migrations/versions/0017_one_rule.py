@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from alembic import op
+
 from etl.warehouse.schema.migration import enter_schema, install_view
 
 revision = "0017"
@@ -15,6 +17,7 @@ VIEWS: Final = (
     "upload_token_horizon",
     "upload_token_daily_status",
     "upload_bytes_daily",
+    "upload_failure",
 )
 """In the order in which they build on each other."""
 
@@ -30,3 +33,5 @@ def downgrade() -> None:
 
     It goes with what it reads, in revision 0003.
     """
+    enter_schema()
+    op.execute("drop view upload_failure")

@@ -2,37 +2,19 @@
 --
 -- since: its publication.  since_seen_at: the beginning of its walk, as of when it is known what was
 -- stuck.  A token that changed several times counts by its state before and its state now; one that
--- failed, was opened again and failed again in the meantime is newly failed: see failed.sql.
+-- failed, was opened again and failed again in the meantime is newly failed: see upload_failure.
 with moved as (
     select
         token.user_id,
         before.token_id is null as first_seen,
         token.status = 3 and before.status is distinct from 3 as closed,
-        -- As in upload_outcome, what was once closed has succeeded, whatever came after.
         token.status in (4, 6)
-        and (
-            coalesce(before.status not in (4, 6), true)
-            -- Or it was opened again in between.
-            or exists (
-                select 1
-                from upload_token_superseded as between_them
-                where
-                    between_them.partner_id = token.partner_id
-                    and between_them.token_id = token.token_id
-                    and between_them.version > before.version
-                    and (between_them.status in (4, 6)) is not true
-            )
-        )
-        and token.first_closed_at is null
-        -- A version that was CLOSED and told no updated_at.  Such versions have an index.
-        and not exists (
-            select 1
-            from upload_token_superseded as earlier
+        and exists (
+            select 1 from upload_failure as failure
             where
-                earlier.partner_id = token.partner_id
-                and earlier.token_id = token.token_id
-                and earlier.status = 3
-                and earlier.updated_at is null
+                failure.partner_id = token.partner_id
+                and failure.token_id = token.token_id
+                and failure.known_since > %(since)s
         ) as failed,
         not token.is_listed and coalesce(before.is_listed, true) as gone,
         coalesce(now_status.outcome_group, 'open') = 'open' as is_open

@@ -35,6 +35,7 @@ from tests.questions.truth import (
     bucket_of,
     bytes_by_day,
     current,
+    failure_of,
     happened_by,
     histories,
     history_of,
@@ -596,6 +597,32 @@ def _time_in(status: int, life: Life, seen: Iterable[Version]) -> timedelta:
             ends = [later.at for later in life.moves[number:] if later.to == BACK]
             listed = not any(move.at <= at and (not ends or at < ends[0]) for at in seen_out)
     return total
+
+
+@OF_EACH
+def test_what_has_failed_and_since_when(account: LivedAccount, connection: Connection) -> None:
+    rows = connection.execute(
+        "select token_id, status, failed_at, failed_after, failed_before, known_since, valid_from "
+        "from upload_failure where partner_id = %s",
+        [account.partner_id],
+    ).fetchall()
+
+    failures = {
+        token_id: (failure_of(token_id, account), version.night.published_at)
+        for token_id, version in current(account).items()
+        if outcome_of(token_id, account) == "failed"
+    }
+    assert {row.pop("token_id"): tuple(row.values()) for row in rows} == {
+        token_id: (
+            failure.version.status_name,
+            failure.at,
+            failure.after,
+            failure.version.observed_at,
+            failure.version.night.published_at,
+            latest_at,
+        )
+        for token_id, (failure, latest_at) in failures.items()
+    }
 
 
 def test_users_that_were_renamed(connection: Connection) -> None:

@@ -42,8 +42,7 @@ _KINDS: Final[dict[str, Kind]] = {
 _LEFT_OUT: Final = frozenset(
     {
         *("upload_status_stay", "upload_token_status_moment", "upload_token_status_count"),
-        "upload_bytes_arrival",
-        "upload_token_snapshot_dbt",
+        *("upload_bytes_arrival", "upload_failure", "upload_token_snapshot_dbt"),
     }
 )
 """Of the views that are exported unasked: parts, or other names, of what another one has."""
