@@ -73,7 +73,7 @@ def test_the_statuses_are_there(database_url: str) -> None:
     found = rows(
         database_url, "select code, outcome_group from kaltura.upload_token_status order by code"
     )
-    groups = ["open", "open", "open", "succeeded", "failed", "failed", "failed"]
+    groups = ["open", "open", "open", "succeeded", "failed", "deleted", "failed"]
     assert found == list(enumerate(groups))
 
 

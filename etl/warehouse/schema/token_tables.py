@@ -323,11 +323,16 @@ def upload_token_status_table(metadata: MetaData) -> Table:
             comment="Kaltura's code, as in upload_token.status.",
         ),
         column("name", Text(), "Kaltura's name of the code."),
-        column("outcome_group", Text(), "open, succeeded or failed."),
+        column(
+            "outcome_group",
+            Text(),
+            "open, succeeded, failed or deleted: as upload_outcome calls what is in it for good, "
+            "unless it was CLOSED before.",
+        ),
         column("description", Text(), "What the status means."),
         PrimaryKeyConstraint("code"),
         UniqueConstraint("name"),
-        one_of("outcome_group", ("open", "succeeded", "failed")),
+        one_of("outcome_group", ("open", "succeeded", "failed", "deleted")),
         comment="The statuses that an upload token can have.",
     )
 

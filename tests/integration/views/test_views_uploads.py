@@ -154,6 +154,16 @@ def test_each_upload_has_one_outcome(connection: psycopg.Connection[Row]) -> Non
     assert {row["token_id"]: (row["outcome"], row["seconds_to_complete"]) for row in found} == {
         token: (outcome, seconds) for token, (outcome, seconds, *_) in CASES.items()
     }
+    # The status tells the outcome of what has ended, unless it had been closed before.
+    groups = ask(
+        connection,
+        "select distinct outcome_group, outcome from upload_outcome as upload "
+        "join upload_token as token using (partner_id, token_id) "
+        "join upload_token_status as status on status.code = token.status "
+        "where outcome_group <> 'open' and (outcome <> 'succeeded' or token.status = 3)",
+    )
+    assert len(groups) == 3
+    assert all(row["outcome_group"] == row["outcome"] for row in groups)
 
 
 @pytest.mark.postgres15
