@@ -10,9 +10,16 @@ with run as (
 
 select
     case
-        when before.version is null then '(none)'
         when not before.is_listed then 'NOT_LISTED'
-        else coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
+        when before.version is not null
+            then coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
+        -- What was known then has been deleted (prune).
+        when
+            after.version > 1
+            and after.created_at <= run.since
+            and pruned.horizon > run.since
+            then '(pruned)'
+        else '(none)'
     end as was,
     case
         when not after.is_listed then 'NOT_LISTED'
@@ -33,6 +40,7 @@ left join upload_token_superseded as before
         and after.token_id = before.token_id
         and before.valid_from <= run.since
         and before.valid_to > run.since
+left join upload_token_horizon as pruned on after.partner_id = pruned.partner_id
 left join upload_token_status as before_name on before.status = before_name.code
 left join upload_token_status as after_name on after.status = after_name.code
 where

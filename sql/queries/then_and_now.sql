@@ -2,9 +2,12 @@
 -- Variables: partner_id, at
 select
     case
-        when known.token_id is null then 'not seen yet'
         when not known.is_listed then 'NOT_LISTED'
-        else coalesce(known_name.name, 'UNKNOWN_' || known.status, 'UNKNOWN')
+        when known.token_id is not null
+            then coalesce(known_name.name, 'UNKNOWN_' || known.status, 'UNKNOWN')
+        -- What was known then has been deleted (prune).
+        when happened.version > 1 and pruned.horizon > cast(:'at' as timestamptz) then 'pruned'
+        else 'not seen yet'
     end as known_then,
     case
         when not happened.is_listed then 'NOT_LISTED'
@@ -15,6 +18,7 @@ select
 from upload_token_happened_by(cast(:'at' as timestamptz)) as happened
 left join upload_token_as_of(cast(:'at' as timestamptz)) as known
     on happened.partner_id = known.partner_id and happened.token_id = known.token_id
+left join upload_token_horizon as pruned on happened.partner_id = pruned.partner_id
 left join upload_token_status as known_name on known.status = known_name.code
 left join upload_token_status as happened_name on happened.status = happened_name.code
 where

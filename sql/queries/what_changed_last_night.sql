@@ -20,9 +20,16 @@ with night as (
 select
     night.since,
     case
-        when before.version is null then '(none)'
         when not before.is_listed then 'NOT_LISTED'
-        else coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
+        when before.version is not null
+            then coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
+        -- What was known then has been deleted (prune).
+        when
+            after.version > 1
+            and after.created_at <= night.since
+            and pruned.horizon > night.since
+            then '(pruned)'
+        else '(none)'
     end as was,
     case
         when not after.is_listed then 'NOT_LISTED'
@@ -43,6 +50,7 @@ left join upload_token_superseded as before
         and after.token_id = before.token_id
         and before.valid_from <= night.since
         and before.valid_to > night.since
+left join upload_token_horizon as pruned on after.partner_id = pruned.partner_id
 left join upload_token_status as before_name on before.status = before_name.code
 left join upload_token_status as after_name on after.status = after_name.code
 group by 1, 2, 3

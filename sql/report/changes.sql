@@ -3,11 +3,14 @@
 -- since: its publication.  since_seen_at: the beginning of its walk, as of when it is known what was
 -- stuck.  A token that changed several times counts by its state before and its state now; one that
 -- failed, was opened again and failed again in the meantime is newly failed: see upload_failure.
+-- What was pruned of the state before is not known any more, and tells no change.
 with moved as (
     select
         token.user_id,
-        before.token_id is null as first_seen,
-        token.status = 3 and before.status is distinct from 3 as closed,
+        sighting.is_first as first_seen,
+        token.status = 3
+        and before.status is distinct from 3
+        and (before.token_id is not null or sighting.is_first) as closed,
         token.status in (4, 6)
         and exists (
             select 1 from upload_failure as failure
@@ -16,7 +19,7 @@ with moved as (
                 and failure.token_id = token.token_id
                 and failure.known_since > %(since)s
         ) as failed,
-        not token.is_listed and coalesce(before.is_listed, true) as gone,
+        not token.is_listed and coalesce(before.is_listed, sighting.is_first) as gone,
         coalesce(now_status.outcome_group, 'open') = 'open' as is_open
     from upload_token as token
     left join upload_token_superseded as before
@@ -25,7 +28,15 @@ with moved as (
             and before.token_id = token.token_id
             and before.valid_from <= %(since)s
             and before.valid_to > %(since)s
+    left join upload_token_horizon as pruned on pruned.partner_id = token.partner_id
     left join upload_token_status as now_status on now_status.code = token.status
+    cross join lateral (
+        select
+            before.token_id is null
+            and (
+                token.version > 1 and token.created_at <= %(since)s and pruned.horizon > %(since)s
+            ) is not true as is_first
+    ) as sighting
     where token.partner_id = %(partner_id)s and token.valid_from > %(since)s
 ),
 

@@ -450,6 +450,22 @@ def test_what_failed_is_listed_though_its_version_was_pruned(database_url: str) 
     assert pruned.rows == 2 * len(lives)
     assert failed() == found
     assert bounds[1] == bounds[0]
+    # What else they were in the night before is not known any more: no state, and no change.
+    rows = read(database_url, days=5).changes
+    assert rows is not None
+    told = {name: rows[name] for name in ("first_seen", "closed", "newly_failed", "gone")}
+    assert told == {"first_seen": 0, "closed": 0, "newly_failed": 1, "gone": 0}
+    with psycopg.connect(database_url, options="-c search_path=kaltura") as asked:
+        last_night = QUESTIONS["what_changed_last_night.sql"].ask(asked, partner_id="7")
+        between = QUESTIONS["changed_between.sql"].ask(
+            asked, partner_id="7", run_before="2", run_id="3"
+        )
+        asked.execute("update upload_token set observed_at = observed_at - interval '1 hour'")
+        then = QUESTIONS["then_and_now.sql"].ask(
+            asked, partner_id="7", at=str(nights[2] - hour / 2)
+        )
+    assert {row["was"] for row in (*last_night, *between)} == {"(pruned)"}
+    assert {row["known_then"] for row in then} == {"pruned"}
 
 
 def test_a_day_is_final_when_it_is_over_and_no_upload_of_it_is_open(database_url: str) -> None:
