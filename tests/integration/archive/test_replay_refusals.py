@@ -34,7 +34,7 @@ from tests.support.archive import (
     job_without_archive,
     replay_into,
 )
-from tests.support.job import Ended, Job
+from tests.support.job import Ended, Job, listed
 
 TOKENS = 400
 NIGHTS = 3
@@ -196,6 +196,59 @@ def test_a_forged_reply_is_refused_by_what_it_comes_to(scene: Scene) -> None:
 
     assert refused.value.fields["reason"] == "replay_differs"
     assert scene.published() == [1]
+
+
+def test_a_run_of_a_program_that_counted_otherwise_is_not_refused(
+    database_url: str, tmp_path: Path
+) -> None:
+    """Until revision 0012, unchanged tokens in the second of an unreadable one did not count."""
+    account = generate_account(54, seed=2)
+    with SimulatorServer(account) as server:
+        pattern = listed(server)[27]
+        for number in range(6):
+            account.insert(pattern | {"id": f"tied{number}"})
+        job = archived(server, database_url, tmp_path / "archive")
+        job.run()
+        server.configure(poison=["tied3"])
+        report = job.run()
+    (path,) = (tmp_path / "archive").glob(f"partner-*/run-{report.run_id:010d}/manifest.json")
+    manifest = layout.decode_manifest(path.read_bytes(), "m")
+    assert manifest.row["holes"]
+
+    # As the earlier program would have written both ledgers.
+    counts = {"tokens_read": report.tokens_read - 3, "unchanged": report.unchanged - 3}
+    row = manifest.row | counts
+    del row["service"]
+    ledger = [*manifest.ledger[:-1], row]
+    path.write_bytes(layout.encode_manifest(msgspec.structs.replace(manifest, ledger=ledger)))
+    job.query(
+        "update kaltura.sync_run set tokens_read = %s, unchanged = %s, service = null "
+        "where run_id = %s",
+        *(*counts.values(), report.run_id),
+    )
+    assert check(job, tmp_path / "archive").equal
+
+
+@pytest.mark.parametrize(
+    ("tokens_read", "unchanged", "beside", "row"),
+    [
+        ([59, 56], [59, 56], 6, {}),
+        ([56, 59], [57, 59], 6, {}),
+        ([56, 59], None, 6, {}),
+        ([52, 59], [52, 59], 6, {}),
+        ([56, 59], [56, 59], 0, {}),
+        ([56, 59], [56, 59], 6, {"service": None}),
+    ],
+    ids=["fewer", "unlike", "one", "more than there are", "no hole", "a later program"],
+)
+def test_a_loss_is_not_explained_by_another_way_of_counting(
+    tokens_read: list[int], unchanged: list[int] | None, beside: int, row: dict[str, Any]
+) -> None:
+    differs: dict[str, list[Any]] = {"tokens_read": tokens_read}
+    if unchanged is not None:
+        differs["unchanged"] = unchanged
+    shown = {7: {str(number) for number in range(beside)}}
+    assert replay.counted_otherwise(row, differs, shown) == {}
 
 
 def test_a_warehouse_that_is_not_empty_is_refused(scene: Scene, original: Scene) -> None:
