@@ -2,9 +2,11 @@
 --
 -- From the growth of uploaded_size_bytes between two versions of a token: it arrived after the
 -- last published walk that saw the size before (or created_at), and not after updated_at or the
--- reply that showed the size after.  What only tokens held that no run saw is missing, and what an
--- upload sent that began again before a run saw it.  After a pruning of versions the days up to its
--- horizon have no rows.
+-- reply that showed the size after.  Only walks that read everything, or all open tokens, without any
+-- hole count for that.  While every run leaves one, even in a second that no upload shares, the bounds
+-- reach back to the run that published the size before, and are wide.  What only tokens held that no
+-- run saw is missing, and what an upload sent that began again before a run saw it.  After a pruning
+-- of versions the days up to its horizon have no rows.
 -- partner_id: Kaltura account (partner).
 -- day: The day in time_zone; one in which no bytes can have arrived has no row.
 -- bytes: Best estimate: all that grew between two versions on the day of updated_at (if that does

@@ -195,7 +195,14 @@ def _publisher_began_at(database: Database, was: Any) -> sa.ColumnElement[Any]:
 def _seen_at(
     connection: sa.Connection, database: Database, run: OpenRun, was: Any, *, open_only: bool
 ) -> sa.ColumnElement[Any]:
-    """When the last published walk over all tokens, or all open ones, began, if it saw this one."""
+    """When the last published walk over all tokens, or all open ones, began, if it saw this one.
+
+    ``witnesses.last_seen_at`` says more of a listed token: the last walk that covered its second,
+    whatever else that left out, and of one that was overlooked the last walk that saw it.  Not so
+    here, because what is logged must be derived again for all versions at once
+    (``upload_bytes_arrival``), where one walk per run is a join, and one per token a search.  So
+    bounds are never too narrow, and wide while every run leaves a hole.
+    """
     unobserved = database.tables.unobserved_token
     nothing = sa.cast(sa.null(), sa.DateTime(timezone=True))
     walk = _last_walk(connection, database, run, open_only=open_only)
