@@ -13,20 +13,25 @@ with asked as (
 look as (
     select
         asked.published_at,
-        max(walk.started_at) as known_at
+        (
+            select walk.started_at
+            from sync_run as run
+            inner join sync_run as walk
+                on walk.partner_id = run.partner_id and run.walk_id = walk.run_id
+            where
+                run.partner_id = :partner_id
+                and run.published_at <= asked.published_at
+                -- A case, because an equality of ranges is taken to be rare.
+                and case
+                    when
+                        run.coverage + run.open_coverage + sync_tolerated_holes(run.holes, true)
+                        = '{(,)}'
+                        then true
+                end
+            order by run.published_at desc
+            limit 1
+        ) as known_at
     from asked
-    inner join sync_run as run
-        on
-            run.partner_id = :partner_id
-            and run.published_at <= asked.published_at
-    inner join sync_run as walk
-        on walk.partner_id = run.partner_id and run.walk_id = walk.run_id
-    where
-        run.coverage
-        + run.open_coverage
-        + sync_tolerated_holes(run.holes, true)
-        = '{(,)}'
-    group by asked.published_at
 )
 
 select
