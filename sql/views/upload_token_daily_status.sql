@@ -26,86 +26,119 @@ with zone as materialized (
     select kaltura_time_zone() as name
 ),
 
--- When each published walk began, and whether it read everything, or all open tokens.
-walk as (
+account as materialized (
+    select
+        known.partner_id,
+        greatest(
+            cast(published.first_at at time zone zone.name as date),
+            cast(pruned.horizon at time zone zone.name as date)
+        ) as first_day,
+        greatest(
+            cast(published.last_at at time zone zone.name as date),
+            cast(now() at time zone zone.name as date)
+        ) as last_day
+    from (select distinct run.partner_id from sync_run as run) as known
+    cross join zone
+    cross join lateral (
+        select
+            min(run.published_at) as first_at,
+            max(run.published_at) as last_at
+        from sync_run as run
+        where run.partner_id = known.partner_id and run.published_at is not null
+    ) as published
+    left join upload_token_horizon as pruned on pruned.partner_id = known.partner_id
+    where published.first_at is not null
+),
+
+-- Computed before it is joined: row-level security lets no condition on an expression reach an index.
+calendar as materialized (
+    select
+        account.partner_id,
+        account.first_day + later as day,
+        -- With a margin, because clocks may be changed near midnight.
+        cast(account.first_day + later + 1 as timestamp) at time zone zone.name
+        - interval '3 hours' as ends_at_least
+    from account
+    cross join zone
+    -- Of numbers: midnight, of which a series of dates would be made, is not in every zone each day.
+    cross join lateral generate_series(0, account.last_day - account.first_day) as later
+),
+
+-- The walks of complete runs, by the day on which they began.
+looked as (
     select
         run.partner_id,
-        run.published_at,
-        walked.started_at as began_at,
-        sync_run_is_complete(run.coverage, run.holes) as read_all,
-        run.coverage + run.open_coverage = '{(,)}'
-        or (
-            run.holes <> '[]'
-            and run.coverage + run.open_coverage + sync_tolerated_holes(run.holes, true) = '{(,)}'
-        ) as read_open
+        cast(walked.started_at at time zone zone.name as date) as day,
+        min(walked.started_at) as first_at,
+        max(walked.started_at) as last_at
     from sync_run as run
     inner join sync_run as walked
         on walked.partner_id = run.partner_id and walked.run_id = run.walk_id
-    where run.published_at is not null
-),
-
-account as (
-    select
-        walk.partner_id,
-        greatest(
-            cast(min(walk.published_at) at time zone zone.name as date),
-            cast(max(pruned.horizon) at time zone zone.name as date)
-        ) as first_day,
-        greatest(
-            cast(max(walk.published_at) at time zone zone.name as date),
-            cast(now() at time zone zone.name as date)
-        ) as last_day
-    from walk
     cross join zone
-    left join upload_token_horizon as pruned on pruned.partner_id = walk.partner_id
-    group by walk.partner_id, zone.name
+    where run.published_at is not null and sync_run_is_complete(run.coverage, run.holes)
+    group by 1, 2
 ),
 
--- A walk says how it was at the ends of the days before it, back to the walk before.
-looked as (
-    select
-        walk.partner_id,
-        of_open.is_open,
-        cast(walk.began_at at time zone zone.name as date) as day,
-        min(walk.began_at) as first_at,
-        max(walk.began_at) as last_at
-    from walk
-    cross join zone
-    cross join (values (true), (false)) as of_open (is_open)
-    where walk.read_all or (walk.read_open and of_open.is_open)
-    group by 1, 2, 3
-),
-
+-- The first walk after the end of the day, or else the last one.  Those that read all open tokens may
+-- be many, so an index is asked for the one; walks begin in the order in which they are published.
+-- Grouped, so that it is asked once for all statuses of a day, and only of the days that are wanted.
 known as (
     select
-        looked.partner_id,
-        looked.is_open,
-        served.first_day + later as day,
-        served.known_at
-    from (
-        select
-            looked.*,
-            lag(looked.day) over one_kind as day_before,
-            lead(looked.day) over one_kind as day_after
-        from looked
-        window one_kind as (partition by looked.partner_id, looked.is_open order by looked.day)
-    ) as looked
-    inner join account on account.partner_id = looked.partner_id
+        calendar.partner_id,
+        calendar.day,
+        of_open.is_open,
+        max(walk.began_at) as known_at
+    from calendar
+    cross join zone
+    cross join (values (true), (false)) as of_open (is_open)
     cross join lateral (
-        values
-        (
-            coalesce(looked.day_before, least(account.first_day, looked.day)),
-            looked.day - 1,
-            looked.first_at
-        ),
-        (
-            looked.day,
-            case when looked.day_after is null then account.last_day end,
-            looked.last_at
-        )
-    ) as served (first_day, last_day, known_at)
-    -- Of numbers: midnight, of which a series of dates would be made, is not in every zone each day.
-    cross join lateral generate_series(0, served.last_day - served.first_day) as later
+        select
+            case
+                when of_open.is_open
+                    then coalesce(
+                        (
+                            select walked.started_at
+                            from sync_run as run
+                            inner join sync_run as walked
+                                on
+                                    walked.partner_id = run.partner_id
+                                    and walked.run_id = run.walk_id
+                            where
+                                run.partner_id = calendar.partner_id
+                                and run.published_at >= calendar.ends_at_least
+                                and cast(walked.started_at at time zone zone.name as date)
+                                > calendar.day
+                                -- A case: the planner takes an equality of ranges to be rare.
+                                and case
+                                    when run.coverage + run.open_coverage = '{(,)}' then true
+                                    when run.holes <> '[]'
+                                        then run.coverage + run.open_coverage
+                                            + sync_tolerated_holes(run.holes, true)
+                                            = '{(,)}'
+                                end
+                            order by run.published_at
+                            limit 1
+                        ),
+                        (
+                            select freshness.open_seen_at from sync_freshness as freshness
+                            where freshness.partner_id = calendar.partner_id
+                        )
+                    )
+                else coalesce(
+                    (
+                        select min(looked.first_at) from looked
+                        where
+                            looked.partner_id = calendar.partner_id
+                            and looked.day > calendar.day
+                    ),
+                    (
+                        select max(looked.last_at) from looked
+                        where looked.partner_id = calendar.partner_id
+                    )
+                )
+            end as began_at
+    ) as walk
+    group by calendar.partner_id, calendar.day, of_open.is_open
 ),
 
 -- Of all runs, before the zone is asked for the day of each quarter of an hour: days begin at one in
@@ -155,8 +188,8 @@ counted as (
 )
 
 select
-    counted.partner_id,
-    counted.first_day + later as day,
+    known.partner_id,
+    known.day,
     counted.status,
     counted.status_code,
     counted.tokens,
@@ -166,9 +199,7 @@ select
     -- date_part, because extract would compute in numeric.
     greatest(
         date_part(
-            'epoch',
-            cast(counted.first_day + later + 1 as timestamp) at time zone zone.name
-            - known.known_at
+            'epoch', cast(known.day + 1 as timestamp) at time zone zone.name - known.known_at
         ),
         0
     ) as stale_by_seconds
@@ -179,7 +210,7 @@ inner join account on account.partner_id = counted.partner_id
 cross join lateral generate_series(
     0, coalesce(counted.next_day - 1, account.last_day) - counted.first_day
 ) as later
-left join known
+inner join known
     on
         known.partner_id = counted.partner_id
         and known.day = counted.first_day + later
