@@ -1,6 +1,18 @@
 -- The last calendar days, newest first: what came of their runs, and what these published.
 --
 -- A day without any run shows too.  error_message is that of the last failure of the day.
+with failed_run as materialized (
+    select
+        run_id,
+        error_message,
+        coalesce(finished_at, heartbeat_at) as ended_at
+    from sync_run
+    where
+        partner_id = %(partner_id)s
+        and published_at is null
+        and status in ('failed', 'refused', 'abandoned')
+)
+
 select
     night.day,
     night.outcome,
@@ -16,7 +28,10 @@ from (
         cast(sync_night.day as timestamp) at time zone %(time_zone)s as begins_at,
         cast(sync_night.day + 1 as timestamp) at time zone %(time_zone)s as ends_at
     from sync_night
-    where sync_night.partner_id = %(partner_id)s
+    where
+        sync_night.partner_id = %(partner_id)s
+        -- Otherwise the runs of all days are read, before they are put in order.
+        and sync_night.day > cast(now() at time zone %(time_zone)s as date) - %(rows)s
     order by sync_night.day desc
     limit %(rows)s
 ) as night
@@ -33,14 +48,10 @@ cross join lateral (
         and run.published_at < night.ends_at
 ) as published
 left join lateral (
-    select run.error_message
-    from sync_run as run
-    where
-        run.partner_id = %(partner_id)s
-        and run.status in ('failed', 'refused', 'abandoned')
-        and coalesce(run.finished_at, run.heartbeat_at) >= night.begins_at
-        and coalesce(run.finished_at, run.heartbeat_at) < night.ends_at
-    order by run.run_id desc
+    select failed_run.error_message
+    from failed_run
+    where failed_run.ended_at >= night.begins_at and failed_run.ended_at < night.ends_at
+    order by failed_run.run_id desc
     limit 1
 ) as failure on true
 order by night.day desc;

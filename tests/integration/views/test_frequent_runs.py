@@ -1,0 +1,118 @@
+"""With runs every five minutes, what is asked of a day or of a run joins few of them."""
+
+# ruff: noqa: S608 - the statements are constants of this file
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+
+import psycopg
+import pytest
+from psycopg.rows import TupleRow
+
+from etl.demo import with_variables
+from etl.resources import sql_directory
+from etl.warehouse.access.grants import grant
+from tests.support.plans import work_of
+
+DAYS = 20
+RUNS = DAYS * 288
+LAST_DAY = datetime.now(UTC).date() - timedelta(days=1)
+TOLD = """
+insert into upload_token_status_count_log (
+    partner_id, run_id, quarter_hour, status, status_code, tokens, unseen_tokens
+)
+select 101, 1, cast(%(day)s as date) - 15, 'CLOSED', 3, 7, 0
+"""
+LEDGER = """
+insert into sync_run (
+    run_id, partner_id, walk_id, mode, status, started_at, heartbeat_at, finished_at, published_at,
+    coverage, open_coverage, unreadable, holes, error_kind
+)
+overriding system value
+select
+    number, 101, number, case when full_one then 'full' else 'incremental' end,
+    case when failed then 'failed' else 'succeeded' end,
+    at, at, at, case when not failed then at end,
+    case
+        when failed then '{}' when full_one then '{(,)}'
+        else int8multirange(int8range(extract(epoch from at)::bigint, null))
+    end,
+    case when failed or full_one then '{}' when partial then '{(,5),[6,)}' else '{(,)}' end
+        ::int8multirange,
+    partial::int,
+    case when partial then '[{"span": "[5,6)", "reason": "unreadable", "open_only": true}]'
+    else '[]' end::jsonb,
+    case when failed then 'service_unavailable' end
+from
+    generate_series(1, %(runs)s) as number,
+    lateral (
+        select
+            number %% 288 = 20 as full_one,
+            number %% 97 = 0 as failed,
+            number %% 97 = 1 as partial,
+            (cast(%(day)s as date) + 1) at time zone 'UTC'
+                - (%(runs)s + 1 - number) * interval '5 minutes' as at
+    ) as run
+"""
+VARIABLES = {
+    "partner_id": "101",
+    "day": f"{LAST_DAY - timedelta(days=3)}",
+    "run_id": f"{RUNS - 500}",
+    "since": f"{LAST_DAY - timedelta(days=7)}",
+}
+
+
+def query(name: str) -> str:
+    text = (sql_directory() / "queries" / name).read_text(encoding="utf-8")
+    return with_variables(text, VARIABLES)
+
+
+NIGHTS = (sql_directory() / "report" / "nights.sql").read_text(encoding="utf-8")
+DAILY_STATUS = f"select * from upload_token_daily_status where day = '{VARIABLES['day']}'"
+NIGHT = f"select * from sync_night where day = '{VARIABLES['day']}'"
+ASKED = {
+    # What is asked: the work that its plan may do, in rows of the ledger.  All are read twice: to
+    # find the accounts, in an index, and what no index finds: failures, and complete runs.
+    DAILY_STATUS: 2.5,
+    NIGHT: 2.5,
+    query("stuck_on_day.sql"): 0.02,
+    query("stuck_at_run.sql"): 0.02,
+    query("troubled_runs.sql"): 3,
+    # The failures again, and what the runs of half of the days have published, twice.
+    NIGHTS % {"partner_id": 101, "time_zone": "'UTC'", "rows": 10}: 5,
+}
+
+
+@pytest.fixture
+def connection(database_url: str) -> Iterator[psycopg.Connection[TupleRow]]:
+    """Of an analyst who is limited to the account: row-level security holds conditions back."""
+    with closing(psycopg.connect(database_url, autocommit=True)) as opened:
+        opened.execute("set search_path = kaltura")
+        opened.execute(LEDGER.encode(), {"runs": RUNS, "day": LAST_DAY})
+        opened.execute(TOLD.encode(), {"day": LAST_DAY})
+        opened.execute("vacuum analyze sync_run")
+        role = f"analyst_{opened.info.dbname}"
+        opened.execute(f"create role {role} nologin".encode())
+        grant(database_url, "kaltura", {"analyst": role}, accounts=[101], apply=True)
+        opened.execute(f"set role {role}".encode())
+        yield opened
+        opened.execute(f"reset role; drop owned by {role}; drop role {role}".encode())
+
+
+def test_few_of_the_runs_are_joined_and_put_in_order(
+    connection: psycopg.Connection[TupleRow],
+) -> None:
+    found = {}
+    for asked in ASKED:
+        row = connection.execute(f"explain (analyze, format json) {asked}".encode()).fetchone()
+        assert row is not None
+        found[asked] = work_of(row[0][0]["Plan"]) / RUNS
+
+    assert {asked: rows for asked, rows in found.items() if rows > ASKED[asked]} == {}
+    night = connection.execute(NIGHT.encode()).fetchall()
+    assert [row[2:4] for row in night] == [("complete", 288)]
+    (counted,) = connection.execute(DAILY_STATUS.encode()).fetchall()
+    assert (counted[4], counted[8]) == (7, 0)
