@@ -9,6 +9,7 @@ import pytest
 
 from etl.report.page import render_report
 from etl.report.read import FAILED_ROWS, STUCK_ROWS, VANISHED_ROWS, ReportRows
+from etl.resources import sql_directory
 from tests.support.report_sample import (
     HOSTILE,
     HOUR,
@@ -184,6 +185,25 @@ def test_every_warehouse_has_a_page(name: str, draw: object) -> None:
 )
 def test_what_there_is_not_is_said_in_words(name: str, words: str) -> None:
     assert words in page_of(WAREHOUSES[name], draw=DRAW).text
+
+
+def test_a_list_that_is_cut_off_says_where_all_of_it_is() -> None:
+    many = {"total": 64_616}
+    cut = rows(
+        outcomes=month(),
+        stuck=[upload() | many],
+        failed=[upload(to_act_on=64_000) | many],
+        vanished=[upload() | many],
+        users=[user() | many],
+    )
+    text = page_of(cut, draw=None).text
+
+    assert "64,616 uploads have failed" in text
+    for name in ("failed_uploads.sql", "stuck_now.sql", "vanished_unfinished.sql"):
+        assert f"The example query {name} lists all." in text
+        assert (sql_directory() / "queries" / name).exists()
+    assert "1 of 64,616 users; the view upload_user_summary has all." in text
+    assert "lists all" not in page_of(rows(failed=[upload()], users=[user()])).text
 
 
 @pytest.mark.parametrize(
