@@ -7,14 +7,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import psycopg
 import pytest
+import sqlalchemy as sa
 from psycopg.rows import TupleRow
 
 from etl.demo import with_variables
 from etl.resources import sql_directory
 from etl.warehouse.access.grants import grant
+from etl.warehouse.privacy.prune import prune_old_pages
+from etl.warehouse.schema.database import open_database
 from tests.support.plans import work_of
 
 DAYS = 20
@@ -87,16 +91,23 @@ ASKED = {
 
 
 @pytest.fixture
-def connection(database_url: str) -> Iterator[psycopg.Connection[TupleRow]]:
-    """Of an analyst who is limited to the account: row-level security holds conditions back."""
+def ledger_url(database_url: str) -> str:
     with closing(psycopg.connect(database_url, autocommit=True)) as opened:
         opened.execute("set search_path = kaltura")
         opened.execute(LEDGER.encode(), {"runs": RUNS, "day": LAST_DAY})
-        opened.execute(TOLD.encode(), {"day": LAST_DAY})
         opened.execute("vacuum analyze sync_run")
+    return database_url
+
+
+@pytest.fixture
+def connection(ledger_url: str) -> Iterator[psycopg.Connection[TupleRow]]:
+    """Of an analyst who is limited to the account: row-level security holds conditions back."""
+    with closing(psycopg.connect(ledger_url, autocommit=True)) as opened:
+        opened.execute("set search_path = kaltura")
+        opened.execute(TOLD.encode(), {"day": LAST_DAY})
         role = f"analyst_{opened.info.dbname}"
         opened.execute(f"create role {role} nologin".encode())
-        grant(database_url, "kaltura", {"analyst": role}, accounts=[101], apply=True)
+        grant(ledger_url, "kaltura", {"analyst": role}, accounts=[101], apply=True)
         opened.execute(f"set role {role}".encode())
         yield opened
         opened.execute(f"reset role; drop owned by {role}; drop role {role}".encode())
@@ -116,3 +127,30 @@ def test_few_of_the_runs_are_joined_and_put_in_order(
     assert [row[2:4] for row in night] == [("complete", 288)]
     (counted,) = connection.execute(DAILY_STATUS.encode()).fetchall()
     assert (counted[4], counted[8]) == (7, 0)
+
+
+def test_a_run_does_not_look_for_pages_in_runs_without_any(ledger_url: str) -> None:
+    """Each run prunes, and most earlier runs have been pruned."""
+    explained = []
+
+    def explain(_: object, cursor: Any, statement: str, parameters: Any, *__: object) -> None:
+        if "sync_page" in statement and "LIMIT" in statement:
+            with cursor.connection.cursor() as own:
+                own.execute(f"explain (analyze, format json) {statement}", parameters)
+                explained.append(own.fetchone()[0][0]["Plan"])
+
+    with open_database(ledger_url, "kaltura") as database, database.engine.begin() as connection:
+        connection.execute(
+            sa.insert(database.tables.sync_page).values(
+                **{"run_id": RUNS - 500, "seq": 1, "page_index": 1, "page_size": 1, "rows": 0},
+                **dict.fromkeys(("requested_at", "received_at"), sa.func.now()),
+                filter="{}",
+                body_sha256=bytes(32),
+            )
+        )
+    with open_database(ledger_url, "kaltura") as database:
+        sa.event.listen(database.engine, "before_cursor_execute", explain)
+        assert prune_old_pages(database, keep_pages_days=1) == 1
+
+    (plan,) = explained
+    assert work_of(plan) / RUNS < 0.2
