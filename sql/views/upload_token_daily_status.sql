@@ -57,7 +57,8 @@ calendar as materialized (
         account.first_day + later as day,
         -- With a margin, because clocks may be changed near midnight.
         cast(account.first_day + later + 1 as timestamp) at time zone zone.name
-        - interval '3 hours' as ends_at_least
+        - interval '3 hours' as ends_at_least,
+        cast(account.first_day + later + 3 as timestamp) at time zone zone.name as next_nights_end
     from account
     cross join zone
     -- Of numbers: midnight, of which a series of dates would be made, is not in every zone each day.
@@ -125,6 +126,26 @@ known as (
                         )
                     )
                 else coalesce(
+                    -- Mostly the next night; the whole ledger is read only if it is none of these.
+                    (
+                        select walked.started_at
+                        from sync_run as run
+                        inner join sync_run as walked
+                            on
+                                walked.partner_id = run.partner_id
+                                and walked.run_id = run.walk_id
+                        where
+                            run.partner_id = calendar.partner_id
+                            and run.published_at >= calendar.ends_at_least
+                            and run.published_at < calendar.next_nights_end
+                            and cast(walked.started_at at time zone zone.name as date)
+                            > calendar.day
+                            and case
+                                when sync_run_is_complete(run.coverage, run.holes) then true
+                            end
+                        order by run.published_at
+                        limit 1
+                    ),
                     (
                         select min(looked.first_at) from looked
                         where
