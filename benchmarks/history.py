@@ -12,11 +12,15 @@ from typing import Any, Final
 import psycopg
 
 from benchmarks.postgres import processor_seconds
+from etl.demo import with_variables
 from etl.warehouse.schema.filling import FILLED_BY, arrival_filling, count_filling, moment_fillings
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
 VERSIONS: Final = ("upload_token", "upload_token_superseded")
 LOG: Final = "upload_token_status_moment_log"
+SIXTY_NIGHTS: Final = {"first_night": "1", "runs_per_night": "2"}
+A_YEAR_OF_RUNS: Final = {"first_night": "-304", "runs_per_night": "288"}
+"""The ledgers that it can have; the tokens and their versions are of the sixty nights in both."""
 NOT_DURABLE: Final = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -36,14 +40,20 @@ where indrelid = any (%s::regclass[]) and not indisprimary
 """
 
 
-def write_versions(connection: psycopg.Connection[Any], tokens: int) -> None:
+def write_versions(
+    connection: psycopg.Connection[Any], tokens: int, *, a_year_of_runs: bool = False
+) -> None:
     """Fill an empty warehouse; ``search_path`` must be its schema.
+
+    With ``a_year_of_runs`` the ledger has a run every five minutes of the year that ends with the
+    last night, else two runs per night.
 
     The tables are written in the order in which the program writes them, without their indexes.
     Filling leaves the row before beside each row, in the same block while that has room; then the
     tables are written once more, as full as the program leaves them.
     """
-    statements = DATA.read_text(encoding="utf-8").replace(":tokens", str(tokens))
+    ledger = A_YEAR_OF_RUNS if a_year_of_runs else SIXTY_NIGHTS
+    statements = with_variables(DATA.read_text(encoding="utf-8"), {"tokens": str(tokens), **ledger})
     with _not_durable(connection), _without_indexes(connection):
         with _keys_later(connection):
             for table in VERSIONS:

@@ -30,14 +30,16 @@ PLAIN: Final = "bench_scd2"
 """The table that the views are measured against: all versions, with usual indexes."""
 QUERIES: Final = {
     "history of one token": f"select * from upload_token_history where {ONE_TOKEN}",  # noqa: S608
-    "history, one night": "select * from upload_token_history where run_id = 119",
+    "history, one night": ("select * from upload_token_history where run_id = :run_id"),
     "history, one night by time": (
         f"select * from upload_token_history where valid_from = {NIGHT}"  # noqa: S608
     ),
     "status changes of one token": (
         f"select * from upload_token_status_history where {ONE_TOKEN}"  # noqa: S608
     ),
-    "status changes, one night": "select * from upload_token_status_history where run_id = 119",
+    "status changes, one night": (
+        "select * from upload_token_status_history where run_id = :run_id"
+    ),
     "status changes, one night by time": (
         f"select * from upload_token_status_history where valid_from = {NIGHT}"  # noqa: S608
     ),
@@ -96,6 +98,12 @@ QUERIES: Final = {
         "select * from upload_bytes_daily where day between '2026-09-20' and '2026-09-26'"
     ),
     "freshness": "select * from sync_freshness",
+    "nights": "select * from sync_night",
+    "nights, one week": (
+        "select * from sync_night where partner_id = 101 "
+        "and day between '2026-09-20' and '2026-09-26'"
+    ),
+    "nights, one day": "select * from sync_night where partner_id = 101 and day = '2026-09-20'",
     "dbt, since yesterday": (
         "select * from upload_token_snapshot_dbt where dbt_updated_at > '2026-09-29'"
     ),
@@ -126,14 +134,16 @@ VARIABLES: Final = {
     "months": "12",
 }
 """What variables.psql would set on the last morning of the warehouse."""
+LAST_OF_A_YEAR: Final = {"run_id": "104833", "run_before": "104545"}
+"""The same runs in the ledger of a year."""
 
 
-def sample_queries() -> dict[str, str]:
-    """Every query of ``sql/queries``, by its file."""
+def queries(*, a_year_of_runs: bool = False) -> dict[str, str]:
+    """Each of ``QUERIES``, and every query of ``sql/queries`` by its file, with their variables."""
     files = sorted((sql_directory() / "queries").glob("*.sql"))
-    return {
-        file.name: with_variables(file.read_text(encoding="utf-8"), VARIABLES) for file in files
-    }
+    asked = QUERIES | {file.name: file.read_text(encoding="utf-8") for file in files}
+    variables = VARIABLES | (LAST_OF_A_YEAR if a_year_of_runs else {})
+    return {name: with_variables(query, variables) for name, query in asked.items()}
 
 
 def main(arguments: list[str]) -> None:
@@ -144,13 +154,16 @@ def main(arguments: list[str]) -> None:
     parser.add_argument(
         "--runs", type=int, default=3, help="number of runs, of which the best counts; default 3"
     )
+    parser.add_argument(
+        "--year",
+        action="store_true",
+        help="the ledger of a year of runs every five minutes, instead of two runs per night",
+    )
     parser.add_argument("--data", type=Path, metavar="DIR", help="keep the warehouse there")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every figure to FILE")
     parser.add_argument("--only", metavar="TEXT", default="", help="queries whose names contain it")
     given = parser.parse_args(arguments)
-    queries = {
-        name: query for name, query in (QUERIES | sample_queries()).items() if given.only in name
-    }
+    asked = queries(a_year_of_runs=given.year).items()
     with ExitStack() as held:
         folder = given.data
         if folder is None:
@@ -161,19 +174,25 @@ def main(arguments: list[str]) -> None:
         migrate(url)
         connection = held.enter_context(closing(psycopg.connect(url, autocommit=True)))
         connection.execute("set search_path = kaltura")
-        built = _build(connection, given.tokens, url)
+        built = _build(connection, given.tokens, given.year, url)
         _become_analyst(connection, url)
-        figures = [_measure(connection, *query, given.runs) for query in queries.items()]
+        figures = [
+            _measure(connection, name, query, given.runs)
+            for name, query in asked
+            if given.only in name
+        ]
     print(_table(built, figures))
     if given.json is not None:
         result = {"machine": _machine(), "warehouse": built, "queries": figures}
         given.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def _build(connection: psycopg.Connection[Any], tokens: int, url: str) -> dict[str, Any]:
+def _build(
+    connection: psycopg.Connection[Any], tokens: int, year: bool, url: str
+) -> dict[str, Any]:
     """Fill the warehouse if it is empty, and check it once; returns its counts."""
     if not connection.execute("select 1 from upload_token limit 1").fetchone():
-        write_versions(connection, tokens)
+        write_versions(connection, tokens, a_year_of_runs=year)
         _say("verify")
         if broken := [each.name for each in verify(url) if not each.ok]:
             raise RuntimeError(f"the data break {', '.join(broken)}")

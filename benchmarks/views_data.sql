@@ -1,7 +1,7 @@
 -- A warehouse of :tokens tokens with three times as many versions over 60 nights, written directly.
 --
--- Every fourth night's walk could not read one second, and a run of the newest tokens follows each
--- night at noon.  Tokens are made over 117 days, those of the first half before the first night.
+-- Every fourth night's walk could not read one second, and one or more runs of the newest tokens and of
+-- the open ones follow each night: one at noon, or one every five minutes.  Tokens are made over 117 days, those of the first half before the first night.
 -- One in five has one version, one in five two, and so on to five; of the last versions 5 % are
 -- absences, 80 % closed, 8 % failed, 7 % open or deleted.  Every check of verify holds; of the pages
 -- the ledger says that they were pruned.
@@ -9,41 +9,108 @@ begin;
 set local search_path = kaltura;
 set local synchronous_commit = off;
 
+-- Of :runs_per_night runs from :first_night on, the first is a full one.  With more than two there is one
+-- every five minutes: the second finds the full one at work, of 97 one fails and one cannot read a second
+-- of the open tokens, and the pages of the last 90 days are kept.
 insert into sync_run (
     run_id, partner_id, walk_id, mode, status, started_at, heartbeat_at, finished_at,
-    published_at, coverage, open_coverage, holes, pages, pages_pruned
+    published_at, coverage, open_coverage, holes, unreadable, pages, pages_pruned, error_kind
 )
 overriding system value
 select
-    2 * night - 1 + half,
+    slot.run_id,
     101,
-    2 * night - 1 + half,
-    case half when 0 then 'full' else 'incremental' end,
-    'succeeded',
+    slot.run_id,
+    case when slot.is_full then 'full' else 'incremental' end,
+    slot.status,
     began.at,
-    began.at + interval '10 minutes',
-    began.at + interval '10 minutes',
-    began.at + interval '9 minutes',
+    began.at + slot.takes,
+    began.at + slot.takes,
+    case when slot.status = 'succeeded' then began.at + 0.9 * slot.takes end,
     case
-        when half = 1 then int8multirange(int8range(extract(epoch from began.at)::bigint - 50000, null))
-        when night % 4 = 0 then '{(,1700000000),[1700000001,)}'
+        when slot.status <> 'succeeded' then '{}'
+        when not slot.is_full
+            then int8multirange(int8range(extract(epoch from began.at)::bigint - 50000, null))
+        when slot.has_hole then '{(,1700000000),[1700000001,)}'
         else '{(,)}'
     end,
-    case half when 1 then '{(,)}' else '{}' end::int8multirange,
     case
-        when half = 0 and night % 4 = 0
-            then '[{"span": "[1700000000,1700000001)", "reason": "unreadable"}]'
-        else '[]'
+        when slot.is_full or slot.status <> 'succeeded' then '{}'
+        when slot.has_hole then '{(,1700000000),[1700000001,)}'
+        else '{(,)}'
+    end::int8multirange,
+    case
+        when not slot.has_hole then '[]'
+        when slot.is_full then '[{"span": "[1700000000,1700000001)", "reason": "unreadable"}]'
+        else '[{"span": "[1700000000,1700000001)", "reason": "unreadable", "open_only": true}]'
     end::jsonb,
-    1,
-    1
+    slot.has_hole::int,
+    case when slot.status <> 'succeeded' then 0 when slot.keeps_pages then 12 else 1 end,
+    case when slot.status <> 'succeeded' or slot.keeps_pages then 0 else 1 end,
+    case slot.status when 'failed' then 'service_unavailable' when 'skipped' then 'lease_held' end
 from
-    generate_series(1, 60) as night,
-    generate_series(0, 1) as half,
+    generate_series(:first_night, 60) as night,
+    generate_series(0, :runs_per_night - 1) as number,
     lateral (
-        select timestamptz '2026-08-01 02:00:00+00'
-            + make_interval(days => night, hours => 10 * half) as at
+        select
+            number = 0 as is_full,
+            :runs_per_night > 2 and number > 0 as is_frequent,
+            :runs_per_night * (night - :first_night) + number + 1 as run_id
+    ) as numbered,
+    lateral (
+        select
+            numbered.run_id,
+            numbered.is_full,
+            case when numbered.is_frequent then 1 else 10 end * interval '1 minute' as takes,
+            numbered.is_frequent and night > -30 as keeps_pages,
+            case
+                when numbered.is_full then night % 4 = 0
+                else numbered.is_frequent and number > 1 and run_id % 97 = 7
+            end as has_hole,
+            case
+                when not numbered.is_frequent then 'succeeded'
+                when number = 1 then 'skipped'
+                when run_id % 97 = 0 then 'failed'
+                else 'succeeded'
+            end as status
+    ) as slot,
+    lateral (
+        select timestamptz '2026-08-01 02:00:00+00' + make_interval(
+            days => night, mins => case when numbered.is_frequent then 5 else 600 end * number
+        ) as at
     ) as began;
+
+-- One page of the newest tokens, and eleven of the open ones.
+insert into sync_page (
+    run_id, seq, page_index, page_size, filter, requested_at, received_at, rows, span, body_sha256
+)
+select
+    run.run_id,
+    seq,
+    case seq when 1 then 1 else seq - 1 end,
+    500,
+    case seq
+        when 1 then '{"orderBy":"-createdAt"}'
+        else '{"orderBy":"+createdAt","statusIn":"0,1,2"}'
+    end,
+    run.started_at + make_interval(secs => 3 * seq),
+    run.started_at + make_interval(secs => 3 * seq + 1),
+    0,
+    case seq
+        when 1 then int8range(lower(run.coverage), null)
+        -- The second page ends before the hole of a run that has one.
+        else int8range(
+            case
+                when seq = 3 and run.holes <> '[]' then 1700000001
+                when seq > 2 then 1700000000 + (seq - 3) * 5000000
+            end,
+            case when seq < 12 then 1700000000 + (seq - 2) * 5000000 end
+        )
+    end,
+    sha256(convert_to(run.run_id || ' ' || seq, 'UTF8'))
+from sync_run as run
+cross join generate_series(1, 12) as seq
+where run.pages = 12;
 
 -- The versions of a token are of consecutive nights, an absence is of a later one and repeats what
 -- the version before it shows.
@@ -133,7 +200,7 @@ select
     partner_id, token_id, user_id, status, file_name, file_size_bytes, uploaded_size_bytes,
     created_at, updated_at, false, 'https://upload.example', is_listed, version, change_kind,
     changed_columns, began.at + interval '9 minutes', began.at + interval '5 minutes', null, null,
-    2 * night - 1, next_began.at + interval '9 minutes', 2 * next_night - 1
+    :runs_per_night * (night - :first_night) + 1, next_began.at + interval '9 minutes', :runs_per_night * (next_night - :first_night) + 1
 from
     version_full,
     lateral (select timestamptz '2026-08-01 02:00:00+00' + make_interval(days => night) as at)
@@ -154,7 +221,7 @@ select
     changed_columns, began.at + interval '9 minutes', began.at + interval '5 minutes',
     case when not is_listed then began.at - interval '1 day' end,
     case when not is_listed then began.at + interval '5 minutes' end,
-    2 * night - 1
+    :runs_per_night * (night - :first_night) + 1
 from
     version_full,
     lateral (select timestamptz '2026-08-01 02:00:00+00' + make_interval(days => night) as at)

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import psycopg
 
+from etl.demo import with_variables
 from etl.warehouse.schema.filling import arrival_filling, count_filling, moment_fillings
 
 SIXTY_NIGHTS: Final = Path(__file__).parents[2] / "benchmarks" / "views_data.sql"
@@ -14,7 +15,8 @@ SIXTY_NIGHTS: Final = Path(__file__).parents[2] / "benchmarks" / "views_data.sql
 
 def write_sixty_nights(connection: psycopg.Connection[Any], tokens: int) -> None:
     """The warehouse that ``./dev bench views`` queries, with so many tokens; not vacuumed."""
-    statements = SIXTY_NIGHTS.read_text(encoding="utf-8").replace(":tokens", str(tokens))
+    variables = {"tokens": str(tokens), "first_night": "1", "runs_per_night": "2"}
+    statements = with_variables(SIXTY_NIGHTS.read_text(encoding="utf-8"), variables)
     connection.execute(statements.encode())
     connection.execute("set search_path = kaltura")
     connection.execute("analyze")
