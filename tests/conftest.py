@@ -33,6 +33,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from tests.support import forked
 from tests.support.databases import copy_database, with_database
 from tests.support.environment import quick_folder, scrub_environment
 from tests.support.portable import watch
@@ -212,6 +213,7 @@ def template_database(postgres_url: str, postgres_major: str) -> str:
                 except BaseException:
                     _drop_database(connection, f"{TEMPLATE}_new")
                     raise
+    forked.rehearse_in(postgres_url, TEMPLATE)
     return TEMPLATE
 
 

@@ -5,6 +5,10 @@ the program for shells.  Each start is a process of its own, with the arguments,
 working directory and standard streams of its caller.  It runs the command line's ``main`` as
 ``python -m etl`` does, and can be stopped and killed.
 
+Statements are compiled once in a process, which is half of what a short command costs.  So the
+forking process lives through two small nights first, in a copy of the database that
+``rehearse_in`` has named, if it was named in time.
+
 What is about an interpreter's own start (what it imports, ``PYTHON*``, its locale) needs a real
 one: ``start`` and ``call`` take it where the environment asks an interpreter for something.
 """
@@ -55,6 +59,14 @@ with socket.socket(socket.AF_UNIX) as server:
 code = os.waitstatus_to_exitcode(int.from_bytes(status, "big")) if status else 1
 sys.exit(code if code >= 0 else 128 - code)
 """
+_rehearsal: list[str] = []
+"""The URL of a server and the name of a database on it, once they are known."""
+
+
+def rehearse_in(server_url: str, template: str) -> None:
+    """``template`` is a migrated database to which nobody is connected; the first one counts."""
+    if not _rehearsal:
+        _rehearsal.extend((server_url, template))
 
 
 def environment(**variables: str) -> dict[str, str]:
@@ -149,7 +161,7 @@ def _address() -> str:
     """The socket of the one forking process of this one, with which it ends."""
     address = f"{tempfile.mkdtemp(prefix='kaltura-etl-forking-')}/socket"
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.support.forked", address],
+        [sys.executable, "-m", "tests.support.forked", address, *_rehearsal],
         stdin=PIPE,
         stdout=PIPE,
         env=environment(),
@@ -164,7 +176,7 @@ def _address() -> str:
 # --- in the forking process ----------------------------------------------------------------------
 
 
-def _main(address: str) -> None:
+def _main(address: str, *rehearsal: str) -> None:
     import etl
 
     for module in pkgutil.walk_packages(etl.__path__, "etl."):
@@ -174,6 +186,8 @@ def _main(address: str) -> None:
     for name in IMPORTED_LATE:
         importlib.import_module(name)
     _prepare()
+    if rehearsal:
+        _rehearse(*rehearsal)
     gc.collect()
     gc.freeze()
     with socket.socket(socket.AF_UNIX) as listener:
@@ -200,6 +214,28 @@ def _prepare() -> None:
     templates = page_environment(UTC)
     for name in templates.list_templates(extensions=["j2"]):
         templates.get_template(name)
+
+
+def _rehearse(server_url: str, template: str) -> None:
+    """What the commands do that are started most often; nothing of it is left but what is cached.
+
+    By their functions: a command line would set up this process's log and signals.
+    """
+    from etl.simulator import SimulatorServer, generate_account
+    from etl.warehouse.read.status import status_summary
+    from tests.support.job import Job
+    from tests.support.roles import own_database
+
+    account = generate_account(20, seed=1)
+    with own_database(server_url, template) as url, SimulatorServer(account) as server:
+        job = Job.of(server, url)
+        job.run()
+        changed, deleted = (token.id for token in list(account.line)[:2])
+        account.change(changed, {"fileName": "another"})
+        account.delete(deleted)
+        job.run()
+        status_summary(url, "kaltura", None)
+    assert threading.active_count() == 1, "a process with threads cannot be forked"
 
 
 def _run(code: str | None, arguments: list[str]) -> NoReturn:
@@ -287,4 +323,4 @@ def _become(streams: list[int], folder: str, variables: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    _main(sys.argv[1])
+    _main(*sys.argv[1:])
