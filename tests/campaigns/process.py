@@ -23,7 +23,7 @@ from tests.campaigns.second_night import (
     others_connected,
     second_night,
 )
-from tests.support.environment import PYTHONPATH
+from tests.support import forked
 from tests.support.job import Job, running, wait_until
 from tests.support.relay import Relay, relay_before
 
@@ -336,7 +336,7 @@ def live_in(ground: Ground, seed: int, name: str) -> Ending:
 
 def run_oddly(job: Job, odd: Surroundings, folder: Path) -> tuple[int, str]:
     """Exit code, and what was written to the log."""
-    environment = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
+    environment = forked.environment()
     # CPython 3.11 does not notice that a .pyc was cut off by a limit, and would spoil the checkout.
     environment["PYTHONDONTWRITEBYTECODE"] = "1"
     environment |= job.environment()

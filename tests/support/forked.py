@@ -18,7 +18,7 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
-import json
+import marshal
 import os
 import pkgutil
 import select
@@ -44,21 +44,29 @@ IMPORTED_LATE: Final = (
     *("prometheus_client", "rich.console", "rich.table", "sqlalchemy.dialects.postgresql.psycopg"),
 )
 """What commands import when they need it, and most of them do."""
+FOR_PYTHON: Final = {"PYTHONPATH": PYTHONPATH} | {
+    name: value for name, value in os.environ.items() if name == "PYTHONPYCACHEPREFIX"
+}
+"""Where modules are found, and what is compiled: not what a test asks of an interpreter."""
 FOR_THE_INTERPRETER: Final = ("PYTHON", "LC_", "LANG")
 SECONDS_MAX: Final = 120.0
 PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
 CALL = """
-import json, os, socket, sys
-with socket.socket(socket.AF_UNIX) as server:
-    server.connect(sys.argv[1])
-    call = json.dumps([None, sys.argv[2:], os.getcwd(), dict(os.environ)]).encode()
-    socket.send_fds(server, [len(call).to_bytes(4, "big")], [0, 1, 2])
-    server.sendall(call)
-    server.recv(4)
-    status = server.recv(4)
+import _socket, marshal, os, sys
+server = _socket.socket(_socket.AF_UNIX)
+server.connect(sys.argv[1])
+call = marshal.dumps([None, sys.argv[2:], os.getcwd(), dict(os.environ)])
+streams = b"".join(number.to_bytes(4, sys.byteorder) for number in (0, 1, 2))
+rights = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, streams)]
+server.sendmsg([len(call).to_bytes(4, "big")], rights)
+server.sendall(call)
+server.recv(4)
+status = server.recv(4)
 code = os.waitstatus_to_exitcode(int.from_bytes(status, "big")) if status else 1
 sys.exit(code if code >= 0 else 128 - code)
 """
+"""Of modules that are in the interpreter, or nearly: ``json`` and ``socket`` take it longer to
+import than it takes to start."""
 _rehearsal: list[str] = []
 """The URL of a server and the name of a database on it, once they are known."""
 
@@ -71,7 +79,7 @@ def rehearse_in(server_url: str, template: str) -> None:
 
 def environment(**variables: str) -> dict[str, str]:
     """What the program needs as a process, nothing of the developer's, and ``variables``."""
-    return {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH, **variables}
+    return {"PATH": os.environ.get("PATH", ""), **FOR_PYTHON, **variables}
 
 
 def start(
@@ -84,7 +92,7 @@ def start(
     stderr: int | IO[Any] = PIPE,
 ) -> subprocess.Popen[str]:
     """``kaltura-etl ARGUMENTS`` as a process; with ``code``, ``python -c CODE ARGUMENTS``."""
-    own = {name: value for name, value in env.items() if name != "PYTHONPATH"}
+    own = {name: value for name, value in env.items() if name not in FOR_PYTHON}
     streams: dict[str, Any] = {"stdin": stdin, "stdout": stdout, "stderr": stderr, "text": True}
     if any(name.startswith(FOR_THE_INTERPRETER) for name in own):
         program = ["-m", "etl"] if code is None else ["-c", code]
@@ -124,9 +132,9 @@ class _Forked(subprocess.Popen[str]):
         # In place of the standard library's own, which is given the same since Python 3.9.
         (code, *arguments), _, _, _, _, folder, variables, _, _, _, *ends = given[:16]
         read, _, _, written, _, errors = ends
-        # Not valid UTF-8 is a lone surrogate, as in sys.argv, which this module of JSON keeps.
+        # Not valid UTF-8 is a lone surrogate, as in sys.argv.
         given_as = [os.fsdecode(each) for each in arguments]
-        call = json.dumps([code, given_as, str(folder or Path.cwd()), variables]).encode()
+        call = marshal.dumps([code, given_as, str(folder or Path.cwd()), variables])
         self._forking = socket.socket(socket.AF_UNIX)
         self._forking.connect(str(_address()))
         # -1: not redirected.
@@ -296,7 +304,7 @@ def _fork_for_callers(listener: socket.socket) -> tuple[str | None, list[str]] |
             signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGCHLD])
             for each in (*callers.values(), caller):
                 each.close()
-            code, arguments, folder, variables = json.loads(body)
+            code, arguments, folder, variables = marshal.loads(body)  # noqa: S302 - of our own
             _become(streams, folder, variables)
             return code, arguments
         callers[pid] = caller
