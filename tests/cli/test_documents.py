@@ -18,15 +18,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 
-from etl.simulator import DEFAULT_ADMIN_SECRET, Partner, SimulatorServer, generate_account
+from etl.simulator import (
+    DEFAULT_ADMIN_SECRET,
+    Account,
+    Partner,
+    SimulatorServer,
+    generate_account,
+)
 from etl.simulator.client import SimulatorClient
 from tests.support import forked
 from tests.support.documents import BLOCK, ROOT, Block, Reader, blocks_of
-from tests.support.roles import as_role
+from tests.support.job import Job
+from tests.support.roles import as_role, own_database
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NOT_RUN = {
@@ -43,6 +51,9 @@ PROGRAM_LINE = re.compile(r"^(?:\$ )?(?:kaltura-etl|curl|\./dev) ", re.MULTILINE
 OWNER_URL = "postgresql://etl:...@db.example.com/warehouse?sslmode=verify-full&sslrootcert=system"
 NEW_URL = "postgresql://etl:...@db.example.com/kaltura"
 """The server that an embedded warehouse moves to."""
+SET_UP_BY_PAGE = ("README.md", "first-sync.md", "quickstart.md")
+"""Others take an account for granted, and a warehouse with a run in it; archive.md only the first:
+an archive begins with the first run."""
 IN_EMPTY_WAREHOUSE = "replay /var/lib/kaltura-archive\n"
 """A replay needs a warehouse with nothing in it."""
 
@@ -62,11 +73,36 @@ pages = pytest.mark.parametrize(
 )
 
 
+def account() -> Account:
+    """The one that the pages are read with; it is the same each time."""
+    return generate_account(60, seed=8)
+
+
 @pytest.fixture
 def server() -> Iterator[SimulatorServer]:
     globex = Partner(generate_account(20, seed=9, partner_id=103))
-    with SimulatorServer(generate_account(60, seed=8), other_partners=[globex]) as running:
+    with SimulatorServer(account(), other_partners=[globex]) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def synced_database(postgres_url: str, template_database: str) -> Iterator[str]:
+    """The name of a database with one run of the account, to which nobody is connected."""
+    with own_database(postgres_url, template_database) as url, SimulatorServer(account()) as server:
+        Job.of(server, url).run()
+        yield urlsplit(url).path.removeprefix("/")
+
+
+@pytest.fixture
+def warehouse_url(
+    request: pytest.FixtureRequest, postgres_url: str, template_database: str, synced_database: str
+) -> Iterator[str]:
+    """What the page of this test takes for granted: a warehouse in use, unless it begins one."""
+    callspec = getattr(request.node, "callspec", None)
+    page = None if callspec is None else callspec.params.get("page")
+    begins = page is None or page.name in (*SET_UP_BY_PAGE, "archive.md")
+    with own_database(postgres_url, template_database if begins else synced_database) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +115,7 @@ def program() -> str:
 def reader(
     program: str,
     server: SimulatorServer,
-    database_url: str,
+    warehouse_url: str,
     clean_environment: dict[str, str],
     tmp_path: Path,
 ) -> Iterator[Reader]:
@@ -93,16 +129,16 @@ def reader(
             ks=client.start_session(known["admin_secret"]),
             appToken={"hashType": "SHA256", "sessionType": 2, "sessionUserId": "kaltura-etl"},
         )
-    with psycopg.connect(database_url, autocommit=True) as owner:
+    with psycopg.connect(warehouse_url, autocommit=True) as owner:
         replaced = {
             "https://www.kaltura.com": server.url,
             "partner=1234567 role=ROLE": "partner=102 role=5001",
             "=1234567": "=102",
             "KALTURA_APP_TOKEN_ID=0_abcdefgh": f"KALTURA_APP_TOKEN_ID={app_token['id']}",
             "KALTURA_APP_TOKEN=...": f"KALTURA_APP_TOKEN={app_token['token']}",
-            OWNER_URL: database_url,
+            OWNER_URL: warehouse_url,
             "postgresql://kaltura_loader:...@host/warehouse": as_role(
-                database_url, names["loader"]
+                warehouse_url, names["loader"]
             ),
             "kaltura_loader": names["loader"],
             "kaltura_analyst": names["analyst"],
@@ -114,7 +150,7 @@ def reader(
             "300 1800 0": "0 0 0",
         }
         environment = clean_environment | {
-            "DATABASE_URL": database_url,
+            "DATABASE_URL": warehouse_url,
             "KALTURA_SERVICE_URL": server.url,
         }
         made = Reader(tmp_path / "home", program, environment, replaced)
@@ -156,8 +192,8 @@ def _prepare(page: Path, reader: Reader, server: SimulatorServer) -> None:
     (reader.checkout / "suspicious.txt").write_text("\n".join(ids))
     (reader.checkout / "report.tsv").write_text("".join(f"{each}\tname\n" for each in ids))
     (reader.home / ".local" / "share" / "kaltura-etl").mkdir(parents=True)
-    if page.name in ("README.md", "first-sync.md", "quickstart.md"):
-        return  # they set it up themselves
+    if page.name in SET_UP_BY_PAGE:
+        return
     own = (
         f"KALTURA_PARTNER_ID={known['partner_id']}\nKALTURA_ADMIN_SECRET={known['admin_secret']}\n"
     )
@@ -167,8 +203,6 @@ def _prepare(page: Path, reader: Reader, server: SimulatorServer) -> None:
     reader.environment["VARIABLE_FILE"] = str(file)
     if page.name in ("accounts.md", "report.md"):
         _write_accounts(page.with_name("accounts.md"), reader, server)
-    if page.name != "archive.md":  # an archive begins with the first run
-        reader.run(Block("sh", "kaltura-etl sync --quiet", ""))
 
 
 def _write_accounts(page: Path, reader: Reader, server: SimulatorServer) -> None:

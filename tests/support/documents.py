@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from etl.embedded.binaries import find_binaries
 from tests.support.environment import PYTHONPATH
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,6 +85,8 @@ class Reader:
         programs.mkdir(parents=True)
         self.checkout.mkdir()
         (self.checkout / "sql").symlink_to(ROOT / "sql")
+        # Debian's psql is a script that looks for one, which costs more than most commands.
+        (programs / "psql").symlink_to(find_binaries() / "psql")
         for name, text in {**SHIMS, "kaltura-etl": program}.items():
             path = (self.checkout if name == "dev" else programs) / name
             if name in ("curl", "jq") and _is_installed(name):
