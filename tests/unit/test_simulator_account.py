@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import re
+from bisect import insort
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -43,8 +44,7 @@ def test_line_is_a_sorted_list_addressed_by_offset(seed: int) -> None:
         else:
             new = token(number, rng.randrange(-60, 60))
             line.add(new)
-            model.append(new)
-            model.sort(key=lambda one: one.key)
+            insort(model, new, key=lambda one: one.key)
         if number % 100 == 0:
             low = rng.randrange(len(model))
             high = low + rng.randrange(2_500)
