@@ -59,9 +59,24 @@ def _folder() -> str:
     return tempfile.mkdtemp(prefix="demo-", dir=os.environ["ETL_TEST_RUN_DIR"])
 
 
+@pytest.fixture(scope="module")
+def kept_server() -> Iterator[tuple[str, str]]:
+    """A folder, and the URL of the server in it; ``week`` has the demo make and start one."""
+    folder = _folder()
+    with embedded_server(Path(folder), fast=True) as url:
+        yield folder, url
+
+
 @pytest.fixture
-def clean_environment(clean_environment: dict[str, str]) -> dict[str, str]:
-    return clean_environment | {"ETL_DATA_DIR": _folder()}
+def clean_environment(
+    clean_environment: dict[str, str], kept_server: tuple[str, str]
+) -> Iterator[dict[str, str]]:
+    """With a server that has neither schema."""
+    folder, url = kept_server
+    yield clean_environment | {"ETL_DATA_DIR": folder}
+    with psycopg.connect(url, autocommit=True) as connection:
+        for schema in ("kaltura", "kaltura_demo"):
+            connection.execute(f"drop schema if exists {schema} cascade")
 
 
 @pytest.fixture(scope="module")
@@ -266,11 +281,9 @@ def test_a_schema_that_it_did_not_make_is_left_alone(run: Run) -> None:
     assert run("status", "--schema=kaltura_demo", **MEANT).returncode == 0
 
 
-def test_one_demo_at_a_time(run: Run, clean_environment: dict[str, str]) -> None:
-    with (
-        embedded_server(Path(clean_environment["ETL_DATA_DIR"])) as url,
-        psycopg.connect(url) as other,
-    ):
+def test_one_demo_at_a_time(run: Run, kept_server: tuple[str, str]) -> None:
+    _, url = kept_server
+    with psycopg.connect(url) as other:
         other.execute("select pg_advisory_lock(hashtextextended('kaltura-etl demo', 0))")
 
         done = run("demo", "--nights=2", "--tokens=100")
