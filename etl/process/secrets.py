@@ -18,6 +18,7 @@ _LEAST_LENGTH = 3
 _SHORT_LENGTH = 12
 _LEAST_ENCODED_LENGTH = 8
 _PART_LENGTH = 6
+_NOTHING = "(?!)"
 
 # A KS that is not known by value: v2 begins with base64 of "v2|", v1 is base64 of
 # "sha1-in-hexadecimal|partner;…".
@@ -33,7 +34,8 @@ class Scrubber:
     """Replaces secrets by ***.  Thread-safe; secrets may be added at any time."""
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._lock = threading.Lock()
+        # Reentrant: a signal's handler may log while the expression is made.
+        self._lock = threading.RLock()
         self._secrets: set[str] = set()
         self._pattern: re.Pattern[str] | None = None
         self.add(*secrets)
@@ -42,16 +44,21 @@ class Scrubber:
         """Remember secrets; those shorter than 3 characters would remove ordinary text."""
         with self._lock:
             self._secrets.update(each for each in secrets if each and len(each) >= _LEAST_LENGTH)
-            forms = {form: pattern for each in self._secrets for form, pattern in _patterns(each)}
-            # Longest first: a secret inside another one would leave the rest of it readable.
-            longest_first = [forms[form] for form in sorted(forms, key=len, reverse=True)]
-            self._pattern = re.compile("|".join(longest_first)) if forms else None
+            self._pattern = None
 
     def __call__(self, text: str) -> str:
         """``text`` without known secrets and without Kaltura sessions."""
-        if self._pattern is not None:
-            text = self._pattern.sub(REMOVED, text)
+        text = (self._pattern or self._expression()).sub(REMOVED, text)
         return _LONG_BASE64.sub(_without_ks_v1, _KS_V2.sub(REMOVED, text))
+
+    def _expression(self) -> re.Pattern[str]:
+        """What finds the secrets; made when it is needed: most runs have nothing to remove."""
+        with self._lock:
+            forms = {form: pattern for each in self._secrets for form, pattern in _patterns(each)}
+            # Longest first: a secret inside another one would leave the rest of it readable.
+            longest_first = [forms[form] for form in sorted(forms, key=len, reverse=True)]
+            self._pattern = re.compile("|".join(longest_first) or _NOTHING)
+            return self._pattern
 
     def holds_part_of_secret(self, text: str) -> bool:
         """Whether ``text`` has 6 characters in a row of a secret, in any form and any case."""

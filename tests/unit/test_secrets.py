@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import threading
 from urllib.parse import quote, quote_plus
 
@@ -129,6 +130,28 @@ def test_another_clients_session_is_removed_from_foreign_texts_by_its_shape(text
 )
 def test_ordinary_words_stay(text: str) -> None:
     assert Scrubber().scrub_foreign(text) == text
+
+
+def test_the_expression_is_made_for_a_text_not_for_each_secret(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run learns several secrets, and mostly has nothing to remove."""
+    made, make = [], re.compile
+
+    def compiled(pattern: str) -> re.Pattern[str]:
+        made.append(pattern)
+        return make(pattern)
+
+    monkeypatch.setattr(re, "compile", compiled)
+    scrubber = Scrubber(["first secret"])
+    scrubber.add("second secret")
+    assert made == []
+    assert [scrubber("first secret"), scrubber("second secret")] == ["***", "***"]
+    assert len(made) == 1
+    scrubber.add("third secret")
+
+    assert scrubber("first secret, third secret") == "***, ***"
+    assert len(made) == 2
 
 
 def test_secrets_may_be_added_while_others_scrub() -> None:
