@@ -182,7 +182,9 @@ def test_a_file_that_cannot_be_written_is_a_warning(database_url: str, tmp_path:
     assert "the metrics file could not be written" in ended.err
 
 
-def test_the_files_of_ten_accounts_are_read_together(database_url: str, tmp_path: Path) -> None:
+def test_the_files_of_ten_accounts_are_read_together(
+    database_url: str, clean_environment: dict[str, str], tmp_path: Path
+) -> None:
     """node_exporter reads all files of a folder; it drops a sample that it has already, in silence,
     and refuses a family with two texts of help."""
     folder = tmp_path / "metrics"
@@ -191,11 +193,11 @@ def test_the_files_of_ten_accounts_are_read_together(database_url: str, tmp_path
         many.faults = {1_002: "foreign-partner", 1_003: "503-html"}
         variables = {"ETL_METRICS_FILE": str(folder / "kaltura.prom"), "SECRET_a04": ""}
         calls = [["sync", "--all"], ["sync", "--all", "--mode", "incremental", "--nonsense"]]
-        done = call_each(os.environ | many.environment(**variables), calls)
+        done = call_each(clean_environment | many.environment(**variables), calls)
         # Another job, and one of an account that it does not know.
         variables["ETL_METRICS_FILE"] = str(folder / "other.prom")
         wrong = [["sync", "--all", "--nonsense"], ["sync", "--mode", "incremental"]]
-        done += call_each(os.environ | many.environment(**variables), wrong)
+        done += call_each(clean_environment | many.environment(**variables), wrong)
 
     assert [each.code for each in done] == [69, 2, 2, 78]
     names = {"kaltura.prom", "other.prom", *(f"kaltura-{name}.prom" for name in many.names)}

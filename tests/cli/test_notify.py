@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -177,15 +176,15 @@ def test_an_address_without_a_path_is_posted_to(hook: Webhook) -> None:
 
 
 def test_a_job_of_many_accounts_posts_one_notice(
-    database_url: str, tmp_path: Path, hook: Webhook
+    database_url: str, clean_environment: dict[str, str], tmp_path: Path, hook: Webhook
 ) -> None:
     with tenants(3, database_url, tmp_path) as many:
         many.faults = {1_002: "foreign-partner"}
         variables = many.environment(SECRET_a03="", ETL_NOTIFY_URL=hook.url)
         calls = [["sync", "--all"], *(["sync", "--accounts", name] for name in ("a01", "a02"))]
-        done = call_each(os.environ | variables, calls)
+        done = call_each(clean_environment | variables, calls)
         many.file.write_text("[accounts.a01]\n")
-        done += call_each(os.environ | variables, calls[:1])
+        done += call_each(clean_environment | variables, calls[:1])
 
     assert [each.code for each in done] == [65, 0, 65, 78]
     job, one, broken = hook.got

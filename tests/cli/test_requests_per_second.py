@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.calls import call_each
+from tests.support import forked
 from tests.support.tenants import tenants
 
 PER_SECOND = 100
@@ -21,6 +21,8 @@ def told(rate, now):
     print(json.dumps({"turn": turn}), flush=True)
     return turn
 RequestRate.take_turn = told
+from etl.cli import main
+main()
 """
 
 
@@ -32,14 +34,14 @@ def test_the_accounts_of_a_job_share_it(
     tmp_path: Path,
 ) -> None:
     with tenants(3, database_url, tmp_path) as many:
-        (job,) = call_each(
-            clean_environment | many.environment(),
-            [[*command, "--all", "--json", "--requests-per-second", str(PER_SECOND)]],
-            before=TURNS_TO_STANDARD_OUTPUT,
+        job = forked.call(
+            *(*command, "--all", "--json", "--requests-per-second", str(PER_SECOND)),
+            env=clean_environment | many.environment(),
+            code=TURNS_TO_STANDARD_OUTPUT,
         )
         sent = len(many.server.service.log)
-    assert job.code == 0, job.err
-    *told, report = job.out.splitlines()
+    assert job.returncode == 0, job.stderr
+    *told, report = job.stdout.splitlines()
     turns = sorted(json.loads(line)["turn"] for line in told)
 
     assert len(json.loads(report)["accounts"]) == 3
