@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from tests.support import forked
 from tests.support.calls import call_each
-from tests.support.environment import PYTHONPATH
 from tests.support.export_sample import Sample
 
 WITHOUT_LIBRARIES = """
@@ -20,8 +19,7 @@ importlib.util.find_spec = lambda name: None if name in ("pyarrow", "deltalake")
 
 
 def environment(sample: Sample, **variables: str) -> dict[str, str]:
-    known = {"PATH": os.environ.get("PATH", ""), "PYTHONPATH": PYTHONPATH}
-    return known | {"DATABASE_URL": sample.job.database_url} | variables
+    return forked.environment(DATABASE_URL=sample.job.database_url, **variables)
 
 
 def test_calls_and_mistakes(sample: Sample, tmp_path: Path) -> None:
