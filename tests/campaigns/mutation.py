@@ -165,7 +165,8 @@ MUTATION: Final = Campaign(
     "against the walk: no token that was listed throughout a published run is missing from it, "
     "none of them is called absent, no value is a mixture of two.",
     run=run_case,
-    in_slice=3,
+    in_slice=2,
+    first_of_slice=1,  # seed 0 meets no kind of churn that these two do not
     in_all=60,
     not_done=("A lagging replica, and pages from a cache that does not say so.",),
 )
