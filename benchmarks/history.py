@@ -13,7 +13,13 @@ import psycopg
 
 from benchmarks.postgres import processor_seconds
 from etl.demo import with_variables
-from etl.warehouse.schema.filling import FILLED_BY, arrival_filling, count_filling, moment_fillings
+from etl.warehouse.schema.filling import (
+    FILLED_BY,
+    arrival_filling,
+    count_filling,
+    moment_fillings,
+    stay_filling,
+)
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
 VERSIONS: Final = ("upload_token", "upload_token_superseded")
@@ -64,6 +70,7 @@ def write_versions(
             _timed(connection, name, statement)
             if name == "fill_status_moments":
                 connection.execute(f"analyze {LOG}".encode())
+        _timed(connection, "stays", stay_filling())
         _timed(connection, "counts", count_filling())
         _timed(connection, "arrivals", arrival_filling())
         for table in VERSIONS:

@@ -87,12 +87,8 @@ INDEXES: Final[tuple[tuple[str, list[str], str | None, dict[str, Any]], ...]] = 
     ),
 )
 """Name, columns, condition, options."""
-VIEWS: Final = (
-    *("upload_token_status_moment", "upload_token_status_history"),
-    *("upload_status_stay", "upload_status_duration"),
-)
-"""In the order in which they build on each other."""
-ADDED: Final = ("upload_status_duration", "upload_status_stay")
+VIEWS: Final = ("upload_token_status_moment", "upload_token_status_history")
+"""In the order in which they build on each other.  Those of durations come later."""
 
 
 def upgrade() -> None:
@@ -116,8 +112,6 @@ def downgrade() -> None:
     for name, *_ in INDEXES:
         drop_index(name, LOG)
     enter_schema()
-    for name in ADDED:
-        op.execute(f"drop view {name}")
     op.alter_column(LOG, "happened_at", comment=HAPPENED_AT_BEFORE)
     for table, name, *_ in COLUMNS:
         op.drop_column(table, name)

@@ -13,7 +13,7 @@ from alembic import op
 from etl.warehouse.schema.migration import enter_schema, install_view
 
 revision = "0017"
-down_revision = "0015"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 

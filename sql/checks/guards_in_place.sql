@@ -49,7 +49,7 @@ from (
         ('ix_upload_token_marked'),
         ('ix_upload_token_open_created'),
         ('ix_upload_token_staging_created'),
-        ('ix_upload_token_status_moment_log_back'),
+        ('ix_upload_token_went_back'),
         ('ix_upload_token_status_moment_log_created'),
         ('ix_upload_token_status_moment_log_published'),
         ('ix_upload_token_superseded_closed_undated'),

@@ -6,8 +6,9 @@
 -- are first seen CLOSED: durations of the tokens that were seen in an open status are those of the
 -- slowest, so count the others too.  The median over all rows of a status lies between those of
 -- at_least_seconds and at_most_seconds.  A status that was left and entered again between two looks
--- counts as not left.  Of stays that ended with a version that was pruned there are no rows; since
--- when the token is in a status may not be known, and then at_least_seconds is 0.
+-- counts as not left.  Of stays that ended with a version that was pruned before schema revision
+-- 0016 there are no rows; since when the token is in a status may not be known, and then
+-- at_least_seconds is 0.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- status: Name of the status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED while it was not listed.
@@ -25,40 +26,121 @@
 -- user_id: Kaltura user, of the latest version.
 -- created_at: When Kaltura made the token; whole seconds.
 create or replace view upload_status_duration with (security_invoker = true) as
--- Nearly every token was in no status twice: nothing has to be summed up.
+-- Where tokens are now.
 select
-    stay.partner_id,
-    stay.token_id,
-    stay.status,
-    stay.status_code,
-    stay.seen,
-    stay.is_current,
-    stay.at_least_seconds,
-    stay.at_most_seconds,
-    stay.estimated_at_most_seconds,
-    stay.user_id,
-    stay.created_at
-from upload_status_stay as stay
-where
-    not exists (
-        select 1 from upload_token_status_moment_log as back
-        where
-            back.partner_id = stay.partner_id
-            and back.token_id = stay.token_id
-            -- The condition of an index.
-            and (
-                back.change_kind = 'absent'
-                or (back.from_status_code >= 0 and back.to_status_code > back.from_status_code)
-            ) is not true
-            -- Always so, by a constraint.  Postgres takes it to be so of a ninth, and sees that such
-            -- tokens are few, which the condition above does not tell it.
-            and back.happened_after <= back.happened_at
-            and back.happened_at <= back.happened_before
-    )
+    latest.partner_id,
+    latest.token_id,
+    latest.status,
+    latest.status_code,
+    true as seen,
+    true as is_current,
+    latest.at_least_seconds,
+    cast(null as double precision) as at_most_seconds,
+    cast(null as double precision) as estimated_at_most_seconds,
+    latest.user_id,
+    latest.created_at
+from upload_status_now as latest
+where latest.went_back is not true
 union all
+-- What those that are as they were first seen had passed before.
 select
     token.partner_id,
     token.token_id,
+    passed.name as status,
+    passed.code as status_code,
+    false as seen,
+    false as is_current,
+    cast(0 as double precision) as at_least_seconds,
+    date_part(
+        'epoch',
+        case
+            when token.version = 1
+                then token.observed_at - least(token.created_at, token.observed_at)
+            else token.status_happened_before - token.status_happened_after
+        end
+    ) as at_most_seconds,
+    date_part(
+        'epoch',
+        case
+            when token.version = 1
+                then token.first_happened_at - least(token.created_at, token.observed_at)
+            else token.status_happened_at - token.status_happened_after
+        end
+    ) as estimated_at_most_seconds,
+    token.user_id,
+    token.created_at
+from upload_token as token
+inner join upload_token_status as passed
+    on
+        passed.code < case
+            when token.status in (0, 1, 2, 3) then token.status
+            when token.status = 5 then 4
+            else 3
+        end
+where token.is_listed and (token.version = 1 or token.status_version = 1)
+union all
+-- Where the others have been, as upload_token.earlier_stays tells it.
+select
+    earlier.partner_id,
+    earlier.token_id,
+    case
+        when earlier.stays[earlier.place] < 32768
+            then upload_token_status_name(cast(earlier.stays[earlier.place] as smallint))
+        when earlier.stays[earlier.place] = 32768 then 'NOT_LISTED'
+        else 'UNKNOWN'
+    end as status,
+    case
+        when earlier.stays[earlier.place] < 32768
+            then cast(earlier.stays[earlier.place] as smallint)
+    end as status_code,
+    earlier.stays[earlier.place + 1] >= 0 as seen,
+    false as is_current,
+    greatest(earlier.stays[earlier.place + 1], 0) as at_least_seconds,
+    earlier.stays[earlier.place + 2] as at_most_seconds,
+    earlier.stays[earlier.place + 3] as estimated_at_most_seconds,
+    earlier.user_id,
+    earlier.created_at
+from (
+    select
+        token.partner_id,
+        token.token_id,
+        token.user_id,
+        token.created_at,
+        token.earlier_stays as stays,
+        -- At most eight.  Of an array, because Postgres expects 1,000 rows of generate_series.
+        unnest(
+            (cast('{1,5,9,13,17,21,25,29}' as integer []))[:cardinality(token.earlier_stays) / 4]
+        ) as place
+    from (
+        -- In two parts, each with an index by created_at.  What is joined is not packed any more: a
+        -- packed array would be unpacked for each of its numbers.
+        select
+            present.partner_id,
+            present.token_id,
+            present.user_id,
+            present.created_at,
+            present.went_back,
+            present.earlier_stays || cast('{}' as double precision []) as earlier_stays
+        from upload_token as present
+        where present.is_listed
+        union all
+        select
+            gone.partner_id,
+            gone.token_id,
+            gone.user_id,
+            gone.created_at,
+            gone.went_back,
+            gone.earlier_stays || cast('{}' as double precision []) as earlier_stays
+        from upload_token as gone
+        where not gone.is_listed
+    ) as token
+    where token.went_back is not true and token.earlier_stays is not null
+) as earlier
+union all
+-- Those that may have been in a status twice.
+select
+    latest.partner_id,
+    latest.token_id,
     summed.status,
     summed.status_code,
     summed.seen,
@@ -66,38 +148,9 @@ select
     summed.at_least_seconds,
     summed.at_most_seconds,
     summed.estimated_at_most_seconds,
-    token.user_id,
-    token.created_at
-from (
-    select distinct
-        back.partner_id,
-        back.token_id
-    from upload_token_status_moment_log as back
-    where
-        (
-            back.change_kind = 'absent'
-            or (back.from_status_code >= 0 and back.to_status_code > back.from_status_code)
-        ) is not true
-) as returned
-inner join (
-    -- In two parts, each with an index by created_at.
-    select
-        present.partner_id,
-        present.token_id,
-        present.user_id,
-        present.created_at
-    from upload_token as present
-    where present.is_listed
-    union all
-    select
-        gone.partner_id,
-        gone.token_id,
-        gone.user_id,
-        gone.created_at
-    from upload_token as gone
-    where not gone.is_listed
-) as token
-    on token.partner_id = returned.partner_id and token.token_id = returned.token_id
+    latest.user_id,
+    latest.created_at
+from upload_status_now as latest
 cross join lateral (
     select
         stay.status,
@@ -109,8 +162,33 @@ cross join lateral (
         as at_most_seconds,
         case when not bool_or(stay.is_current) then sum(stay.estimated_at_most_seconds) end
         as estimated_at_most_seconds
-    from upload_status_stay as stay
-    -- Of both, so that it is computed of what is in both.
-    where stay.partner_id = returned.partner_id and stay.token_id = token.token_id
+    from (
+        select
+            latest.status,
+            latest.status_code,
+            true as seen,
+            true as is_current,
+            latest.at_least_seconds,
+            null as at_most_seconds,
+            null as estimated_at_most_seconds
+        union all
+        select
+            case latest.earlier_stays[place]
+                when 32768 then 'NOT_LISTED'
+                when 32769 then 'UNKNOWN'
+                else upload_token_status_name(cast(latest.earlier_stays[place] as smallint))
+            end as status,
+            case
+                when latest.earlier_stays[place] < 32768
+                    then cast(latest.earlier_stays[place] as smallint)
+            end as status_code,
+            latest.earlier_stays[place + 1] >= 0 as seen,
+            false as is_current,
+            greatest(latest.earlier_stays[place + 1], 0) as at_least_seconds,
+            latest.earlier_stays[place + 2] as at_most_seconds,
+            latest.earlier_stays[place + 3] as estimated_at_most_seconds
+        from generate_series(1, cardinality(latest.earlier_stays), 4) as place
+    ) as stay
     group by stay.status, stay.status_code
 ) as summed
+where latest.went_back

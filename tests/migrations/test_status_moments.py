@@ -36,7 +36,7 @@ SINCE: Final = (
 )
 OF_MOMENTS: Final = {
     *("status_moments_truthful", "status_since_truthful", "first_closed_truthful"),
-    *("status_counts_truthful", "bytes_arrived_truthful"),
+    *("status_counts_truthful", "bytes_arrived_truthful", "earlier_stays_truthful"),
 }
 
 

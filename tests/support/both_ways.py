@@ -56,7 +56,7 @@ OF_ONE_WAREHOUSE: Final = {
     *("digest", "user_digest", "digests_filled", "compared_by"),
     *("heartbeat_at", "finished_at", "erased_at", "pid"),
     # Estimates between the beginning of a walk, by the clock of the one warehouse, and a reply.
-    *("happened_at", "from_happened_at", "status_happened_at"),
+    *("happened_at", "from_happened_at", "status_happened_at", "earlier_stays"),
 }
 """Columns in which two warehouses of the same runs may differ."""
 _T = TypeVar("_T")

@@ -256,6 +256,7 @@ CORRUPTIONS: Final[dict[str, str]] = {
     "where token_id = 'a'",
     "coverage_complete": "update sync_run set holes = '[]' where run_id = 4",
     DIGESTS: "update upload_token set digest = digest + 1 where token_id = 'a'",
+    "earlier_stays_truthful": "update upload_token set earlier_stays = '{9}' where token_id = 'a'",
     "first_closed_truthful": "update upload_token set first_closed_at = now() where token_id = 'a'",
     "guards_in_place": "drop index uq_sync_run_running",
     "known_values_kept": "update upload_token set user_id = null where token_id = 'a'",
@@ -326,7 +327,9 @@ ALSO_FOUND: Final[dict[str, set[str]]] = {
         "superseded_by_published_runs",
         "versions_stamped_by_run",
     },
-    "status_moments_truthful": {"status_since_truthful", "status_counts_truthful"},
+    "status_moments_truthful": {
+        *("status_since_truthful", "status_counts_truthful", "earlier_stays_truthful"),
+    },
     "superseded_by_published_runs": {"validity_contiguous"},
     "validity_contiguous": {"superseded_by_published_runs"},
     "versions_contiguous": {

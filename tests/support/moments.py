@@ -8,7 +8,12 @@ from typing import Any, Final
 import psycopg
 
 from etl.demo import with_variables
-from etl.warehouse.schema.filling import arrival_filling, count_filling, moment_fillings
+from etl.warehouse.schema.filling import (
+    arrival_filling,
+    count_filling,
+    moment_fillings,
+    stay_filling,
+)
 
 SIXTY_NIGHTS: Final = Path(__file__).parents[2] / "benchmarks" / "views_data.sql"
 
@@ -30,7 +35,9 @@ def fill_moments_anew(connection: psycopg.Connection[Any]) -> None:
         connection.execute(
             f"update {table} set first_happened_at = null, status_version = null".encode()  # noqa: S608
         )
-    connection.execute("update upload_token set first_closed_at = null")
+    connection.execute(
+        "update upload_token set first_closed_at = null, earlier_stays = null, went_back = null"
+    )
     fill_moments(connection)
 
 
@@ -41,5 +48,5 @@ def fill_moments(connection: psycopg.Connection[Any]) -> None:
     """
     connection.execute("delete from upload_token_status_count_log")
     connection.execute("delete from upload_bytes_arrival_log")
-    for statement in (*moment_fillings(), count_filling(), arrival_filling()):
+    for statement in (*moment_fillings(), stay_filling(), count_filling(), arrival_filling()):
         connection.execute(statement.encode())

@@ -36,6 +36,7 @@ from etl.warehouse.load.planning import (
     of_walk,
     whole_walk,
 )
+from etl.warehouse.load.stays import stays_of_next
 from etl.warehouse.load.witnesses import Witnesses, last_seen_at
 from etl.warehouse.schema.database import Database
 
@@ -55,6 +56,8 @@ VERSION_COLUMNS: Final = (
     "status_happened_at",
     "status_happened_after",
     "status_happened_before",
+    "earlier_stays",
+    "went_back",
     *DIGEST_COLUMNS,
 )
 """Columns of ``outcomes``: a version without its publication timestamp and run."""
@@ -127,6 +130,15 @@ def outcomes(
         )
         source = source.join(seen, sa.true())
         last_seen = seen.c.last_seen
+    since = since_of_next(new, known, last_seen)
+    moment = (
+        sa.select(*[value.label(name) for name, value in since.items()])
+        .correlate(*([new, known] if witnesses is None else [new, known, seen]))
+        # Computed once per row: several columns are made of it.
+        .offset(0)
+        .lateral("moment")
+    )
+    source = source.join(moment, sa.true())
     columns: dict[str, Any] = {
         "partner_id": new.c.partner_id,
         "token_id": new.c.token_id,
@@ -150,7 +162,8 @@ def outcomes(
         "first_closed_at": first_closed_at(
             known, sa.case((sa.not_(is_absent), new.c.status)), new.c.updated_at
         ),
-        **since_of_next(new, known, last_seen),
+        **{name: moment.c[name] for name in since},
+        **stays_of_next(new, known, moment, last_seen.is_not(None)),
         **{name: value(name) for name in DIGEST_COLUMNS},
     }
     return (

@@ -72,6 +72,15 @@ _SIGHTED_AGAIN: Final = """
         and moment.partner_id = sighted.partner_id
         and moment.token_id = sighted.token_id
 """
+_STAYS_AGAIN: Final = """
+    update {token} as latest
+    set earlier_stays = derived.earlier_stays
+    from {derived_stays} as derived
+    where
+        latest.run_id = %(run_id)s
+        and derived.partner_id = latest.partner_id
+        and derived.token_id = latest.token_id
+"""
 _COUNTS_DROPPED: Final = """
     delete from {counts}
     where partner_id = (select partner_id from {run} where run_id = %(run_id)s)
@@ -190,7 +199,7 @@ def tell_moments_again(
 ) -> None:
     """Derive what the last run has told of changes of status from its times as they are now."""
     for statement in (
-        *(_LOGGED_AGAIN, _SINCE_AGAIN, _SIGHTED_AGAIN),
+        *(_LOGGED_AGAIN, _SINCE_AGAIN, _SIGHTED_AGAIN, _STAYS_AGAIN),
         *(_COUNTS_DROPPED, _COUNTED_AGAIN),
         *(_ARRIVALS_DROPPED, _ARRIVED_AGAIN),
     ):
@@ -199,6 +208,7 @@ def tell_moments_again(
                 log=sql.Identifier(schema, "upload_token_status_moment_log"),
                 token=sql.Identifier(schema, "upload_token"),
                 derived=sql.Identifier(schema, "upload_token_status_moment"),
+                derived_stays=sql.Identifier(schema, "upload_token_earlier_stay"),
                 run=sql.Identifier(schema, "sync_run"),
                 counts=sql.Identifier(schema, "upload_token_status_count_log"),
                 derived_counts=sql.Identifier(schema, "upload_token_status_count"),

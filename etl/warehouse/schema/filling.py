@@ -31,6 +31,11 @@ def moment_fillings() -> Iterator[str]:
         yield statement
 
 
+def stay_filling() -> str:
+    """What tells tokens the stays that are over, from the moments; they must have none."""
+    return _statement("fill_earlier_stays")
+
+
 def count_filling() -> str:
     """What fills the log of status counts from the moments; it must be empty."""
     return _statement("fill_status_counts")

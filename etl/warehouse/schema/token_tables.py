@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     Date,
+    Double,
     Index,
     Integer,
     MetaData,
@@ -37,11 +38,6 @@ BLOCKS: Final = {"pages_per_range": 16, "autosummarize": "on"}
 """Blocks of about 500 versions, summed up as they fill."""
 UNCOMPRESSED: Final = "external"
 """To compress long lists would cost a first load more than all else that it does for them."""
-WENT_BACK: Final = (
-    "(change_kind = 'absent' or (from_status_code >= 0 and to_status_code > from_status_code)) "
-    "is not true"
-)
-"""Which changes may have led to a status for a second time: the condition of an index, verbatim."""
 
 
 def upload_token_table(metadata: MetaData) -> Table:
@@ -58,6 +54,22 @@ def upload_token_table(metadata: MetaData) -> Table:
             null=True,
         ),
         *_status_since_columns(),
+        column(
+            "earlier_stays",
+            ARRAY(Double()),
+            "Of a token whose status changed, its stays in a status that are over, four numbers "
+            "each: code of the status (32768: not listed, 32769: unknown), seconds at least (-1: "
+            "passed unseen), seconds at most, estimated seconds at most.  Query "
+            "upload_status_duration.",
+            null=True,
+        ),
+        column(
+            "went_back",
+            Boolean(),
+            "Whether it may have been in a status twice, or came to one that is not documented; "
+            "NULL: no.",
+            null=True,
+        ),
         PrimaryKeyConstraint("partner_id", "token_id"),
         *_version_checks(),
         comment="Upload tokens: one row per token ever seen, its latest version.",
@@ -83,6 +95,13 @@ def upload_token_table(metadata: MetaData) -> Table:
         postgresql_where=text("not is_listed"),
     )
     Index("ix_upload_token_user", table.c.user_id, table.c.partner_id)
+    # Tokens whose stays in a status have to be summed up; they are few.
+    Index(
+        "ix_upload_token_went_back",
+        table.c.partner_id,
+        table.c.created_at,
+        postgresql_where=text("went_back"),
+    )
     return table
 
 
@@ -203,13 +222,6 @@ def status_moment_log_table(metadata: MetaData) -> Table:
         postgresql_using="brin",
         postgresql_ops={"created_at": MANY_RANGES},
         postgresql_with=BLOCKS,
-    )
-    # Tokens whose stays in a status have to be summed up; they are few.
-    Index(
-        "ix_upload_token_status_moment_log_back",
-        table.c.partner_id,
-        table.c.token_id,
-        postgresql_where=text(WENT_BACK),
     )
     return table
 

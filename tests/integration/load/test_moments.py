@@ -17,9 +17,26 @@ from tests.support.nights import OBSERVED, PARTNER, MakeNights, Nights, make_tok
 STATUSES: Final = (0, 1, 2, 3, 3, 4, 5, 6, 77, None)
 CHECKS: Final = (
     *("status_moments_truthful", "status_since_truthful", "first_closed_truthful"),
-    *("status_counts_truthful", "bytes_arrived_truthful"),
+    *("status_counts_truthful", "bytes_arrived_truthful", "earlier_stays_truthful"),
 )
 BEGAN: Final = int(OBSERVED.timestamp())
+DURATIONS: Final = (
+    "select partner_id, token_id, status, status_code, seen, is_current, "
+    "round(at_least_seconds::numeric, 5) as at_least, round(at_most_seconds::numeric, 5) "
+    "as at_most, round(estimated_at_most_seconds::numeric, 5) as estimated, user_id, created_at "
+    "from kaltura.upload_status_duration order by token_id, status"
+)
+SUMMED_STAYS: Final = (
+    "select partner_id, token_id, status, status_code, bool_or(seen) as seen, "
+    "bool_or(is_current) as is_current, round(sum(at_least_seconds)::numeric, 5) as at_least, "
+    "case when not bool_or(is_current) then round(sum(at_most_seconds)::numeric, 5) end "
+    "as at_most, case when not bool_or(is_current) then "
+    "round(sum(estimated_at_most_seconds)::numeric, 5) end as estimated, "
+    "user_id, created_at from kaltura.upload_status_stay "
+    "group by partner_id, token_id, status, status_code, user_id, created_at "
+    "order by token_id, status"
+)
+"""What the log of moments tells of them."""
 
 
 @pytest.fixture
@@ -138,6 +155,11 @@ def test_the_log_tells_what_versions_and_ledger_tell_and_never_changes(nights: N
     assert len(first) == len(nights.query("select 1 from kaltura.upload_token"))
     assert None not in {row["happened_at"] for row in told(nights)}
     assert_in_order(nights)
+    durations = nights.query(DURATIONS)
+    assert durations == nights.query(SUMMED_STAYS)
+    assert len(durations) > 100
+    marks = nights.query("select distinct went_back from kaltura.upload_token")
+    assert len(marks) == 2
     spent = told(nights, "time_in_from_status, time_in_from_status_seconds as seconds")
     for row in spent:
         known = row["time_in_from_status"]
@@ -198,10 +220,14 @@ def test_what_was_told_outlives_its_versions(nights: Nights) -> None:
     nights.night([token._replace(status=3, updated_at=closed_at)])
     walk_began(nights)
     nights.night([token._replace(status=5, updated_at=None)])
-    before = told(nights)
+    before, durations = told(nights), nights.query(DURATIONS)
+    assert [row["status"] for row in durations] == [
+        *("CLOSED", "DELETED", "FULL_UPLOAD", "PARTIAL_UPLOAD", "PENDING"),
+    ]
     prune(nights.database, days={"versions": 0}, partner_id=PARTNER, apply=True)
     # Of the first three versions nothing is left, the last says what was before it.
     assert told(nights) == before[3:]
+    assert nights.query(DURATIONS) == durations
     assert (before[3]["from_status"], before[3]["to_status"]) == ("CLOSED", "DELETED")
     assert nights.token("a")["first_closed_at"] == closed_at
     outcome = nights.query("select outcome, seconds_to_complete from kaltura.upload_outcome")
