@@ -12,7 +12,9 @@ select
     case
         when not before.is_listed then 'NOT_LISTED'
         when before.version is not null
-            then coalesce(before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN')
+            then coalesce(
+                before_name.name, 'UNKNOWN_' || before.status, 'UNKNOWN'
+            )
         -- What was known then has been deleted (prune).
         when
             after.version > 1

@@ -17,15 +17,17 @@ look as (
             select walk.started_at
             from sync_run as run
             inner join sync_run as walk
-                on walk.partner_id = run.partner_id and run.walk_id = walk.run_id
+                on
+                    walk.partner_id = run.partner_id
+                    and run.walk_id = walk.run_id
             where
                 run.partner_id = :partner_id
                 and run.published_at <= asked.published_at
                 -- A case, because an equality of ranges is taken to be rare.
                 and case
                     when
-                        run.coverage + run.open_coverage + sync_tolerated_holes(run.holes, true)
-                        = '{(,)}'
+                        run.coverage + run.open_coverage
+                        + sync_tolerated_holes(run.holes, true) = '{(,)}'
                         then true
                 end
             order by run.published_at desc
