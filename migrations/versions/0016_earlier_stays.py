@@ -32,8 +32,8 @@ COLUMNS: Final = (
         "double precision[]",
         "Of a token whose status changed, its stays in a status that are over, four numbers "
         "each: code of the status (32768: not listed, 32769: unknown), seconds at least (-1: "
-        "passed unseen), seconds at most, estimated seconds at most.  Query "
-        "upload_status_duration.",
+        "passed unseen), seconds at most, estimated seconds at most; of a token with many, "
+        "summed up by status now and then.  Query upload_status_duration.",
     ),
     (
         "went_back",

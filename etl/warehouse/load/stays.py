@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.dialects.postgresql import aggregate_order_by, array
 
 from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.load.moments import CLOSED, Since
@@ -23,6 +23,8 @@ UNSEEN: Final = -1.0
 """In place of the seconds at least."""
 NUMBERS: Final = 4
 """Of a stay: code, seconds at least, at most, and estimated at most."""
+STAYS_MAX: Final = 32
+"""With so many they are summed up before the next one; a token that did not go back has eight."""
 LAST_CODE: Final = 6
 _DELETED: Final = 5
 _ON_THE_WAY: Final = (*OPEN_STATUSES, CLOSED)
@@ -73,7 +75,10 @@ def stays_of_next(
         _seconds(before, after),
         _seconds(at, after),
     )
-    stays = known.c.earlier_stays
+    stays: sa.ColumnElement[Any] = sa.case(
+        (sa.func.cardinality(known.c.earlier_stays) >= NUMBERS * STAYS_MAX, _summed(known)),
+        else_=known.c.earlier_stays,
+    )
     for part in (first, sa.case((earlier.before.is_not(None), over)), on_the_way):
         stays = sa.func.array_cat(stays, part, type_=_STAYS)
     # Codes that Kaltura does not document could be any number: eight stays are the most otherwise.
@@ -110,6 +115,47 @@ def _passed(
     )
     part: sa.ColumnElement[Any] = every[NUMBERS * first + 1 : NUMBERS * beyond]
     return part
+
+
+def _summed(known: Any) -> sa.ColumnElement[Any]:
+    """The stays, one for each status: what ``upload_status_duration`` makes of them, too."""
+    stays = known.c.earlier_stays
+    places = sa.func.generate_series(1, sa.func.cardinality(stays), NUMBERS)
+    place = places.table_valued(sa.column("place", sa.Integer)).render_derived("each").c.place
+    at_least = stays[place + 1]
+    of_status = (
+        sa.select(
+            stays[place].label("code"),
+            sa.case(
+                (
+                    sa.func.bool_or(at_least >= 0),
+                    sa.func.sum(sa.func.greatest(at_least, _number(0))),
+                ),
+                else_=_number(UNSEEN),
+            ).label("at_least"),
+            sa.func.sum(stays[place + 2]).label("at_most"),
+            sa.func.sum(stays[place + 3]).label("estimated"),
+        )
+        .group_by(stays[place])
+        .correlate(known)
+        .subquery("of_status")
+    )
+    numbers = (
+        sa.func.unnest(array(list(of_status.c)))
+        .table_valued("number", with_ordinality="place")
+        .render_derived()
+        .lateral()
+    )
+    return (
+        sa.select(
+            sa.func.array_agg(
+                aggregate_order_by(numbers.c.number, of_status.c.code, numbers.c.place),
+                type_=_STAYS,
+            )
+        )
+        .select_from(of_status.join(numbers, sa.true()))
+        .scalar_subquery()
+    )
 
 
 def _beyond(status: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from etl.tokens.token import Token
+from etl.warehouse.load.stays import NUMBERS, STAYS_MAX
 from etl.warehouse.privacy.prune import prune
 from etl.warehouse.read.checks import check_files, run_check
 from tests.support.model import Row
@@ -208,6 +209,34 @@ def test_a_first_sighting_and_an_unchanged_night_log_nothing(nights: Nights) -> 
     assert [row["from_status"] for row in told(nights)] == [None, None]
     closed_at = tokens[1].updated_at
     assert [nights.token(name)["first_closed_at"] for name in "ab"] == [None, closed_at]
+
+
+def test_stays_of_what_comes_and_goes_are_summed_up_before_they_are_many(nights: Nights) -> None:
+    token, other = (make_token(name, BEGAN, updated_at=None) for name in "ab")
+    for night in range(13):
+        seen = {0: [token._replace(status=0)], 1: [], 2: [token._replace(status=5)]}[night % 3]
+        nights.night([*seen, other])
+        walk_began(nights)
+    (told,) = nights.query(
+        "select count(*) as stays from kaltura.upload_status_stay "
+        "where token_id = 'a' and not is_current"
+    )
+    assert len(nights.token("a")["earlier_stays"]) // NUMBERS < STAYS_MAX < told["stays"]
+    assert nights.query(DURATIONS) == nights.query(SUMMED_STAYS)
+    assert breaches(nights) == []
+    for change in (
+        "set earlier_stays[2] = earlier_stays[2] + 1",
+        "set earlier_stays[3] = earlier_stays[3] - 1",
+        "set earlier_stays = earlier_stays || '{7,1,1,1}'",
+        "set earlier_stays = earlier_stays[5:]",
+    ):
+        nights.query(f"update kaltura.upload_token {change} where token_id = 'a'")
+        assert [row["token_id"] for row in breaches(nights)] == ["a"], change
+        nights.query(
+            "update kaltura.upload_token as token set earlier_stays = derived.earlier_stays "
+            "from kaltura.upload_token_earlier_stay as derived "
+            "where token.token_id = 'a' and derived.token_id = 'a'"
+        )
 
 
 def test_what_was_told_outlives_its_versions(nights: Nights) -> None:
