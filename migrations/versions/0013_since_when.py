@@ -13,7 +13,13 @@ import sqlalchemy as sa
 from alembic import op
 
 from etl.warehouse.schema.filling import moment_fillings
-from etl.warehouse.schema.migration import create_index, drop_index, enter_schema, install_view
+from etl.warehouse.schema.migration import (
+    create_index,
+    drop_index,
+    enter_schema,
+    hold_publications,
+    install_view,
+)
 
 revision = "0013"
 down_revision = "0012"
@@ -100,6 +106,7 @@ def upgrade() -> None:
     for name, columns, where, options in INDEXES:
         create_index(name, LOG, columns, where=where, **options)
     enter_schema()
+    hold_publications()
     # A restored warehouse may have no statistics, and the joins of the filling are large.
     op.execute("analyze upload_token, upload_token_superseded, sync_run, unobserved_token")
     for statement in moment_fillings():

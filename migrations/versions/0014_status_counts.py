@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from etl.warehouse.schema.filling import count_filling
-from etl.warehouse.schema.migration import enter_schema, install_view
+from etl.warehouse.schema.migration import enter_schema, hold_publications, install_view
 
 revision = "0014"
 down_revision = "0013"
@@ -24,6 +24,7 @@ DAILY_BEFORE: Final = {f"from {LOG} as log": "from upload_token_status_count as 
 
 def upgrade() -> None:
     enter_schema()
+    hold_publications()
     _create_log()
     install_view("upload_token_status_count")
     op.execute(count_filling())

@@ -12,7 +12,7 @@ from alembic import op
 from sqlalchemy.dialects.postgresql import ARRAY
 
 from etl.warehouse.schema.filling import arrival_filling
-from etl.warehouse.schema.migration import enter_schema, install_view
+from etl.warehouse.schema.migration import enter_schema, hold_publications, install_view
 
 revision = "0015"
 down_revision = "0014"
@@ -45,6 +45,7 @@ DAILY_BEFORE: Final = {
 
 def upgrade() -> None:
     enter_schema()
+    hold_publications()
     _create_log()
     install_view("upload_bytes_arrival")
     op.execute(arrival_filling())

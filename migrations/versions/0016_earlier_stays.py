@@ -1,7 +1,8 @@
 """How long a token was in the statuses that it has left, so that durations read one table.
 
-Old warehouses are filled from their changes of status.  The columns and the index come first, so
-that a migration that was interrupted can be started again.
+Old warehouses are filled from their changes of status.  The columns and the indexes come first, so
+that a migration that was interrupted can be started again, and nothing is filled that the old
+program then adds to.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ import sqlalchemy as sa
 from alembic import op
 
 from etl.warehouse.schema.filling import stay_filling
-from etl.warehouse.schema.migration import create_index, drop_index, enter_schema, install_view
+from etl.warehouse.schema.migration import (
+    create_index,
+    drop_index,
+    enter_schema,
+    hold_publications,
+    install_view,
+)
 
 revision = "0016"
 down_revision = "0015"
@@ -56,13 +63,14 @@ def upgrade() -> None:
         op.execute(f"alter table upload_token add column if not exists {name} {kind}")
         op.alter_column("upload_token", name, comment=words)
     create_index(INDEX, "upload_token", ["partner_id", "created_at"], where="went_back")
+    drop_index(INDEX_BEFORE, LOG)
     enter_schema()
+    hold_publications()
     *parts, duration = VIEWS
     for name in parts:
         install_view(name)
     op.execute(sa.text(stay_filling()))
     install_view(duration)
-    drop_index(INDEX_BEFORE, LOG)
 
 
 def downgrade() -> None:

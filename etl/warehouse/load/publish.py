@@ -41,6 +41,7 @@ from etl.warehouse.load.resolve import (
 )
 from etl.warehouse.load.witnesses import Witnesses, load_witnesses
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.revision import require_current
 
 LOG = logging.getLogger(__name__)
 PUBLISH_SECONDS_MIN: Final = 3_600
@@ -76,8 +77,8 @@ def publish(
 
     All or nothing.  If the connection is lost in the commit, the ledger tells what happened.
     Raises DataRefused with ``fields['reason']`` ``other_run_published``, ``staging_lost``,
-    ``pages_too_old`` (than ``page_age_max``) or
-    ``row_count_mismatch``, and LeaseHeld if the run no longer holds its lease.
+    ``pages_too_old`` (than ``page_age_max``) or ``row_count_mismatch``, LeaseHeld if the run no
+    longer holds its lease, and ConfigurationError if the schema was migrated since the run began.
 
     A replay passes the ``stamp`` (publication timestamp) of the run that it replays, and in
     ``ledger`` the values of its row that replace those of the replay itself.
@@ -143,6 +144,9 @@ def publish(
             if run.walk.counts.staged:
                 done = connection.execute(sa.delete(staging).where(in_walk(staging, run)))
                 require_row_count(staging.name, changed=done.rowcount, meant=run.walk.counts.staged)
+            # Last: a migration that came before, or that this has waited for, keeps things with
+            # the versions of which this program does not know (``hold_publications``).
+            require_current(connection, database.schema)
     except WarehouseUnavailable as error:
         # Without a stamp nothing can have been committed, nor if Postgres refused a statement.
         # Otherwise perhaps only the reply to the COMMIT was lost.

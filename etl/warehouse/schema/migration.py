@@ -107,6 +107,15 @@ def enter_schema() -> None:
     op.execute("set local statement_timeout = 0")
 
 
+def hold_publications() -> None:
+    """Let no run publish until the revision is committed: its filling must miss no version.
+
+    After ``enter_schema`` and all indexes.  Readers and reading runs do not feel it.  A publication
+    that waits for it does not pass either: it sees the new revision (``publish``).
+    """
+    op.execute("lock table upload_token in share row exclusive mode")
+
+
 def create_index(
     name: str, table: str, columns: Sequence[str], *, where: str | None = None, **options: Any
 ) -> None:

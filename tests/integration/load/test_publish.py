@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from etl.errors import DataRefused, EtlError
+from etl.errors import ConfigurationError, DataRefused, EtlError
 from etl.warehouse.ledger.ending import failed_on_error, finish_dry_run
 from etl.warehouse.load.missing import missing_tokens
 from etl.warehouse.load.publish import plan_changes
@@ -294,3 +294,19 @@ def test_dry_run_plans_and_leaves_nothing(nights: Nights) -> None:
     assert (ended["status"], ended["error_kind"]) == ("dry_run", "dry_run")
     assert nights.query("select 1 from kaltura.upload_token_staging") == []
     assert nights.open(resume_window=timedelta(hours=6)).resumed_from is None
+
+
+def test_a_run_over_which_the_schema_was_migrated_publishes_nothing(nights: Nights) -> None:
+    """The new program keeps things with a version of which this one does not know."""
+    nights.night([make_token("a", status=1)])
+    run = nights.open()
+    nights.stage(run, page_of([make_token("a", status=3)], from_start=True, to_end=True))
+    revision = "update kaltura.alembic_version set version_num = %s returning version_num"
+    (head,) = nights.query("select version_num from kaltura.alembic_version")
+    nights.query(revision, "9999")
+    with pytest.raises(ConfigurationError, match="at revision 9999"):
+        nights.publish(run)
+    assert nights.versions("a") == [(1, "first_seen")]
+    nights.query(revision, head["version_num"])
+    nights.publish(run)
+    assert nights.versions("a") == [(1, "first_seen"), (2, "changed")]
