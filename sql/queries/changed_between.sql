@@ -20,6 +20,14 @@ select
             after.version > 1
             and after.created_at <= run.since
             and pruned.horizon > run.since
+            -- Otherwise it was first seen after that.
+            and not exists (
+                select 1 from upload_token_superseded as sighting
+                where
+                    sighting.partner_id = after.partner_id
+                    and sighting.token_id = after.token_id
+                    and sighting.version = 1
+            )
             then '(pruned)'
         else '(none)'
     end as was,

@@ -6,7 +6,18 @@ select
         when known.token_id is not null
             then coalesce(known_name.name, 'UNKNOWN_' || known.status, 'UNKNOWN')
         -- What was known then has been deleted (prune).
-        when happened.version > 1 and pruned.horizon > cast(:'at' as timestamptz) then 'pruned'
+        when
+            happened.version > 1
+            and pruned.horizon > cast(:'at' as timestamptz)
+            -- Otherwise it was first seen after that.
+            and not exists (
+                select 1 from upload_token_superseded as sighting
+                where
+                    sighting.partner_id = happened.partner_id
+                    and sighting.token_id = happened.token_id
+                    and sighting.version = 1
+            )
+            then 'pruned'
         else 'not seen yet'
     end as known_then,
     case

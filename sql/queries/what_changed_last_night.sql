@@ -30,6 +30,14 @@ select
             after.version > 1
             and after.created_at <= night.since
             and pruned.horizon > night.since
+            -- Otherwise it was first seen after that.
+            and not exists (
+                select 1 from upload_token_superseded as sighting
+                where
+                    sighting.partner_id = after.partner_id
+                    and sighting.token_id = after.token_id
+                    and sighting.version = 1
+            )
             then '(pruned)'
         else '(none)'
     end as was,

@@ -34,7 +34,17 @@ with moved as (
         select
             before.token_id is null
             and (
-                token.version > 1 and token.created_at <= %(since)s and pruned.horizon > %(since)s
+                token.version > 1
+                and token.created_at <= %(since)s
+                and pruned.horizon > %(since)s
+                -- Otherwise it was first seen after that.
+                and not exists (
+                    select 1 from upload_token_superseded as sighting
+                    where
+                        sighting.partner_id = token.partner_id
+                        and sighting.token_id = token.token_id
+                        and sighting.version = 1
+                )
             ) is not true as is_first
     ) as sighting
     where token.partner_id = %(partner_id)s and token.valid_from > %(since)s

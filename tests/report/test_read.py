@@ -466,6 +466,38 @@ def test_what_failed_is_listed_though_its_version_was_pruned(database_url: str) 
         )
     assert {row["was"] for row in (*last_night, *between)} == {"(pruned)"}
     assert {row["known_then"] for row in then} == {"pruned"}
+    # Unless the first version is there: then nothing was known.
+    names = "partner_id, token_id, status, created_at, is_listed, observed_at"
+    first_seen = f"(7, 'late', 0, '{nights[0]}', true, '{nights[1] + hour}', 1, 'first_seen'"
+    with psycopg.connect(database_url, options="-c search_path=kaltura") as asked:
+        asked.execute(f"update pruning set horizon = '{nights[2] - hour}'".encode())  # noqa: S608
+        asked.execute(
+            f"insert into upload_token_superseded ({names}, version, change_kind, valid_from, "  # noqa: S608
+            f"valid_to, run_id, superseded_by_run_id) values {first_seen}, '{nights[1] + hour}', "
+            f"'{nights[2]}', 3, 3)".encode()
+        )
+        asked.execute(
+            f"insert into upload_token ({names}, version, change_kind, changed_columns, "  # noqa: S608
+            f"valid_from, run_id, status_version, status_happened_at, status_happened_after, "
+            f"status_happened_before) values (7, 'late', 3, '{nights[0]}', true, '{nights[2]}', 2, "
+            f"'changed', array['status'], '{nights[2]}', 3, 2, '{nights[1]}', '{nights[1]}', "
+            f"'{nights[2]}')".encode()
+        )
+        for name, values in (
+            ("what_changed_last_night.sql", {}),
+            ("changed_between.sql", {"run_before": "2", "run_id": "3"}),
+        ):
+            told_of = QUESTIONS[name].ask(asked, partner_id="7", **values)
+            assert [row["for_example"] for row in told_of if row["was"] == "(none)"] == ["late"]
+        then = QUESTIONS["then_and_now.sql"].ask(
+            asked, partner_id="7", at=str(nights[1] + hour / 2)
+        )
+        assert [row["known_then"] for row in then if row["for_example"] == "late"] == [
+            "not seen yet"
+        ]
+    rows = read(database_url, days=5).changes
+    assert rows is not None
+    assert (rows["first_seen"], rows["closed"]) == (1, 1)
 
 
 def test_a_day_is_final_when_it_is_over_and_no_upload_of_it_is_open(database_url: str) -> None:
