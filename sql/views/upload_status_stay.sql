@@ -1,7 +1,8 @@
 -- Each stay of a token in a status, and each status that it passed between two looks.
 --
--- upload_status_duration sums them up per token and status, and says what they mean: query that.
--- A token that was in a status twice has two rows of it here.
+-- upload_status_duration sums them up per token and status, and says what they mean: query that.  It
+-- keeps what ended with a version that was pruned, of which there are no rows here.  A token that was
+-- in a status twice has two rows of it here.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- status: Name of the status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED while it was not listed.
