@@ -18,7 +18,7 @@ PART_BYTES: Final = 32 * 1024 * 1024
 """A file that has reached this size is followed by another one."""
 BATCH_BYTES: Final = 8 * 1024 * 1024
 """Text of the rows that are parsed together: a row group of Parquet."""
-_LISTS: Final = ("list", "int_list")
+_LISTS: Final = ("list", "int_list", "float_list")
 _DECIMAL: Final = (38, 9)
 """Digits of a decimal, and those of them after the point: as many as other programs take."""
 
@@ -134,6 +134,7 @@ def _arrow_types() -> dict[str, Any]:
         "date": pa.date32(),
         "list": pa.list_(pa.string()),
         "int_list": pa.list_(pa.int64()),
+        "float_list": pa.list_(pa.float64()),
     }
 
 

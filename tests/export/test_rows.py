@@ -37,6 +37,11 @@ READ_BACK = {
             "cast({value} as bigint[])",
         ),
     ),
+    "_float8": (
+        "case when {cell} is not null then "
+        "array(select cast(json_array_elements_text(cast({cell} as json)) as float8)) end",
+        "{value}",
+    ),
     "bytea": ("decode({cell}, 'hex')", "{value}"),
     "text": (
         r"regexp_replace({cell}, '^''(?=''*[=+\-@\t\r\n\uFF1D\uFF0B\uFF0D\uFF20])"

@@ -87,6 +87,6 @@ class Lake:
         return found
 
 
-MAY_BE_EMPTY = ("pruning", "unobserved_token")
+MAY_BE_EMPTY = ("pruning", "upload_token_horizon", "unobserved_token")
 HISTORY, CERTIFICATES = "upload_token_history", "sync_run"
 SAME = {HISTORY: 0, CERTIFICATES: 0}

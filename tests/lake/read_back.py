@@ -112,6 +112,7 @@ FROM_TEXT: dict[str, Callable[[str], Any]] = {
     "date": date.fromisoformat,
     "list": json.loads,
     "int_list": json.loads,
+    "float_list": lambda cell: [float(each) for each in json.loads(cell)],
     "text": lambda cell: re.sub(MADE_SAFE, "", cell),
 }
 

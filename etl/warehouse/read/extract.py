@@ -26,7 +26,9 @@ from etl.warehouse.schema.views import view_files
 STATEMENT_SECONDS: Final = 6 * 3_600
 """Of one view of one account.  The snapshot keeps VACUUM from removing rows that long."""
 
-Kind = Literal["bool", "int", "float", "decimal", "text", "time", "date", "list", "int_list"]
+Kind = Literal[
+    "bool", "int", "float", "decimal", "text", "time", "date", "list", "int_list", "float_list"
+]
 _KINDS: Final[dict[str, Kind]] = {
     "bool": "bool",
     **dict.fromkeys(("int2", "int4", "int8"), "int"),
@@ -36,6 +38,7 @@ _KINDS: Final[dict[str, Kind]] = {
     "date": "date",
     "_text": "list",
     **dict.fromkeys(("_int4", "_int8"), "int_list"),
+    "_float8": "float_list",
 }
 """By type of Postgres; any other is text: jsonb and ranges as Postgres writes them."""
 
@@ -292,7 +295,7 @@ def _as_text(column: Column) -> sql.SQL:
         "interval": "cast(extract(epoch from {}) as double precision)",
         # As many digits as a decimal of a file has after its point.
         "numeric": "trim_scale(round({}, 9))",
-        **dict.fromkeys(("_text", "_int4", "_int8"), "to_json({})"),
+        **dict.fromkeys(("_text", "_int4", "_int8", "_float8"), "to_json({})"),
         "bytea": "encode({}, 'hex')",
     }.get(column.type_name, "cast({} as text)")
     return sql.SQL(special)
