@@ -51,7 +51,8 @@ COLUMNS: Final = (
 )
 """Name, type, comment."""
 VIEWS: Final = (
-    *("upload_status_now", "upload_status_stay", "upload_token_earlier_stay"),
+    *("upload_status_now", "upload_status_passed", "upload_status_stay"),
+    "upload_token_earlier_stay",
     "upload_status_duration",
 )
 """In the order in which they build on each other."""

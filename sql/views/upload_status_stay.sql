@@ -39,41 +39,19 @@ from upload_status_now as latest
 union all
 -- What those that are as they were first seen had passed before.
 select
-    token.partner_id,
-    token.token_id,
-    passed.name as status,
-    passed.code as status_code,
+    passed.partner_id,
+    passed.token_id,
+    passed.status,
+    passed.status_code,
     false as seen,
     false as is_current,
     cast(0 as double precision) as at_least_seconds,
-    date_part(
-        'epoch',
-        case
-            when token.version = 1
-                then token.observed_at - least(token.created_at, token.observed_at)
-            else token.status_happened_before - token.status_happened_after
-        end
-    ) as at_most_seconds,
-    date_part(
-        'epoch',
-        case
-            when token.version = 1
-                then token.first_happened_at - least(token.created_at, token.observed_at)
-            else token.status_happened_at - token.status_happened_after
-        end
-    ) as estimated_at_most_seconds,
-    token.user_id,
-    token.created_at,
+    passed.at_most_seconds,
+    passed.estimated_at_most_seconds,
+    passed.user_id,
+    passed.created_at,
     1 as version
-from upload_token as token
-inner join upload_token_status as passed
-    on
-        passed.code < case
-            when token.status in (0, 1, 2, 3) then token.status
-            when token.status = 5 then 4
-            else 3
-        end
-where token.is_listed and (token.version = 1 or token.status_version = 1)
+from upload_status_passed as passed
 union all
 -- The others before they were first seen.
 select

@@ -43,6 +43,7 @@ VIEW_KEYS: Final = {
     "upload_outcome_daily": ("partner_id", "day", "size_bucket"),
     "upload_status_duration": ("partner_id", "token_id", "status"),
     "upload_status_now": ("partner_id", "token_id"),
+    "upload_status_passed": ("partner_id", "token_id", "status"),
     "upload_status_stay": ("partner_id", "token_id", "status", "version"),
     "upload_token_daily_status": ("partner_id", "day", "status"),
     "upload_token_earlier_stay": ("partner_id", "token_id"),

@@ -44,8 +44,8 @@ _KINDS: Final[dict[str, Kind]] = {
 
 _LEFT_OUT: Final = frozenset(
     {
-        *("upload_status_now", "upload_status_stay", "upload_token_earlier_stay"),
-        *("upload_token_status_moment", "upload_token_status_count"),
+        *("upload_status_now", "upload_status_passed", "upload_status_stay"),
+        *("upload_token_earlier_stay", "upload_token_status_moment", "upload_token_status_count"),
         *("upload_bytes_arrival", "upload_failure", "upload_token_snapshot_dbt"),
     }
 )
