@@ -24,7 +24,11 @@ UNSEEN: Final = -1.0
 NUMBERS: Final = 4
 """Of a stay: code, seconds at least, at most, and estimated at most."""
 STAYS_MAX: Final = 32
-"""With so many they are summed up before the next one; a token that did not go back has eight."""
+"""With so many they are summed up by status before the next one is added.
+
+A change copies the row: one of a token that comes and goes for years would copy all before it.  A
+token that did not go back has eight at most.
+"""
 LAST_CODE: Final = 6
 _DELETED: Final = 5
 _ON_THE_WAY: Final = (*OPEN_STATUSES, CLOSED)
