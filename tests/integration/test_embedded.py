@@ -12,8 +12,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 import psycopg
 import pytest
@@ -37,7 +38,7 @@ with embedded_server(Path(sys.argv[1])) as url:
 def new_folder(private_folder: Path) -> Iterator[Path]:
     """A data folder that is yet to be made; the test ends when its server has stopped."""
     yield private_folder / "pg"
-    _wait_until(lambda: _server_pid(private_folder / "pg") is None)
+    _wait_for_its_end(private_folder / "pg")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +49,7 @@ def used_folder() -> Iterator[Path]:
         folder = Path(parent) / "pg"
         with embedded_server(folder):
             pass
-        with (folder / "clients.lock").open() as clients:
-            fcntl.flock(clients, fcntl.LOCK_EX)  # the reaper lets go of it when it ends
+        _wait_for_its_end(folder)
         yield folder
 
 
@@ -92,6 +92,24 @@ def _server_pid(folder: Path) -> int | None:
     except FileNotFoundError:
         return None
     return int(note.splitlines()[0])
+
+
+def _wait_for_its_end(folder: Path, seconds: float = 30) -> None:
+    """Wait until the server in ``folder`` has stopped and its reaper has ended, if it had one.
+
+    The reaper holds its lock from before it starts the server until its own end.  The clients'
+    lock says less: between the last client and the reaper, nobody may hold it.
+    """
+    with suppress(FileNotFoundError), (folder / "reaper.lock").open() as reaper:
+        _wait_until(lambda: _is_free(reaper), seconds)
+
+
+def _is_free(lock: TextIO) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _runs(pid: int) -> bool:
@@ -139,7 +157,7 @@ def test_server_is_durable_private_and_has_no_port(new_folder: Path) -> None:
 def test_rows_outlive_the_server(folder: Path) -> None:
     with embedded_server(folder) as url, psycopg.connect(url) as connection:
         connection.execute("create table kept as select 42 as answer")
-    _wait_until(lambda: _server_pid(folder) is None)
+    _wait_for_its_end(folder)
 
     with embedded_server(folder) as url, psycopg.connect(url) as connection:
         assert connection.execute("select answer from kept").fetchone() == (42,)
@@ -172,7 +190,8 @@ def test_client_killed_while_it_starts_the_server_leaves_nothing_running(folder:
             client.kill()
     with embedded_server(folder) as url:  # waits until a reaper that is stopping it has done so
         assert _setting(url, "fsync") == "on"
-    _wait_until(lambda: _server_pid(folder) is None, seconds=10)
+    _wait_for_its_end(folder, seconds=10)
+    assert _server_pid(folder) is None
 
 
 def test_two_processes_may_start_it_at_the_same_time(new_folder: Path) -> None:
@@ -242,7 +261,7 @@ def test_folder_with_odd_characters_works(private_folder: Path) -> None:
     folder = private_folder / "a b%20&'ü?"
     with embedded_server(folder) as url:
         assert _setting(url, "fsync") == "on"
-    _wait_until(lambda: _server_pid(folder) is None)
+    _wait_for_its_end(folder)
 
 
 def test_url_is_understood_by_sqlalchemy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -318,7 +337,7 @@ if os.geteuid() == 0:
         assert find_binaries().is_relative_to(closed)
         assert [copy.name for copy in folder.glob("binaries-*")] == ["binaries-18.6.3"]
         assert stat.S_IMODE(closed.stat().st_mode) == 0o700
-        _wait_until(lambda: _server_pid(folder) is None)
+        _wait_for_its_end(folder)
 
 else:
 
