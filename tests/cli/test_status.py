@@ -98,15 +98,11 @@ def test_a_night_without_a_run_and_a_failed_one_show_up(environment: dict[str, s
             "select cast(cast(now() at time zone kaltura_time_zone() as date) - each as text) "
             "from generate_series(0, 6) as each order by each"
         ).fetchall()
-        failed = Builder(connection)
-        failed.run(
-            90,
-            101,
-            datetime.now(UTC) - timedelta(days=2),
-            status="failed",
-            error_kind="credentials",
-        )
-        failed.run(91, 103, datetime.now(UTC))
+        runs = Builder(connection)
+        # Each ends in the moment of its start: its day is today's also just before midnight.
+        now, earlier = datetime.now(UTC), datetime.now(UTC) - timedelta(days=2)
+        runs.run(90, 101, earlier, finished_at=earlier, status="failed", error_kind="credentials")
+        runs.run(91, 103, now, finished_at=now, published_at=now)
     every, one = _status(environment, (), ("--partner-id", "101"))
     text = call_each(environment, [["status"], ["status", "--partner-id", "101"]])
 
