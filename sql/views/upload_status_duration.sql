@@ -26,94 +26,78 @@
 -- user_id: Kaltura user, of the latest version.
 -- created_at: When Kaltura made the token; whole seconds.
 create or replace view upload_status_duration with (security_invoker = true) as
--- Where tokens are now.
+-- Each row of a token has a place: that of the first of its four numbers in earlier_stays, as
+-- upload_token tells them; 0 for where it is now; below that, of a token that is still as it was first
+-- seen, -1 for PENDING, -2 for PARTIAL_UPLOAD and so on, which it had passed before.  So the table is
+-- read once for all of them.
 select
-    latest.partner_id,
-    latest.token_id,
-    latest.status,
-    latest.status_code,
-    true as seen,
-    true as is_current,
-    latest.at_least_seconds,
-    cast(null as double precision) as at_most_seconds,
-    cast(null as double precision) as estimated_at_most_seconds,
-    latest.user_id,
-    latest.created_at
-from upload_status_now as latest
-where latest.went_back is not true
-union all
--- What those that are as they were first seen had passed before.
-select
-    passed.partner_id,
-    passed.token_id,
-    passed.status,
-    passed.status_code,
-    false as seen,
-    false as is_current,
-    cast(0 as double precision) as at_least_seconds,
-    passed.at_most_seconds,
-    passed.estimated_at_most_seconds,
-    passed.user_id,
-    passed.created_at
-from upload_status_passed as passed
-union all
--- Where the others have been, as upload_token.earlier_stays tells it.
-select
-    earlier.partner_id,
-    earlier.token_id,
+    stay.partner_id,
+    stay.token_id,
     case
-        when earlier.stays[earlier.place] < 32768
-            then upload_token_status_name(cast(earlier.stays[earlier.place] as smallint))
-        when earlier.stays[earlier.place] = 32768 then 'NOT_LISTED'
-        else 'UNKNOWN'
+        when stay.place > 0
+            then case
+                when stay.earlier_stays[stay.place] < 32768
+                    then upload_token_status_name(
+                        cast(stay.earlier_stays[stay.place] as smallint)
+                    )
+                when stay.earlier_stays[stay.place] = 32768 then 'NOT_LISTED'
+                else 'UNKNOWN'
+            end
+        when stay.place = 0 then stay.status
+        else upload_token_status_name(cast(-1 - stay.place as smallint))
     end as status,
     case
-        when earlier.stays[earlier.place] < 32768
-            then cast(earlier.stays[earlier.place] as smallint)
+        when stay.place > 0
+            then case
+                when stay.earlier_stays[stay.place] < 32768
+                    then cast(stay.earlier_stays[stay.place] as smallint)
+            end
+        when stay.place = 0 then stay.status_code
+        else cast(-1 - stay.place as smallint)
     end as status_code,
-    earlier.stays[earlier.place + 1] >= 0 as seen,
-    false as is_current,
-    greatest(earlier.stays[earlier.place + 1], 0) as at_least_seconds,
-    earlier.stays[earlier.place + 2] as at_most_seconds,
-    earlier.stays[earlier.place + 3] as estimated_at_most_seconds,
-    earlier.user_id,
-    earlier.created_at
+    case
+        when stay.place > 0 then stay.earlier_stays[stay.place + 1] >= 0
+        else stay.place = 0
+    end as seen,
+    stay.place = 0 as is_current,
+    case
+        when stay.place > 0 then greatest(stay.earlier_stays[stay.place + 1], 0)
+        when stay.place = 0 then stay.at_least_seconds
+        else 0
+    end as at_least_seconds,
+    case
+        when stay.place > 0 then stay.earlier_stays[stay.place + 2]
+        when stay.place < 0 then stay.passed_at_most_seconds
+    end as at_most_seconds,
+    case
+        when stay.place > 0 then stay.earlier_stays[stay.place + 3]
+        when stay.place < 0 then stay.passed_estimated_at_most_seconds
+    end as estimated_at_most_seconds,
+    stay.user_id,
+    stay.created_at
 from (
+    -- No other columns: each is copied for every row.
     select
-        token.partner_id,
-        token.token_id,
-        token.user_id,
-        token.created_at,
-        token.earlier_stays as stays,
-        -- At most eight.  Of an array, because Postgres expects 1,000 rows of generate_series.
+        latest.partner_id,
+        latest.token_id,
+        latest.status,
+        latest.status_code,
+        latest.at_least_seconds,
+        latest.user_id,
+        latest.created_at,
+        latest.earlier_stays,
+        latest.passed_at_most_seconds,
+        latest.passed_estimated_at_most_seconds,
+        -- Four at most that were passed, and eight that are over.  Of an array, because Postgres
+        -- expects 1,000 rows of generate_series.
         unnest(
-            (cast('{1,5,9,13,17,21,25,29}' as integer []))[:cardinality(token.earlier_stays) / 4]
+            (cast('{-4,-3,-2,-1,0,1,5,9,13,17,21,25,29}' as integer []))[
+                5 - latest.passed:5 + coalesce(cardinality(latest.earlier_stays) / 4, 0)
+            ]
         ) as place
-    from (
-        -- In two parts, each with an index by created_at.  What is joined is not packed any more: a
-        -- packed array would be unpacked for each of its numbers.
-        select
-            present.partner_id,
-            present.token_id,
-            present.user_id,
-            present.created_at,
-            present.went_back,
-            present.earlier_stays || cast('{}' as double precision []) as earlier_stays
-        from upload_token as present
-        where present.is_listed
-        union all
-        select
-            gone.partner_id,
-            gone.token_id,
-            gone.user_id,
-            gone.created_at,
-            gone.went_back,
-            gone.earlier_stays || cast('{}' as double precision []) as earlier_stays
-        from upload_token as gone
-        where not gone.is_listed
-    ) as token
-    where token.went_back is not true and token.earlier_stays is not null
-) as earlier
+    from upload_status_now as latest
+    where latest.went_back is not true
+) as stay
 union all
 -- Those that may have been in a status twice.
 select

@@ -12,6 +12,10 @@
 -- version: The version that brought the status; NULL: not known.
 -- earlier_stays: Stays that are over, as in upload_token.
 -- went_back: As in upload_token.
+-- passed: How many statuses it had passed before, from PENDING on, if it is listed and still as it
+--   was first seen; 0 otherwise.
+-- passed_at_most_seconds: Of each of these, from created_at to when the token was seen.
+-- passed_estimated_at_most_seconds: The same with upload_token_status_history.happened_at.
 create or replace view upload_status_now with (security_invoker = true) as
 with looked as materialized (
     -- The last walk that read all of a kind.
@@ -80,42 +84,38 @@ select
     token.user_id,
     token.created_at,
     case when token.version = 1 then 1 else token.status_version end as version,
-    token.earlier_stays,
-    token.went_back
-from (
-    -- In two parts, each with an index by created_at.
-    select
-        present.partner_id,
-        present.token_id,
-        present.is_listed,
-        present.status,
-        present.version,
-        present.observed_at,
-        present.status_version,
-        present.status_happened_before,
-        present.earlier_stays,
-        present.went_back,
-        present.user_id,
-        present.created_at
-    from upload_token as present
-    where present.is_listed
-    union all
-    select
-        gone.partner_id,
-        gone.token_id,
-        gone.is_listed,
-        gone.status,
-        gone.version,
-        gone.observed_at,
-        gone.status_version,
-        gone.status_happened_before,
-        gone.earlier_stays,
-        gone.went_back,
-        gone.user_id,
-        gone.created_at
-    from upload_token as gone
-    where not gone.is_listed
-) as token
+    case
+        -- Not packed any more: a packed array would be unpacked for each of its numbers.
+        when token.earlier_stays is not null
+            then token.earlier_stays || cast('{}' as double precision [])
+    end as earlier_stays,
+    token.went_back,
+    case
+        when token.is_listed and (token.version = 1 or token.status_version = 1)
+            then case
+                when token.status in (0, 1, 2, 3) then token.status
+                when token.status = 5 then 4
+                else 3
+            end
+        else 0
+    end as passed,
+    date_part(
+        'epoch',
+        case
+            when token.version = 1
+                then token.observed_at - least(token.created_at, token.observed_at)
+            else token.status_happened_before - token.status_happened_after
+        end
+    ) as passed_at_most_seconds,
+    date_part(
+        'epoch',
+        case
+            when token.version = 1
+                then token.first_happened_at - least(token.created_at, token.observed_at)
+            else token.status_happened_at - token.status_happened_after
+        end
+    ) as passed_estimated_at_most_seconds
+from upload_token as token
 left join looked
     on
         looked.partner_id = token.partner_id
@@ -124,3 +124,5 @@ left join looked
             when token.status in (0, 1, 2) then 0
             else 1
         end
+-- Always so.  Each of the two has an index by created_at.
+where token.is_listed or not token.is_listed

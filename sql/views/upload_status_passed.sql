@@ -11,34 +11,13 @@
 -- created_at: When Kaltura made the token; whole seconds.
 create or replace view upload_status_passed with (security_invoker = true) as
 select
-    token.partner_id,
-    token.token_id,
+    latest.partner_id,
+    latest.token_id,
     passed.name as status,
     passed.code as status_code,
-    date_part(
-        'epoch',
-        case
-            when token.version = 1
-                then token.observed_at - least(token.created_at, token.observed_at)
-            else token.status_happened_before - token.status_happened_after
-        end
-    ) as at_most_seconds,
-    date_part(
-        'epoch',
-        case
-            when token.version = 1
-                then token.first_happened_at - least(token.created_at, token.observed_at)
-            else token.status_happened_at - token.status_happened_after
-        end
-    ) as estimated_at_most_seconds,
-    token.user_id,
-    token.created_at
-from upload_token as token
-inner join upload_token_status as passed
-    on
-        passed.code < case
-            when token.status in (0, 1, 2, 3) then token.status
-            when token.status = 5 then 4
-            else 3
-        end
-where token.is_listed and (token.version = 1 or token.status_version = 1)
+    latest.passed_at_most_seconds as at_most_seconds,
+    latest.passed_estimated_at_most_seconds as estimated_at_most_seconds,
+    latest.user_id,
+    latest.created_at
+from upload_status_now as latest
+inner join upload_token_status as passed on passed.code < latest.passed

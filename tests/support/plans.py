@@ -70,10 +70,9 @@ def scans(nodes: list[dict[str, Any]], table: str) -> list[str]:
     found = []
     for node in nodes:
         if node.get("Relation Name") == table and node["Actual Loops"]:
-            index = node.get("Index Name")
-            if node["Node Type"] == "Bitmap Heap Scan":
-                index = node["Plans"][0].get("Index Name", "several indexes")
-            found.append(index or node["Node Type"])
+            parts = nodes_of(node) if node["Node Type"] == "Bitmap Heap Scan" else [node]
+            indexes = [part["Index Name"] for part in parts if "Index Name" in part]
+            found += indexes or [node["Node Type"]]
     return found
 
 
