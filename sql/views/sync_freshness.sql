@@ -34,6 +34,8 @@ select
         where
             run.partner_id = account.partner_id
             and run.status = 'running'
+            -- As it must be: this lets the index of such runs find it.
+            and run.published_at is null
             and sync_run_state(run.status, run.heartbeat_at) = 'running'
     ) as running,
     (

@@ -219,7 +219,7 @@ def abandon_dead_runs(
     connection: sa.Connection, sync_run: sa.Table, partner_id: int, lease_seconds: float
 ) -> None:
     """End runs that will not end themselves: an old heartbeat, or a process that is no more."""
-    running = sa.and_(sync_run.c.partner_id == partner_id, sync_run.c.status == "running")
+    running = sa.and_(sync_run.c.partner_id == partner_id, is_at_work(sync_run))
     is_dead = sync_run.c.run_id.in_(ended_processes(connection, sync_run, running))
     abandoned = connection.execute(
         sa.update(sync_run)
@@ -244,6 +244,14 @@ def abandon_dead_runs(
     ).all()
     for run_id, reason in abandoned:
         LOG.warning("an abandoned run was ended: %s", reason, extra={"run_id": run_id})
+
+
+def is_at_work(run: Any) -> sa.ColumnElement[bool]:
+    """Whether a row of ``sync_run``, or of an alias, says that its run is at work or starting.
+
+    No such run has published: the condition that lets the index of those find it.
+    """
+    return sa.and_(run.c.status == "running", run.c.published_at.is_(None))
 
 
 def ended_processes(

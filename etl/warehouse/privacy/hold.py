@@ -23,6 +23,7 @@ from etl.warehouse.ledger.lease import (
     ERASING,
     abandon_dead_runs,
     is_another_run,
+    is_at_work,
     lease_held,
     take_lease,
 )
@@ -131,7 +132,7 @@ def take_hold(
                 sa.select(sync_run.c.run_id, sync_run.c.overrides)
                 .where(
                     sync_run.c.partner_id == partner_id,
-                    sync_run.c.status == "running",
+                    is_at_work(sync_run),
                     sync_run.c.overrides.has_key(ERASING),
                 )
                 .with_for_update()

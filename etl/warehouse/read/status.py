@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from etl.warehouse.engine import connect, transaction
 from etl.warehouse.ledger.certificates import is_complete
-from etl.warehouse.ledger.lease import ended_processes, is_silent
+from etl.warehouse.ledger.lease import ended_processes, is_at_work, is_silent
 from etl.warehouse.schema.revision import require_current
 from etl.warehouse.schema.tables import Tables, build_tables
 
@@ -62,29 +62,45 @@ def _dead_runs(
     connection: sa.Connection, run: sa.Table, partner_id: Partners, lease_seconds: float
 ) -> list[int]:
     """The runs that are ``running`` in the ledger alone."""
-    running = sa.and_(_of(run.c.partner_id, partner_id), run.c.status == "running")
+    running = sa.and_(_of(run.c.partner_id, partner_id), is_at_work(run))
     silent = sa.select(run.c.run_id).where(running, is_silent(run, lease_seconds))
     return [*connection.scalars(silent), *ended_processes(connection, run, running)]
 
 
 def _accounts(tables: Tables, partner_id: Partners, dead: list[int]) -> sa.Select[Any]:
+    """The newest run of each kind is looked for by index: a ledger grows for years."""
     run = tables.sync_run
-    complete = sa.and_(run.c.status == "succeeded", is_complete(run))
-    fresh_at = sa.func.max(run.c.published_at)
-    complete_at = sa.func.max(run.c.published_at).filter(complete)
+    account = (
+        sa.select(run.c.partner_id)
+        .where(_of(run.c.partner_id, partner_id))
+        .distinct()
+        .subquery("account")
+    )
+    of_account = run.c.partner_id == account.c.partner_id
+    published = (
+        sa.select(run.c.published_at)
+        .where(of_account, run.c.published_at.is_not(None))
+        .order_by(run.c.published_at.desc())
+        .limit(1)
+        .correlate(account)
+    )
+    fresh = published.lateral("fresh")
+    complete = published.where(run.c.status == "succeeded", is_complete(run)).lateral("complete")
+    at_work = sa.exists().where(of_account, is_at_work(run), run.c.run_id.not_in(dead))
     return (
         sa.select(
-            run.c.partner_id,
-            fresh_at.label("published_at"),
-            complete_at.label("complete_at"),
-            _hours_since(fresh_at).label("age_hours"),
-            _hours_since(complete_at).label("complete_age_hours"),
-            sa.func.bool_or(_state(run, dead) == "running").label("running"),
-            _state_of_newest(run, dead).label("last_run_status"),
+            account.c.partner_id,
+            fresh.c.published_at.label("published_at"),
+            complete.c.published_at.label("complete_at"),
+            _hours_since(fresh.c.published_at).label("age_hours"),
+            _hours_since(complete.c.published_at).label("complete_age_hours"),
+            at_work.correlate(account).label("running"),
+            _state_of_newest(run, account, dead).label("last_run_status"),
         )
-        .where(_of(run.c.partner_id, partner_id))
-        .group_by(run.c.partner_id)
-        .order_by(run.c.partner_id)
+        .select_from(
+            account.outerjoin(fresh, sa.true()).outerjoin(complete, sa.true()),
+        )
+        .order_by(account.c.partner_id)
     )
 
 
@@ -92,16 +108,17 @@ def _state(run: sa.FromClause, dead: list[int]) -> sa.ColumnElement[str]:
     return sa.case((run.c.run_id.in_(dead), "abandoned"), else_=run.c.status)
 
 
-def _state_of_newest(run: sa.Table, dead: list[int]) -> sa.ScalarSelect[Any]:
+def _state_of_newest(
+    run: sa.Table, account: sa.FromClause, dead: list[int]
+) -> sa.ScalarSelect[Any]:
     """As in ``sync_freshness``: of runs that were meant to publish, and began."""
-    newest = run.alias("newest")
     return (
-        sa.select(_state(newest, dead))
-        .where(newest.c.partner_id == run.c.partner_id)
-        .where(newest.c.status.not_in(("dry_run", "skipped")))
-        .order_by(newest.c.run_id.desc())
+        sa.select(_state(run, dead))
+        .where(run.c.partner_id == account.c.partner_id)
+        .where(run.c.status.not_in(("dry_run", "skipped")))
+        .order_by(run.c.run_id.desc())
         .limit(1)
-        .correlate(run)
+        .correlate(account)
         .scalar_subquery()
     )
 
@@ -119,7 +136,11 @@ def _last_nights(schema: str, partner_id: Partners) -> sa.Select[Any]:
     number = sa.func.row_number().over(partition_by=night.c.partner_id, order_by=night.c.day.desc())
     newest = (
         sa.select(*[night.c[name] for name in names], number.label("number"))
-        .where(_of(night.c.partner_id, partner_id))
+        .where(
+            _of(night.c.partner_id, partner_id),
+            # The newest day is today, in whatever zone, or later: other days need not be read.
+            night.c.day >= sa.func.current_date() - NIGHTS_SHOWN,
+        )
         .subquery()
     )
     shown: dict[str, sa.ColumnElement[Any]] = {name: newest.c[name] for name in names}

@@ -193,6 +193,13 @@ def sync_run_table(metadata: MetaData) -> Table:
         table.c.published_at,
         postgresql_where=text("published_at is not null"),
     )
+    # What is at work, and what has failed: few, however long the ledger is.
+    Index(
+        "ix_sync_run_unpublished",
+        table.c.partner_id,
+        table.c.run_id,
+        postgresql_where=text("published_at is null"),
+    )
     return table
 
 

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,15 @@ from psycopg.rows import TupleRow
 
 from etl.demo import with_variables
 from etl.resources import sql_directory
+from etl.run.plan import SyncOptions
+from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.access.grants import grant
 from etl.warehouse.privacy.prune import prune_old_pages
+from etl.warehouse.read.metrics import warehouse_state
+from etl.warehouse.read.status import status_summary
 from etl.warehouse.schema.database import open_database
-from tests.support.plans import work_of
+from tests.support.job import Job
+from tests.support.plans import nodes_of, rows_read, work_of
 
 DAYS = 20
 RUNS = DAYS * 288
@@ -90,12 +96,17 @@ ASKED = {
 }
 
 
+def write_ledger(url: str, runs: int) -> None:
+    with closing(psycopg.connect(url, autocommit=True)) as opened:
+        opened.execute("set search_path = kaltura")
+        opened.execute(LEDGER.encode(), {"runs": runs, "day": LAST_DAY})
+        opened.execute("select setval('sync_run_run_id_seq', %s)", [runs])
+        opened.execute("vacuum analyze sync_run")
+
+
 @pytest.fixture
 def ledger_url(database_url: str) -> str:
-    with closing(psycopg.connect(database_url, autocommit=True)) as opened:
-        opened.execute("set search_path = kaltura")
-        opened.execute(LEDGER.encode(), {"runs": RUNS, "day": LAST_DAY})
-        opened.execute("vacuum analyze sync_run")
+    write_ledger(database_url, RUNS)
     return database_url
 
 
@@ -154,3 +165,52 @@ def test_a_run_does_not_look_for_pages_in_runs_without_any(ledger_url: str) -> N
 
     (plan,) = explained
     assert work_of(plan) / RUNS < 0.2
+
+
+READ_WHOLE = (
+    # What may read all runs once: how many have published (in an index) decides which pages are
+    # checked, and the metrics tell of modes in which hardly any run is complete.
+    "SELECT count(*) AS count_1 FROM kaltura.sync_run",
+    "SELECT coalesce(kaltura.sync_run.overrides ->>",
+    # To find the accounts.
+    "FROM kaltura.sync_night",
+)
+
+
+def test_a_run_and_status_look_at_few_runs(database_url: str) -> None:
+    """However long the ledger is: what is at work, and what came last."""
+    runs = 5 * RUNS
+    write_ledger(database_url, runs)
+    read: Counter[str] = Counter()
+
+    def explain(_: object, cursor: Any, statement: str, parameters: Any, *__: object) -> None:
+        text = " ".join(statement.split())
+        if "sync_run" not in text and "sync_night" not in text:
+            return
+        with cursor.connection.cursor() as own:
+            own.execute("savepoint explained")
+            own.execute(f"explain (analyze, format json) {statement}", parameters)
+            nodes = nodes_of(own.fetchone()[0][0]["Plan"])
+            own.execute("rollback to savepoint explained")
+        read[text] = max(read[text], round(rows_read(nodes, "sync_run")))
+
+    with SimulatorServer(generate_account(30, seed=1, partner_id=101)) as server:
+        job = Job.of(server, database_url)
+        job.run()
+        sa.event.listen(sa.Engine, "before_cursor_execute", explain)
+        try:
+            job.run(options=SyncOptions(mode="incremental"))
+            (account,) = status_summary(database_url, "kaltura", 101)["accounts"]
+            warehouse_state(database_url, "kaltura", 101)
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", explain)
+
+    assert (account["last_run_status"], account["running"]) == ("succeeded", False)
+    many = {text: rows for text, rows in read.items() if rows > runs * 0.02}
+    assert {text: rows for text, rows in many.items() if not _may_read_whole(text)} == {}
+    assert all(rows < 1.2 * runs for rows in many.values())
+    assert len(many) == len(READ_WHOLE)
+
+
+def _may_read_whole(statement: str) -> bool:
+    return any(words in statement for words in READ_WHOLE)
