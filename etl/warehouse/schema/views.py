@@ -31,8 +31,8 @@ class ViewFile:
     @classmethod
     def of(cls, name: str, statement: str, like: Mapping[str, str]) -> ViewFile:
         """``like``: comments of columns that the file does not name."""
-        comment, columns = read_comments(statement)
         is_function = f"create or replace function {name}(" in statement
+        comment, columns = read_comments(statement, has_columns=not is_function)
         return cls(name, statement, comment, {**like, **columns}, is_function)
 
     def statements(self, quote: Callable[[str], str]) -> Iterator[str]:
@@ -69,26 +69,30 @@ def read_view(name: str) -> str:
     return (_directory() / f"{name}.sql").read_text(encoding="utf-8")
 
 
-def read_comments(statement: str) -> tuple[str, dict[str, str]]:
+def read_comments(statement: str, *, has_columns: bool = True) -> tuple[str, dict[str, str]]:
     """The comments that a file of ``sql/views`` begins with: on the view, and on its columns.
 
-    The lines before the statement are paragraphs; one that begins with ``name: `` is about that
-    column, and indented lines go on with it.
+    The lines before the statement are paragraphs.  The last of these lines, if they begin with
+    ``name: ``, are about the columns of these names, and indented lines go on with them.  Such a
+    line anywhere else is a sentence like others, and so is the first line of a file.
     """
     head = [line.removeprefix("--") for line in takewhile(_is_comment, statement.splitlines())]
-    words: list[str] = []
+    end = len(head)
+    for number in range(len(head) - 1 if has_columns else 0, 0, -1):
+        if _OF_A_COLUMN.fullmatch(head[number]):
+            end = number
+        elif not head[number].startswith("   "):
+            break
     columns: dict[str, str] = {}
     last = ""
-    for line in head:
+    for line in head[end:]:
         found = _OF_A_COLUMN.fullmatch(line)
         if found is not None:
             last = found["name"]
             columns[last] = found["words"]
-        elif last and line.startswith("   "):
+        else:
             columns[last] += f" {line.strip()}"
-        elif line.strip() != _LIKE:
-            last = ""
-            words.append(line.strip())
+    words = [line.strip() for line in head[:end] if line.strip() != _LIKE]
     paragraphs = "\n".join(words).strip().split("\n\n")
     return "\n".join(paragraph.replace("\n", " ") for paragraph in paragraphs), columns
 
