@@ -42,11 +42,22 @@ class SchemaObject(NamedTuple):
 
     @property
     def is_minor(self) -> bool:
-        """Whether everything works without it, if more slowly."""
-        return self.kind in ("comment", "storage")
+        """Whether everything works without it, if more slowly.
+
+        A table that is logged and need not be writes more WAL; one that must be and is not loses
+        its rows in a crash.
+        """
+        return self.kind in ("comment", "storage") or self in _NEED_NO_LOG
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
+
+
+_NEED_NO_LOG: Final = {
+    SchemaObject("persistence", table.name)
+    for table in build_tables(None).metadata.tables.values()
+    if table.info.get(PERSISTENCE) == "unlogged"
+}
 
 
 def missing_objects(connection: Connection, schema: str) -> list[SchemaObject]:

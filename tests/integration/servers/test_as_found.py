@@ -28,6 +28,7 @@ from etl.warehouse.privacy.prune import prune, prune_old_pages
 from etl.warehouse.read.status import status_summary
 from etl.warehouse.schema import server as server_module
 from etl.warehouse.schema.database import open_database
+from etl.warehouse.schema.repair import repair
 from etl.warehouse.schema.revision import migrate
 from tests.support.databases import with_database
 from tests.support.job import Job
@@ -169,6 +170,25 @@ def test_what_was_dropped_is_found_by_check(database_url: str, service: Simulato
         assert words in parts["schema objects"].detail
     job.query("drop table kaltura.erasure_key")
     assert "from a backup" in database_parts(job)["schema objects"].detail
+
+
+def test_staging_that_is_logged_is_a_warning_and_published_tables_that_are_not_a_failure(
+    database_url: str, service: SimulatorServer
+) -> None:
+    """The first loses nothing but some speed; the second may lose the history in a crash."""
+    job = Job.of(service, database_url)
+    job.query("alter table kaltura.upload_token_staging set logged")
+    part = database_parts(job)["schema objects"]
+    assert (part.state, part.exit_code) == ("warning", 0)
+    for words in ("persistence upload_token_staging", "migrate --repair"):
+        assert words in part.detail
+    assert job.run().status == "succeeded"
+    assert [str(each) for each in repair(database_url, "kaltura")] == [
+        "persistence upload_token_staging"
+    ]
+    assert database_parts(job)["schema objects"].state == "ok"
+    job.query("alter table kaltura.pruning set unlogged")
+    assert failed(database_parts(job)) == {"schema objects": 78}
 
 
 def test_a_database_that_was_not_migrated_is_told_what_comes_next(
