@@ -129,7 +129,7 @@ def connect_error(text: str, url: str) -> EtlError:
 
 
 _PARAMETER: Final = re.compile(
-    r"(?:invalid (?=\w+ value:)|parameter \"|for connection option \"|bad value for )([a-z_.]+)"
+    r'(?:invalid "?(?=\w+"? value:)|parameter "|for connection option "|bad value for )([a-z_.]+)'
 )
 """A parameter by its name, never its value."""
 
@@ -286,8 +286,11 @@ CAUSES: Final = (
     # The parameters, before anything is sent.
     Cause(
         "parameter",
-        r"invalid \w+ value|for connection option|bad value for|weak sslmode|could not match \d+|"
-        r"port number|definition of service|invalid connection option|GSSAPI encryption required",
+        r'invalid "?\w+"? value|for connection option|bad value for|weak sslmode|'
+        r"could not match \d+|"
+        r"port number|definition of service|invalid connection option|GSSAPI encryption required|"
+        r"could not parse network address|socket path .* is too long|invalid SCRAM \w+ key|"
+        r"setsockopt\(\w+\) failed: Invalid argument|invalid SSL protocol version range",
         ConfigurationError,
         "a parameter of DATABASE_URL (or a PG… variable of the environment) has a value that libpq "
         "does not accept, or that contradicts another one: check sslmode, sslrootcert, "

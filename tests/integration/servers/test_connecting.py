@@ -114,6 +114,21 @@ WAYS = {
         "contradicts",
     ),
     "no service": ("u@/d?service=none", "parameter", 78, "PG… variable"),
+    "no address": ("u@h/d?hostaddr=db", "parameter", 78, "PG… variable"),
+    "no version": (
+        *("u@127.0.0.1:1/d?ssl_min_protocol_version=x", "parameter", 78),
+        "(refused: ssl_min_protocol_version)",
+    ),
+    "no range of versions": (
+        "u@127.0.0.1:1/d?ssl_min_protocol_version=TLSv1.3&ssl_max_protocol_version=TLSv1.2",
+        *("parameter", 78, "contradicts"),
+    ),
+    "no SCRAM key": ("u@127.0.0.1:1/d?scram_client_key=x", "parameter", 78, "PG… variable"),
+    "no time between probes": (
+        *("u@127.0.0.1:1/d?keepalives_idle=-1", "parameter", 78),
+        "PG… variable",
+    ),
+    "no folder of a socket": (f"u@/d?host=/{'x' * 120}", "parameter", 78, "PG… variable"),
 }
 
 
