@@ -21,7 +21,8 @@ from typing import Any, Final
 import psycopg
 import sqlalchemy as sa
 from psycopg import sql
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, DisconnectionError, PendingRollbackError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnectionFree
 
 from etl.errors import (
     ConfigurationError,
@@ -218,11 +219,34 @@ def _holder(engine: sa.Engine, *, advisory: str | None, weakest: int) -> LockHol
 
 @contextmanager
 def translated_errors(engine: sa.Engine | None = None) -> Iterator[None]:
-    """Turn errors of SQLAlchemy and psycopg into ours; ``engine`` tells where it was."""
+    """Turn errors of Postgres, and of the way to it, into ours; ``engine`` tells where it was.
+
+    What SQLAlchemy and psycopg say of how they are used passes through: that is a bug, and no
+    retry helps.
+    """
     try:
         yield
     except (SQLAlchemyError, psycopg.Error) as error:
+        if _is_misuse(error):
+            raise
         raise translate_error(error, engine) from None
+
+
+_OF_THE_CONNECTION: Final = (DisconnectionError, PendingRollbackError, NoConnectionFree)
+"""Of SQLAlchemy's own errors, those of a connection that was lost, or is not to be had."""
+
+
+def _is_misuse(error: BaseException) -> bool:
+    """Whether SQLAlchemy or psycopg found the request wrong, before Postgres saw it."""
+    original: BaseException | None = error
+    if isinstance(error, DBAPIError):
+        if error.connection_invalidated:
+            return False
+        original = error.orig
+    elif isinstance(error, SQLAlchemyError):
+        return not isinstance(error, _OF_THE_CONNECTION)
+    refused = isinstance(original, (psycopg.ProgrammingError, psycopg.NotSupportedError))
+    return refused and sqlstate_of(error) is None
 
 
 def _place(engine: sa.Engine | None) -> str:
@@ -258,13 +282,20 @@ def translate_error(error: BaseException, engine: sa.Engine | None = None) -> Et
     value that Postgres rejects).
     """
     state = sqlstate_of(error)
+    original = error.orig if isinstance(error, DBAPIError) else error
     if state in (None, PROTOCOL_VIOLATION):
-        original = error.orig if isinstance(error, DBAPIError) else error
         for cause in POOLER:
             if re.search(cause.pattern, str(original)):
                 return cause.kind(
                     f"No transaction is possible: {cause.said}", reason=cause.reason, sqlstate=state
                 )
+    if state is None and isinstance(original, psycopg.DataError):
+        return DataRefused(
+            "A value cannot be sent to Postgres, or not be read: it has no form in the type of its "
+            "column",
+            reason="value_refused",
+            sqlstate=None,
+        )
     if state is None:
         return WarehouseUnavailable(
             f"The connection to the warehouse{_place(engine)} was lost: check that Postgres runs, "
