@@ -19,6 +19,7 @@ from rich.text import Text
 
 from etl.coverage import TIE_GROUP
 from etl.process.log import json_text, printable
+from etl.report.words import duration
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType, RenderResult
@@ -65,7 +66,8 @@ def text_of(parts: Iterable[RenderableType], *, width: int | None, terminal: boo
 
 
 def cell_text(value: object) -> str:
-    """``value`` as text: counts with separators, times to the second, nothing for None."""
+    """``value`` as text: counts with separators, times to the second, durations in their two
+    largest units, nothing for None."""
     if value is None:
         text = ""
     elif isinstance(value, bool):
@@ -76,6 +78,11 @@ def cell_text(value: object) -> str:
         text = f"{value:,.1f}"
     elif isinstance(value, datetime.datetime):
         text = f"{value.astimezone(datetime.UTC):%Y-%m-%d %H:%M:%SZ}"
+    elif isinstance(value, datetime.date):
+        text = value.isoformat()
+    elif isinstance(value, datetime.timedelta):
+        # A terminal may have no space that does not break.
+        text = duration(value).replace("\u00a0", " ")
     elif isinstance(value, str):
         text = value
     else:

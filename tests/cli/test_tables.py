@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +330,12 @@ def test_times_are_utc_and_stay_on_one_line() -> None:
     row = {f"at_{number}": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC) for number in range(3)}
 
     assert shown(rows_table("", [row])).count("2026-01-02 03:04:05Z") == 3
+
+
+def test_days_and_durations_are_written_as_people_write_them() -> None:
+    assert cell_text(date(2026, 11, 19)) == "2026-11-19"
+    lengths = [timedelta(), timedelta(hours=1), timedelta(days=3, hours=4, minutes=9)]
+    assert [cell_text(length) for length in lengths] == ["0 s", "1 h", "3 d 4 h"]
 
 
 def test_long_lists_are_cut_and_say_so() -> None:
