@@ -273,7 +273,7 @@ def _check_objects(part: str, database_url: str, schema: str) -> Finding:
     if any(each.held_data for each in missing):
         text += "a table or a column that is gone is restored from a backup or an archive only"
     else:
-        text += "as the owner, run kaltura-etl migrate --repair, then grant again"
+        text += "as the owner, run kaltura-etl migrate --repair"
     if all(each.is_minor for each in missing):
         return Finding(part, WARNING, text)
     return Finding(part, FAILED, text, ConfigurationError.exit_code)

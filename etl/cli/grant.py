@@ -63,8 +63,8 @@ def grant(
     """Print or apply the privileges of the loader, analyst and auditor roles.
 
     The roles must exist.  Each is granted what it needs; its other privileges on this schema are
-    revoked.  Run it again after each migrate.  Without --apply nothing is changed: the statements
-    can be pasted into psql.
+    revoked.  migrate does it again for roles that have exactly that.  Without --apply nothing is
+    changed: the statements can be pasted into psql.
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from etl.cli.options import json_option, log_options, pass_runtime, setting_opti
 from etl.cli.runtime import Runtime
 from etl.errors import ConfigurationError, Interrupted
 from etl.process.stop import SIGNALS
+
+log = logging.getLogger("etl.cli")
 
 
 @click.command()
@@ -36,12 +39,14 @@ from etl.process.stop import SIGNALS
 def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
     """Bring the warehouse's schema to this program's version.
 
-    Idempotent, and safe to run concurrently.  Without DATABASE_URL it creates the embedded
-    Postgres if there is none yet.
+    Idempotent, and safe to run concurrently.  Roles that have exactly what grant gives are
+    granted what is new; for others the command is named.  Without DATABASE_URL it creates the
+    embedded Postgres if there is none yet.
     """
     settings = runtime.start()
     from etl.cli.database import open_warehouse
     from etl.cli.tables import facts_table
+    from etl.warehouse.access.again import commands_left, grant_again, roles_as_granted
     from etl.warehouse.access.limits import require_no_policies
     from etl.warehouse.schema import distribution
     from etl.warehouse.schema import revision as schema
@@ -66,6 +71,7 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
                 distribution.require_coordinator(connection)
                 require_no_policies(connection, opened.schema)
             distribution.require_updatable(connection, opened.schema)
+            as_granted = roles_as_granted(connection, opened.schema)
         before, after = schema.migrate(url, opened.schema)
         repaired = []
         if repair:
@@ -76,6 +82,12 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
             moved = distribution.distribute(url, opened.schema)
         elif before != after or repaired:
             distribution.reinstall_if_distributed(url, opened.schema)
+        granted, to_grant = [], []
+        if before != after or repaired:
+            granted = grant_again(url, opened.schema, as_granted)
+            to_grant = commands_left(url, opened.schema)
+    for command in to_grant:
+        log.warning("a role may not read everything that it could be granted: run  %s", command)
     result: dict[str, object] = {
         "status": "succeeded",
         "schema": opened.schema,
@@ -84,6 +96,8 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
         "changed": before != after,
         "repaired": repaired,
         "moved_to_worker": moved,
+        "granted_again": granted,
+        "to_grant": to_grant,
     }
     title = "Migrated" if result["changed"] else "Nothing to migrate"
     shown = {key: result[key] for key in ("schema", "from_revision", "to_revision")}
@@ -92,6 +106,8 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
         shown["put_back"] = ", ".join(repaired) or "nothing"
     if distributed:
         shown["on_one_worker"] = "moved now" if moved else "it was already"
+    if granted:
+        shown["granted_again"] = ", ".join(granted)
     runtime.print_result(result, facts_table(title, shown))
 
 

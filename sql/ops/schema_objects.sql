@@ -4,20 +4,6 @@ with ours as (
     from pg_namespace as space
     join pg_class as ledger on ledger.relnamespace = space.oid and ledger.relname = 'sync_run'
     where space.nspname = %(schema)s
-),
-
--- Roles that were granted the published tables.
-reader as (
-    select entry.grantee as oid
-    from ours
-    join pg_class as published on published.relnamespace = space
-    cross join lateral aclexplode(published.relacl) as entry
-    where
-        published.relname in ('upload_token', 'upload_token_superseded', 'sync_run')
-        and entry.privilege_type = 'SELECT'
-        and entry.grantee not in (0, owner)
-    group by entry.grantee
-    having count(distinct published.oid) = 3
 )
 
 select
@@ -30,12 +16,7 @@ select
     exists (
         select from pg_options_to_table(relation.reloptions)
         where option_name = 'security_invoker' and cast(option_value as boolean)
-    ) as with_callers_rights,
-    array(
-        select cast(pg_get_userbyid(reader.oid) as text)
-        from reader
-        where not has_table_privilege(reader.oid, relation.oid, 'SELECT')
-    ) as readers_left_behind
+    ) as with_callers_rights
 from ours
 join pg_class as relation on relation.relnamespace = space and relation.relowner = owner
 where relation.relkind in ('v', 'S')
@@ -44,7 +25,7 @@ select
     'function', proname,
     'function ' || prefix || quote_ident(proname)
     || '(' || pg_get_function_identity_arguments(pg_proc.oid) || ')',
-    not prosecdef, '{}'
+    not prosecdef
 from ours
 join pg_proc on pronamespace = space and proowner = owner and prokind = 'f'
 -- None of an extension.

@@ -10,6 +10,7 @@ from etl.simulator import SimulatorServer, generate_account
 from tests.support.calls import call_each
 from tests.support.job import Job
 from tests.support.json_reference import contradictions, documented, fields_of
+from tests.support.roles import roles_of
 
 WITHOUT = {"psql", "simulate"}
 VARIANTS = {"--check", "--account", "--all"}
@@ -61,10 +62,14 @@ def test_what_the_commands_print_is_what_is_documented(
         # Rows that cannot be read are asked for once: what is printed is no other after retries.
         once = {"ETL_RETRY_ATTEMPTS": "1"}
         job = Job.of(server, database_url, ETL_ACCOUNTS=str(accounts), **once)
-        job.query("drop view kaltura.stuck_upload")
-        ended = call_each(
-            clean_environment | job.environment(), [[*call, "--json"] for call in calls]
-        )
+        with roles_of(database_url) as roles:
+            roles.grant_all("analyst")
+            published = "kaltura.upload_token, kaltura.upload_token_superseded, kaltura.sync_run"
+            job.query(f"grant select on {published} to {roles.create()}")
+            job.query("drop view kaltura.stuck_upload")
+            ended = call_each(
+                clean_environment | job.environment(), [[*call, "--json"] for call in calls]
+            )
     seen: dict[str, set[str]] = {}
     wrong = []
     for call, each in zip(calls, ended, strict=True):

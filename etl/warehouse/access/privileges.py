@@ -7,7 +7,6 @@ found in the catalog: every role may use those that run with the caller's own ri
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -159,17 +158,21 @@ def too_much(connection: Connection, schema: str) -> str | None:
     return f"has {shortened(excess)}" if excess else None
 
 
+def grantees(connection: Connection, schema: str) -> list[Any]:
+    """Roles that were granted the published tables: ``name``, ``kind``, ``views_left_behind``."""
+    return catalog(connection, "grantees", schema=schema)
+
+
 def readers_left_behind(connection: Connection, schema: str) -> dict[str, list[str]]:
     """Roles that were granted the published tables, and views that they may not read.
 
-    What ``grant`` leaves when a migration has added a view since.
+    What is left when a view has come, and ``grant`` was not run again.
     """
-    behind = defaultdict(list)
-    for row in catalog(connection, "schema_objects", schema=schema):
-        if row.kind == "view" and row.with_callers_rights:
-            for role in row.readers_left_behind:
-                behind[role].append(row.name)
-    return dict(sorted(behind.items()))
+    return {
+        row.name: list(row.views_left_behind)
+        for row in grantees(connection, schema)
+        if row.views_left_behind
+    }
 
 
 def current_role(connection: Connection) -> str:
