@@ -10,10 +10,12 @@ What no engine of several machines can run, or runs otherwise, is refused:
 - ``VOLATILE``: a function that is, or may be, evaluated once per row in an UPDATE or a DELETE;
 - ``SIBLING``: a WITH that writes a table which another part of the statement reads or writes: what
   that sees depends on all parts having one snapshot;
-- ``ROW_PLACE``: ``ctid``, which is unique on one machine and in one partition only;
-- ``WALK_ALONE``: a ``walk_id`` that is compared without the account's id beside it;
+- ``ROW_PLACE``: ``ctid``, which is unique on one machine and in one partition only, and the row
+  that a cursor is at;
+- ``WALK_ALONE``: a ``walk_id`` that is compared without the account's id beside it, for each of the
+  tables that are compared;
 - ``SESSION``: what outlasts the transaction in the session, which is that of one machine, and of
-  whoever gets it next from a pooler.
+  whoever gets it next from a pooler; a temporary table may, if its rows do not.
 """
 
 from __future__ import annotations
@@ -84,20 +86,25 @@ _WRITING_PART: Final = re.compile(
 _COMPARES: Final = (
     r"(?:<=|>=|<>|!=|=|<|>|is (?:not )?distinct from\b|(?:not )?(?:in|between|like)\b)"
 )
+_OF: Final = r"(?:[a-z_]\w*\.)*?\b(?P<{}>[a-z_]\w*)\."
+"""A table, with or without its schema, before its column."""
 _WALK: Final = re.compile(
     # Also as a part of a row, or of what a function makes of it: up to the next parenthesis.
-    rf"\bwalk_id\b(?:::\w+)?(?:[^()]*\))*? ?{_COMPARES}"
-    r"(?: ?(?P<joined_after>[a-z_]\w*)\.run_id\b)?"
-    rf"|(?:(?P<joined>[a-z_]\w*)\.run_id ?)?{_COMPARES} ?(?:[a-z_]\w* ?)?"
-    r"(?:\((?:(?!\bwhere\b)[^()])*?)*(?:[a-z_]\w*\.)*\bwalk_id\b"
+    rf"(?:{_OF.format('own')})?\bwalk_id\b(?:::\w+)?(?:[^()]*\))*? ?{_COMPARES}"
+    rf"(?: ?{_OF.format('joined_after')}(?:run_id|walk_id)\b)?"
+    rf"|(?:{_OF.format('joined')}run_id ?)?{_COMPARES} ?(?:[a-z_]\w* ?)?"
+    rf"(?:\((?:(?!\bwhere\b)[^()])*?)*(?:{_OF.format('compared')})?\bwalk_id\b"
 )
 _USING: Final = re.compile(r"\busing ?\((?P<columns>[^()]*)\)")
 _NATURAL: Final = re.compile(r"\bnatural (?:\w+ )*?join\b")
 _ASSIGNS: Final = re.compile(r"\bset\b(?:(?!\b(?:where|from|select|returning)\b).)*$")
-_DEFINES: Final = re.compile(r"(?:create|alter|comment|copy)\b")
+_DEFINES: Final = re.compile(r"(?:create|alter|comment)\b|copy (?!\()")
+_PLACE: Final = re.compile(r"\bctid\b|\bwhere current of\b")
 _KEPT_BY_SESSION: Final = re.compile(
     r"(?:set (?!local\b|transaction\b|constraints\b)(?:session )?(?P<set>[\w.]+)"
     r"|reset (?P<reset>\w+)|(?:discard|listen|unlisten|prepare(?! transaction)|deallocate|load)\b)"
+    # The rows of a temporary table that another transaction finds there are not its own.
+    r"|create (?:global |local )?temp(?:orary)? table (?!.*\bon commit d)|.*\binto temp\b"
     r"|.*\bpg_(?:try_)?advisory_(?:un)?lock(?:_shared|_all)? ?\(|declare .*\bwith hold\b"
 )
 _SET_CONFIG: Final = re.compile(r"\bset_config ?\(")
@@ -154,7 +161,7 @@ def _judged(statement: str) -> tuple[str | None, list[tuple[str, str]]]:
 
 
 def _reason(code: str) -> str | None:
-    if re.search(r"\bctid\b", code):
+    if _PLACE.search(code):
         return ROW_PLACE
     if functions_in_change(code) - STABLE_FUNCTIONS:
         return VOLATILE
@@ -203,9 +210,11 @@ def _has_walk_alone(code: str) -> bool:
 
 
 def _names_account(query: str, found: re.Match[str]) -> bool:
-    """Whether the account is compared in the query as well; in a join, that of the joined table."""
-    joined = found["joined"] or found["joined_after"]
-    return (f"{joined}.partner_id" if joined else "partner_id") in query
+    """Whether the query names the account as well: that of each table that the comparison names."""
+    tables = {name for name in found.groupdict().values() if name is not None}
+    return "partner_id" in query and all(
+        re.search(rf"\b{re.escape(name)}\.partner_id\b", query) for name in tables
+    )
 
 
 def _inside(code: str, begin: int) -> str:

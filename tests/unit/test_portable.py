@@ -44,6 +44,7 @@ REFUSED = [
     (ROW_PLACE, "select ctid from upload_token"),
     (ROW_PLACE, 'select "ctid" from upload_token'),
     (ROW_PLACE, "delete from upload_token_staging where ctid = any($1)"),
+    (ROW_PLACE, "delete from upload_token_staging where current of rows"),
     (WALK_ALONE, "select count(*) from upload_token_staging where walk_id = 7"),
     (WALK_ALONE, 'select count(*) from "kaltura"."s" where "s"."walk_id"=7'),
     (WALK_ALONE, "delete from s where s.walk_id in (1, 2) and s.kind = 'partner_id'"),
@@ -69,6 +70,14 @@ REFUSED = [
         "select run.partner_id, (select f.started_at from sync_run f where f.run_id = run.walk_id) "
         "from sync_run as run",
     ),
+    (
+        WALK_ALONE,
+        "select 1 from s join sync_run as run on run.run_id = s.walk_id where run.partner_id = 7",
+    ),
+    (WALK_ALONE, "select 1 from s join t on s.walk_id = t.walk_id where s.partner_id = 7"),
+    (WALK_ALONE, "select 1 from k.s join k.t on k.t.walk_id <> k.s.walk_id and s.partner_id = 7"),
+    (WALK_ALONE, "delete from s using t where s.walk_id = t.walk_id and t.partner_id = 7"),
+    (WALK_ALONE, "copy (select a from s where walk_id = 7) to stdout"),
     (SESSION, "set timezone = 'UTC'"),
     (SESSION, "set session kaltura.time_zone to 'UTC'"),
     (SESSION, "set local a.b = 'c'; set search_path = kaltura"),
@@ -81,6 +90,10 @@ REFUSED = [
     (SESSION, "listen a"),
     (SESSION, "prepare a as select 1"),
     (SESSION, "declare c cursor with hold for select 1"),
+    (SESSION, "create temporary table t (a int)"),
+    (SESSION, "create local temp table t as select 1"),
+    (SESSION, "create temp table t (a int) on commit preserve rows"),
+    (SESSION, "select * into temp t from s"),
 ]
 ACCEPTED = [
     "select clock_timestamp()",
@@ -94,6 +107,10 @@ ACCEPTED = [
     "delete from s where partner_id = 1 and walk_id <> 2",
     "select 1 from sync_run as run join sync_run as f "
     "on f.partner_id = run.partner_id and f.run_id = run.walk_id",
+    "select 1 from k.s join k.t on k.s.walk_id = k.t.walk_id and k.s.partner_id = k.t.partner_id",
+    "copy s (walk_id) from stdin",
+    "create temporary table if not exists pg_temp.t (a int) on commit delete rows",
+    "create temp table t on commit drop as select 1",
     "update sync_run set walk_id = 4, mode = 'full' where run_id = 4",
     "create index on s (partner_id, walk_id) where status = 'running' and walk_id is not null",
     "update s set walk_id = coalesce(walk_id, run_id), b = 3 where run_id = 4",
