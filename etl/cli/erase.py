@@ -262,18 +262,16 @@ def _still_there(*, archive: bool, lake: bool) -> str:
 
 
 def _require_erasable(database: Database) -> None:
-    """Refuse another schema, a layout in which rows would be missed, and a standby.
+    """Refuse another schema, a layout in which rows would be missed, a standby, and a worker.
 
     A standby does not have the rows of the staging table.
     """
     from etl.warehouse.engine import transaction
-    from etl.warehouse.schema.database import require_current_schema
+    from etl.warehouse.schema.database import require_current_primary
     from etl.warehouse.schema.layout import require_supported_layout
-    from etl.warehouse.schema.server import require_primary
 
-    require_current_schema(database)
+    require_current_primary(database)
     with transaction(database.engine) as connection:
-        require_primary(connection)
         require_supported_layout(connection, database.schema)
 
 

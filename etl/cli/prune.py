@@ -55,7 +55,11 @@ def prune(
     runtime.stop.install()
     from etl.cli.database import open_warehouse
     from etl.warehouse.privacy.prune import prune as prune_rows
-    from etl.warehouse.schema.database import open_database, require_current_schema
+    from etl.warehouse.schema.database import (
+        open_database,
+        require_current_primary,
+        require_current_schema,
+    )
 
     kept = settings.keep_pages_days
     days = {
@@ -68,7 +72,7 @@ def prune(
         open_warehouse(settings, create=False) as opened,
         open_database(str(opened.database_url), opened.schema) as database,
     ):
-        require_current_schema(database)
+        (require_current_primary if apply else require_current_schema)(database)
         pruned = prune_rows(
             database,
             days=days,

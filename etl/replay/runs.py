@@ -37,7 +37,7 @@ from etl.warehouse.load.publish import publish
 from etl.warehouse.load.resolve import AuditCounts, audit_counts
 from etl.warehouse.load.staging import stage_batch, stage_lookup
 from etl.warehouse.privacy.erase import load_suppression
-from etl.warehouse.schema.database import Database, open_database, require_current_schema
+from etl.warehouse.schema.database import Database, open_database, require_current_primary
 
 if TYPE_CHECKING:
     from etl.archive.segment import ArchivedReply
@@ -130,7 +130,7 @@ def replay_into(
     database: Database, plan: ReplayPlan, settings: Settings, *, stop: Stop, progress: Progress
 ) -> ReplayReport:
     """Replay the runs of a plan that are not in the warehouse yet; raises as ``replay`` does."""
-    require_current_schema(database)
+    require_current_primary(database)
     done = _published_before(database, plan, settings.schema)
     report = ReplayReport(
         schema=settings.schema,

@@ -19,6 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from sqlalchemy import make_url
 
 from etl.errors import EtlError, WarehouseUnavailable
 from etl.process.progress import NoProgress
@@ -120,15 +121,20 @@ class Warehouse:
             for name, query in queries().items()
         }
 
-    @contextmanager
-    def connected_to_its_worker(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
-        """A session that no coordinator knows of, in a transaction."""
+    def its_worker(self) -> str:
+        """The URL of the database on the worker that has the schema."""
         ((host, port),) = self.query(
             "select distinct nodename, nodeport from citus_shards "
             "where table_name = 'sync_run'::regclass"
         )
+        worker = make_url(self.url).set(host=host, port=port)
+        return worker.render_as_string(hide_password=False)
+
+    @contextmanager
+    def connected_to_its_worker(self) -> Iterator[psycopg.Connection[tuple[Any, ...]]]:
+        """A session that no coordinator knows of, in a transaction."""
         with (
-            closing(psycopg.connect(self.url, host=host, port=port)) as connection,
+            closing(psycopg.connect(self.its_worker())) as connection,
             connection.transaction(),
         ):
             connection.execute("set local application_name = 'in the way'")
@@ -333,6 +339,34 @@ def test_of_two_starts_the_second_ends_at_once(
         ("succeeded",),
         ("skipped",),
     ]
+
+
+def test_nothing_is_written_through_a_worker(
+    make_warehouse: Callable[[], Warehouse], run: Run
+) -> None:
+    """It counts from 2^48 on, so all later runs of the coordinator would come before its own."""
+    warehouse = make_warehouse()
+    distribute(warehouse.url, warehouse.schema)
+    warehouse.job.run()
+    before = warehouse.seen()
+    environment = warehouse.job.environment(DATABASE_URL=warehouse.its_worker())
+    for arguments in (
+        ("sync",),
+        ("sync", "--mode", "incremental"),
+        ("backfill", "--from", "2026-01-01"),
+        ("replay", str(warehouse.archive)),
+        ("prune", "--apply"),
+        ("erase", "--token-id", "0_x", "--apply"),
+        ("erase", "--account", "--apply"),
+        ("check",),
+    ):
+        refused = run(*arguments, **environment)
+        assert refused.returncode == 78, (arguments, refused.stdout, refused.stderr)
+        assert "This server is a worker of Citus" in refused.stdout + refused.stderr, arguments
+    for arguments in (("verify",), ("status",), ("prune",)):
+        read = run(*arguments, **environment)
+        assert read.returncode == 0, (arguments, read.stderr)
+    assert warehouse.seen() == before
 
 
 def test_who_is_in_the_way_is_named_and_what_citus_cannot_do_is_said(

@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from etl.warehouse.engine import SCHEMA_OPTION, connect, transaction
 from etl.warehouse.schema.revision import require_current
+from etl.warehouse.schema.server import require_primary
 from etl.warehouse.schema.tables import Tables, build_tables
 
 
@@ -43,4 +44,11 @@ def open_database(url: str, schema: str) -> Iterator[Database]:
 def require_current_schema(database: Database) -> None:
     """Raise ConfigurationError unless the schema is exactly of this program's revision."""
     with transaction(database.engine) as connection:
+        require_current(connection, database.schema)
+
+
+def require_current_primary(database: Database) -> None:
+    """The same, and raise what ``require_primary`` does: before anything is written."""
+    with transaction(database.engine) as connection:
+        require_primary(connection)
         require_current(connection, database.schema)

@@ -18,6 +18,7 @@ _FACTS: Final = text(
         current_database() as database,
         pg_encoding_to_char(encoding) as encoding,
         pg_is_in_recovery() as is_standby,
+        to_regclass('pg_catalog.pg_dist_local_group') is not null as has_citus,
         cast(current_setting('default_transaction_read_only') as boolean) as is_read_only,
         (
             select source from pg_settings where name = 'default_transaction_read_only'
@@ -25,6 +26,7 @@ _FACTS: Final = text(
     from pg_database where datname = current_database()
     """
 )
+_IS_WORKER: Final = text("select exists (select from pg_dist_local_group where groupid <> 0)")
 _SET_BY: Final = {
     "client": "DATABASE_URL",
     "database": "a setting of the database",
@@ -39,8 +41,8 @@ def require_writable(connection: Connection) -> None:
     """Raise unless the database can hold every token and accepts writes.
 
     Raises:
-        ConfigurationError: its encoding is not UTF8, or a setting of the role, the database or the
-            URL makes every transaction read-only.
+        ConfigurationError: its encoding is not UTF8, it is a worker of Citus, or a setting of the
+            role, the database or the URL makes every transaction read-only.
         WarehouseUnavailable: it is a standby, or the whole server is read-only.
     """
     for problem in server_problems(connection):
@@ -48,9 +50,12 @@ def require_writable(connection: Connection) -> None:
 
 
 def require_primary(connection: Connection) -> None:
-    """Raise WarehouseUnavailable on a standby, for what needs unlogged tables even to read."""
+    """Raise on a standby, which lacks the rows of unlogged tables, and on a worker of Citus.
+
+    Raises WarehouseUnavailable and ConfigurationError.
+    """
     for problem in server_problems(connection):
-        if problem.fields["reason"] == "standby":
+        if problem.fields["reason"] in ("standby", "citus"):
             raise problem
 
 
@@ -68,6 +73,17 @@ def server_problems(connection: Connection) -> list[EtlError]:
                 "DATABASE_URL; pg_dump and psql move what this one holds.",
                 reason="encoding",
                 encoding=facts.encoding,
+            )
+        )
+    if facts.has_citus and connection.scalar(_IS_WORKER):
+        # Each node counts identity columns in a range of its own, those of workers from 2^48 on:
+        # what the coordinator does next would be numbered as if it were older.
+        problems.append(
+            ConfigurationError(
+                "This server is a worker of Citus, which would number runs after all later ones "
+                "of the coordinator: name the coordinator in DATABASE_URL. What only reads works "
+                "here as well.",
+                reason="citus",
             )
         )
     if facts.is_standby:
