@@ -28,6 +28,10 @@ _QUARTER_SECONDS: Final = 900
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST_DAY: Final = date(1970, 1, 1)
 _QUARTERS: Final = ("earliest", "latest", "best")
+_WAS: Final = (
+    *("token_id", "status", "uploaded_size_bytes", "is_listed", "last_listed_at", "run_id"),
+)
+"""Of the version before."""
 _LISTS: Final = {**{name: f"{name}_quarters" for name in _QUARTERS}, "bytes": "bytes"}
 """Of each part of an arrival, the column that lists it."""
 
@@ -135,7 +139,7 @@ def _growths(
     became = database.tables.upload_token
     superseded = database.tables.upload_token_superseded
     was = (
-        sa.select(superseded)
+        sa.select(*[superseded.c[name] for name in _WAS])
         .where(
             superseded.c.partner_id == run.partner_id,
             superseded.c.token_id == became.c.token_id,

@@ -49,6 +49,8 @@ SQL_TYPES: Final = {
 """Types of the columns that are not text, for COPY."""
 _SENT_PLAIN: Final = ("token_id", *[name for name in COMPARED if name != "extra"])
 _SENT: Final = (*_SENT_PLAIN, "extra")
+DECIDING: Final = ("is_listed", *_SENT)
+"""Of a known row: what decides whether another one is a new version of it."""
 _sent_values: Final = attrgetter(*_SENT_PLAIN)
 _CORE_TYPES: Final[dict[str, sa.types.TypeEngine[Any]]] = {
     "int2": sa.SmallInteger(),
@@ -222,7 +224,7 @@ def _differing(
         )
         .subquery("unequal")
     )
-    token = known_row(database, run, unequal.c.token_id)
+    token = known_row(database, run, unequal.c.token_id, DECIDING)
     return _outcome(unequal, token).where(
         sa.or_(
             token.c.token_id.is_(None),
@@ -240,9 +242,8 @@ def _staged_before(
     The later observation must win, even if it shows no change.
     """
     ids = sa.cast(sorted(staged), sa.ARRAY(_CORE_TYPES["text"]))
-    return _outcome(batch, known_row(database, run, batch.c.token_id)).where(
-        batch.c.token_id == sa.any_(ids)
-    )
+    known = known_row(database, run, batch.c.token_id, ("is_listed", "created_at"))
+    return _outcome(batch, known).where(batch.c.token_id == sa.any_(ids))
 
 
 def _outcome(batch: sa.FromClause, token: sa.FromClause) -> sa.Select[Any]:

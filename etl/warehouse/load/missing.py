@@ -22,7 +22,7 @@ def missing_tokens(
     ``limit`` is cheaper.  A token that a lookup has settled is no longer returned.
     """
     tokens = _observed(database, run, after)
-    known = known_row(database, run, tokens.c.token_id)
+    known = known_row(database, run, tokens.c.token_id, ("token_id", "created_at"))
     gone = sa.and_(
         tokens.c.missing_at.is_not(None),
         sa.or_(tokens.c.present_at.is_(None), tokens.c.present_at <= tokens.c.missing_at),

@@ -21,6 +21,12 @@ from etl.warehouse.schema.database import Database
 
 CLOSED: Final = 3
 PENDING: Final = 0
+_BECAME: Final = (
+    *("partner_id", "token_id", "version", "status", "is_listed", "created_at", "valid_from"),
+    *("change_kind", "changed_columns", "run_id"),
+    *("status_happened_at", "status_happened_after", "status_happened_before"),
+)
+"""Of the version after."""
 
 
 def first_happened_at(new: Any) -> sa.ColumnElement[Any]:
@@ -171,7 +177,7 @@ def is_moment(became: Any) -> sa.ColumnElement[bool]:
 def _row(table: sa.Table, of: Any, name: str) -> sa.FromClause:
     """The row of the same token, by primary key."""
     row: sa.FromClause = (
-        sa.select(table)
+        sa.select(*[table.c[name] for name in _BECAME])
         .where(table.c.partner_id == of.c.partner_id, table.c.token_id == of.c.token_id)
         .limit(1)
         .lateral(name)

@@ -129,14 +129,18 @@ def listed_within(
     )
 
 
-def known_row(database: Database, run: OpenRun, token_id: sa.ColumnElement[str]) -> sa.FromClause:
+def known_row(
+    database: Database, run: OpenRun, token_id: sa.ColumnElement[str], names: Iterable[str] = ()
+) -> sa.FromClause:
     """The known token with this id, fetched by primary key: for a lateral outer join.
 
-    If nothing of the account is known, the index is not even looked at.
+    If nothing of the account is known, the index is not even looked at.  ``names`` are the columns
+    that are needed, if not all are: putting the others together costs a small run more than all
+    that it reads.
     """
     token = database.tables.upload_token
     known: sa.FromClause = (
-        sa.select(token)
+        sa.select(*[token.c[name] for name in names] or [token])
         .where(
             token.c.partner_id == run.partner_id,
             token.c.token_id == token_id,

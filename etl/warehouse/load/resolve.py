@@ -19,7 +19,7 @@ from etl.tokens.digest import DIGEST_COLUMNS
 from etl.tokens.keys import PARTLY_LOADED, SHOWN_ANYHOW, STATUS_REASONS
 from etl.tokens.token import OPEN_STATUSES, TIE_ORDER, TOKEN_COLUMNS
 from etl.warehouse.ledger.run import OpenRun
-from etl.warehouse.load.compare import KEPT_WHEN_ABSENT, changed_columns, differs
+from etl.warehouse.load.compare import DECIDING, KEPT_WHEN_ABSENT, changed_columns, differs
 from etl.warehouse.load.moments import (
     CLOSED,
     changes_status,
@@ -214,6 +214,22 @@ def replaced_versions(database: Database, run: OpenRun) -> tuple[sa.FromClause, 
     return known, query
 
 
+def _kinds(database: Database, run: OpenRun) -> sa.Select[Any]:
+    """How many ``outcomes`` there are of each kind."""
+    new = resolved(database, run)
+    known = known_row(database, run, new.c.token_id, DECIDING)
+    versions = (
+        sa.select(_change_kind(new, known).label("change_kind"))
+        .select_from(new.outerjoin(known, sa.true()))
+        .subquery("version")
+    )
+    return (
+        sa.select(versions.c.change_kind, sa.func.count())
+        .where(versions.c.change_kind.is_not(None))
+        .group_by(versions.c.change_kind)
+    )
+
+
 def _change_kind(new: Any, known: Any) -> sa.ColumnElement[Any]:
     """What a resolved row makes of what is known of its token; NULL: no new version."""
     return sa.case(
@@ -283,7 +299,7 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
     partly_loaded = sum(count for reason, count in reasons.items() if reason in PARTLY_LOADED)
     stateless = 0
     if not reasons.keys().isdisjoint(STATUS_REASONS):
-        of_known = known_row(database, run, odd.c.token_id)
+        of_known = known_row(database, run, odd.c.token_id, ("token_id",))
         lacking = sa.select(odd.c.token_id).select_from(odd.join(of_known, sa.true()))
         stateless = _count(connection, lacking.where(odd.c.reason.in_(STATUS_REASONS)))
     if staged_now and not run.baseline.knows_tokens:
@@ -300,11 +316,7 @@ def _audit_counts(connection: sa.Connection, database: Database, run: OpenRun) -
         ).one()
         kinds = {"first_seen": number}
     elif staged_now:
-        versions = outcomes(database, run).subquery()
-        kinds = count_by(
-            connection,
-            sa.select(versions.c.change_kind, sa.func.count()).group_by(versions.c.change_kind),
-        )
+        kinds = count_by(connection, _kinds(database, run))
     unseen: dict[str, int] = {}
     if staged_now or reasons:
         found = unobserved(database, run).subquery()
@@ -393,7 +405,7 @@ def unobserved(database: Database, run: OpenRun) -> sa.Select[Any]:
     in a row that could not be loaded (rejected).
     """
     walked = _walked(database, run)
-    known = known_row(database, run, walked.c.token_id)
+    known = known_row(database, run, walked.c.token_id, ("is_listed",))
     return (
         sa.select(
             walked.c.token_id,

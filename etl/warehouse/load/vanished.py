@@ -74,7 +74,7 @@ def _absent(
     One pass over staging, as when the outcomes are counted.
     """
     new = resolved(database, run)
-    known = known_row(database, run, new.c.token_id)
+    known = known_row(database, run, new.c.token_id, ("is_listed", *_COLUMNS))
     is_absent = new.c.kind == "absent"
 
     def lost(name: str) -> sa.ColumnElement[bool]:
@@ -104,7 +104,7 @@ def _unusable(
         .distinct()
         .subquery("odd")
     )
-    known = known_row(database, run, odd.c.token_id)
+    known = known_row(database, run, odd.c.token_id, ("is_listed", *_COLUMNS))
     is_unusable = {
         column: odd.c.reason == sa.any_(sa.cast(reasons_of(key), sa.ARRAY(sa.Text)))
         for key, (column, _) in VALUE_KEYS.items()

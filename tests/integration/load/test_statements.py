@@ -28,7 +28,7 @@ HOT: Final = {
     "compare_copied": r"from pg_temp\.kaltura_etl_batch_\d",
     "compare_json": r"json_to_recordset",
     "missing": r"bool_or\(",
-    "resolve": r"^select anon_1\.change_kind, count\(\*\)",
+    "resolve": r"^select version\.change_kind, count\(\*\)",
     "fingerprint": r"string_agg\(int8send",
     "move": r"insert into kaltura\.upload_token_superseded",
     "first_load": r"insert into kaltura\.upload_token \((?!.* on conflict)",

@@ -30,7 +30,7 @@ OR batch.updated_at IS DISTINCT FROM known.updated_at
 OR batch.attached_object_type IS DISTINCT FROM known.attached_object_type
 OR batch.attached_object_id IS DISTINCT FROM known.attached_object_id
 OR batch.extra IS DISTINCT FROM known.extra)))) AS unequal
-LEFT OUTER JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id, upload_token.digest, upload_token.user_digest, upload_token.first_happened_at, upload_token.first_closed_at, upload_token.status_version, upload_token.status_happened_at, upload_token.status_happened_after, upload_token.status_happened_before, upload_token.earlier_stays, upload_token.went_back
+LEFT OUTER JOIN LATERAL (SELECT upload_token.is_listed, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.extra
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_2)s::INTEGER
 AND upload_token.token_id = unequal.token_id
@@ -51,7 +51,7 @@ OR unequal.extra IS DISTINCT FROM known_row.extra
 UNION ALL SELECT batch.ordinal, known_row.is_listed
 AND known_row.created_at > batch.created_at AS is_older, CAST(NULL AS TEXT) COLLATE "C" AS token_id, CAST(NULL AS TIMESTAMP WITH TIME ZONE) AS created_at
 FROM batch
-LEFT OUTER JOIN LATERAL (SELECT upload_token.partner_id, upload_token.token_id, upload_token.user_id, upload_token.status, upload_token.file_name, upload_token.file_size_bytes, upload_token.uploaded_size_bytes, upload_token.created_at, upload_token.updated_at, upload_token.attached_object_type, upload_token.attached_object_id, upload_token.auto_finalize, upload_token.upload_url, upload_token.extra, upload_token.is_listed, upload_token.version, upload_token.change_kind, upload_token.changed_columns, upload_token.valid_from, upload_token.observed_at, upload_token.last_listed_at, upload_token.absence_confirmed_at, upload_token.run_id, upload_token.digest, upload_token.user_digest, upload_token.first_happened_at, upload_token.first_closed_at, upload_token.status_version, upload_token.status_happened_at, upload_token.status_happened_after, upload_token.status_happened_before, upload_token.earlier_stays, upload_token.went_back
+LEFT OUTER JOIN LATERAL (SELECT upload_token.is_listed, upload_token.created_at
 FROM upload_token
 WHERE upload_token.partner_id = %(partner_id_3)s::INTEGER
 AND upload_token.token_id = batch.token_id
