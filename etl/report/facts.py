@@ -46,7 +46,8 @@ class Facts:
     days_with_uploads: int
     days_with_times: int
     days_not_final: int
-    stuck_total: int
+    stuck_total: int | None
+    """None: no run has read all open uploads, so it is not known."""
     failed_total: int
     vanished_total: int
     user_total: int
@@ -68,7 +69,7 @@ def facts_of(rows: ReportRows, zone: tzinfo) -> Facts:
         days_with_uploads=sum(day["started"] > 0 for day in days),
         days_with_times=sum(day["p50_seconds"] is not None for day in days),
         days_not_final=sum(not day["is_mature"] for day in days),
-        stuck_total=_total(rows.stuck),
+        stuck_total=_total(rows.stuck) if _has_seen_open(rows) else None,
         failed_total=_total(rows.failed),
         vanished_total=_total(rows.vanished),
         user_total=_total(rows.users),
@@ -112,6 +113,10 @@ def _int(row: Mapping[str, Any] | None, name: str) -> int:
 
 def _total(rows: Sequence[Row]) -> int:
     return int(rows[0]["total"]) if rows else 0
+
+
+def _has_seen_open(rows: ReportRows) -> bool:
+    return rows.freshness is not None and rows.freshness["open_seen_at"] is not None
 
 
 def _notes(rows: ReportRows, zone: tzinfo, days_not_final: int) -> list[str]:

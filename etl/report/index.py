@@ -30,7 +30,8 @@ class Entry:
     trust: Trust
     freshness: Row | None
     changes: Row | None
-    stuck_total: int
+    stuck_total: int | None
+    """None: not known."""
     failed_total: int
     days: int
     """How many its page shows: those in which ``failed_total`` failed."""

@@ -20,10 +20,14 @@ select
     round(100.0 * upload.succeeded / nullif(upload.ended, 0), 1) as percent_succeeded,
     round(100.0 * upload.failed / nullif(upload.ended, 0), 1) as percent_failed,
     make_interval(secs => upload.median_seconds) as median,
-    (
-        select count(*) from stuck_upload as stuck
-        where stuck.partner_id = freshness.partner_id
-    ) as stuck
+    -- NULL: no run has read all open uploads.
+    case
+        when freshness.open_seen_at is not null
+            then (
+                select count(*) from stuck_upload as stuck
+                where stuck.partner_id = freshness.partner_id
+            )
+    end as stuck
 from sync_freshness as freshness
 left join upload on freshness.partner_id = upload.partner_id
 order by freshness.partner_id

@@ -3,7 +3,10 @@
 with upload as (
     select
         upload.seconds_to_complete <= extract(epoch from cast(:'within' as interval)) as in_time,
-        freshness.open_seen_at < upload.created_at + cast(:'within' as interval) as too_young,
+        -- Without a look at all open uploads nothing is decided.
+        coalesce(
+            freshness.open_seen_at < upload.created_at + cast(:'within' as interval), true
+        ) as too_young,
         date_trunc('week', upload.created_at at time zone kaltura_time_zone()) as week
     from upload_outcome as upload
     inner join sync_freshness as freshness on upload.partner_id = freshness.partner_id

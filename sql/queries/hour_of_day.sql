@@ -46,7 +46,17 @@ select
     coalesce(started.started, 0) as started,
     coalesce(started.succeeded, 0) as succeeded,
     started.median,
-    coalesce(failed.failures, 0) as failures
+    -- NULL: of that time changes have been deleted (prune).
+    case
+        when
+            not exists (
+                select 1 from upload_token_horizon as pruned
+                where
+                    pruned.partner_id = :partner_id
+                    and pruned.horizon > cast(:'since' as timestamptz)
+            )
+            then coalesce(failed.failures, 0)
+    end as failures
 from started
 full join failed using (hour)
 order by hour

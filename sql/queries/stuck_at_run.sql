@@ -43,7 +43,14 @@ select
     count(*) filter (where upload.outcome = 'failed') as failed,
     count(*) filter (where upload.outcome = 'abandoned') as abandoned,
     count(*) filter (where upload.outcome = 'deleted') as deleted,
-    count(*) filter (where upload.outcome = 'still_open') as still_open
+    count(*) filter (where upload.outcome = 'still_open') as still_open,
+    -- False: versions of then were pruned, so uploads are missing.
+    not exists (
+        select 1 from upload_token_horizon as pruned
+        where
+            pruned.partner_id = :partner_id
+            and pruned.horizon > min(look.published_at)
+    ) as is_whole
 from look
 cross join lateral upload_token_as_of(look.published_at) as known
 inner join upload_token_status as status on known.status = status.code

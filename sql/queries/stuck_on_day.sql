@@ -25,7 +25,12 @@ look as (
                 end
             order by run.published_at desc
             limit 1
-        ) as known_at
+        ) as known_at,
+        -- False: versions of then were pruned, so uploads are missing.
+        not exists (
+            select 1 from upload_token_horizon as pruned
+            where pruned.partner_id = :partner_id and pruned.horizon > asked.day_end
+        ) as is_whole
     from asked
 )
 
@@ -43,7 +48,8 @@ select
     end as percent,
     upload.outcome as became,
     look.known_at,
-    look.day_end - look.known_at as stale_by
+    look.day_end - look.known_at as stale_by,
+    look.is_whole
 from look
 cross join lateral upload_token_as_of(look.day_end) as known
 inner join upload_token_status as status on known.status = status.code

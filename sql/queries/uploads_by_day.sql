@@ -29,7 +29,12 @@ select
     coalesce(created.succeeded, 0) as succeeded,
     created.is_mature,
     round(coalesce(created.bytes_received, 0) / 1e9, 2) as gb_received_of_these,
-    round(coalesce(arrived.bytes, 0) / 1e9, 2) as gb_arrived_that_day
+    -- NULL: what arrived by then has been deleted (prune).
+    case
+        when day > cast(pruned.horizon at time zone time_zone as date) is not false
+            then round(coalesce(arrived.bytes, 0) / 1e9, 2)
+    end as gb_arrived_that_day
 from created
 full join arrived using (day, time_zone)
+left join upload_token_horizon as pruned on pruned.partner_id = :partner_id
 order by day

@@ -22,7 +22,7 @@
 -- uploaded_size_bytes: Bytes received.
 -- seconds_to_complete: Of a succeeded one: see upload_outcome.
 -- seconds_not_moved: Of a listed open one: sync_freshness.open_seen_at minus last_moved_at, not below
---   0; NULL for others.
+--   0; NULL for others, and where no run has read all open tokens.
 -- attached_object_type: Kind of object it was used for.
 -- attached_object_id: Id of the object it was used for.
 -- versions: Number of its versions.
@@ -53,7 +53,11 @@ select
     outcome.uploaded_size_bytes,
     outcome.seconds_to_complete,
     case
-        when token.is_listed and token.status in (0, 1, 2)
+        -- greatest() leaves NULLs out.
+        when
+            token.is_listed
+            and token.status in (0, 1, 2)
+            and freshness.open_seen_at is not null
             -- date_part, because extract would compute in numeric.
             then greatest(
                 date_part('epoch', freshness.open_seen_at - outcome.last_moved_at), 0

@@ -20,7 +20,7 @@
 --   of the day, or else the last one.  One that read everything; for the open statuses one that
 --   read all open tokens is enough.  NULL if there was none.
 -- stale_by_seconds: End of the day minus known_at: what happened then is not known yet; 0 if
---   known_at is after the end of the day.
+--   known_at is after the end of the day; NULL without known_at.
 create or replace view upload_token_daily_status with (security_invoker = true) as
 with zone as materialized (
     select kaltura_time_zone() as name
@@ -217,13 +217,18 @@ select
     zone.name as time_zone,
     counted.unseen as unseen_tokens,
     known.known_at,
-    -- date_part, because extract would compute in numeric.
-    greatest(
-        date_part(
-            'epoch', cast(known.day + 1 as timestamp) at time zone zone.name - known.known_at
-        ),
-        0
-    ) as stale_by_seconds
+    -- greatest() leaves NULLs out, and 0 would say that nothing can change any more.
+    case
+        when known.known_at is not null
+            -- date_part, because extract would compute in numeric.
+            then greatest(
+                date_part(
+                    'epoch',
+                    cast(known.day + 1 as timestamp) at time zone zone.name - known.known_at
+                ),
+                0
+            )
+    end as stale_by_seconds
 from counted
 cross join zone
 inner join account on account.partner_id = counted.partner_id

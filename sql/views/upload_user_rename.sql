@@ -3,7 +3,8 @@
 -- From the versions in which user_id changed.  Tokens that were no longer listed by then keep the
 -- id before for ever: to count a person once, read user_id_before as user_id_after.  Chains
 -- (a to b, b to c) are rows of their own, and a token that was given to another user looks the same:
--- compare tokens with how many the user has.  A user that was erased has a pseudonym here too.
+-- compare tokens with how many the user has.  A user that was erased has a pseudonym here too.  A
+-- change of which the version before was pruned is not told.
 -- partner_id: Kaltura account (partner).
 -- user_id_before: The id that tokens had.
 -- user_id_after: The id that they got.

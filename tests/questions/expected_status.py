@@ -198,6 +198,7 @@ def _() -> Rows:
             "became": outcome_of(life.token_id),
             "known_at": known_at,
             "stale_by": day_end - known_at,
+            "is_whole": True,
         }
         for life, state, moved_at in stuck_at(known_at)
     ]
@@ -223,6 +224,7 @@ def _() -> Rows:
                 "status_then": NAMES[status],
                 "stuck": len(found),
                 **{outcome: became[outcome] for outcome in OUTCOMES},
+                "is_whole": True,
             }
         )
     return rows
