@@ -32,7 +32,8 @@ class Entry:
     changes: Row | None
     stuck_total: int | None
     """None: not known."""
-    failed_total: int
+    failed_total: int | None
+    """None: not known, without any run."""
     days: int
     """How many its page shows: those in which ``failed_total`` failed."""
     last_night: str
@@ -73,7 +74,7 @@ def entry_of(rows: ReportRows, zone: tzinfo, address: str | None, name: str | No
         freshness=rows.freshness,
         changes=rows.changes,
         stuck_total=known.stuck_total,
-        failed_total=known.failed_total,
+        failed_total=None if rows.freshness is None else known.failed_total,
         days=len(known.days),
         last_night=_last_night(rows),
         week=week,
@@ -104,6 +105,8 @@ def render_index(
         .get_template("index.html.j2")
         .render(
             entries=ordered,
+            # One of which nothing is known shows today only.
+            days=max(each.days for each in entries),
             time_zone=time_zone,
             made_at=made_at,
             newly_failed=_sum(entries, "newly_failed"),

@@ -14,6 +14,7 @@ from tests.support.report_sample import (
     freshness,
     month,
     night,
+    nothing,
     rows,
     upload,
 )
@@ -75,3 +76,12 @@ def test_each_account_has_its_figures() -> None:
         "2026-11-22 02:31 2026-11-23 02:31 failed"
     ) in page.text
     assert "All are complete" in page.text
+
+
+def test_an_account_without_runs_says_nothing_of_the_others() -> None:
+    """It comes first, and shows today only."""
+    accounts = [entry(7, failed=[upload(total=220)]), entry_of(nothing(3), UTC, None)]
+    page = Page(render_index(accounts, UTC, "UTC"))
+
+    assert "Newly failed in 30 days" in page.text
+    assert "Nothing is known of account 3. \u2013 \u2013 \u2013 \u2013 \u2013 \u2013" in page.text
