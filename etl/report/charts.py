@@ -93,13 +93,15 @@ def stacked_days(
         for place, each in enumerate(series)
         if day[each.column]
     ]
+    highest = max(sum(int(day[each.column]) for each in series) for day in days)
     encoding = {
         "x": _day_axis(days),
         "y": {
             "field": "value",
             "type": "quantitative",
             "aggregate": "sum",
-            "axis": {"title": None, "tickCount": 5, "tickMinStep": 1, "format": "~s"},
+            # Of few uploads one line each: tickMinStep does not keep 0.5 away.
+            "axis": {"title": None, "tickCount": min(highest, 5), "format": "~s"},
         },
         "fill": _colours(series),
         "stroke": _unless_final({"value": "var(--surface)"}, _colours(series)),

@@ -217,6 +217,21 @@ def test_no_chart_is_empty(name: str, charts: int) -> None:
     assert page.tags.count("svg") == 2 * charts  # for wide and for narrow screens
 
 
+@pytest.mark.parametrize("highest", [1, 2, 3])
+def test_the_axis_of_few_uploads_has_whole_numbers(highest: int) -> None:
+    days = [
+        outcome(day=LAST_DAY - timedelta(days=number), started=started, succeeded=started)
+        for number, started in enumerate((highest, 1))
+    ]
+    page = page_of(rows(outcomes=days), draw=DRAW)
+
+    wide, narrow = [place for place, text in enumerate(page.texts) if "Stacked bars" in text]
+    labels = page.texts[wide + 1 : narrow]
+    assert [text for text in labels if text[0].isdigit() and " " not in text] == [
+        str(number) for number in range(highest + 1)
+    ]
+
+
 def test_each_chart_is_told_and_tabled() -> None:
     page = page_of(full_page(), draw=DRAW)
 
