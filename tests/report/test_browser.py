@@ -17,7 +17,7 @@ import pytest
 from etl.report.index import entry_of, render_index
 from etl.report.page import render_report
 from tests.support.browser import Browser, open_browser
-from tests.support.report_sample import HOSTILE, change, rows
+from tests.support.report_sample import HOSTILE, change, night, rows
 
 pytestmark = pytest.mark.chromium
 
@@ -291,6 +291,27 @@ def test_a_table_that_scrolls_says_so_and_keeps_its_first_column(
     if width == NARROW:
         lists = {f"table-{name}" for name in ("failed", "stuck", "vanished", "nights")}
         assert lists <= {each["name"] for each in tables if each["overflows"]}
+
+
+def test_the_reason_of_a_failure_leaves_no_gap_between_the_nights(
+    browser: Browser, tmp_path: Path
+) -> None:
+    path = tmp_path / "page.html"
+    failed = night(
+        outcome="failed",
+        error_kind="credentials",
+        error_message="Kaltura answered INVALID_KS: the session string is not valid: check the "
+        "secret and KALTURA_PARTNER_ID",
+    )
+    path.write_text(render_report(rows(nights=[failed, night()]), UTC), encoding="utf-8")
+    browser.show(width=NARROW)
+    browser.open(path)
+
+    row, usual = browser.run(
+        "[...document.querySelectorAll('section[aria-labelledby=nights] tbody tr')]"
+        ".map((e) => e.offsetHeight)"
+    )
+    assert row < 3 * usual
 
 
 def test_tokens_and_users_are_found_by_the_browser(browser: Browser, page: Path) -> None:
