@@ -38,14 +38,12 @@ select
             and run.published_at is null
             and sync_run_state(run.status, run.heartbeat_at) = 'running'
     ) as running,
-    (
+    -- Those not listed are few.
+    known.tokens - (
         select count(*) from upload_token as token
-        where token.partner_id = account.partner_id and token.is_listed
+        where token.partner_id = account.partner_id and not token.is_listed
     ) as tokens_listed,
-    (
-        select count(*) from upload_token as token
-        where token.partner_id = account.partner_id
-    ) as tokens_known,
+    known.tokens as tokens_known,
     complete.unreadable,
     complete.rejected,
     cast(complete.coverage as text) as certificate,
@@ -54,6 +52,10 @@ select
     date_part('epoch', now() - published.published_at) as age_seconds,
     date_part('epoch', now() - complete.published_at) as complete_age_seconds
 from (select distinct run.partner_id from sync_run as run) as account
+left join lateral (
+    select count(*) as tokens from upload_token as token
+    where token.partner_id = account.partner_id
+) as known on true
 left join lateral (
     select sync_run_state(run.status, run.heartbeat_at) as status
     from sync_run as run

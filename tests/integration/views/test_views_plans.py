@@ -163,6 +163,19 @@ def test_durations_of_a_user_or_of_a_day_are_found_by_index(
         assert scans(plan, "upload_token_status_moment_log") == [], asked
 
 
+def test_tokens_are_counted_in_the_order_of_the_table(
+    connection: psycopg.Connection[TupleRow],
+) -> None:
+    """In the order of createdAt each token would be looked up in another part of the table."""
+    plan = nodes(connection, "select tokens_listed, tokens_known from sync_freshness")
+    assert sorted(scans(plan, "upload_token")) == [
+        "ix_upload_token_gone_created",
+        "ix_upload_token_valid_from",
+    ]
+    plan = nodes(connection, "select open_seen_at from sync_freshness")
+    assert scans(plan, "upload_token") == []
+
+
 def test_all_durations_read_each_token_once(connection: psycopg.Connection[TupleRow]) -> None:
     plan = nodes(connection, "select * from upload_status_duration")
     # Those that went back are found by an index of their own.
