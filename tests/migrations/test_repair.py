@@ -174,6 +174,36 @@ def test_a_table_that_is_gone_is_no_matter_of_privileges(database_url: str) -> N
     assert (refused.value.exit_code, refused.value.fields["reason"]) == (78, "objects")
 
 
+@pytest.mark.postgres15
+@pytest.mark.parametrize(
+    ("statement", "said"),
+    [
+        ("alter table kaltura.sync_page drop column body_sha256", "lacks column sync_page.body_"),
+        (
+            "drop index kaltura.uq_sync_run_running",
+            r"lacks sync_run\.uq_sync_run_running, .* migrate --repair",
+        ),
+        (
+            "alter table kaltura.upload_token drop constraint pk_upload_token",
+            r"lacks upload_token\.pk_upload_token, .* migrate --repair",
+        ),
+    ],
+)
+def test_a_run_does_not_begin_without_a_column_or_a_key(
+    database_url: str, statement: str, said: str
+) -> None:
+    """It would find out when it publishes; without the key of the lease it would not at all."""
+    with open_database(database_url, "kaltura") as database:
+        require_ready(database)
+    run(database_url, statement)
+    with (
+        pytest.raises(ConfigurationError, match=said) as refused,
+        open_database(database_url, "kaltura") as database,
+    ):
+        require_ready(database)
+    assert (refused.value.exit_code, refused.value.fields["reason"]) == (78, "objects")
+
+
 def test_a_view_that_is_gone_is_not_said_to_need_a_migration_only(database_url: str) -> None:
     run(database_url, "drop view kaltura.sync_night")
     with pytest.raises(ConfigurationError, match="migrate --repair") as refused:
