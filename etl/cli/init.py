@@ -17,6 +17,7 @@ from etl.cli.runtime import Runtime
 from etl.errors import ConfigurationError, UsageError
 from etl.process.log import is_terminal
 from etl.process.secrets import scrub
+from etl.process.stop import ended_by_signals
 from etl.settings.read import VARIABLE_FILE, parse_setting
 from etl.settings.table import SETTINGS, Settings
 from etl.settings.values import file_path
@@ -68,7 +69,9 @@ def init(runtime: Runtime, output: str | None, force: bool) -> None:
     if "embedded" in runtime.flags and values["embedded"] == "yes" and "database_url" in values:
         raise UsageError("--embedded yes contradicts DATABASE_URL in the environment; keep one.")
     replace = _may_replace(path, force=force)
-    _complete(values)
+    # By default a signal would end the program without giving the terminal its echo back.
+    with ended_by_signals("nothing was written."):
+        _complete(values)
     complete = dataclasses.replace(settings, **values)  # type: ignore[arg-type]
     scrub.add(*complete.secrets())
     complete.credential()

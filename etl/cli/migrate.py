@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
-from typing import NoReturn
 
 import click
 
 from etl.cli.options import json_option, log_options, pass_runtime, setting_options
 from etl.cli.runtime import Runtime
-from etl.errors import ConfigurationError, Interrupted
-from etl.process.stop import SIGNALS
+from etl.errors import ConfigurationError
+from etl.process.stop import ended_by_signals
 
 log = logging.getLogger("etl.cli")
 
@@ -61,7 +56,10 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
             reason="citus",
         )
     moved = False
-    with ended_by_signals(), open_warehouse(settings, create=True) as opened:
+    ended = ended_by_signals(
+        "what was in progress was rolled back, or is done again; run kaltura-etl migrate again."
+    )
+    with ended, open_warehouse(settings, create=True) as opened:
         url = str(opened.database_url)
         with schema.open_connection(url) as connection:
             # Before the statement that would fail for want of it.
@@ -109,31 +107,3 @@ def migrate(runtime: Runtime, repair: bool, distributed: bool) -> None:
     if granted:
         shown["granted_again"] = ", ".join(granted)
     runtime.print_result(result, facts_table(title, shown))
-
-
-@contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Give up the statement in progress at a signal, as at Ctrl-C, and raise Interrupted."""
-    received: list[int] = []
-
-    def end(number: int, _frame: FrameType | None) -> NoReturn:
-        received.append(number)
-        raise KeyboardInterrupt  # psycopg cancels the statement
-
-    # nohup passes SIGHUP on as ignored.
-    numbers = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
-    previous = {number: signal.signal(number, end) for number in numbers}
-    try:
-        yield
-    except BaseException:
-        # Closing what was open may have failed for the same reason.
-        if not received:
-            raise
-        raise Interrupted(
-            f"Stopped by {signal.Signals(received[0]).name}: what was in progress was rolled "
-            "back, or is done again; run kaltura-etl migrate again.",
-            signal_number=received[0],
-        ) from None
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -17,7 +17,10 @@ import signal
 import threading
 import time
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from etl.errors import Interrupted
 
@@ -81,6 +84,36 @@ class Stop:
     def _handle(self, signal_number: int, frame: FrameType | None) -> None:
         del frame
         self.request(signal_number)
+
+
+@contextmanager
+def ended_by_signals(said: str) -> Iterator[None]:
+    """End the block at a signal, as at Ctrl-C, and raise Interrupted: ``said`` is what that means.
+
+    For what waits for one thing that does not look at a ``Stop``, such as a statement (which
+    psycopg then cancels) or an answer at a terminal (whose echo then comes back).
+    """
+    received: list[int] = []
+
+    def end(number: int, _frame: FrameType | None) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    # nohup passes SIGHUP on as ignored.
+    numbers = [each for each in SIGNALS if signal.getsignal(each) is not signal.SIG_IGN]
+    previous = {number: signal.signal(number, end) for number in numbers}
+    try:
+        yield
+    except BaseException:
+        # Closing what was open may have failed for the same reason.
+        if not received:
+            raise
+        raise Interrupted(
+            f"Stopped by {signal.Signals(received[0]).name}: {said}", signal_number=received[0]
+        ) from None
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _close(*descriptors: int) -> None:

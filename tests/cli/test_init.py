@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import select
+import signal
 import stat
 import subprocess
 import sys
@@ -64,6 +65,39 @@ def answered(
     code = process.wait(DEADLINE_SECONDS)
     assert not waiting, shown
     return code, " ".join(shown.split())
+
+
+def echoes(terminal: int) -> bool:
+    return bool(termios.tcgetattr(terminal)[3] & termios.ECHO)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_at_a_hidden_question_leaves_a_terminal_that_echoes(
+    environment: dict[str, str], tmp_path: Path, number: signal.Signals
+) -> None:
+    ours, theirs = pty.openpty()
+    arguments = ["init", "--output", str(tmp_path / "account.env"), "--partner-id", "102"]
+    arguments += ["--app-token-id", "0_abcdefgh"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", AT_TERMINAL, *arguments],
+        env=environment | {"TERM": "dumb"},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + DEADLINE_SECONDS
+    while echoes(theirs) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not echoes(theirs)
+    process.send_signal(number)
+    code = process.wait(DEADLINE_SECONDS)
+    shown = os.read(ours, 4096).decode()
+    assert echoes(theirs)
+    assert (code, list(tmp_path.iterdir())) == (128 + number, [])
+    assert f"Stopped by {number.name}: nothing was written." in shown
+    os.close(ours)
+    os.close(theirs)
 
 
 PARTNER, TOKEN_ID, TOKEN, WAREHOUSE = (
