@@ -90,6 +90,10 @@ def report(
     if to_standard_output and runtime.json:
         raise UsageError("--json and --output - both write to standard output; name a file.")
     zone = _zone(time_zone)
+    if not to_standard_output:
+        from etl.report.write import require_place
+
+        require_place(Path(output))
     chosen = chosen_accounts(runtime, settings, account_names, all_accounts)
     runtime.stop.install()
     from etl.cli.database import open_warehouse

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
@@ -28,6 +29,19 @@ def written_aside(target: Path, content: bytes, *, mode: int) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             os.unlink(name)
+
+
+def try_place(path: Path) -> None:
+    """Raise what ``replace_file`` would raise because of the place, and leave nothing there."""
+    target = path.resolve()
+    mode = _mode_of(target)
+    if mode is None or stat.S_ISREG(mode):
+        with written_aside(target, b"", mode=0o600):
+            pass
+    elif stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+    elif not os.access(target, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
 
 def replace_file(path: Path, content: bytes, *, mode: int | None = None) -> None:

@@ -229,6 +229,16 @@ def test_what_cannot_be_done_is_wrong_use(
     assert [path.name for path in tmp_path.iterdir()] == ["circle"]
 
 
+@pytest.mark.parametrize("place", ["none/page.html", ""])
+def test_a_place_that_cannot_be_written_is_told_before_the_warehouse_is_asked(
+    report: Report, tmp_path: Path, place: str
+) -> None:
+    done = report("-o", str(tmp_path / place), DATABASE_URL="postgresql://127.0.0.1:1/none")
+
+    assert done.returncode == 2, done.stderr
+    assert "cannot be written to" in done.stderr
+
+
 def test_a_schema_that_is_not_there_is_told(report: Report, tmp_path: Path) -> None:
     done = report("-o", str(tmp_path / "page.html"), ETL_SCHEMA="elsewhere")
 
