@@ -127,8 +127,8 @@ def statements_for_workers(view: ViewFile) -> list[str]:
             "set citus.allow_nested_distributed_execution = on\n"
             f"as $body$\n{body}\n$body$"
         )
-    first, *comments = view.statements(DIALECT.identifier_preparer.quote)
-    return [first if found is None else statement, *comments]
+    first, comments = view.statements(DIALECT.identifier_preparer.quote)
+    return [first if found is None else statement, comments]
 
 
 def _install(connection: sa.Connection) -> None:

@@ -100,11 +100,11 @@ def enter_schema() -> None:
     ):
         raise Overtaken
     quoted = op.get_context().dialect.identifier_preparer.quote(schema)
-    op.execute(f"set local search_path = {quoted}")
     # On Citus, the limits hold for the workers as well; elsewhere this says nothing.
-    op.execute("set local citus.propagate_set_commands = 'local'")
-    op.execute("set local lock_timeout = '5s'")
-    op.execute("set local statement_timeout = 0")
+    op.execute(
+        f"set local search_path = {quoted}; set local citus.propagate_set_commands = 'local'; "
+        "set local lock_timeout = '5s'; set local statement_timeout = 0"
+    )
 
 
 def hold_publications() -> None:
