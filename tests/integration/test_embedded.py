@@ -154,6 +154,15 @@ def test_server_is_durable_private_and_has_no_port(new_folder: Path) -> None:
             assert Path(f"/proc/{pid}").stat().st_uid == (new_folder / "server").stat().st_uid
 
 
+def test_sorts_and_joins_have_more_memory_unless_told_otherwise(folder: Path) -> None:
+    """docs/scale.md says how much, and how to change it."""
+    with embedded_server(folder) as url:
+        assert _setting(url, "work_mem") == "32MB"
+        with psycopg.connect(url, autocommit=True) as connection:
+            connection.execute("alter database postgres set work_mem = '8MB'")
+        assert _setting(url, "work_mem") == "8MB"
+
+
 def test_rows_outlive_the_server(folder: Path) -> None:
     with embedded_server(folder) as url, psycopg.connect(url) as connection:
         connection.execute("create table kept as select 42 as answer")
