@@ -17,7 +17,6 @@ and a line says so; with ``ETL_TEST_SERVERS=all`` (CI) it is an error instead.  
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import os
 import secrets
@@ -34,7 +33,7 @@ import pytest
 from psycopg import sql
 
 from tests.support import forked
-from tests.support.databases import copy_database, with_database
+from tests.support.databases import copy_database, made_once, with_database
 from tests.support.environment import quick_folder, scrub_environment
 from tests.support.portable import watch
 
@@ -194,25 +193,10 @@ def template_database(postgres_url: str, postgres_major: str) -> str:
     """The name of a migrated database without connections, made once in the whole run."""
     from etl.warehouse.schema.revision import migrate
 
-    with open(Path(os.environ[RUN_DIR]) / f"template-{postgres_major}.lock", "w") as turn:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        with _connect(postgres_url) as connection:
-            found = connection.execute(
-                "select 1 from pg_database where datname = %s", [TEMPLATE]
-            ).fetchone()
-            if found is None:
-                # Renamed when it is whole: a migration that failed must not pass for a template.
-                copy_database(connection, f"{TEMPLATE}_new", "template1")
-                try:
-                    migrate(with_database(postgres_url, f"{TEMPLATE}_new"), SCHEMA)
-                    connection.execute(
-                        sql.SQL("alter database {} rename to {}").format(
-                            sql.Identifier(f"{TEMPLATE}_new"), sql.Identifier(TEMPLATE)
-                        )
-                    )
-                except BaseException:
-                    _drop_database(connection, f"{TEMPLATE}_new")
-                    raise
+    def fill(url: str) -> None:
+        migrate(url, SCHEMA)
+
+    made_once(postgres_url, TEMPLATE, "template1", fill, major=postgres_major)
     forked.rehearse_in(postgres_url, TEMPLATE)
     return TEMPLATE
 

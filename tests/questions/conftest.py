@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from contextlib import closing
 
 import psycopg
 import pytest
@@ -13,6 +10,7 @@ from psycopg import sql
 
 from tests.questions.accounts import ACCOUNTS
 from tests.questions.known_account import load_account
+from tests.support.databases import made_once
 
 NAME = "known_account"
 
@@ -23,29 +21,15 @@ def known_url(postgres_url: str, template_database: str, postgres_major: str) ->
 
     All workers share it; it goes with the server.
     """
-    turn_file = Path(os.environ["ETL_TEST_RUN_DIR"]) / f"{NAME}-{postgres_major}.lock"
-    with open(turn_file, "w") as turn, psycopg.connect(postgres_url, autocommit=True) as server:
-        fcntl.flock(turn, fcntl.LOCK_EX)
-        found = server.execute("select 1 from pg_database where datname = %s", [NAME]).fetchone()
-        if found is None:
-            # Renamed when it is whole: nights that failed must not pass for the account.
-            building = f"{NAME}_new"
-            names = {"new": sql.Identifier(building), "name": sql.Identifier(NAME)}
-            server.execute(sql.SQL("drop database if exists {new} with (force)").format(**names))
-            server.execute(
-                sql.SQL("create database {new} template {template}").format(
-                    **names, template=sql.Identifier(template_database)
+
+    def fill(url: str) -> None:
+        for lived in ACCOUNTS.values():
+            load_account(url, lived)
+        with closing(psycopg.connect(url, autocommit=True)) as connection:
+            connection.execute(
+                sql.SQL("alter database {} set default_transaction_read_only = on").format(
+                    sql.Identifier(connection.info.dbname)
                 )
             )
-            for lived in ACCOUNTS.values():
-                load_account(_at(postgres_url, building), lived)
-            for statement in (
-                "alter database {new} set default_transaction_read_only = on",
-                "alter database {new} rename to {name}",
-            ):
-                server.execute(sql.SQL(statement).format(**names))
-    return _at(postgres_url, NAME)
 
-
-def _at(url: str, database: str) -> str:
-    return urlunsplit(urlsplit(url)._replace(path=f"/{database}"))
+    return made_once(postgres_url, NAME, template_database, fill, major=postgres_major)
