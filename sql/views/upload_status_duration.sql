@@ -2,13 +2,13 @@
 --
 -- One row for each token and status that it was seen in, and for each one that it must have passed,
 -- or may have: between two states that runs saw, the statuses on the way from PENDING over
--- PARTIAL_UPLOAD and FULL_UPLOAD to CLOSED (CLOSED: before DELETED and NOT_LISTED).  Most uploads
--- are first seen CLOSED: durations of the tokens that were seen in an open status are those of the
--- slowest, so count the others too.  The median over all rows of a status lies between those of
--- at_least_seconds and at_most_seconds.  A status that was left and entered again between two looks
--- counts as not left.  Of stays that ended with a version that was pruned before schema revision
--- 0016 there are no rows; since when the token is in a status may not be known, and then
--- at_least_seconds is 0.
+-- PARTIAL_UPLOAD and FULL_UPLOAD to CLOSED (CLOSED: before DELETED and NOT_LISTED; what failed and
+-- is FULL_UPLOAD or CLOSED after that was PARTIAL_UPLOAD again).  Most uploads are first seen CLOSED:
+-- durations of the tokens that were seen in an open status are those of the slowest, so count the
+-- others too.  The median over all rows of a status lies between those of at_least_seconds and
+-- at_most_seconds.  A status that was left and entered again between two looks counts as not left.
+-- Of stays that ended with a version that was pruned before schema revision 0016 there are no rows;
+-- since when the token is in a status may not be known, and then at_least_seconds is 0.
 -- partner_id: Kaltura account (partner).
 -- token_id: Kaltura's id of the token, bytewise.
 -- status: Name of the status, UNKNOWN_<code> or UNKNOWN; NOT_LISTED while it was not listed.

@@ -143,16 +143,25 @@ inner join upload_token_status as passed
     on
         passed.code > case
             when moment.from_status_code in (0, 1, 2) then moment.from_status_code
+            -- What failed and went on was PARTIAL_UPLOAD again.
+            when moment.from_status_code in (4, 6) and moment.to_status_code in (2, 3) then 0
             -- What is listed again may be as it was listed last, and have gone on from there.
             when moment.change_kind = 'relisted'
                 then (
-                    select absence.from_status_code - 1
+                    select
+                        case
+                            when absence.from_status_code in (0, 1, 2, 3)
+                                then absence.from_status_code - 1
+                            when
+                                absence.from_status_code in (4, 6)
+                                and moment.to_status_code in (2, 3)
+                                then 0
+                        end
                     from upload_token_status_moment_log as absence
                     where
                         absence.partner_id = moment.partner_id
                         and absence.token_id = moment.token_id
                         and absence.version = moment.from_version
-                        and absence.from_status_code in (0, 1, 2, 3)
                 )
         end
         and passed.code < case
@@ -169,6 +178,7 @@ where
             moment.from_status_code in (0, 1, 2)
             and moment.to_status_code is distinct from moment.from_status_code + 1
         )
+        or (moment.from_status_code in (4, 6) and moment.to_status_code in (2, 3))
     )
     -- As above.
     and moment.happened_after <= moment.happened_before

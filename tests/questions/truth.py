@@ -450,6 +450,8 @@ def stay_in(token_id: str, status: int, account: LivedAccount = ACCOUNT) -> Stay
         first = -1 if before is None else before.status if before.is_open else CLOSED
         if before is not None and not before.listed and before.status <= CLOSED:
             first = before.status - 1  # listed again as it had been, before a run saw it
+        if before is not None and before.status in FAILED and now.status in (FULL, CLOSED):
+            first = PENDING  # it went on
         last = (now.status if now.status <= CLOSED else CLOSED) if now.listed else CLOSED + 1
         if now.is_open and now.status == status:
             assert following is not None

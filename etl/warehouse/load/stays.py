@@ -30,7 +30,10 @@ A change copies the row: one of a token that comes and goes for years would copy
 token that did not go back has eight at most.
 """
 LAST_CODE: Final = 6
+_PARTIAL: Final = 1
+_AFTER_PARTIAL: Final = (2, CLOSED)
 _DELETED: Final = 5
+_FAILED: Final = (4, 6)
 _ON_THE_WAY: Final = (*OPEN_STATUSES, CLOSED)
 _STAYS: Final = sa.ARRAY(sa.Double)
 
@@ -68,8 +71,13 @@ def stays_of_next(
             _seconds(ended, begun),
         ]
     )
+    # What failed and went on was PARTIAL_UPLOAD again.
+    went_on = sa.and_(
+        known.c.status.in_(_FAILED), new.c.status.in_(_AFTER_PARTIAL), sa.not_(is_absent)
+    )
     # What is listed again may be as it was listed last, and have gone on from there.
     left = sa.case(
+        (went_on, _PARTIAL),
         (known.c.is_listed, sa.case((known.c.status.in_(OPEN_STATUSES), known.c.status + 1))),
         else_=sa.case((known.c.status.in_(_ON_THE_WAY), known.c.status + 0)),
     )

@@ -36,6 +36,11 @@ def stay_filling() -> str:
     return _statement("fill_earlier_stays")
 
 
+def reopened_filling() -> str:
+    """What adds the stays that tokens passed after a failure; may be executed again."""
+    return _statement("fill_stays_after_failures")
+
+
 def count_filling() -> str:
     """What fills the log of status counts from the moments; it must be empty."""
     return _statement("fill_status_counts")

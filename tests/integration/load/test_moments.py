@@ -211,6 +211,33 @@ def test_a_first_sighting_and_an_unchanged_night_log_nothing(nights: Nights) -> 
     assert [nights.token(name)["first_closed_at"] for name in "ab"] == [None, closed_at]
 
 
+@pytest.mark.parametrize("failed", [4, 6])
+@pytest.mark.parametrize("is_hidden", [False, True])
+def test_what_failed_and_went_on_was_partial_again(
+    nights: Nights, failed: int, is_hidden: bool
+) -> None:
+    """From the first look almost to the second, and from the one before the last to that."""
+    made = int((OBSERVED + timedelta(days=1) - timedelta(minutes=1)).timestamp())
+    token, other = (make_token(name, made, updated_at=None) for name in "ab")
+    seen = [[token._replace(status=1)], [token._replace(status=failed)], [token]]
+    if is_hidden:
+        seen.insert(2, [])
+    for found in seen:
+        nights.night([*found, other])
+        walk_began(nights)
+    rows = nights.query(
+        "select status, seen, at_least_seconds, at_most_seconds from "
+        "kaltura.upload_status_duration where token_id = 'a' and not is_current"
+    )
+    stays = {row["status"]: row for row in rows}
+
+    for status in ("PARTIAL_UPLOAD", "FULL_UPLOAD"):
+        assert stays[status]["at_most_seconds"] >= timedelta(days=2).total_seconds(), status
+    assert stays["FULL_UPLOAD"]["seen"] is False
+    assert nights.query(DURATIONS) == nights.query(SUMMED_STAYS)
+    assert breaches(nights) == []
+
+
 def test_stays_of_what_comes_and_goes_are_summed_up_before_they_are_many(nights: Nights) -> None:
     token, other = (make_token(name, BEGAN, updated_at=None) for name in "ab")
     for night in range(13):
