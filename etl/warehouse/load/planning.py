@@ -140,7 +140,7 @@ def known_row(
     """
     token = database.tables.upload_token
     known: sa.FromClause = (
-        sa.select(*[token.c[name] for name in names] or [token])
+        sa.select(*[token.c[name] for name in names or token.c.keys()])
         .where(
             token.c.partner_id == run.partner_id,
             token.c.token_id == token_id,
