@@ -44,12 +44,17 @@ inner join upload_token_history as after
         and after.valid_from > run.since
         and after.valid_from <= run.until
         and (after.valid_to > run.until or after.is_current)
-left join upload_token_superseded as before
-    on
-        after.partner_id = before.partner_id
-        and after.token_id = before.token_id
-        and before.valid_from <= run.since
-        and before.valid_to > run.since
+left join lateral (
+    select * from upload_token_superseded as known
+    where
+        known.partner_id = after.partner_id
+        and known.token_id = after.token_id
+        and known.valid_from <= run.since
+        and known.valid_to > run.since
+    -- There is one at most.  Said, so that it is looked up by key: of how many tokens nothing is known
+    -- beforehand, and of a ninth of all it would pay to read all versions.
+    limit 1
+) as before on true
 left join upload_token_horizon as pruned on after.partner_id = pruned.partner_id
 left join upload_token_status as before_name on before.status = before_name.code
 left join upload_token_status as after_name on after.status = after_name.code

@@ -10,6 +10,8 @@ import psycopg
 import pytest
 from psycopg.rows import TupleRow
 
+from etl.demo import with_variables
+from etl.resources import sql_directory
 from etl.warehouse.access.grants import grant
 from tests.support.databases import made_once
 from tests.support.model import Row
@@ -198,6 +200,22 @@ def test_all_durations_read_each_token_once(connection: psycopg.Connection[Tuple
     assert [each for each in scans(plan, "upload_token") if each != WENT_BACK] == ["Seq Scan"]
     assert scans(plan, "upload_token_superseded") == []
     assert scans(plan, "upload_token_status_moment_log") == []
+
+
+def test_what_changed_reads_the_versions_before_by_key(
+    connection: psycopg.Connection[TupleRow],
+) -> None:
+    stored = connection.execute("select count(*) from upload_token_superseded").fetchone()
+    assert stored is not None
+    variables = {"partner_id": "101", "run_before": "117", "run_id": "119"}
+    # From some 100,000 tokens on it may seem dearer than to read all versions.
+    connection.execute("set enable_nestloop = off")
+    for name in ("changed_between.sql", "what_changed_last_night.sql"):
+        asked = (sql_directory() / "queries" / name).read_text(encoding="utf-8")
+        plan = nodes(connection, with_variables(asked, variables))
+        assert float(plan[0]["Actual Rows"]) > 3, name
+        assert "Seq Scan" not in scans(plan, "upload_token_superseded"), name
+        assert rows_read(plan, "upload_token_superseded") < 0.05 * stored[0], name
 
 
 def test_how_fresh_an_account_is_reads_few_of_its_runs(database_url: str) -> None:
