@@ -39,8 +39,9 @@ SETTINGS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "logging_collector": "off",
-    # Joins and sorts of all tokens: with the 4 MB that Postgres has by default they go to disk from a
-    # million tokens on, and cost more than in proportion.  Few sessions use it, on one machine.
+    # Joins and sorts of all tokens: with the 4 MB that Postgres has by default they go to disk
+    # from a million tokens on, and cost more than in proportion.  Few sessions use it, on one
+    # machine.
     "work_mem": "32MB",
 }
 

@@ -1,7 +1,7 @@
 """upload_status_duration reads each token once, where it read the table five times.
 
-It tells the same.  What a token had passed when it was first seen is told by upload_status_now, in new
-columns, and upload_status_passed reads it there.  sync_freshness counts in fewer steps.
+It tells the same.  What a token had passed when it was first seen is told by upload_status_now, in
+new columns, and upload_status_passed reads it there.  sync_freshness counts in fewer steps.
 """
 
 from __future__ import annotations
