@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final
@@ -104,16 +105,17 @@ class ObjectStore:
     def tidy(self, folder: str) -> None:
         """Nothing: a put is whole, or it is not there."""
 
-    def delete(self, folder: str) -> int:
+    def delete(self, folder: str, *, but: Collection[str] = ()) -> int:
         import obstore  # noqa: PLC0415
 
         try:
-            found = obstore.list(self._store, f"{folder}/").collect()
-            if found:
-                obstore.delete(self._store, [each["path"] for each in found])
+            found = [each["path"] for each in obstore.list(self._store, f"{folder}/").collect()]
+            doomed = [path for path in found if path.rpartition("/")[2] not in but]
+            if doomed:
+                obstore.delete(self._store, doomed)
         except Exception as error:
             raise self.failure("deleted", error) from None
-        return len(found)
+        return len(doomed)
 
     def _names(self, under: str, what: str) -> list[str]:
         import obstore  # noqa: PLC0415

@@ -8,7 +8,7 @@ import errno
 import os
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import unquote, urlsplit
@@ -50,10 +50,11 @@ class Store(Protocol):
         """Delete what killed writers have left in a folder.  Only while no run writes there."""
         ...
 
-    def delete(self, folder: str) -> int:
+    def delete(self, folder: str, *, but: Collection[str] = ()) -> int:
         """Delete a folder with all that is in it, leftovers of killed writers too.
 
-        Returns how many files it deleted; 0 if there is no such folder.
+        ``but``: files (their last part) that stay.  Returns how many it deleted; 0 if there is no
+        such folder.
         """
         ...
 
@@ -140,15 +141,21 @@ class LocalStore:
         except OSError as error:
             raise self.failure("tidied", error) from error
 
-    def delete(self, folder: str) -> int:
+    def delete(self, folder: str, *, but: Collection[str] = ()) -> int:
         path = self._root / folder
         try:
             if not path.is_dir():
                 return 0
-            files = sum(len(names) for _, _, names in os.walk(path))
-            shutil.rmtree(path)
-            _sync_folder(path.parent)
-            return files
+            files = [Path(at) / name for at, _, names in os.walk(path) for name in names]
+            doomed = [file for file in files if file.name not in but]
+            if len(doomed) == len(files):
+                shutil.rmtree(path)
+                path = path.parent
+            else:
+                for file in doomed:
+                    file.unlink()
+            _sync_folder(path)
+            return len(doomed)
         except OSError as error:
             raise self.failure("deleted", error) from error
 

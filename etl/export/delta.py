@@ -8,8 +8,9 @@ reader sees one publication or another, and an export that was interrupted has c
 because a file that no commit names is not a part of the table.  Which publication it is, is told in
 transaction identifiers of the account, which a table keeps for ever.
 
-An erasure rewrites the account, and deletes the files of earlier commits at once.  The log stays,
-so no value of a person gets into it: its statistics are numbers of rows only.
+An erasure rewrites the account, and deletes the files of its earlier commits at once: of that
+account alone, because another warehouse may be writing another one's, which no commit names yet.
+The log stays, so no value of a person gets into it: its statistics are numbers of rows only.
 
 ``deltalake`` commits the files, but does not write them: its writer needs memory that grows with
 the account (570 MB for 6 million rows, and no signal is heard meanwhile).
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import time
 import uuid
@@ -99,6 +101,12 @@ class Lake:
     def address(self) -> str:
         return self.store.address
 
+    @property
+    def place(self) -> str:
+        """By which exports and erasures know that they are in one place, links or not."""
+        local = isinstance(self.store, LocalStore)
+        return os.path.realpath(self.address) if local else self.address
+
     def open(self, name: str) -> DeltaTable | None:
         """A table; None if there is none yet.  Raises ConfigurationError if it is not ours."""
         with self._failures("read"):
@@ -153,17 +161,26 @@ class Lake:
             archive=self.address,
         )
 
-    def vacuum(self, table: DeltaTable, *, hours: int) -> int:
-        """Delete files that are not a part of the table and older than that; returns how many."""
+    def delete_old(self, table: DeltaTable) -> int:
+        """Delete files that the table has not had for ``KEEP_HOURS``; returns how many."""
         with self._failures("deleted"):
             return len(
                 table.vacuum(
-                    retention_hours=hours,
+                    retention_hours=KEEP_HOURS,
                     dry_run=False,
                     enforce_retention_duration=False,
                     full=True,
                 )
             )
+
+    def delete_unnamed(self, name: str, partner_id: int) -> int:
+        """Delete the files of an account that the last commit does not name; returns how many."""
+        table = self.open(name)
+        with self._failures("read"):
+            named = [] if table is None else table.file_uris()
+        return self.store.delete(
+            f"{name}/{_PARTITION}={partner_id}", but={uri.rpartition("/")[2] for uri in named}
+        )
 
     def _create(self, name: str, columns: Sequence[Column]) -> DeltaTable:
         with self._failures("written"):
@@ -273,7 +290,7 @@ def export_delta(
     """
     done = []
     with (
-        target_locked(url, schema, lake.address, alone=False),
+        target_locked(url, schema, lake.place, alone=False),
         extracting(url, schema) as extract,
     ):
         accounts = extract.accounts(partner_id)
@@ -282,7 +299,7 @@ def export_delta(
         for account in accounts:
             for name in TABLES:
                 done.append(_bring_up(extract, lake, account, name, stop, progress))
-        _delete_old(lake, [each for each in done if each.rows is not None], hours=KEEP_HOURS)
+        _delete_old(lake, [each for each in done if each.rows is not None])
     return done
 
 
@@ -293,7 +310,7 @@ def lake_held(url: str, schema: str, lake: Lake, partner_id: int) -> Iterator[No
     Raises LeaseHeld if one does, and ConfigurationError if the account in the tables is of another
     warehouse.
     """
-    with target_locked(url, schema, lake.address, alone=True):
+    with target_locked(url, schema, lake.place, alone=True):
         with extracting(url, schema) as extract:
             for name in TABLES:
                 _require_own(extract, lake, lake.open(name), partner_id)
@@ -329,8 +346,7 @@ def erase_in_lake(
                         rows=0,
                     )
                 )
-            lake.store.tidy(f"{name}/{_PARTITION}={partner_id}")
-    _delete_old(lake, done, hours=0)
+            done[-1].files_deleted = lake.delete_unnamed(name, partner_id)
     return done
 
 
@@ -417,12 +433,12 @@ def _write_files(
     return adds
 
 
-def _delete_old(lake: Lake, done: Sequence[AccountTable], *, hours: int) -> None:
+def _delete_old(lake: Lake, done: Sequence[AccountTable]) -> None:
     for name in TABLES:
         of_table = [each for each in done if each.table == name]
         table = lake.open(name) if of_table else None
         if table is not None:
-            of_table[0].files_deleted = lake.vacuum(table, hours=hours)
+            of_table[0].files_deleted = lake.delete_old(table)
 
 
 def _require_own(extract: Extract, lake: Lake, table: DeltaTable | None, partner_id: int) -> None:

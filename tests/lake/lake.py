@@ -18,6 +18,19 @@ from etl.export import delta
 delta.Lake.replace = lambda *arguments: os.kill(os.getpid(), signal.SIGKILL)
 """
 """All files of an account are written, and no commit names them."""
+WAITS_BEFORE_COMMIT = """
+import time
+from pathlib import Path
+from etl.export import delta
+replace = delta.Lake.replace
+def wait(*arguments):
+    Path({folder!r}, "written").touch()
+    while not Path({folder!r}, "go").exists():
+        time.sleep(0.01)
+    return replace(*arguments)
+delta.Lake.replace = wait
+"""
+"""The same, but it is committed when there is a file ``go``."""
 
 
 @dataclass

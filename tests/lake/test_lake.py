@@ -7,10 +7,19 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from etl.simulator import SimulatorServer, generate_account
 from etl.warehouse.read.extract import exportable
-from tests.lake.lake import CERTIFICATES, HISTORY, KILLED_BEFORE_COMMIT, SAME, Lake
+from tests.lake.lake import (
+    CERTIFICATES,
+    HISTORY,
+    KILLED_BEFORE_COMMIT,
+    SAME,
+    WAITS_BEFORE_COMMIT,
+    Lake,
+)
 from tests.support.export_sample import FILE_NAME, USER, Sample
-from tests.support.job import ended
+from tests.support.job import Job, ended, killed_at_exit, wait_until
+from tests.support.roles import own_database
 
 pytestmark = pytest.mark.campaign
 
@@ -77,6 +86,35 @@ def test_an_erasure_leaves_nothing_of_the_erased(lake: Lake, sample: Sample) -> 
     assert lake.differing() == SAME
 
 
+def test_an_erasure_leaves_what_another_warehouse_is_writing(
+    lake: Lake, postgres_url: str, template_database: str, tmp_path: Path
+) -> None:
+    """No lock keeps the two apart: each is in a database of its own."""
+    lake.exported("--partner-id", "102")
+    with own_database(postgres_url, template_database) as url:
+        with SimulatorServer(generate_account(20, seed=9, partner_id=104)) as server:
+            Job.of(server, url).run()
+        other = Lake(lake.python, url, lake.folder)
+        waits = WAITS_BEFORE_COMMIT.format(folder=str(tmp_path))
+        with killed_at_exit(
+            other.start("export", "--format", "delta", "--json", before=waits)
+        ) as writing:
+            wait_until((tmp_path / "written").exists, 60)
+            erasure = ("erase", "--partner-id", "102", "--user-id", USER, "--apply", "--json")
+            assert lake.call(*erasure).code == 0
+            (tmp_path / "go").touch()
+            assert ended(writing).code == 0
+    rows = {table: told["rows"][-1] for table, told in lake.versions().items()}
+    lake.exported("--partner-id", "103")
+    assert {table: told["rows"][-1] for table, told in lake.versions().items()} == {
+        HISTORY: rows[HISTORY] + 20,
+        CERTIFICATES: rows[CERTIFICATES] + 1,
+    }
+    assert lake.mentions(USER) == []
+    # Every file that is named is there: the other warehouse's rows are the ones that this lacks.
+    assert lake.differing() == {HISTORY: 20, CERTIFICATES: 1}
+
+
 def test_an_account_that_leaves_is_deleted(lake: Lake, sample: Sample) -> None:
     lake.exported()
     call = ("erase", "--account", "102", "--json", "--apply")
@@ -137,6 +175,9 @@ def test_no_export_writes_while_an_erasure_is_at_work(lake: Lake, sample: Sample
             "select pg_advisory_xact_lock(hashtextextended(%s, 0))",
             [f"kaltura-etl export {lake.folder}"],
         )
-        busy = lake.export()
-    assert (busy.code, busy.report["reason"]) == (75, "target_busy")
+        link = lake.folder.with_name("link")
+        link.symlink_to(lake.folder)
+        for each in (lake, Lake(lake.python, lake.database_url, link)):
+            busy = each.export()
+            assert (busy.code, busy.report["reason"]) == (75, "target_busy")
     assert not lake.folder.exists()

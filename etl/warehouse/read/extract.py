@@ -246,14 +246,14 @@ def extracting(url: str, schema: str, *, time_zone: str = "UTC") -> Iterator[Ext
 
 
 @contextmanager
-def target_locked(url: str, schema: str, address: str, *, alone: bool) -> Iterator[None]:
-    """Keep exports to one address and erasures in it apart: exports share it, an erasure is alone.
+def target_locked(url: str, schema: str, place: str, *, alone: bool) -> Iterator[None]:
+    """Keep exports to one place and erasures in it apart: exports share it, an erasure is alone.
 
     Take it before the snapshot is: what an export writes must be no older than an erasure that was
     there before it.  Raises LeaseHeld if it is not granted in time.
     """
     take = sa.func.pg_advisory_xact_lock if alone else sa.func.pg_advisory_xact_lock_shared
-    key = sa.func.hashtextextended(f"kaltura-etl export {address}", sa.literal(0, sa.BigInteger))
+    key = sa.func.hashtextextended(f"kaltura-etl export {place}", sa.literal(0, sa.BigInteger))
     with (
         open_database(url, schema) as database,
         # It waits for its user, however long that takes.
@@ -265,7 +265,7 @@ def target_locked(url: str, schema: str, address: str, *, alone: bool) -> Iterat
             if sqlstate_of(error) != LOCK_NOT_AVAILABLE:
                 raise
             raise LeaseHeld(
-                f"An export to {address} or an erasure there is at work: wait until it has ended.",
+                f"An export to {place} or an erasure there is at work: wait until it has ended.",
                 reason="target_busy",
             ) from None
         yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -383,11 +383,11 @@ class Failing(LocalStore):
         super().__init__(root)
         self._deletions = deletions
 
-    def delete(self, folder: str) -> int:
+    def delete(self, folder: str, *, but: Collection[str] = ()) -> int:
         if self._deletions == 0:
             raise ArchiveUnavailable("The archive cannot be deleted.")
         self._deletions -= 1
-        return super().delete(folder)
+        return super().delete(folder, but=but)
 
 
 def test_an_archive_that_cannot_be_deleted_leaves_the_account_whole(
