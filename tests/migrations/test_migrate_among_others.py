@@ -82,8 +82,8 @@ def test_one_connection_is_enough(roles: Roles, empty_database_url: str) -> None
     url = as_role(empty_database_url, owner)
     populated(url, "0001")
     # The server ends a session a moment after its client has gone.
-    sessions = f"select 1 from pg_stat_activity where usename = '{owner}'"
-    wait_until(lambda: rows(empty_database_url, sessions) == [])
+    sessions = "select 1 from pg_stat_activity where usename = %s"
+    wait_until(lambda: rows(empty_database_url, sessions, owner) == [])
     run(empty_database_url, f"alter role {owner} connection limit 1")
     assert migrate(url) == ("0001", HEAD_REVISION)
 
