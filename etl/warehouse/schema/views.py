@@ -53,14 +53,21 @@ class ViewFile:
 
 
 def view_files() -> list[ViewFile]:
-    """All views and functions as they are now, each after those that it is built upon."""
+    """All views and functions as they are now, each after those that it is built upon.
+
+    In the same order in every process: views that do not build on each other are not shuffled.
+    """
     texts = {path.stem: path.read_text(encoding="utf-8") for path in _directory().glob("*.sql")}
     code = {
         name: "\n".join(line.partition("--")[0] for line in text.splitlines())
         for name, text in texts.items()
     }
     graph = {
-        name: {other for other in code if other != name and re.search(rf"\b{other}\b", code[name])}
+        name: [
+            other
+            for other in sorted(code)
+            if other != name and re.search(rf"\b{other}\b", code[name])
+        ]
         for name in sorted(code)
     }
     return [
