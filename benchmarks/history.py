@@ -20,6 +20,8 @@ from etl.warehouse.schema.filling import (
     moment_fillings,
     stay_filling,
 )
+from etl.warehouse.schema.objects import fill_factor
+from etl.warehouse.schema.tables import build_tables
 
 DATA: Final = Path(__file__).with_name("views_data.sql")
 VERSIONS: Final = ("upload_token", "upload_token_superseded")
@@ -74,7 +76,8 @@ def write_versions(
         _timed(connection, "counts", count_filling())
         _timed(connection, "arrivals", arrival_filling())
         for table in VERSIONS:
-            connection.execute(f"alter table {table} reset (fillfactor)".encode())
+            percent = fill_factor(build_tables().metadata.tables[f"kaltura.{table}"]) or 100
+            connection.execute(f"alter table {table} set (fillfactor = {percent})".encode())
             _timed(connection, f"{table} anew", f"vacuum full {table}")
     _timed(connection, "vacuum", "vacuum analyze")
     connection.execute("checkpoint")

@@ -5,7 +5,8 @@ with relation as (
         relname,
         relkind,
         relpersistence,
-        relreplident
+        relreplident,
+        reloptions
     from pg_class
     where
         relnamespace = to_regnamespace(quote_ident(%(schema)s))
@@ -66,6 +67,11 @@ select
     end
 from relation
 where relkind <> 'v'
+union all
+select 'fillfactor', relname, option_value
+from relation
+cross join lateral pg_options_to_table(reloptions)
+where option_name = 'fillfactor'
 union all
 select 'constraint', relname || '.' || conname, null
 from pg_constraint

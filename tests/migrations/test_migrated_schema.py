@@ -50,6 +50,9 @@ def test_the_migrated_schema_has_the_checks_and_indexes_that_the_tables_make(
         select relname, 'persistence', relpersistence::text from pg_class
         where relnamespace = 'kaltura'::regnamespace and relkind = 'r'
             and relname <> 'alembic_version'
+        union all
+        select relname, 'options', reloptions::text from pg_class
+        where relnamespace = 'kaltura'::regnamespace and relkind = 'r' and reloptions is not null
         order by 1, 2
     """
     assert rows(database_url, query) == rows(empty_database_url, query)

@@ -140,6 +140,7 @@ def test_how_tables_are_kept_is_put_back(database_url: str) -> None:
         "storage",
         "persistence",
         "replica identity",
+        "fillfactor",
     }
     assert [str(each) for each in repair(url, "kaltura")] == found
     assert rows(url, KEPT) == migrated

@@ -27,7 +27,7 @@ class SchemaObject(NamedTuple):
 
     kind: str
     """table, column, not null, default, constraint, index, view, view column, function, comment;
-    how a table is kept: storage (of a column), persistence, replica identity."""
+    how a table is kept: storage (of a column), persistence, replica identity, fillfactor."""
     name: str
 
     @property
@@ -47,7 +47,7 @@ class SchemaObject(NamedTuple):
         A table that is logged and need not be writes more WAL; one that must be and is not loses
         its rows in a crash.
         """
-        return self.kind in ("comment", "storage") or self in _NEED_NO_LOG
+        return self.kind in ("comment", "storage", "fillfactor") or self in _NEED_NO_LOG
 
     def __str__(self) -> str:
         return f"{self.kind} {self.name}"
@@ -106,6 +106,9 @@ def _objects_of(table: Table) -> dict[SchemaObject, str | None]:
     }
     if REPLICA_IDENTITY in table.info:
         objects[SchemaObject("replica identity", table.name)] = table.info[REPLICA_IDENTITY]
+    if fill_factor(table) is not None:
+        # That of another administrator is as good.
+        objects[SchemaObject("fillfactor", table.name)] = None
     for column in table.columns:
         name = f"{table.name}.{column.name}"
         kind = column.type.compile(DIALECT).partition(" COLLATE")[0].lower()
@@ -122,6 +125,12 @@ def _objects_of(table: Table) -> dict[SchemaObject, str | None]:
     for index in table.indexes:
         objects[SchemaObject("index", f"{table.name}.{index.name}")] = None
     return objects
+
+
+def fill_factor(table: Table) -> int | None:
+    """How full its blocks are left, in percent; None: full."""
+    options = table.dialect_options["postgresql"].get("with") or {}
+    return options.get("fillfactor")
 
 
 def constraints_of(table: Table) -> list[Constraint]:

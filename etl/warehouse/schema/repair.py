@@ -31,6 +31,7 @@ from etl.warehouse.schema.objects import (
     SchemaObject,
     constraint_name,
     constraints_of,
+    fill_factor,
     missing_objects,
 )
 from etl.warehouse.schema.owner import owner_connection, require_owner, set_limits
@@ -131,6 +132,8 @@ def _put_back_part(connection: Connection, table: Table, part: SchemaObject) -> 
     elif part.kind == "replica identity":
         identity = table.info[REPLICA_IDENTITY]
         connection.exec_driver_sql(f"alter table {quoted} replica identity {identity}")
+    elif part.kind == "fillfactor":
+        connection.exec_driver_sql(f"alter table {quoted} set (fillfactor = {fill_factor(table)})")
     elif part.kind == "not null":
         connection.exec_driver_sql(f"alter table {quoted} alter column {name} set not null")
     elif table.c[name].identity is not None:

@@ -36,6 +36,9 @@ MANY_RANGES: Final = "timestamptz_minmax_multi_ops"
 """A few rows of another time do not make a block's range wide."""
 BLOCKS: Final = {"pages_per_range": 16, "autosummarize": "on"}
 """Blocks of about 500 versions, summed up as they fill."""
+FULL_AT: Final = {"fillfactor": 90}
+"""With room for a change or two, they stay in their block: one block is written instead of two, and
+tokens stay in the order of their creation, in which they are read."""
 UNCOMPRESSED: Final = "external"
 """To compress long lists would cost a first load more than all else that it does for them."""
 
@@ -72,6 +75,7 @@ def upload_token_table(metadata: MetaData) -> Table:
         ),
         PrimaryKeyConstraint("partner_id", "token_id"),
         *_version_checks(),
+        postgresql_with=FULL_AT,
         comment="Upload tokens: one row per token ever seen, its latest version.",
     )
     # What a span of the list, and of the list of open tokens, should show.

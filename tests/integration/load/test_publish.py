@@ -310,3 +310,28 @@ def test_a_run_over_which_the_schema_was_migrated_publishes_nothing(nights: Nigh
     nights.query(revision, head["version_num"])
     nights.publish(run)
     assert nights.versions("a") == [(1, "first_seen"), (2, "changed")]
+
+
+def test_a_change_stays_in_its_block(nights: Nights) -> None:
+    """So a night of few changes writes few blocks, and tokens stay in the order of creation."""
+
+    def blocks() -> dict[str, int]:
+        found = nights.query(
+            "select token_id, cast((cast(cast(ctid as text) as point))[0] as integer) as block "
+            "from kaltura.upload_token"
+        )
+        return {str(row["token_id"]): int(str(row["block"])) for row in found}
+
+    tokens = [make_token(f"t{number:04}", START + 7 * number, status=2) for number in range(600)]
+    nights.night(tokens)
+    loaded = blocks()
+    first_of_each = {block: token_id for token_id, block in sorted(loaded.items(), reverse=True)}
+    assert len(first_of_each) > 10
+    # The last block is not full.
+    changed = set(first_of_each.values()) - {first_of_each[max(first_of_each)]}
+    nights.night(
+        [token._replace(status=3) if token.token_id in changed else token for token in tokens]
+    )
+
+    assert nights.counts.changed == len(changed)
+    assert blocks() == loaded
