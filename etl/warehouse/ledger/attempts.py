@@ -23,6 +23,7 @@ from etl.resources import program_version
 from etl.warehouse.engine import require_row_count, transaction
 from etl.warehouse.ledger.resume import DRY_RUN
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.tables import alias_of
 
 LOG = logging.getLogger(__name__)
 SKIPPED: Final = "skipped"
@@ -245,7 +246,7 @@ def _fold(connection: sa.Connection, sync_run: sa.Table, ended: Any) -> int:
 
     The later message stands.  Its own row becomes spare.
     """
-    before = sync_run.alias("before")
+    before = alias_of(sync_run, "before")
     newest_before = (
         sa.select(sa.func.max(before.c.run_id))
         .where(before.c.partner_id == ended.partner_id, before.c.run_id < ended.run_id)

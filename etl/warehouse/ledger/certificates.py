@@ -18,6 +18,7 @@ from etl.coverage import TOLERATED, Span
 from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.tables import alias_of
 
 LOOKBACK: Final = timedelta(hours=2)
 """createdAt is a wall clock: when it is set back in autumn, new tokens appear an hour old."""
@@ -103,8 +104,8 @@ def watermark(database: Database, partner_id: int) -> int | None:
     tables = database.tables
     run, first, base = (
         tables.sync_run,
-        tables.sync_run.alias("first_run"),
-        tables.sync_run.alias("base"),
+        alias_of(tables.sync_run, "first_run"),
+        alias_of(tables.sync_run, "base"),
     )
     token = tables.upload_token
     mode = sa.func.coalesce(run.c.overrides.op("->>")("replayed_mode"), run.c.mode)

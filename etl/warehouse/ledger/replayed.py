@@ -22,6 +22,7 @@ from etl.warehouse.ledger.lease import abandon_dead_runs, load_baseline
 from etl.warehouse.ledger.resume import DRY_RUN
 from etl.warehouse.ledger.run import STAGING_SECONDS, OpenRun, StagedWalk
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.tables import alias_of
 
 REPLAY: Final = "replay"
 REPLAYED_MODE: Final = "replayed_mode"
@@ -81,7 +82,7 @@ def ledger_rows(database: Database, run_id: int) -> list[dict[str, Any]]:
 
 def published_before(database: Database, run_id: int) -> int | None:
     """The run of the same account that published just before this published one."""
-    run, other = database.tables.sync_run, database.tables.sync_run.alias("other")
+    run, other = database.tables.sync_run, alias_of(database.tables.sync_run, "other")
     with transaction(database.engine) as connection:
         return connection.scalar(
             sa.select(other.c.run_id)

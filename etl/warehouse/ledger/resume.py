@@ -15,6 +15,7 @@ from etl.warehouse.engine import require_row_count
 from etl.warehouse.ledger.certificates import walk_began_with
 from etl.warehouse.ledger.run import OpenRun, StagedWalk, WalkCounts
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.tables import alias_of
 
 LOG = logging.getLogger(__name__)
 DRY_RUN: Final = "dry_run"
@@ -61,7 +62,7 @@ def resume_walk(
     far as that was recorded), and its staging unchanged.
     """
     tables = database.tables
-    sync_run, first = tables.sync_run, tables.sync_run.alias("first_run")
+    sync_run, first = tables.sync_run, alias_of(tables.sync_run, "first_run")
     staging = tables.upload_token_staging
     now = sa.func.statement_timestamp()
     oldest_page_at = sa.func.coalesce(sync_run.c.oldest_page_at, first.c.started_at)

@@ -16,6 +16,7 @@ from etl.coverage import NEGATIVE_INFINITY, POSITIVE_INFINITY, UNREADABLE, Span
 from etl.warehouse.engine import SETTINGS, transaction
 from etl.warehouse.ledger.certificates import is_listed, of_last_complete
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.tables import alias_of
 
 HOLES_AT_MOST: Final = 50
 """Of more holes, the newest are remembered."""
@@ -44,7 +45,7 @@ def unreadable_rows(
 
     ``tokens_before`` is how many tokens before each of them are wanted.
     """
-    run, complete = database.tables.sync_run, database.tables.sync_run.alias("complete")
+    run, complete = database.tables.sync_run, alias_of(database.tables.sync_run, "complete")
     last_complete = of_last_complete(complete, partner_id, complete.c.run_id).scalar_subquery()
     holes = sa.func.jsonb_array_elements(run.c.holes).table_valued(sa.column("value", JSONB))
     hole = holes.c.value

@@ -22,6 +22,7 @@ from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.load.moments import best_estimate, fits
 from etl.warehouse.load.publication_log import of_publication, write_log
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.tables import alias_of
 
 QUARTERS_OF_DAY: Final = 96
 _QUARTER_SECONDS: Final = 900
@@ -185,8 +186,8 @@ def _growths(
 
 
 def _publisher_began_at(database: Database, was: Any) -> sa.ColumnElement[Any]:
-    published = database.tables.sync_run.alias("publisher")
-    first = database.tables.sync_run.alias("publisher_first")
+    published = alias_of(database.tables.sync_run, "publisher")
+    first = alias_of(database.tables.sync_run, "publisher_first")
     return (
         sa.select(first.c.started_at)
         .select_from(published.join(first, walk_began_with(first, published)))
@@ -229,7 +230,7 @@ def _last_walk(
 ) -> sa.Row[int, datetime] | None:
     """The run that published it, and when the walk began."""
     published = database.tables.sync_run
-    first = published.alias("first_run")
+    first = alias_of(published, "first_run")
     read: sa.ColumnElement[Any] = published.c.coverage
     if open_only:
         read = read.op("+", return_type=INT8MULTIRANGE())(published.c.open_coverage)

@@ -18,6 +18,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from etl.warehouse.ledger.run import OpenRun
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.tables import alias_of
 
 CLOSED: Final = 3
 PENDING: Final = 0
@@ -125,7 +126,7 @@ def log_moments(
     It reads the versions that the run has replaced, and their successors by key.
     """
     log = database.tables.upload_token_status_moment_log
-    was = database.tables.upload_token_superseded.alias("was")
+    was = alias_of(database.tables.upload_token_superseded, "was")
     became = _row(database.tables.upload_token, was, "became")
     earlier = Since.of(was)
     names = database.tables.upload_token_status

@@ -13,6 +13,7 @@ from etl.coverage import EVERYTHING, Coverage, Span
 from etl.tokens.token import OPEN_STATUSES
 from etl.warehouse.ledger.certificates import walk_began_with
 from etl.warehouse.schema.database import Database
+from etl.warehouse.schema.tables import alias_of
 
 _RUNS_AT_ONCE: Final = 1_000
 
@@ -60,7 +61,7 @@ class Witnesses(NamedTuple):
 def load_witnesses(connection: sa.Connection, database: Database, partner_id: int) -> Witnesses:
     """Read the ledger, newest run first, until every second is covered."""
     run = database.tables.sync_run
-    first = run.alias("first_run")
+    first = alias_of(run, "first_run")
     runs = connection.execute(
         sa.select(
             sa.cast(run.c.coverage, sa.Text),
@@ -109,7 +110,7 @@ def last_seen_at(
     A run that rejected a row is no witness of an absence: the row may have been the token's return.
     """
     unobserved = database.tables.unobserved_token
-    published, first = database.tables.sync_run, database.tables.sync_run.alias("first_run")
+    published, first = database.tables.sync_run, alias_of(database.tables.sync_run, "first_run")
     # In UTC, because the epoch of a time with a zone counts as depending on the session's zone, and
     # Citus 13 sends an INSERT with such a function to the worker in a form that does not parse.
     in_utc = sa.func.timezone("UTC", known.c.created_at)
@@ -146,9 +147,9 @@ def _last_that_saw(
     is_open: sa.ColumnElement[bool],
 ) -> sa.ColumnElement[Any]:
     """For the few that are absent, or that a run did not see: look for the last that did."""
-    unobserved = database.tables.unobserved_token.alias("unobserved")
-    published = database.tables.sync_run.alias("published")
-    first = database.tables.sync_run.alias("first_run")
+    unobserved = alias_of(database.tables.unobserved_token, "unobserved")
+    published = alias_of(database.tables.sync_run, "published")
+    first = alias_of(database.tables.sync_run, "first_run")
     overlooked = (
         sa.exists()
         .where(

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 
 from etl.warehouse.engine import transaction
 from etl.warehouse.privacy.hold import Hold
+from etl.warehouse.schema.tables import alias_of
 
 
 class PageHash(NamedTuple):
@@ -27,7 +28,7 @@ class PageHash(NamedTuple):
 def rehash_pages(hold: Hold, run_id: int, pages: Sequence[PageHash]) -> None:
     """Store the hashes of pages of the walk of a run, as far as they are still in the ledger."""
     page, run = hold.database.tables.sync_page, hold.database.tables.sync_run
-    other = run.alias("other")
+    other = alias_of(run, "other")
     walk = (
         sa.select(other.c.walk_id)
         .where(other.c.partner_id == hold.partner_id, other.c.run_id == run_id)
