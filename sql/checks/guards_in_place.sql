@@ -43,6 +43,7 @@ from (
         ('ix_rejected_row_duplicate'),
         ('ix_sync_run_partner'),
         ('ix_sync_run_published'),
+        ('ix_sync_run_unpublished'),
         ('ix_upload_token_first_happened'),
         ('ix_upload_token_gone_created'),
         ('ix_upload_token_listed'),

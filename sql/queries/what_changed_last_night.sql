@@ -61,8 +61,8 @@ left join lateral (
         and known.token_id = after.token_id
         and known.valid_from <= night.since
         and known.valid_to > night.since
-    -- There is one at most.  Said, so that it is looked up by key: of how many tokens nothing is known
-    -- beforehand, and of a ninth of all it would pay to read all versions.
+    -- There is one at most.  Said, so that it is looked up by key: Postgres
+    -- expects a ninth of all tokens, for which reading all versions would pay.
     limit 1
 ) as before on true
 left join upload_token_horizon as pruned on after.partner_id = pruned.partner_id
