@@ -15,6 +15,8 @@
 -- at_most_bytes: What may have arrived on the day; of several days that a growth may belong to,
 --   each has all of it.
 -- time_zone: Zone of the days: kaltura_time_zone().
+-- is_mature: Whether the figures count as final: the day had ended by sync_freshness.open_seen_at.  Only
+--   what a token held that no run listed meanwhile can still change them.
 create or replace view upload_bytes_daily with (security_invoker = true) as
 with zone as materialized (
     select kaltura_time_zone() as name
@@ -142,6 +144,7 @@ day as materialized (
         edge.day,
         edge.quarter as begin_quarter,
         lead(edge.quarter) over one_account as end_quarter,
+        to_timestamp(900.0 * lead(edge.quarter) over one_account) as ended_at,
         date '1970-01-01' + edge.quarter / 96 - 1 as first_utc_day,
         date '1970-01-01' + lead(edge.quarter) over one_account / 96 as last_utc_day
     from edge
@@ -156,7 +159,8 @@ select
     as at_least_bytes,
     cast(coalesce(short_day.at_most, 0) + coalesce(long_day.at_most, 0) as bigint)
     as at_most_bytes,
-    zone.name as time_zone
+    zone.name as time_zone,
+    (day.ended_at <= freshness.open_seen_at) is true as is_mature
 from day
 cross join zone
 cross join lateral (
@@ -181,6 +185,7 @@ cross join lateral (
         and part.latest >= day.begin_quarter
 ) as short_day
 left join long_day on long_day.partner_id = day.partner_id and long_day.day = day.day
+left join sync_freshness as freshness on freshness.partner_id = day.partner_id
 left join upload_token_horizon as pruned on pruned.partner_id = day.partner_id
 where
     coalesce(short_day.at_most, 0) + coalesce(long_day.at_most, 0) > 0

@@ -17,7 +17,7 @@ from etl.errors import ConfigurationError
 from etl.resources import migrations_directory
 from etl.warehouse.engine import connect, translated_errors
 
-HEAD_REVISION: Final = "0021"
+HEAD_REVISION: Final = "0022"
 VERSION_TABLE: Final = "alembic_version"
 
 

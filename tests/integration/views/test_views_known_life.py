@@ -327,6 +327,26 @@ def test_the_bytes_of_a_day_lie_within_their_bounds(
     assert sum(row["at_least_bytes"] for row in rows.values()) > 0.8 * sum(truth.values())
 
 
+def test_the_bytes_of_a_mature_day_stay_as_they_are(
+    connection: psycopg.Connection[Row], nights: Nights
+) -> None:
+    query = "select * from upload_bytes_daily where is_mature order by day"
+    in_the_end = {row["day"]: row for row in ask(connection, query)}
+    connection.execute("set session_replication_role = replica")  # no foreign keys
+    compared = 0
+    for run in reversed(nights.runs[1:-1]):
+        for table in ("upload_bytes_arrival_log", "sync_run"):
+            connection.execute(f"delete from {table} where run_id > %s".encode(), [run.run_id])
+        rows = ask(connection, "select * from upload_bytes_daily")
+        mature = {row["day"]: row for row in rows if row["is_mature"]}
+        assert mature == {day: in_the_end[day] for day in mature}
+        (seen,) = ask(connection, "select open_seen_at from sync_freshness")
+        last = seen["open_seen_at"].astimezone(ZONE).date()
+        assert mature.keys() == {row["day"] for row in rows if row["day"] < last}
+        compared += len(mature)
+    assert compared > 20
+
+
 def test_the_mart_counts_as_the_other_views_do(connection: psycopg.Connection[Row]) -> None:
     rows = ask(connection, "select * from upload_mart")
     today = ask(

@@ -5,5 +5,6 @@ select
     bytes as bytes_arrived,
     at_least_bytes,
     at_most_bytes,
-    time_zone
+    time_zone,
+    is_mature
 from {{ source('kaltura', 'upload_bytes_daily') }}
