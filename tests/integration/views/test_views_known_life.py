@@ -335,8 +335,8 @@ def test_the_bytes_of_a_mature_day_stay_as_they_are(
     connection.execute("set session_replication_role = replica")  # no foreign keys
     compared = 0
     for run in reversed(nights.runs[1:-1]):
-        for table in ("upload_bytes_arrival_log", "sync_run"):
-            connection.execute(f"delete from {table} where run_id > %s".encode(), [run.run_id])
+        connection.execute("delete from upload_bytes_arrival_log where run_id > %s", [run.run_id])
+        connection.execute("delete from sync_run where run_id > %s", [run.run_id])
         rows = ask(connection, "select * from upload_bytes_daily")
         mature = {row["day"]: row for row in rows if row["is_mature"]}
         assert mature == {day: in_the_end[day] for day in mature}
