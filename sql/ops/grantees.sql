@@ -1,4 +1,5 @@
--- Roles that were granted the published tables: of which kind, and which views they may not read.
+-- Roles that were granted the published tables: of which kind, which views they may not read, and
+-- whether they may pass on what they have.
 with ours as (
     select space.oid as space, ledger.relowner as owner
     from pg_namespace as space
@@ -41,7 +42,15 @@ select
             )
             and not has_table_privilege(grantee.oid, view.oid, 'SELECT')
         order by view.relname
-    ) as views_left_behind
+    ) as views_left_behind,
+    exists (
+        select from pg_class as relation
+        cross join lateral aclexplode(relation.relacl) as entry
+        where
+            relation.relnamespace = space
+            and entry.grantee = grantee.oid
+            and entry.is_grantable
+    ) as may_pass_on
 from grantee
 cross join ours
 join pg_class as token on token.relnamespace = space and token.relname = 'upload_token'

@@ -1,8 +1,8 @@
 """What ``grant`` has given is given again after a migration, which leaves new objects to the owner.
 
 Until then a view that was there and reads a new one is refused to its readers.  Only roles that had
-exactly what ``grant`` gives get it again, so nobody gets more than somebody has decided: with
-rights that were added or taken by hand, a role is named, with the command.
+exactly what ``grant`` gives get it again, so nobody gets more than somebody has decided, and nobody
+loses anything: with rights that were added or taken by hand, a role is named, with the command.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from etl.warehouse.access.privileges import (
     TABLES,
     excess_privileges,
     grantees,
+    held,
     missing_privileges,
 )
 from etl.warehouse.schema.revision import open_connection
@@ -28,11 +29,17 @@ LOG: Final = logging.getLogger(__name__)
 
 
 def roles_as_granted(connection: Connection, schema: str) -> dict[str, str]:
-    """Roles that have exactly what ``grant`` gives on what is there, and their kinds."""
+    """Roles that have exactly what ``grant`` gives on what is there, and their kinds.
+
+    No role while PUBLIC has rights, and none that may pass its own on, which ``grant`` takes away,
+    or that has some through another role.
+    """
     return {
         row.name: row.kind
         for row in grantees(connection, schema)
         if not row.views_left_behind
+        and not row.may_pass_on
+        and not _comes_another_way(connection, schema, row.name)
         and not _missing(connection, schema, row.name, row.kind)
         and not excess_privileges(connection, schema, row.name, row.kind)
     }
@@ -77,6 +84,16 @@ def _lacking(connection: Connection, schema: str) -> dict[str, str]:
         for row in grantees(connection, schema)
         if row.views_left_behind or _missing(connection, schema, row.name, row.kind)
     }
+
+
+def _comes_another_way(connection: Connection, schema: str, role: str) -> bool:
+    """Whether the role has rights in the schema through PUBLIC, or a role that it is a member of.
+
+    ``grant`` would take those of PUBLIC from every role, and give the role for itself what it has
+    as a member: it would keep that when the membership ends.
+    """
+    rows = held(connection, schema, role)
+    return any(row.kind != "database" and row.through != [role] for row in rows)
 
 
 def _missing(connection: Connection, schema: str, role: str, kind: str) -> list[str]:

@@ -93,6 +93,36 @@ def test_rights_that_were_changed_by_hand_are_left_to_whoever_changed_them(grant
         assert granted.refusal(name, "table upload_failure") == NOT_PERMITTED
 
 
+@pytest.mark.parametrize(
+    "by_hand",
+    [
+        "grant usage on schema kaltura to public",
+        "grant select on sync_freshness to public",
+        "grant select on upload_mart to {} with grant option",
+    ],
+)
+def test_what_grant_would_take_away_stays(granted: Roles, by_hand: str) -> None:
+    """The rights of PUBLIC, and the right to pass rights on."""
+    rights = (
+        "select of.name, entry.* from (select relname as name, relacl as acl from pg_class where "
+        "relname in ('sync_freshness', 'upload_mart') union all select nspname, nspacl from "
+        "pg_namespace where nspname = 'kaltura') as of cross join lateral aclexplode(of.acl) as "
+        "entry order by of.name, entry.grantee, entry.privilege_type"
+    )
+    analyst = granted.names["analyst"]
+    granted.owner(sql.SQL(by_hand).format(sql.Identifier(analyst)))
+    before = granted.owner(rights)
+    granted.owner("drop view stuck_upload")
+
+    result, log = migrated(granted, "--repair")
+
+    assert granted.owner(rights) == before
+    assert analyst not in result["granted_again"]
+    named = f"kaltura-etl grant --analyst {analyst} --apply"
+    assert named in result["to_grant"]
+    assert named in log
+
+
 def test_a_view_that_is_put_back_is_readable_again(granted: Roles) -> None:
     granted.owner("drop view stuck_upload")
 
@@ -101,3 +131,24 @@ def test_a_view_that_is_put_back_is_readable_again(granted: Roles) -> None:
     assert result["repaired"] == ["view stuck_upload"]
     assert result["granted_again"] == sorted(granted.names.values())
     assert granted.refusal("analyst", "table stuck_upload") is None
+
+
+def test_a_member_does_not_get_for_itself_what_its_group_has(granted: Roles) -> None:
+    """It would keep that when it leaves the group."""
+    granted.names["member"] = granted.create(prefix="member")
+    member, group = (sql.Identifier(granted.names[each]) for each in ("member", "analyst"))
+    granted.owner(sql.SQL("grant {} to {}").format(group, member))
+    granted.owner(
+        sql.SQL("grant select on upload_token, upload_token_superseded, sync_run to {}").format(
+            member
+        )
+    )
+    command.downgrade(configured(granted.owner_url), BEFORE)
+
+    result, _ = migrated(granted)
+
+    assert granted.names["member"] not in result["granted_again"]
+    assert result["to_grant"] == []
+    assert granted.refusal("member", "table upload_failure") is None
+    granted.owner(sql.SQL("revoke {} from {}").format(group, member))
+    assert granted.refusal("member", "table kaltura.upload_failure") == NOT_PERMITTED
