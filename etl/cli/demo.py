@@ -62,6 +62,7 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int, with_sql: bool) 
     runtime.stop.install()
     from etl.cli.database import open_warehouse
     from etl.demo import SCHEMA, Night, run_demo
+    from etl.process.log import is_at_terminal
     from etl.settings.table import Settings
 
     # Nothing else of the settings: a demonstration must never write into a real warehouse or
@@ -88,7 +89,9 @@ def demo(runtime: Runtime, nights: int, tokens: int, seed: int, with_sql: bool) 
             }
         )
     else:
-        _show(runtime, *_what_next(SCHEMA, answers, with_sql=with_sql), before="\n")
+        needs_word = settings.embedded == "auto" and not is_at_terminal()
+        what_next = _what_next(SCHEMA, answers, with_sql=with_sql, needs_word=needs_word)
+        _show(runtime, *what_next, before="\n")
 
 
 def _show(runtime: Runtime, *parts: RenderableType, before: str = "") -> None:
@@ -154,12 +157,17 @@ def _cell(value: object) -> object:
     return ", ".join(map(str, value)) if isinstance(value, list) else value
 
 
-def _what_next(schema: str, answers: list[Answer], *, with_sql: bool) -> list[RenderableType]:
+def _what_next(
+    schema: str, answers: list[Answer], *, with_sql: bool, needs_word: bool
+) -> list[RenderableType]:
+    """``needs_word``: whether the other commands use the embedded Postgres only if told to."""
     from etl.cli.tables import paragraph
     from etl.resources import as_named, document, program_call, sql_directory
 
     program = program_call()
     lines = [f"The warehouse stays in schema {schema} until the next demo. Next steps:", ""]
+    if needs_word:
+        lines += ["    export ETL_EMBEDDED=yes     # there is no terminal here"]
     if not with_sql:
         lines += [
             f"    {program.removesuffix(' run')} demo --sql     # with the SQL of each answer"

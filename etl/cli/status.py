@@ -93,7 +93,7 @@ def _staleness(ages: Mapping[int | str, float | None], max_age: timedelta) -> St
     named = [
         f"account {account} has never had a complete run"
         if age is None
-        else f"the last complete run of account {account} was published {age:,.1f} hours ago"
+        else f"the last complete run of account {account} was published {_age_text(age)} ago"
         for account, age in list(stale.items())[:ACCOUNTS_NAMED]
     ]
     if len(stale) > ACCOUNTS_NAMED:
@@ -104,6 +104,12 @@ def _staleness(ages: Mapping[int | str, float | None], max_age: timedelta) -> St
         reason="never_complete" if None in stale.values() else "too_old",
         accounts=list(stale),
     )
+
+
+def _age_text(hours: float) -> str:
+    from etl.cli.tables import cell_text
+
+    return cell_text(timedelta(hours=hours))
 
 
 def status_tables(summary: dict[str, Any]) -> list[RenderableType]:

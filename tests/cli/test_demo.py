@@ -238,7 +238,7 @@ def test_it_is_whole_at_80_columns_and_starts_afresh_each_time(
 ) -> None:
     for option, has_sql in (([], False), (["--sql"], True)):
         text = on_terminal(
-            clean_environment | {"DATABASE_URL": ""},
+            clean_environment | {"DATABASE_URL": "", **MEANT},
             ["demo", "--nights=2", "--tokens=300", *option],
             80,
         )
@@ -249,6 +249,7 @@ def test_it_is_whole_at_80_columns_and_starts_afresh_each_time(
         assert "What was stuck last" in text
         assert ("select" in text) is has_sql
         assert "./dev run status --schema kaltura_demo" in text
+        assert "ETL_EMBEDDED" not in text
 
     status = json.loads(run("status", "--schema=kaltura_demo", "--json", **MEANT).stdout)
     assert [each["run_id"] for each in status["last_runs"]] == [3, 2, 1]
@@ -267,6 +268,8 @@ def test_a_real_warehouse_and_a_real_account_are_not_touched(run: Run) -> None:
     )
 
     assert done.returncode == 0, done.stderr
+    # Without a terminal, what it advises next works only with this.
+    assert "    export ETL_EMBEDDED=yes" in done.stdout
     status = run("status", "--schema=kaltura", **MEANT)
     assert status.returncode == 78, status.stderr  # there is no such schema
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
@@ -43,6 +44,7 @@ def test_an_old_complete_run_has_an_exit_code_of_its_own(environment: dict[str, 
     assert stale.report["retryable"] is False
     assert stale.report["accounts"][0]["partner_id"] == 101
     assert "the last complete run of account 101" in stale.report["error_message"].lower()
+    assert re.search(r" was published [\d,]+ d( \d+ h)? ago;", stale.report["error_message"])
 
 
 def test_an_account_without_a_complete_run_is_stale_however_long_one_waits(
