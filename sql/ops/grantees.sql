@@ -44,12 +44,19 @@ select
         order by view.relname
     ) as views_left_behind,
     exists (
-        select from pg_class as relation
-        cross join lateral aclexplode(relation.relacl) as entry
-        where
-            relation.relnamespace = space
-            and entry.grantee = grantee.oid
-            and entry.is_grantable
+        select from (
+            select nspacl as acl from pg_namespace
+            where pg_namespace.oid = space
+            union all
+            select relacl from pg_class
+            where relnamespace = space
+            union all
+            select attacl from pg_attribute
+            join pg_class as relation on relation.oid = attrelid
+            where relation.relnamespace = space and attacl is not null
+        ) as given
+        cross join lateral aclexplode(given.acl) as entry
+        where entry.grantee = grantee.oid and entry.is_grantable
     ) as may_pass_on
 from grantee
 cross join ours
