@@ -1,5 +1,5 @@
--- Roles that were granted the published tables: of which kind, which views they may not read, and
--- whether they may pass on what they have.
+-- Roles that were granted the published tables.
+-- Of which kind they are, which views they may not read, and whether they may pass on what they have.
 with ours as (
     select space.oid as space, ledger.relowner as owner
     from pg_namespace as space
