@@ -51,9 +51,9 @@ def grant_again(url: str, schema: str, roles: Mapping[str, str]) -> list[str]:
     Limits to accounts stay.  A role to which that is not possible is left as it is.
     """
     with open_connection(url) as connection:
-        lacking = [role for role in roles if role in _lacking(connection, schema)]
+        lacking = _lacking(connection, schema)
     granted = []
-    for role in lacking:
+    for role in (each for each in roles if each in lacking):
         try:
             grant(url, schema, {roles[role]: role}, apply=True)
         except EtlError as error:
