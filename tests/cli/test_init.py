@@ -30,6 +30,19 @@ main(sys.argv[1:])
 DEADLINE_SECONDS = 60
 
 
+def started(
+    environment: dict[str, str], arguments: list[str], terminal: int
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", AT_TERMINAL, *arguments],
+        env=environment | {"TERM": "dumb"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+
+
 def answered(
     environment: dict[str, str], arguments: list[str], answers: list[tuple[str, str]]
 ) -> tuple[int, str]:
@@ -38,14 +51,7 @@ def answered(
     ``answers``: what is typed once the terminal shows a text, one after the other.
     """
     ours, theirs = pty.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-c", AT_TERMINAL, *arguments],
-        env=environment | {"TERM": "dumb"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
+    process = started(environment, arguments, theirs)
     os.close(theirs)
     shown, seen, waiting = "", 0, list(answers)
     deadline = time.monotonic() + DEADLINE_SECONDS
@@ -78,14 +84,7 @@ def test_a_signal_at_a_hidden_question_leaves_a_terminal_that_echoes(
     ours, theirs = pty.openpty()
     arguments = ["init", "--output", str(tmp_path / "account.env"), "--partner-id", "102"]
     arguments += ["--app-token-id", "0_abcdefgh"]
-    process = subprocess.Popen(
-        [sys.executable, "-c", AT_TERMINAL, *arguments],
-        env=environment | {"TERM": "dumb"},
-        stdin=theirs,
-        stdout=theirs,
-        stderr=theirs,
-        start_new_session=True,
-    )
+    process = started(environment, arguments, theirs)
     deadline = time.monotonic() + DEADLINE_SECONDS
     while echoes(theirs) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
